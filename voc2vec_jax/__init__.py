@@ -1,0 +1,1 @@
+"""Self-supervised models for the human voice beyond words, in JAX."""
