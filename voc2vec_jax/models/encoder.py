@@ -1,6 +1,19 @@
 """The encoder that every family shares: convolutional stem, positional convolution, Transformer blocks."""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from voc2vec_jax import kernels, masking
+
+CONV_NORM_EPS = 1e-5  # of the stem's norms, whatever `norm_eps` says, as in fairseq and transformers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,4 +40,310 @@ class EncoderConfig:
     input_dropout: float = 0.1  # after the projection to the encoder's width
     layerdrop: float = 0.05
     dtype: str = "float32"  # of the computation; parameters stay float32
+    padding: str = "exact"  # "exact": padding changes nothing | "legacy": what transformers computes when padded
     remat: str = "none"  # "none" | "layer": recompute each block in the backward pass
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.dtype)
+
+    def frames(self, samples):
+        """Frames for `samples` samples at 16 kHz (an int or an integer array)."""
+        return masking.frame_lengths(samples, self.conv_kernels, self.conv_strides)
+
+
+class Noise(NamedTuple):
+    """Where a training pass takes its randomness from: one key per row, and the key of each row's loss group."""
+
+    rows: Key[Array, "b"]
+    groups: Key[Array, "b"]
+
+    def fold_in(self, purpose: int) -> "Noise":
+        """Independent noise for another purpose."""
+        fold = jax.vmap(jax.random.fold_in, (0, None))
+        return Noise(fold(self.rows, purpose), fold(self.groups, purpose))
+
+
+def dropout(x: Float[Array, "b *d"], share: float, noise: Noise | None) -> Float[Array, "b *d"]:
+    """Zero a share of the entries and scale up the rest, each row by its own key; None: no dropout.
+
+    The share is rounded to a multiple of 2**-16 and the scale follows it, so the expectation is exact.
+    """
+    threshold = round(share * 2**16)
+    if noise is None or threshold == 0:
+        return x
+    size = math.prod(x.shape[1:])
+    bits = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(noise.rows)
+    bits = jax.lax.bitcast_convert_type(bits, jnp.uint16).reshape(x.shape[0], -1)[:, :size].reshape(x.shape)
+    return jnp.where(bits >= threshold, x * (1 / (1 - threshold / 2**16)), 0).astype(x.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def scale_gradient(x: Float[Array, "*b"], scale: float) -> Float[Array, "*b"]:
+    """x itself; its gradient times `scale` (fairseq's GradMultiply)."""
+    return x
+
+
+@scale_gradient.defjvp
+def _scale_gradient_jvp(scale, primals, tangents):
+    return primals[0], tangents[0] * scale
+
+
+def torch_linear_init(fan_in: int) -> Callable:
+    """torch's default for Linear weights and biases: uniform within 1 / sqrt(fan_in)."""
+    limit = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def projection(config: EncoderConfig, fan_in: int, fan_out: int, name: str) -> nn.Dense:
+    """A dense layer outside the blocks, initialised as torch's Linear."""
+    init = torch_linear_init(fan_in)
+    return nn.Dense(fan_out, dtype=config.compute_dtype, kernel_init=init, bias_init=init, name=name)
+
+
+def dense(config: EncoderConfig, width: int, name: str) -> nn.Dense:
+    """A dense layer inside the blocks, with BERT's initialisation."""
+    init = nn.initializers.normal(0.02)
+    return nn.Dense(width, dtype=config.compute_dtype, kernel_init=init, name=name)
+
+
+def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> nn.LayerNorm:
+    """Layer norm over channels; statistics in float32 or wider, two passes as torch takes them."""
+    eps = config.norm_eps if eps is None else eps
+    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=config.compute_dtype, name=name)
+
+
+class TimeNorm(nn.Module):
+    """Normalises each channel of each clip over its valid frames (torch's GroupNorm with a group a channel)."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]) -> Float[Array, "b t c"]:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        weight = valid[..., None].astype(wide)
+        count = jnp.maximum(weight.sum(1, keepdims=True), 1)
+        x = x.astype(wide)
+        mean = (x * weight).sum(1, keepdims=True) / count
+        centred = x - mean
+        variance = (centred * centred * weight).sum(1, keepdims=True) / count
+        out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None, None]) + bias[None, None]
+        return out.astype(self.config.compute_dtype)
+
+
+class ConvStem(nn.Module):
+    """Seven strided convolutions: samples to frames of about 20 ms."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, audio: Float[Array, "b s"], lengths: Int[Array, "b"]) -> Float[Array, "b t c"]:
+        c = self.config
+        x = audio[..., None].astype(c.compute_dtype)
+        frames = lengths
+        for i, (channels, kernel, stride) in enumerate(zip(c.conv_channels, c.conv_kernels, c.conv_strides)):
+            x = StridedConv(c, channels, kernel, stride, name=f"conv_{i}")(x)
+            frames = masking.frame_lengths(frames, (kernel,), (stride,))
+            if c.conv_norm == "layer":
+                x = layer_norm(c, f"norm_{i}", CONV_NORM_EPS)(x)
+            elif i == 0:
+                counted = frames if c.padding == "exact" else jnp.full_like(frames, x.shape[1])
+                x = TimeNorm(c, name="norm_0")(x, masking.valid_frames(counted, x.shape[1]))
+            x = nn.gelu(x, approximate=False)
+        return x
+
+
+class StridedConv(nn.Module):
+    """One valid strided convolution over [b, t, channels]."""
+
+    config: EncoderConfig
+    channels: int
+    kernel: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t i"]) -> Float[Array, "b _t o"]:
+        fan_in = x.shape[-1] * self.kernel
+        init = nn.initializers.normal(math.sqrt(2 / fan_in))
+        kernel = self.param("kernel", init, (self.kernel, x.shape[-1], self.channels))
+        out = kernels.strided_conv(x, kernel.astype(x.dtype), self.stride)
+        if self.config.conv_bias:
+            bias = self.param("bias", torch_linear_init(fan_in), (self.channels,))
+            out = out + bias.astype(x.dtype)[None, None]
+        return out
+
+
+class PositionalConv(nn.Module):
+    """Position from context: one wide weight-normed convolution in groups, or a stack of narrower plain ones."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"], valid: Bool[Array, "b t"]) -> Float[Array, "b t d"]:
+        c = self.config
+        shape = (c.positional_kernel, c.width // c.positional_groups, c.width)
+        if c.positional_depth == 1:
+            init = nn.initializers.normal(math.sqrt(4 / (c.positional_kernel * c.width)))
+            v = self.param("v", init, shape)
+            g = self.param("g", lambda key: jnp.sqrt(jnp.sum(v * v, (1, 2), keepdims=True)))
+            bias = self.param("bias", nn.initializers.zeros, (c.width,))
+            out = kernels.grouped_conv(x, kernels.weight_norm(g, v).astype(x.dtype), c.positional_groups)
+            return nn.gelu(out + bias.astype(x.dtype)[None, None], approximate=False)
+        for j in range(c.positional_depth):
+            if c.padding == "exact" and j > 0:
+                x = jnp.where(valid[..., None], x, 0)
+            x = GroupedConv(c, shape, name=f"conv_{j}")(x)
+            norm = nn.LayerNorm(
+                epsilon=c.norm_eps,
+                use_fast_variance=False,
+                use_scale=False,
+                use_bias=False,
+                dtype=c.compute_dtype,
+            )
+            x = nn.gelu(norm(x), approximate=False)
+        return x
+
+
+class GroupedConv(nn.Module):
+    """One same-length convolution in groups, with a bias."""
+
+    config: EncoderConfig
+    shape: tuple[int, int, int]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        init = torch_linear_init(self.shape[0] * self.shape[1])
+        kernel = self.param("kernel", init, self.shape)
+        bias = self.param("bias", init, (self.shape[2],))
+        out = kernels.grouped_conv(x, kernel.astype(x.dtype), self.config.positional_groups)
+        return out + bias.astype(x.dtype)[None, None]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over each row's valid frames; softmax in float32 or wider."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t d"], valid: Bool[Array, "b t"], noise: Noise | None
+    ) -> Float[Array, "b t d"]:
+        c = self.config
+        b, t, d = x.shape
+
+        def split(name):
+            return dense(c, d, name)(x).reshape(b, t, c.heads, c.head_width)
+
+        query = split("query") * c.head_width**-0.5
+        scores = jnp.einsum("bqhc,bkhc->bhqk", query, split("key"))
+        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        scores = jnp.where(valid[:, None, None], scores, jnp.finfo(scores.dtype).min)
+        share = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+        share = dropout(share, c.attention_dropout, noise)
+        out = jnp.einsum("bhqk,bkhc->bqhc", share, split("value")).reshape(b, t, d)
+        return dense(c, d, "out")(out)
+
+
+class Block(nn.Module):
+    """One Transformer block, norms after (post-LN) or before (pre-LN) the residual branches.
+
+    Called by `nn.scan`: the carry is (x, valid, noise); the scanned inputs are the layer's number and, per
+    row, whether LayerDrop keeps the layer.
+    """
+
+    config: EncoderConfig
+    collect: bool
+
+    @nn.compact
+    def __call__(self, carry, layer: Int[Array, ""], keep: Bool[Array, "b"]):
+        c = self.config
+        x, valid, noise = carry
+        noises = [noise and noise.fold_in(4 * layer + i) for i in range(4)]
+        attention_norm, mlp_norm = layer_norm(c, "attention_norm"), layer_norm(c, "mlp_norm")
+
+        def attend(x):
+            return dropout(Attention(c, name="attention")(x, valid, noises[0]), c.dropout, noises[1])
+
+        def mlp(x):
+            x = nn.gelu(dense(c, c.inner_width, "mlp_in")(x), approximate=False)
+            x = dense(c, c.width, "mlp_out")(dropout(x, c.activation_dropout, noises[2]))
+            return dropout(x, c.dropout, noises[3])
+
+        if c.norm_first:
+            y = x + attend(attention_norm(x))
+            y = y + mlp(mlp_norm(y))
+        else:
+            y = attention_norm(x + attend(x))
+            y = mlp_norm(y + mlp(y))
+        if noise is not None:
+            y = jnp.where(keep[:, None, None], y, x)
+        return (y, valid, noise), (y if self.collect else None)
+
+
+class Encoder(nn.Module):
+    """Audio to contextual frames: stem, norm, projection, positional convolution, blocks."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        audio: Float[Array, "b s"],
+        lengths: Int[Array, "b"],
+        *,
+        noise: Noise | None = None,
+        masked: Bool[Array, "b t"] | None = None,
+        feature_gradient_scale: float = 1.0,
+        collect: bool = False,
+    ) -> tuple[Float[Array, "b t d"], dict]:
+        """Contextual frames and the intermediates by name.
+
+        `lengths` are samples; frames past a row's own are undefined. `noise` None: no dropout, no LayerDrop.
+        `masked` frames are replaced by the mask embedding. `collect` adds `hidden_states` [depth + 1, b, t, d]:
+        what enters the first block, then each block's output (for pre-LN the last one after the final norm).
+        """
+        c = self.config
+        conv_features = scale_gradient(ConvStem(c, name="conv_stem")(audio, lengths), feature_gradient_scale)
+        t = conv_features.shape[1]
+        frames = c.frames(lengths)
+        valid = masking.valid_frames(frames, t)
+        features = layer_norm(c, "feature_norm")(conv_features)
+        x = projection(c, features.shape[-1], c.width, "feature_projection")(features)
+        x = dropout(x, c.input_dropout, noise and noise.fold_in(4 * c.depth))
+        embedding = self.param("mask_embedding", nn.initializers.uniform(1.0), (c.width,))
+        if masked is not None:
+            x = jnp.where(masked[..., None], embedding.astype(x.dtype)[None, None], x)
+
+        x = jnp.where(valid[..., None], x, 0)
+        x = x + PositionalConv(c, name="positional_conv")(x, valid)
+        norm = layer_norm(c, "norm")
+        x = x if c.norm_first else norm(x)
+        x = dropout(x, c.dropout, noise and noise.fold_in(4 * c.depth + 1))
+        first = x
+        x, layers = self.blocks(x, valid, noise, collect)
+        if c.norm_first:
+            x = norm(x)
+        out = {"conv_features": conv_features, "features": features, "frames": frames, "valid": valid}
+        if collect:
+            layers = layers.at[-1].set(x)
+            out["hidden_states"] = jnp.concatenate([first[None], layers])
+        return x, out
+
+    def blocks(self, x, valid, noise: Noise | None, collect: bool):
+        """The stack of blocks as one scanned body; LayerDrop draws once per layer and loss group."""
+        c = self.config
+        keep = jnp.ones((c.depth, x.shape[0]), bool)
+        if noise is not None:
+            draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - c.layerdrop, (c.depth,)))
+            keep = draw(noise.fold_in(4 * c.depth + 2).groups).T
+        block = nn.remat(Block, prevent_cse=False) if c.remat == "layer" else Block
+        scan = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=0, length=c.depth)
+        (x, _, _), layers = scan(c, collect, name="layers")((x, valid, noise), jnp.arange(c.depth), keep)
+        return x, layers

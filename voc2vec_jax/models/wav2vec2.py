@@ -1,15 +1,22 @@
 """wav2vec 2.0: the shared encoder, a Gumbel quantizer and the contrastive objective."""
 
 import dataclasses
+from typing import NamedTuple
 
-from voc2vec_jax.models import encoder
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from voc2vec_jax import losses, masking
+from voc2vec_jax.models import encoder as encoders
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One wav2vec 2.0 model with its pre-training objective; the defaults are fairseq's base recipe."""
 
-    encoder: encoder.EncoderConfig = encoder.EncoderConfig()
+    encoder: encoders.EncoderConfig = encoders.EncoderConfig()
     codebook_groups: int = 2
     codebook_entries: int = 320  # per group
     codebook_width: int = 256  # of the concatenated entries of all groups
@@ -26,3 +33,205 @@ class Config:
     gumbel_decay: float = 0.999995
     diversity_weight: float = 0.1
     feature_penalty_weight: float = 10.0
+
+    def masked_bound(self, t: int) -> int:
+        """The largest number of frames that the objective masks among `t`."""
+        return masking.masked_bound(t, self.mask_share, self.mask_frames, self.min_masks)
+
+    @property
+    def min_samples(self) -> int:
+        """The shortest clip of which masking always leaves a frame to see."""
+        frames = masking.shortest_maskable(self.mask_frames, self.min_masks)
+        e = self.encoder
+        return masking.samples_for_frames(frames, e.conv_kernels, e.conv_strides)
+
+    def temperature(self, step):
+        """Gumbel temperature after `step` completed updates."""
+        return jnp.maximum(self.gumbel_start * self.gumbel_decay**step, self.gumbel_end)
+
+
+class Draws(NamedTuple):
+    """The random choices of one pass: masked frames of each row (padded to m), their negatives, Gumbel noise."""
+
+    index: Int[Array, "b m"]
+    masked_valid: Bool[Array, "b m"]
+    negatives: Int[Array, "b m n"]  # positions among the row's own masked frames
+    gumbel: Float[Array, "b m c v"] | None  # None: the quantizer takes the most likely entry
+
+
+class Model(nn.Module):
+    """wav2vec 2.0 encoder alone: (audio, lengths) -> (contextual frames, intermediates)."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(self, audio: Float[Array, "b s"], lengths: Int[Array, "b"], **options):
+        return encoders.Encoder(self.config.encoder, name="encoder")(audio, lengths, **options)
+
+
+class Quantizer(nn.Module):
+    """Product quantization with Gumbel-softmax choices (equation 1), straight through in training."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], gumbel: Float[Array, "b m c v"] | None, temperature: Float[Array, ""]
+    ) -> tuple[Float[Array, "b m w"], Int[Array, "b m c"], Float[Array, "b m c v"]]:
+        """Quantized frames, the entries chosen, and the plain softmax over entries; all in float32 or wider."""
+        c = self.config
+        groups, entries = c.codebook_groups, c.codebook_entries
+        scorer = nn.Dense(
+            groups * entries,
+            dtype=c.encoder.compute_dtype,
+            kernel_init=nn.initializers.normal(1.0),
+            name="logits",
+        )
+        logits = scorer(x)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        logits = logits.reshape(*x.shape[:2], groups, entries)
+        width = c.codebook_width // groups
+        codebook = self.param("codebook", nn.initializers.uniform(1.0), (groups * entries, width))
+        if gumbel is None:
+            code = jnp.argmax(logits, -1)
+            choice = jax.nn.one_hot(code, entries, dtype=logits.dtype)
+        else:
+            soft = jax.nn.softmax((logits + gumbel) / temperature, axis=-1)
+            code = jnp.argmax(soft, -1)
+            hard = jax.nn.one_hot(code, entries, dtype=logits.dtype)
+            choice = hard + soft - jax.lax.stop_gradient(soft)
+        codebook = codebook.reshape(groups, entries, width).astype(choice.dtype)
+        quantized = jnp.einsum("bmcv,cvw->bmcw", choice, codebook).reshape(*x.shape[:2], c.codebook_width)
+        return quantized, code.astype(jnp.int32), jax.nn.softmax(logits, axis=-1)
+
+
+class PreTraining(nn.Module):
+    """Encoder, quantizer and projections: everything that the objective needs, before the loss."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(
+        self,
+        audio: Float[Array, "b s"],
+        lengths: Int[Array, "b"],
+        draws: Draws,
+        noise: encoders.Noise | None,
+        step: Int[Array, ""],
+    ) -> dict:
+        c, e = self.config, self.config.encoder
+        rows = jnp.arange(audio.shape[0])[:, None]
+        x, out = encoders.Encoder(e, name="encoder")(
+            audio,
+            lengths,
+            noise=noise and noise.fold_in(ENCODER),
+            masked=scatter_mask(draws.index, draws.masked_valid, e.frames(audio.shape[1])),
+            feature_gradient_scale=c.feature_gradient_scale,
+        )
+        seen = out["features"][rows, draws.index]
+        seen = encoders.dropout(seen, c.quantizer_dropout, noise and noise.fold_in(QUANTIZER))
+        quantized, code, share = Quantizer(c, name="quantizer")(seen, draws.gumbel, c.temperature(step))
+        targets = encoders.projection(e, c.codebook_width, c.target_width, "project_quantized")(quantized)
+        context = encoders.projection(e, e.width, c.target_width, "project_context")(x[rows, draws.index])
+        logits = jnp.einsum("bid,bjd->bij", losses.unit(context), losses.unit(targets)) / c.logit_temperature
+        return {**out, "logits": logits, "code": code, "code_share": share}
+
+
+# Purposes of the noise of one row; the order is part of a run's reproducibility.
+MASK, NEGATIVES, GUMBEL, ENCODER, QUANTIZER, TRIM = range(6)
+
+
+def scatter_mask(index: Int[Array, "b m"], masked_valid: Bool[Array, "b m"], t: int) -> Bool[Array, "b {t}"]:
+    """The [b, t] mask whose True frames are the valid ones of `index`."""
+    rows = jnp.arange(index.shape[0])[:, None]
+    return jnp.zeros((index.shape[0], t), bool).at[rows, jnp.where(masked_valid, index, t)].set(True, mode="drop")
+
+
+def draw(
+    config: Config, noise: encoders.Noise, frames: Int[Array, "g r"], t: int, *, train: bool, equal_masks: bool
+) -> Draws:
+    """Masks, negatives and (in training) Gumbel noise for the rows of g loss groups.
+
+    `equal_masks` trims the rows of a group to its smallest number of masked frames, as fairseq does.
+    """
+    keys = [noise.fold_in(purpose).rows for purpose in (MASK, NEGATIVES, GUMBEL, TRIM)]
+    flat = frames.reshape(-1)
+    masked = masking.span_mask(
+        keys[0], flat, t, share=config.mask_share, span=config.mask_frames, min_spans=config.min_masks
+    )
+    if equal_masks:
+        counts = jnp.where(frames > 0, masked.sum(1).reshape(frames.shape), t).min(1, keepdims=True)
+        masked = masking.equal_counts(keys[3], masked, jnp.broadcast_to(counts, frames.shape).reshape(-1))
+    m = config.masked_bound(t)
+    index, masked_valid = masking.masked_index(masked, m)
+    negatives = masking.negatives(keys[1], masked_valid.sum(1), m, config.negatives)
+    shape = (m, config.codebook_groups, config.codebook_entries)
+    gumbel = jax.vmap(lambda key: jax.random.gumbel(key, shape))(keys[2]) if train else None
+    return Draws(index, masked_valid, negatives, gumbel)
+
+
+def loss_fn(
+    config: Config,
+    params,
+    batch: dict,
+    noise: encoders.Noise,
+    step: Int[Array, ""],
+    *,
+    train: bool = True,
+    equal_masks: bool = False,
+    draws: Draws | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""], dict]:
+    """(sum, weight, metric sums) of the objective over g loss groups of r rows (fairseq's Wav2vecCriterion).
+
+    `batch`: `audio` float [g, r, s] in [-1, 1], `lengths` int [g, r] in samples (0: an empty row that counts
+    nothing). The caller divides summed gradients and metrics by the summed weight, the number of masked
+    frames. `noise` has one entry per row; not `train`: no dropout, most likely codes. `draws` overrides the
+    random choices.
+    """
+    g, r, s = batch["audio"].shape
+    lengths = batch["lengths"].reshape(-1)
+    t = config.encoder.frames(s)
+    if draws is None:
+        frames = config.encoder.frames(batch["lengths"])
+        draws = draw(config, noise, frames, t, train=train, equal_masks=equal_masks)
+    module = PreTraining(config)
+    dropouts = noise if train else None
+    out = module.apply({"params": params}, batch["audio"].reshape(-1, s), lengths, draws, dropouts, step)
+    return objective(config, out, draws, g)
+
+
+def objective(config: Config, out: dict, draws: Draws, g: int) -> tuple[Float[Array, ""], Float[Array, ""], dict]:
+    """The loss and its terms from a forward pass over g loss groups."""
+
+    def grouped(x):
+        return x.reshape(g, -1, *x.shape[1:])
+
+    def merged(x):
+        return x.reshape(g, -1, *x.shape[2:])
+
+    code, valid = out["code"], draws.masked_valid
+    same_code = jnp.all(code[:, :, None] == code[:, None], -1)
+    rows = losses.contrastive(out["logits"], same_code, masking.draw_counts(draws.negatives), valid)
+    terms = {name: grouped(x).sum(1) for name, x in rows.items()}
+
+    frames_valid = merged(valid)
+    weight = valid.sum(dtype=terms["loss"].dtype)
+    group_weight = frames_valid.sum(1, dtype=terms["loss"].dtype)
+    hard = jax.nn.one_hot(code, config.codebook_entries, dtype=terms["loss"].dtype)
+    prob_perplexity = losses.perplexity(losses.group_mean(merged(out["code_share"]), frames_valid))
+    code_perplexity = losses.perplexity(losses.group_mean(merged(hard), frames_valid))
+    total = config.codebook_groups * config.codebook_entries
+    penalty = losses.feature_penalty(grouped(out["conv_features"]), grouped(out["valid"]))
+    diversity = config.diversity_weight * group_weight * (total - prob_perplexity) / total
+    penalty = config.feature_penalty_weight * group_weight * penalty
+    sums = {
+        "contrastive": terms["loss"],
+        "diversity": diversity,
+        "feature_penalty": penalty,
+        "code_perplexity": code_perplexity * group_weight,
+        "prob_perplexity": prob_perplexity * group_weight,
+        **{name: terms[name] for name in ("correct", "drawn", "equal")},
+    }
+    sums = {name: jnp.sum(x) for name, x in sums.items()}
+    loss = sums["contrastive"] + sums["diversity"] + sums["feature_penalty"]
+    return loss, weight, {**sums, "loss": loss}

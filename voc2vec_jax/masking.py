@@ -1,0 +1,111 @@
+"""Frame arithmetic, span masks and negatives: everything that decides which frames the objective sees.
+
+Random draws are made row by row, each from its own key, so that a row's draws depend neither on the batch
+it is in nor on how many devices share the work.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Key
+
+
+def frame_lengths(samples, kernels: tuple[int, ...], strides: tuple[int, ...]):
+    """Frames that come out of valid convolutions for `samples` inputs (an int or an integer array; 0 at least)."""
+    n = samples
+    for kernel, stride in zip(kernels, strides):
+        n = (n - kernel) // stride + 1
+        n = max(n, 0) if isinstance(n, int) else n * (n > 0)
+    return n
+
+
+def valid_frames(frames: Int[Array, "b"], t: int) -> Bool[Array, "b {t}"]:
+    """True on each row's first `frames` frames."""
+    return jnp.arange(t)[None] < frames[:, None]
+
+
+def span_count_bound(t: int, share: float, span: int, min_spans: int) -> int:
+    """The largest number of spans that `span_mask` can draw for `t` frames."""
+    return max(min_spans, int(share * t / span + 1))
+
+
+def masked_bound(t: int, share: float, span: int, min_spans: int) -> int:
+    """The largest number of frames that `span_mask` can mask among `t`."""
+    return min(t, span * span_count_bound(t, share, span, min_spans))
+
+
+def span_mask(
+    keys: Key[Array, "b"], frames: Int[Array, "b"], t: int, *, share: float, span: int, min_spans: int
+) -> Bool[Array, "b {t}"]:
+    """Union of overlapping spans per row, as fairseq's `compute_mask_indices` draws them (static, overlap allowed).
+
+    A row of f frames gets n = max(min_spans, floor(share * f / span + u)) spans, u uniform per row; starts are
+    drawn without replacement from the first f - span frames (n + 1 when there are no more than n), so that
+    the last frame is masked only in rows that short; spans end with the row.
+    """
+    positions = max(t, span_count_bound(t, share, span, min_spans) + 1)
+
+    def row(key, f):
+        count_key, start_key = jax.random.split(key)
+        n = jnp.floor(share * f / span + jax.random.uniform(count_key)).astype(jnp.int32)
+        n = jnp.maximum(n, min_spans)
+        choices = jnp.where(f - span <= n, n + 1, f - span)
+        starts = choose(start_key, jnp.arange(positions) < choices, n)
+        begun = jnp.cumsum(starts)
+        ended = jnp.concatenate([jnp.zeros(span, begun.dtype), begun])[:positions]
+        return ((begun > ended) & (jnp.arange(positions) < f))[:t]
+
+    return jax.vmap(row)(keys, frames)
+
+
+def choose(key: Key[Array, ""], candidates: Bool[Array, "n"], count: Int[Array, ""]) -> Bool[Array, "n"]:
+    """`count` of the True candidates, uniformly without replacement (all of them when there are fewer)."""
+    scores = jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2.0)
+    rank = jnp.argsort(jnp.argsort(scores))
+    return (rank < count) & candidates
+
+
+def equal_counts(keys: Key[Array, "b"], masked: Bool[Array, "b t"], keep: Int[Array, "b"]) -> Bool[Array, "b t"]:
+    """Unmask single random frames until each row has `keep` masked ones (fairseq's `require_same_masks`)."""
+    return jax.vmap(choose)(keys, masked, keep)
+
+
+def masked_index(masked: Bool[Array, "b t"], m: int) -> tuple[Int[Array, "b {m}"], Bool[Array, "b {m}"]]:
+    """Positions of each row's masked frames in order, padded with 0 to `m`, and which of them are real."""
+    order = jnp.argsort(~masked, axis=1, stable=True)[:, :m].astype(jnp.int32)
+    valid = jnp.arange(m)[None] < masked.sum(1)[:, None]
+    return jnp.where(valid, order, 0), valid
+
+
+def negatives(keys: Key[Array, "b"], counts: Int[Array, "b"], m: int, n: int) -> Int[Array, "b {m} {n}"]:
+    """For each of a row's `counts` masked frames, `n` others of the same row, uniformly with replacement."""
+
+    def row(key, count):
+        drawn = jax.random.randint(key, (m, n), 0, jnp.maximum(count - 1, 1))
+        return drawn + (drawn >= jnp.arange(m)[:, None])
+
+    return jax.vmap(row)(keys, counts)
+
+
+def draw_counts(drawn: Int[Array, "b m n"]) -> Int[Array, "b m m"]:
+    """How often each masked frame stands among each other one's negatives; draws outside the row are left out."""
+    b, m, _ = drawn.shape
+    rows = jnp.arange(b)[:, None, None]
+    own = jnp.arange(m)[None, :, None]
+    return jnp.zeros((b, m, m), jnp.int32).at[rows, own, drawn].add(1, mode="drop")
+
+
+def shortest_maskable(span: int, min_spans: int) -> int:
+    """The fewest frames of which `span_mask` always leaves one unmasked, when rows are this short."""
+    frames = span
+    while frames - span <= min_spans:
+        frames += 1
+    return frames
+
+
+def samples_for_frames(frames: int, kernels: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """The fewest samples that give `frames` frames: the inverse of `frame_lengths`."""
+    n = frames
+    for kernel, stride in zip(reversed(kernels), reversed(strides)):
+        n = (n - 1) * stride + kernel
+    return int(np.asarray(n))
