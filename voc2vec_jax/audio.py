@@ -1,0 +1,152 @@
+"""Recordings to arrays: decode, mix down, resample to 16 kHz, cut into segments, quantise.
+
+Channels are averaged before resampling. Files are read in blocks, so that memory follows the length of the
+result and not that of the source.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float32, Int16
+
+from voc2vec_jax import errors
+
+RATE_HZ = 16_000
+SEGMENT_SAMPLES = 10 * RATE_HZ
+LOWEST_RATE_HZ = 1_000  # a header below it is damaged, and would blow a file up in resampling
+BLOCK_FRAMES = 1 << 18
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
+
+# Lengths that writers to a pipe leave in a wav header because they never learn the real one.
+_UNKNOWN_LENGTHS = (0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)
+
+
+class AudioError(errors.InputError):
+    """A recording that cannot be used: `name` says which, `reason` why."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self):
+        return AudioError, (self.name, self.reason)
+
+
+def load(source: str | os.PathLike | BinaryIO, name: str | None = None) -> Float32[np.ndarray, " s"]:
+    """Mono audio at 16 kHz, in [-1, 1] unless the file itself goes beyond, at least one sample.
+
+    `source` is a path or an open, seekable binary file; `name` is what errors call it. `AudioError` for
+    what is unreadable, truncated, empty, not finite, or has nothing left after resampling.
+    """
+    if isinstance(source, str | os.PathLike):
+        name = name or os.fspath(source)
+        try:
+            with open(source, "rb") as file:
+                return load(file, name)
+        except OSError as error:
+            raise AudioError(name, f"cannot be opened ({error.strerror or error})") from error
+    name = name or str(getattr(source, "name", "recording"))
+    _check_length(source, name)
+    try:
+        with soundfile.SoundFile(source) as file:
+            return _mono_16k(file, name)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        raise AudioError(name, f"cannot be decoded ({_sentence(error)})") from error
+
+
+def _mono_16k(file: soundfile.SoundFile, name: str) -> Float32[np.ndarray, " s"]:
+    rate_hz = file.samplerate
+    if rate_hz < LOWEST_RATE_HZ:
+        raise AudioError(name, f"its header gives a rate of {rate_hz} Hz, which is no rate of audio")
+    blocks = _mono_blocks(file, name)
+    if rate_hz != RATE_HZ:
+        blocks = _resampled(blocks, rate_hz)
+    audio = np.concatenate([np.zeros(0, np.float32), *blocks])
+    if not len(audio):
+        raise AudioError(name, f"nothing is left of its {file.frames} frames at {rate_hz} Hz after resampling")
+    return audio
+
+
+def _mono_blocks(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.ndarray, " _"]]:
+    frames = 0
+    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        frames += len(block)
+        mono = mix_down(block)
+        if not (np.isfinite(mono.min()) and np.isfinite(mono.max())):
+            raise AudioError(name, "holds NaN or infinite samples")
+        yield mono
+    if not frames:
+        raise AudioError(name, "holds no audio (zero frames)")
+    if frames < file.frames:
+        raise AudioError(name, f"is truncated: its header promises {file.frames} frames, {frames} are there")
+
+
+def mix_down(frames: Float32[np.ndarray, "s channels"]) -> Float32[np.ndarray, " s"]:
+    """The mean of the channels, summed in channel order: the same bits on every machine."""
+    mono = frames[:, 0].copy()
+    for channel in range(1, frames.shape[1]):
+        mono += frames[:, channel]
+    mono /= frames.shape[1]
+    return mono
+
+
+def _resampled(blocks: Iterator[Float32[np.ndarray, " _"]], rate_hz: int) -> Iterator[Float32[np.ndarray, " _"]]:
+    """The same bits as `soxr.resample(..., quality="HQ")` of the whole."""
+    stream = soxr.ResampleStream(rate_hz, RATE_HZ, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def to_int16(audio: Float32[np.ndarray, " s"]) -> tuple[Int16[np.ndarray, " s"], int]:
+    """Rounds to int16 at a scale of 32768, and counts the samples that had to be clipped."""
+    scaled = np.rint(audio * np.float32(32768))
+    clipped = int(np.count_nonzero((scaled > 32767) | (scaled < -32768)))
+    return np.clip(scaled, -32768, 32767).astype(np.int16), clipped
+
+
+def segments(samples: int, at_most: int = SEGMENT_SAMPLES) -> list[tuple[int, int]]:
+    """(start, stop) of the fewest segments of at most `at_most` samples, equal to within one sample."""
+    count = -(-samples // at_most)
+    bounds = [samples * k // count for k in range(count + 1)] if count else [0]
+    return list(zip(bounds[:-1], bounds[1:]))
+
+
+def _check_length(file: BinaryIO, name: str) -> None:
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        raise AudioError(name, "is empty (zero bytes)")
+    promised = _wav_end(file, size)
+    file.seek(0)
+    if promised > size:
+        raise AudioError(name, f"is truncated: its header promises {promised} bytes, {size} are there")
+
+
+def _wav_end(file: BinaryIO, size: int) -> int:
+    """Where a wav's data chunk should end, 0 when that is unknown; libsndfile shortens it in silence."""
+    file.seek(0)
+    form = file.read(12)
+    if form[:4] not in (b"RIFF", b"RF64") or form[8:] != b"WAVE":
+        return 0
+    at, long_data = 12, 0
+    while at + 8 <= size:
+        file.seek(at)
+        key, length = struct.unpack("<4sI", file.read(8))
+        if key == b"ds64" and at + 24 <= size:
+            _, long_data = struct.unpack("<QQ", file.read(16))
+        if key == b"data":
+            known = long_data or (0 if length in _UNKNOWN_LENGTHS else length)
+            return at + 8 + known if known else 0
+        at += 8 + length + (length & 1)
+    return 0
+
+
+def _sentence(error: Exception) -> str:
+    text = str(getattr(error, "error_string", "") or error)
+    return " ".join(text.split()).rstrip(".")
