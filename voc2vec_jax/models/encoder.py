@@ -62,7 +62,7 @@ class Noise(NamedTuple):
     rows: Key[Array, "b"]
     groups: Key[Array, "b"]
 
-    def fold_in(self, purpose: int) -> "Noise":
+    def fold_in(self, purpose: int | Int[Array, ""]) -> "Noise":
         """Independent noise for another purpose."""
         fold = jax.vmap(jax.random.fold_in, (0, None))
         return Noise(fold(self.rows, purpose), fold(self.groups, purpose))

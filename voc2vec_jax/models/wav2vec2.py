@@ -217,7 +217,8 @@ def objective(config: Config, out: dict, draws: Draws, g: int) -> tuple[Float[Ar
     frames_valid = merged(valid)
     weight = valid.sum(dtype=terms["loss"].dtype)
     group_weight = frames_valid.sum(1, dtype=terms["loss"].dtype)
-    hard = jax.nn.one_hot(code, config.codebook_entries, dtype=terms["loss"].dtype)
+    likeliest = jnp.argmax(out["code_share"], -1)  # without the Gumbel noise, as fairseq counts it
+    hard = jax.nn.one_hot(likeliest, config.codebook_entries, dtype=terms["loss"].dtype)
     prob_perplexity = losses.perplexity(losses.group_mean(merged(out["code_share"]), frames_valid))
     code_perplexity = losses.perplexity(losses.group_mean(merged(hard), frames_valid))
     total = config.codebook_groups * config.codebook_entries

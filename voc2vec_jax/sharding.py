@@ -1,0 +1,64 @@
+"""Where arrays live: one mesh, and a rule per parameter that is a pure function of its name."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from voc2vec_jax import errors
+
+BATCH_AXES = ("replica", "fsdp")
+
+
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices: `fsdp` of them share one copy of the parameters, the rest are replicas."""
+    devices = list(jax.devices() if devices is None else devices)
+    if fsdp < 1 or len(devices) % fsdp:
+        raise errors.InputError(f"fsdp {fsdp} does not divide the {len(devices)} devices; choose a divisor")
+    grid = np.array(devices).reshape(-1, fsdp)
+    return Mesh(grid, BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same value on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def over_batch(mesh: Mesh, axis: int) -> NamedSharding:
+    """Array axis `axis` cut over all devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH_AXES))
+
+
+def path_name(path) -> str:
+    """A tree path as a name: ('encoder', 'norm', 'scale') -> 'encoder/norm/scale'."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def shard_tree(tree, mesh: Mesh, rules: Sequence[tuple[str, int | None]]):
+    """A sharding for every array: the first rule whose regex matches the name says which axis `fsdp` cuts.
+
+    An axis of None, and any scalar, is replicated. A name that no rule matches is an error, and so is an axis
+    that `fsdp` does not divide.
+    """
+    size = mesh.shape["fsdp"]
+
+    def place(path, x) -> NamedSharding:
+        name = path_name(path)
+        axis = next((axis for pattern, axis in rules if re.search(pattern, name)), "unmatched")
+        if axis == "unmatched":
+            raise errors.InputError(f"no sharding rule matches parameter {name}; add one to config.sharding_rules")
+        if axis is None or size == 1 or x.ndim == 0:
+            return replicated(mesh)
+        if axis >= x.ndim or x.shape[axis] % size:
+            raise errors.InputError(f"axis {axis} of {name} {x.shape} is not divisible by fsdp {size}; change its rule")
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def jit_sharded(init: Callable, mesh: Mesh, rules, *args):
+    """Run `init(*args)` with its result born in its shards; returns (result, shardings)."""
+    shardings = shard_tree(jax.eval_shape(init, *args), mesh, rules)
+    return jax.jit(init, out_shardings=shardings)(*args), shardings
