@@ -1,0 +1,46 @@
+"""Writing that survives a kill or a power cut: atomic replacement, synced folders, content hashes."""
+
+import hashlib
+import io
+import os
+import pathlib
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Make the names inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(file: io.RawIOBase | io.BufferedIOBase) -> None:
+    """Make the bytes of an open file durable."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_atomic(path: pathlib.Path, data: bytes) -> None:
+    """Replace `path` by `data` so that a reader sees the old bytes or the new ones, never a mixture.
+
+    The temporary file lies beside `path` and is removed when writing fails (OSError).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            sync_file(file)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sha256(path: pathlib.Path, *, sync: bool = False) -> str:
+    """SHA-256 of a file in hexadecimal; `sync` also makes its bytes durable."""
+    with open(path, "rb") as file:
+        if sync:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,217 @@
+"""The curves of a pre-training run as one picture."""
+
+import io
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import axes, figure, ticker
+from matplotlib.backends import backend_agg
+
+from voc2vec_jax import errors, files, logs
+
+_TRAIN, _VALID, _SECOND = "#1f6fb4", "#d1495b", "#3a9d6e"
+_SMOOTHED_FROM = 30  # values
+_CHANCE = {"color": "0.45", "linewidth": 1.0, "linestyle": (0, (5, 3))}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def curves(
+    source: str | pathlib.Path | Rows,
+    picture: str | pathlib.Path,
+    *,
+    negatives: int = 100,
+    title: str = "",
+) -> None:
+    """Draw the rows of a metrics file (its path, or the rows) into a PNG.
+
+    Rows may lack fields or hold nulls; a panel without data says so. `negatives` sets the chance lines: a guess
+    among `negatives + 1` candidates. RunError when the PNG cannot be written.
+    """
+    rows = logs.read(source) if isinstance(source, (str, pathlib.Path)) else source
+    train = [row for row in rows if row.get("split", "train") == "train"]
+    valid = [row for row in rows if row.get("split") == "validation"]
+    sheet = figure.Figure(figsize=(15, 8.4), layout="constrained")
+    sheet.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    backend_agg.FigureCanvasAgg(sheet)
+    panels = sheet.subplots(2, 4)
+    for panel, draw in zip(panels.flat, _PANELS):
+        draw(panel, train, valid, negatives)
+        _finish(panel, max([1, *(row["step"] for row in rows)]))
+    sheet.suptitle(title or _summary(train, valid), fontsize=12)
+    image = io.BytesIO()
+    sheet.savefig(image, dpi=100, format="png")
+    try:
+        files.write_atomic(pathlib.Path(picture), image.getvalue())
+    except OSError as error:
+        raise errors.RunError(f"the picture {picture} cannot be written: {error.strerror}") from error
+
+
+def _summary(train: Rows, valid: Rows) -> str:
+    if not train:
+        return "no training step yet"
+    text = f"{len(train):,} training step{'s' * (len(train) > 1)}, the last is {train[-1]['step']:,}"
+    steps, losses = _series(valid, "loss")
+    if len(losses):
+        best = int(np.argmin(losses))
+        text += f"; best validation loss {losses[best]:.4f} at step {steps[best]:,.0f}"
+    return text
+
+
+def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the rows that hold a finite number under `name`."""
+    pairs = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
+    pairs = sorted((step, value) for step, value in pairs if math.isfinite(value))
+    return np.array([step for step, _ in pairs], float), np.array([value for _, value in pairs], float)
+
+
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred moving mean over `width` values (odd), over those present near the ends; no lag."""
+    totals = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - width // 2, 0), np.minimum(place + width // 2 + 1, len(values))
+    return (totals[high] - totals[low]) / (high - low)
+
+
+def _line(panel: axes.Axes, rows: Rows, name: str, label: str, colour: str = _TRAIN) -> None:
+    """Thin raw values under a smoothed line; a dot when there is one value only."""
+    steps, values = _series(rows, name)
+    if len(values) < _SMOOTHED_FROM:
+        _exact(panel, steps, values, label, colour)
+        return
+    _raw(panel, steps, values, colour)
+    width = max(5, len(values) // 40) | 1
+    panel.plot(steps, smooth(values, width), color=colour, linewidth=1.8, label=label)
+
+
+def _exact(panel: axes.Axes, steps: np.ndarray, values: np.ndarray, label: str, colour: str = _TRAIN) -> None:
+    if len(values):
+        panel.plot(steps, values, "o-" if len(values) == 1 else "-", color=colour, markersize=4, label=label)
+
+
+def _raw(panel: axes.Axes, steps: np.ndarray, values: np.ndarray, colour: str) -> None:
+    """Every value as a thin line, or the span of each of a thousand stretches when there are too many to see."""
+    if len(values) <= 3000:
+        panel.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
+        return
+    starts = np.linspace(0, len(values), 1000, endpoint=False).astype(int)
+    low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    panel.fill_between(steps[starts], low, high, color=colour, alpha=0.22, linewidth=0)
+
+
+def _dots(panel: axes.Axes, rows: Rows, name: str, label: str = "validation", colour: str = _VALID) -> None:
+    steps, values = _series(rows, name)
+    if len(values):
+        style = {"markersize": 4 if len(values) <= 40 else 2, "linewidth": 1.4}
+        panel.plot(steps, values, "o-", color=colour, label=label, **style)
+
+
+def _chance(panel: axes.Axes, level: float, text: str) -> None:
+    if panel.lines:
+        panel.axhline(level, label=text, **_CHANCE)
+
+
+def _pair(panel: axes.Axes, train: Rows, valid: Rows, name: str) -> None:
+    _line(panel, train, name, "training")
+    _dots(panel, valid, name)
+
+
+def _draw_loss(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+    panel.set(title="total loss", ylabel="bits per masked frame")
+    _pair(panel, train, valid, "loss")
+
+
+def _draw_contrastive(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+    panel.set(title="contrastive loss", ylabel="bits per masked frame")
+    _pair(panel, train, valid, "contrastive")
+    chance = math.log2(negatives + 1)
+    _chance(panel, chance, f"chance, {chance:.2f}")
+
+
+def _draw_accuracy(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+    panel.set(title="contrastive accuracy", ylabel="share of masked frames")
+    _pair(panel, train, valid, "accuracy")
+    _chance(panel, 1 / (negatives + 1), f"chance, {1 / (negatives + 1):.3f}")
+    panel.set_ylim(bottom=0)
+
+
+def _draw_perplexity(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+    panel.set(title="perplexity of the quantizer", ylabel="entries in use (all groups)")
+    _line(panel, train, "code_perplexity", "codes chosen")
+    _line(panel, train, "prob_perplexity", "mean probability", _SECOND)
+    _dots(panel, valid, "code_perplexity", "codes chosen, validation")
+    panel.set_ylim(bottom=0)
+
+
+def _positive(rows: Rows, name: str) -> Rows:
+    return [row for row in rows if (row.get(name) or 0) > 0]
+
+
+def _draw_parts(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+    panel.set(title="diversity loss and feature penalty", ylabel="unweighted, log scale", yscale="log")
+    _line(panel, _positive(train, "diversity"), "diversity", "diversity")
+    _line(panel, _positive(train, "feature_penalty"), "feature_penalty", "feature penalty", _SECOND)
+
+
+def _draw_rate(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+    panel.set(title="learning rate", ylabel="per update")
+    _exact(panel, *_series(train, "lr"), "learning rate")
+    panel.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    panel.set_ylim(bottom=0)
+
+
+def _draw_norm(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+    panel.set(title="gradient norm", ylabel="before clipping, log scale", yscale="log")
+    _line(panel, _positive(train, "grad_norm"), "grad_norm", "gradient norm")
+
+
+def _draw_speed(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+    panel.set(title="throughput and temperature", ylabel="audio seconds per second")
+    _line(panel, train, "audio_seconds_per_second", "audio s/s")
+    panel.set_ylim(bottom=0)
+    steps, values = _series(train, "temperature")
+    if len(values):
+        right = panel.twinx()
+        _exact(right, steps, values, "temperature", _SECOND)
+        right.set_ylim(0, 1.1 * values.max())
+        right.set_ylabel("Gumbel temperature", color=_SECOND)
+        right.tick_params(axis="y", colors=_SECOND)
+        right.spines["top"].set_visible(False)
+
+
+_PANELS: tuple[Callable[[axes.Axes, Rows, Rows, int], None], ...] = (
+    _draw_loss,
+    _draw_contrastive,
+    _draw_accuracy,
+    _draw_perplexity,
+    _draw_parts,
+    _draw_rate,
+    _draw_norm,
+    _draw_speed,
+)
+
+
+def _two_or_five(value: float, position: int | None) -> str:
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+
+
+def _finish(panel: axes.Axes, last_step: int) -> None:
+    """What all panels share: step axis, grid, legend, and a word where nothing was recorded."""
+    panel.set_xlabel("step")
+    panel.set_xlim(-0.03 * last_step, 1.03 * last_step)
+    panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    panel.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    panel.grid(alpha=0.25, linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+    if not panel.lines:
+        panel.text(0.5, 0.5, "not recorded", transform=panel.transAxes, ha="center", va="center", color="0.5")
+        panel.set_yscale("linear")
+        panel.set_yticks([])
+    elif panel.get_yscale() == "log":
+        panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        panel.yaxis.set_minor_formatter(ticker.FuncFormatter(_two_or_five))
+    handles, labels = panel.get_legend_handles_labels()
+    if len(labels) > 1:
+        panel.legend(handles, labels, fontsize=8, frameon=False)
