@@ -164,7 +164,7 @@ def test_seeds_and_epochs_differ():
 def test_start_u_is_uniform_and_keyed_by_row():
     drawn, _, _ = make(n=2000)
     u = np.concatenate([drawn.step(k).start_u for k in range(3 * drawn.steps_per_epoch)])
-    assert 0 <= u.min() and u.max() < 1 and len(np.unique(u)) == len(u)
+    assert u.min() >= 0 and u.max() < 1 and len(np.unique(u)) == len(u)
     np.testing.assert_allclose(np.histogram(u, 10, (0, 1))[0] / len(u), 0.1, atol=0.02)
 
 

@@ -1,0 +1,350 @@
+"""Batches from prepared records: exact resume, hosts, processes, failures, and the resident corpus."""
+
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from voc2vec_jax import errors, pipeline, plan, resident
+from voc2vec_jax.datasets import records, shards
+
+HERE = pathlib.Path(__file__).parent
+LAYOUT = plan.Layout(groups=2, group_rows=2, crop_samples=8000, bucket_samples=(2000, 4000, 8000))
+
+
+def write_set(data_dir, name, lengths, seed):
+    """A prepared set of noise, two records to a recording, in three shards."""
+    folder = records.set_folder(data_dir, name)
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(seed)
+    audio = [draw.integers(-(2**15), 2**15, n, dtype=np.int16) for n in lengths]
+    parts = []
+    for k, own in enumerate(np.array_split(np.arange(len(lengths)), 3)):
+        examples = [records.Example(audio[i], f"{i // 2}.wav#{i % 2}", f"{i // 2}.wav", "", "", 0) for i in own]
+        parts.append(shards.write(folder / records.shard_name(name, k, 3), examples, [], {}))
+    shards.finish(folder, name, parts, [], {})
+    return audio
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """(folder, every clip of its sets "one" and "two" in corpus order)."""
+    folder = tmp_path_factory.mktemp("prepared")
+    draw = np.random.default_rng(0)
+    one = write_set(folder, "one", draw.integers(500, 12000, 61), seed=1)
+    two = write_set(folder, "two", draw.integers(500, 5000, 40), seed=2)
+    return folder, one + two
+
+
+@pytest.fixture(scope="module")
+def corpus(data):
+    return pipeline.open_corpus(data[0], ["one", "two"])
+
+
+@pytest.fixture(scope="module")
+def drawn(corpus):
+    rows = np.arange(len(corpus))
+    return plan.Plan(LAYOUT, corpus.samples, corpus.set_index, rows, seed=3, weights=(1, 1.5))
+
+
+def collect(batches):
+    with batches:
+        return [{key: np.array(value) for key, value in batch.items()} for batch in batches]
+
+
+def assert_same(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key].dtype == b[key].dtype
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def test_the_corpus_is_its_sets_one_after_another(data, corpus):
+    clips = data[1]
+    np.testing.assert_array_equal(corpus.samples, [len(clip) for clip in clips])
+    np.testing.assert_array_equal(corpus.set_index, [0] * 61 + [1] * 40)
+    order = [100, 3, 61, 3, 60]
+    for row, clip in zip(order, corpus.read(order)):
+        np.testing.assert_array_equal(clip, clips[row])
+    assert corpus.ids(62) == "two/0.wav#1"
+    assert len(set(corpus.recording)) == 31 + 20 and corpus.recording[60] != corpus.recording[61]
+    assert corpus.fingerprint != pipeline.open_corpus(data[0], ["two", "one"]).fingerprint
+
+
+def test_opening_refuses_what_is_not_there(data):
+    with pytest.raises(errors.InputError, match="set three is not prepared"):
+        pipeline.open_corpus(data[0], ["one", "three"])
+    with pytest.raises(errors.InputError, match="each once"):
+        pipeline.open_corpus(data[0], ["one", "one"])
+    with pytest.raises(errors.InputError, match="at least one"):
+        pipeline.open_corpus(data[0], [])
+
+
+def test_split_is_by_recording(corpus):
+    train, valid = pipeline.split_by_recording(corpus, 0.2, seed=0)
+    assert not set(corpus.recording[train]) & set(corpus.recording[valid])
+    assert len(train) + len(valid) == len(corpus)
+
+
+def test_too_short_finds_clips_without_room_for_a_span():
+    short = pipeline.too_short(np.array([4239, 4240, 1, 0], np.int32), 4240)
+    np.testing.assert_array_equal(short, [True, False, True, True])
+
+
+def test_a_batch_holds_the_planned_crops_and_zeros(data, corpus, drawn):
+    clips = data[1]
+    batches = collect(pipeline.train_batches(corpus, drawn, 0, 2 * drawn.steps_per_epoch))
+    assert {batch["audio"].shape for batch in batches} == {(2, 8, 2000), (2, 4, 4000), (2, 2, 8000)}
+    for k, batch in enumerate(batches):
+        u = drawn.step(k).start_u.reshape(batch["index"].shape)
+        for where, row in np.ndenumerate(batch["index"]):
+            length = min(len(clips[row]), batch["audio"].shape[-1])
+            start = int(u[where] * (len(clips[row]) - length + 1))
+            np.testing.assert_array_equal(batch["audio"][where][:length], clips[row][start : start + length])
+            assert batch["lengths"][where] == length and not batch["audio"][where][length:].any()
+
+
+@pytest.mark.parametrize("batching", ["pad", "crop"])
+@pytest.mark.parametrize("first", [1, 13, 40])
+def test_from_any_first_step_it_is_the_tail_of_the_whole_run(corpus, drawn, batching, first):
+    whole = collect(pipeline.train_batches(corpus, drawn, 0, 60, batching=batching, threads=1))
+    tail = collect(pipeline.train_batches(corpus, drawn, first, 60, batching=batching, threads=4, prefetch=7))
+    assert_same(tail, whole[first:])
+    assert collect(pipeline.train_batches(corpus, drawn, 60, 60)) == []
+
+
+def test_crop_batching_leaves_no_padding_inside_a_group(corpus, drawn):
+    for batch in collect(pipeline.train_batches(corpus, drawn, 0, 20, batching="crop")):
+        assert np.all(batch["lengths"] == batch["lengths"][:, :1])
+        shortest = corpus.samples[batch["index"]].min(axis=1)
+        np.testing.assert_array_equal(batch["lengths"][:, 0], np.minimum(shortest, batch["audio"].shape[-1]))
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+@pytest.mark.parametrize("batching", ["pad", "crop"])
+def test_hosts_read_the_parts_of_one_batch(corpus, drawn, batching, hosts):
+    whole = collect(pipeline.train_batches(corpus, drawn, 5, 15, batching=batching))
+    parts = [
+        collect(pipeline.train_batches(corpus, drawn, 5, 15, batching=batching, row_slice=(host, hosts)))
+        for host in range(hosts)
+    ]
+    for k, batch in enumerate(whole):
+        for key, value in batch.items():
+            shape = (-1, *value.shape[2:])
+            joined = np.concatenate([part[k][key].reshape(shape) for part in parts])
+            np.testing.assert_array_equal(joined, value.reshape(shape))
+    assert parts[0][0]["index"].shape[0] == 1, "two groups over two or more hosts"
+
+
+def test_hosts_that_do_not_divide_the_rows_are_refused(corpus, drawn):
+    with pytest.raises(errors.InputError, match="do not divide over 3 hosts"):
+        collect(pipeline.train_batches(corpus, drawn, 0, 1, row_slice=(0, 3)))
+
+
+def test_validation_sees_every_clip_once_from_its_start(data, corpus):
+    rows = np.arange(3, 90)
+    batches = collect(pipeline.validation_batches(corpus, rows, LAYOUT))
+    index = np.concatenate([batch["index"].ravel() for batch in batches])
+    np.testing.assert_array_equal(np.sort(index[index >= 0]), rows)
+    for batch in batches:
+        for where, row in np.ndenumerate(batch["index"]):
+            length = min(len(data[1][row]), 8000) if row >= 0 else 0
+            assert batch["lengths"][where] == length
+            np.testing.assert_array_equal(batch["audio"][where][:length], data[1][row][:length])
+            assert not batch["audio"][where][length:].any()
+    assert_same(collect(pipeline.validation_batches(corpus, rows, LAYOUT, threads=1)), batches)
+
+
+def children():
+    return {child.pid for child in multiprocessing.active_children()}
+
+
+def shared_memory():
+    return {path.name for path in pathlib.Path("/dev/shm").glob("psm_*")}
+
+
+def test_processes_read_the_same_and_leave_nothing_behind(corpus, drawn):
+    before = children(), shared_memory()
+    in_threads = collect(pipeline.train_batches(corpus, drawn, 2, 25))
+    assert_same(collect(pipeline.train_batches(corpus, drawn, 2, 25, workers=2, threads=1)), in_threads)
+    stopped_early = pipeline.train_batches(corpus, drawn, 0, 50, workers=2)
+    next(stopped_early)
+    stopped_early.close()
+    assert list(stopped_early) == []
+    pipeline.train_batches(corpus, drawn, 0, 50, workers=2).close()
+    assert children() == before[0]
+    for _ in range(50):  # Grain frees the last arrays in a thread of its own
+        if shared_memory() <= before[1]:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"left in shared memory: {shared_memory() - before[1]}")
+
+
+SCRIPT = """
+import sys
+from voc2vec_jax import pipeline, plan
+import pipeline_test
+
+if __name__ == "__main__":
+    corpus = pipeline.open_corpus(sys.argv[1], ["one", "two"])
+    drawn = plan.Plan(pipeline_test.LAYOUT, corpus.samples, corpus.set_index, pipeline_test.np.arange(101), seed=3)
+    batches = pipeline.train_batches(corpus, drawn, 0, 10**6, workers=2)
+    print(next(batches)["audio"].shape)
+"""
+
+
+def test_a_program_that_forgets_to_close_ends_at_once_and_in_silence(data, tmp_path):
+    script = tmp_path / "forgetful.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+    command = [sys.executable, "-W", "error", script, data[0]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
+@pytest.fixture
+def fragile(data, tmp_path):
+    """A corpus of its own whose files may be destroyed, and a plan over it."""
+    shutil.copytree(data[0], tmp_path / "prepared")
+    corpus = pipeline.open_corpus(tmp_path / "prepared", ["one"])
+    rows = np.arange(len(corpus))
+    drawn = plan.Plan(LAYOUT, corpus.samples, corpus.set_index, rows, seed=0)
+    return corpus, drawn, sorted((tmp_path / "prepared").glob("one/*/*00002-of-00003"))[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "overwritten"])
+def test_a_shard_lost_while_training_is_named(fragile, workers, damage):
+    corpus, drawn, shard = fragile
+    before = children()
+    batches = pipeline.train_batches(corpus, drawn, 0, 10**6, workers=workers, threads=1, prefetch=2)
+    destroy(shard, damage)
+    with pytest.raises((errors.RunError, errors.InputError), match="00002-of-00003") as caught:
+        for _ in range(2 * drawn.steps_per_epoch):
+            next(batches)
+    assert "prepare one again" in str(caught.value) and "\n" not in str(caught.value)
+    assert list(batches) == [] and children() == before
+
+
+def destroy(shard, damage):
+    if damage == "deleted":
+        shard.unlink()
+    elif damage == "truncated":
+        os.truncate(shard, shard.stat().st_size // 2)
+    else:
+        with open(shard, "r+b") as file:
+            file.seek(5000)
+            file.write(b"\xff" * (shard.stat().st_size - 10000))
+
+
+def test_a_killed_reading_process_is_one_sentence(corpus, drawn):
+    before = children()
+    with pipeline.train_batches(corpus, drawn, 0, 10**6, workers=1) as batches:
+        next(batches)
+        for child in children() - before:
+            os.kill(child, signal.SIGKILL)
+        with pytest.raises(errors.RunError, match="fewer workers"):
+            for batch in batches:
+                del batch
+    assert children() == before
+
+
+def test_too_little_shared_memory_is_refused_beforehand(corpus, drawn, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: os.terminal_size((0, 0)) and FreeSpace(1000))
+    with pytest.raises(errors.InputError, match="0 MB are free.*workers to 0"):
+        pipeline.train_batches(corpus, drawn, 0, 1, workers=1)
+
+
+class FreeSpace:
+    def __init__(self, free):
+        self.free = free
+
+
+def test_an_index_that_does_not_match_the_records_is_an_error(data):
+    part = records.open_set(data[0], "one")
+    part.samples[5] += 1
+    with pytest.raises(errors.RunError, match="one/2.wav#1.*prepare one again"):
+        pipeline.Corpus([part]).read([4, 5])
+
+
+def cropped(home, batches):
+    for batch in batches:
+        audio = resident.crop(
+            home.blocks, batch["block_start"], batch["offset"], batch["lengths"], batch["bucket_samples"]
+        )
+        yield {"audio": np.asarray(audio), "lengths": batch["lengths"], "index": batch["index"]}
+
+
+@pytest.mark.parametrize("batching", ["pad", "crop"])
+def test_the_resident_corpus_yields_the_stream_to_the_bit(corpus, drawn, batching, monkeypatch):
+    monkeypatch.setattr(resident, "UPLOAD_BLOCKS", 17)  # many pieces, most with a clip over their edge
+    home = resident.Resident(corpus, np.arange(len(corpus)))
+    stream = collect(pipeline.train_batches(corpus, drawn, 7, 60, batching=batching))
+    assert_same(list(cropped(home, home.batches(drawn, 7, 60, batching=batching))), stream)
+
+
+def test_the_resident_corpus_on_a_mesh_and_in_validation(corpus):
+    mesh = jax.make_mesh((4, 2), ("replica", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    rows = np.arange(0, len(corpus), 2)
+    home = resident.Resident(corpus, rows, mesh)
+    assert home.blocks.sharding.is_fully_replicated and len(home.blocks.devices()) == 8
+    fixed = plan.ValidationPlan(LAYOUT, corpus.samples, rows)
+    stream = collect(pipeline.validation_batches(corpus, rows, LAYOUT, row_slice=(1, 2)))
+    got = home.batches(fixed, 0, fixed.steps_per_epoch, row_slice=(1, 2))
+    assert_same(list(cropped(home, got)), stream)
+
+
+def test_a_plan_over_rows_that_are_not_resident_is_refused(corpus, drawn):
+    home = resident.Resident(corpus, np.arange(50))
+    with pytest.raises(ValueError, match="is not resident"):
+        list(home.batches(drawn, 0, drawn.steps_per_epoch))
+
+
+def test_a_corpus_that_does_not_fit_says_how_much_it_needs(corpus, monkeypatch):
+    class Small:
+        def memory_stats(self):
+            return {"bytes_limit": 2_000_000, "bytes_in_use": 1_500_000}
+
+        def __str__(self):
+            return "cuda:0"
+
+    with pytest.raises(errors.InputError, match="needs 3.20 GB and cuda:0 has 0.00 GB free.*input to stream"):
+        resident._check_memory([Small()], (900_000, 1600), 100_000)
+
+
+HOST = """
+import hashlib, sys
+import jax
+import numpy as np
+
+jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]), initialization_timeout=60)
+from voc2vec_jax import pipeline, plan, resident
+import pipeline_test
+
+corpus = pipeline.open_corpus(sys.argv[3], ["one", "two"])
+drawn = plan.Plan(pipeline_test.LAYOUT, corpus.samples, corpus.set_index, np.arange(101), seed=3, weights=(1, 1.5))
+mesh = jax.make_mesh((4,), ("replica",), axis_types=(jax.sharding.AxisType.Auto,))
+home = resident.Resident(corpus, np.arange(101), mesh)
+rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "replica"))
+digest = hashlib.sha256()
+for batch in home.batches(drawn, 0, 12):
+    if batch["index"].shape[1] % 4:
+        continue
+    put = lambda x: jax.make_array_from_callback(x.shape, rows, lambda where: x[where])
+    audio = resident.crop(
+        home.blocks, *(put(batch[key]) for key in ("block_start", "offset", "lengths")), batch["bucket_samples"]
+    )
+    for shard in audio.addressable_shards:
+        digest.update(np.asarray(shard.data).tobytes())
+print(digest.hexdigest())
+"""
