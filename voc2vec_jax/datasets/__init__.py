@@ -1,1 +1,51 @@
 """Data sets: where each is to be had, how it is prepared, and how a prepared set is read."""
+
+import difflib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from voc2vec_jax import errors
+from voc2vec_jax.datasets import base, catalog, records, sources
+
+CATALOG = catalog.CATALOG
+
+
+def prepare(
+    name: str, /, *, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None = None, **options: Any
+) -> records.PreparedSet:
+    """`base.prepare` of a set of the catalogue; `name=` among the options names the prepared set."""
+    return base.prepare(
+        source(name),
+        data_dir=pathlib.Path(data_dir).expanduser(),
+        manual_dir=None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
+        **options,
+    )
+
+
+def source(name: str) -> sources.Source:
+    """The catalogue's entry; `errors.InputError` with the nearest name for an unknown one."""
+    if name not in CATALOG:
+        near = difflib.get_close_matches(name, CATALOG, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CATALOG)}"
+        raise errors.InputError(f"there is no data set {name!r}: {hint}")
+    return CATALOG[name]
+
+
+def missing_table(names: Sequence[str], data_dir: str | os.PathLike) -> str:
+    """A table to print: each set, whether it is prepared in `data_dir`, where to get it, what it must hold."""
+    there = set(records.list_sets(data_dir))
+    rows = [("set", "prepared", "to be had from", "its folder or archive must hold")]
+    for name in names:
+        entry = CATALOG.get(name)
+        about = (f"{entry.url} ({entry.licence})", entry.holds) if entry else ("", "")
+        rows.append((name, "yes" if name in there else "no", *about))
+    return format_table(rows)
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as aligned columns under the first, which is the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

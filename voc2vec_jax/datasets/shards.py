@@ -56,17 +56,22 @@ def write(
         _check_written(temporary, len(rows))
         shard = Shard(rows, temporary.stat().st_size, _sha256(temporary), unreadable, clipped)
         os.replace(temporary, path)
-        write_text(path.with_name(f"{path.name}.json"), json.dumps(dataclasses.asdict(shard)))
+        write_text(sidecar(path), json.dumps(dataclasses.asdict(shard)))
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise errors.RunError(f"cannot write {path} ({error}): free the disk and run again to continue") from error
     return shard
 
 
+def sidecar(path: pathlib.Path) -> pathlib.Path:
+    """The file beside a shard that says it is complete, and with what."""
+    return path.with_name(f"{path.name}.json")
+
+
 def load(path: pathlib.Path) -> Shard | None:
     """A shard finished earlier, or None when it is absent, damaged or not of the recorded size."""
     try:
-        saved = json.loads(path.with_name(f"{path.name}.json").read_text("utf-8"))
+        saved = json.loads(sidecar(path).read_text("utf-8"))
         if path.stat().st_size != saved["bytes"]:
             return None
         return Shard(**{**saved, "rows": [Row(**row) for row in saved["rows"]]})

@@ -1,0 +1,148 @@
+"""Any audio of the user's own: a tree of files, a zip of one, or a manifest that lists them.
+
+In a tree a file's class is the folder it lies in, where there are at least two such folders. A manifest is a
+csv or tsv file with a header (`path`, and if wanted `label` and `group`), or fairseq's tsv (the root folder in
+the first line, then path and number of frames); relative paths start at the manifest, or at fairseq's root.
+"""
+
+import csv
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+
+from voc2vec_jax import errors
+from voc2vec_jax.datasets import sources, trees
+
+UNSUPPORTED = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mka", ".ra", ".ape", ".wv")
+FAIRSEQ_ROW = re.compile(r"[^\t]+\t[0-9]+\s*")
+BYTES_PER_FRAME = 2
+
+
+def list_recordings(source: sources.Source, manual_dir: pathlib.Path | None) -> sources.Listing:
+    """Lists the folder, zip or manifest at `manual_dir`; `errors.InputError` when it holds no audio."""
+    if manual_dir is None or not manual_dir.exists():
+        raise sources.missing(source, manual_dir)
+    if manual_dir.is_dir():
+        return _list_tree(manual_dir, trees.FolderTree(manual_dir))
+    if manual_dir.suffix.lower() == ".zip":
+        return _list_tree(manual_dir, trees.ZipTree(manual_dir))
+    return _list_manifest(manual_dir)
+
+
+def default_name(path: pathlib.Path) -> str:
+    """A prepared set's name from that of its folder or manifest."""
+    name = re.sub("[^a-z0-9]+", "_", path.resolve().stem.lower()).strip("_")
+    return name if name[:1].isalpha() else f"folder_{name}".rstrip("_")
+
+
+def _list_tree(root: pathlib.Path, tree: trees.FolderTree | trees.ZipTree) -> sources.Listing:
+    files = sorted(tree.files())
+    found = [(name, size) for name, size in files if trees.is_audio(name)]
+    unsupported = [name for name, _ in files if name.lower().endswith(UNSUPPORTED)]
+    if not found:
+        raise errors.InputError(
+            f"{root} holds no audio that can be read ({len(files)} files, {len(unsupported)} of them in formats to "
+            f"convert first): give a folder with wav, flac, ogg or mp3 files"
+        )
+    classes = sorted({_parent(name) for name, _ in found} - {""})
+    labelled = len(classes) > 1
+    return sources.Listing(
+        recordings=[
+            sources.Recording(name, name, label=_parent(name) if labelled else "", source_bytes=size)
+            for name, size in found
+        ],
+        labels=tuple(classes) if labelled else (),
+        loader=tree,
+        unreadable=[
+            {"path": name, "reason": "its format is not supported: convert it to wav, flac, ogg or mp3"}
+            for name in unsupported
+        ],
+        default_name=default_name(root),
+    )
+
+
+def _parent(name: str) -> str:
+    return name.split("/")[-2] if "/" in name else ""
+
+
+def _list_manifest(manifest: pathlib.Path) -> sources.Listing:
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            first, second = file.readline().rstrip("\r\n"), file.readline()
+            file.seek(0)
+            if "\t" not in first and FAIRSEQ_ROW.fullmatch(second):
+                return _list_fairseq(manifest, first, file.readlines()[1:])
+            return _list_table(manifest, first, file)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise errors.InputError(f"{manifest} is no manifest in UTF-8 text ({error})") from error
+    except OSError as error:
+        raise errors.InputError(f"{manifest} cannot be read ({error.strerror})") from error
+
+
+def _list_fairseq(manifest: pathlib.Path, first: str, lines: list[str]) -> sources.Listing:
+    root = manifest.parent / first.strip()
+    if not root.is_dir():
+        raise errors.InputError(f"the first line of {manifest} names the folder {first!r}, which is not there")
+    recordings, unreadable = [], []
+    for number, line in enumerate(lines, 2):
+        path, _, frames = line.rstrip("\r\n").rpartition("\t")
+        if path and frames.strip().isdigit():
+            size = int(frames) * BYTES_PER_FRAME
+            recordings.append(sources.Recording(os.path.normpath(path), path, source_bytes=size))
+        elif line.strip():
+            unreadable.append({"path": f"{manifest} line {number}", "reason": "is not a path, a tab and a number"})
+    return _manifest_listing(manifest, root, recordings, unreadable)
+
+
+def _list_table(manifest: pathlib.Path, first: str, file: Iterator[str]) -> sources.Listing:
+    rows = csv.reader(file, delimiter="\t" if "\t" in first else ",")
+    header = [column.strip().lower() for column in next(rows, [])]
+    if "path" not in header:
+        raise errors.InputError(
+            f"{manifest} begins with {first[:80]!r}: its first line must name the columns (path, and if wanted label "
+            f"and group), or be the root folder of a fairseq manifest"
+        )
+    recordings, unreadable = [], []
+    for row in rows:
+        fields = dict(zip(header, row))
+        written = fields.get("path", "").strip()
+        reason = _row_fault(row, header, written, rows.line_num)
+        if reason:
+            unreadable.append({"path": written or str(manifest), "reason": reason})
+        elif written:
+            path = _relative(written, manifest.parent)
+            recordings.append(sources.Recording(path, written, fields.get("group", ""), fields.get("label", "")))
+    return _manifest_listing(manifest, manifest.parent, recordings, unreadable)
+
+
+def _row_fault(row: list[str], header: list[str], path: str, line: int) -> str:
+    """What is wrong with a manifest's row, "" when it is in order or blank."""
+    if not any(field.strip() for field in row):
+        return ""
+    if len(row) > len(header):
+        return f"line {line} has {len(row)} fields and the header {len(header)}: quote a path that holds a comma"
+    return "" if path else f"line {line} has no path"
+
+
+def _relative(path: str, root: pathlib.Path) -> str:
+    path = os.path.normpath(path)
+    inside = os.path.isabs(path) and path.startswith(f"{root.resolve()}{os.sep}")
+    return os.path.relpath(path, root.resolve()) if inside else path
+
+
+def _manifest_listing(
+    manifest: pathlib.Path,
+    root: pathlib.Path,
+    recordings: list[sources.Recording],
+    unreadable: list[dict[str, str]],
+) -> sources.Listing:
+    if not recordings:
+        raise errors.InputError(f"{manifest} lists no recordings")
+    return sources.Listing(
+        recordings=sorted(recordings),
+        labels=tuple(sorted({recording.label for recording in recordings} - {""})),
+        loader=trees.FolderTree(root),
+        unreadable=unreadable,
+        default_name=default_name(manifest),
+    )
