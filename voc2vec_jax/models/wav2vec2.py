@@ -6,10 +6,17 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from voc2vec_jax import losses, masking
 from voc2vec_jax.models import encoder as encoders
+
+# One logged step beyond these looks collapsed: code perplexity per codebook, share of negatives equal to the
+# positive, accuracy together with a loss in bits.
+COLLAPSED_PERPLEXITY = 1.25
+COLLAPSED_NEGATIVES = 0.5
+COLLAPSED_ACCURACY = 0.995
+COLLAPSED_BITS = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,3 +243,53 @@ def objective(config: Config, out: dict, draws: Draws, g: int) -> tuple[Float[Ar
     sums = {name: jnp.sum(x) for name, x in sums.items()}
     loss = sums["contrastive"] + sums["diversity"] + sums["feature_penalty"]
     return loss, weight, {**sums, "loss": loss}
+
+
+def summary(sums: dict) -> dict:
+    """What is logged of a step, from its metric sums and `weight`: losses in bits per masked frame, as fairseq."""
+    weight = jnp.maximum(sums["weight"], 1)
+    bits = {
+        name: sums[name] / weight / jnp.log(2.0) for name in ("loss", "contrastive", "diversity", "feature_penalty")
+    }
+    return {
+        **bits,
+        "accuracy": sums["correct"] / weight,
+        "code_perplexity": sums["code_perplexity"] / weight,
+        "prob_perplexity": sums["prob_perplexity"] / weight,
+        "equal_negatives": sums["equal"] / jnp.maximum(sums["drawn"], 1),
+        "masked_frames": sums["weight"],
+    }
+
+
+def schedules(config: Config, step) -> dict:
+    """Quantities that follow from the number of completed updates alone, logged with every step."""
+    return {"temperature": config.temperature(step)}
+
+
+def collapse_signs(config: Config, row: dict) -> list[str]:
+    """Sentences for what looks like collapse in one logged step (codes all alike, trivial negatives, no masks)."""
+    signs = []
+    least = config.codebook_groups
+    if row["code_perplexity"] < COLLAPSED_PERPLEXITY * least:
+        total = least * config.codebook_entries
+        signs.append(f"code perplexity {row['code_perplexity']:.2f} of {total}: nearly all frames share one code")
+    if row["equal_negatives"] > COLLAPSED_NEGATIVES:
+        signs.append(f"{row['equal_negatives']:.0%} of the negatives have the positive's code")
+    if row["accuracy"] > COLLAPSED_ACCURACY and row["contrastive"] < COLLAPSED_BITS:
+        signs.append(
+            f"contrastive accuracy {row['accuracy']:.1%} at {row['contrastive']:.3f} bits: the task is trivial"
+        )
+    if row["masked_frames"] < 1:
+        signs.append("no frame is masked")
+    return signs
+
+
+def init_params(config: Config, key: Key[Array, ""]) -> dict:
+    """Freshly initialised parameters of the encoder, the quantizer and the projections."""
+    samples = config.min_samples
+    m = config.masked_bound(config.encoder.frames(samples))
+    draws = Draws(jnp.zeros((1, m), jnp.int32), jnp.ones((1, m), bool), jnp.zeros((1, m, 1), jnp.int32), None)
+    lengths = jnp.full((1,), samples)
+    return PreTraining(config).init(key, jnp.zeros((1, samples)), lengths, draws, None, jnp.zeros([], jnp.int32))[
+        "params"
+    ]

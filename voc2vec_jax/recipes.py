@@ -1,0 +1,129 @@
+"""What a pre-training configuration holds: every field with the paper's value, and the model it describes."""
+
+import dataclasses
+import difflib
+from types import ModuleType
+from typing import Any
+
+import ml_collections
+
+from voc2vec_jax import audio, errors, models
+
+SECONDS_OF_REFERENCE_BATCH = 1.556 * 3600  # 64 GPUs of 1.4 million samples
+
+
+def pretraining(family: str = "wav2vec2") -> ml_collections.ConfigDict:
+    """The recipe of the paper (wav2vec 2.0 base on ten sets), every field of which can be overridden."""
+    c = ml_collections.ConfigDict()
+    c.sets = ("synthetic",)
+    c.set_weights = ()  # copies of each set's examples per epoch, in the order of `sets`; empty: one each
+    c.data_dir = "data"
+    c.valid_share = 0.01  # of the examples, whole recordings
+    c.input = "stream"  # "stream" from disk | "resident": the prepared corpus lives on the devices
+    c.workers = 0  # reading processes; 0 reads in threads
+    c.batching = "pad"  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
+    c.crop_samples = 160_000
+    c.bucket_samples = (40_000, 80_000, 160_000)  # lengths to which clips are padded; ends in crop_samples
+    c.batch_seconds = 5120.0  # of audio in one update: 64 groups of 8 clips of 10 s
+    c.group_rows = 8  # clips of crop_samples in a loss group: the batch that one reference GPU saw
+    c.groups_per_device = 1  # loss groups that a device computes at once; the rest is accumulated
+
+    c.total_steps = 400_000
+    c.warmup_share = 0.08
+    c.peak_lr = 5e-4
+    c.adam_b1, c.adam_b2, c.adam_eps = 0.9, 0.98, 1e-6
+    c.weight_decay = 0.01
+    c.clip_norm = 0.0  # 0: no clipping
+    c.seed = 0
+    c.init_from = ""  # weights to continue from: a Hub id, a folder or a checkpoint file; empty: from scratch
+
+    c.dtype = "float32"  # "float32" | "bfloat16": of the computation
+    c.matmul_precision = "highest"  # of float32 products: "highest" is exact, "default" allows TF32
+    c.deterministic = True  # the same bits on every run, on a GPU too
+    c.remat = "none"  # "none" | "layer": recompute blocks in the backward pass to save memory
+    c.fsdp = 1  # devices that share one copy of the parameters
+    # (regex on the name, array axis that fsdp cuts or -1 for none); the first match decides
+    c.sharding_rules = (
+        (r"layers/.*kernel$", 1),
+        (r"(feature_projection|project_context|project_quantized)/kernel$", 0),
+        (r"positional_conv/.*(v|kernel)$", 2),
+        (r"quantizer/codebook$", 0),
+        (r"conv_[1-9]/kernel$", 1),
+        (r".*", -1),
+    )
+
+    c.log_every_steps = 10  # lines on the console; metrics.jsonl has every step
+    c.checkpoint_every_steps = 1000
+    c.validate_every_steps = 1000
+    c.keep_checkpoints = 3
+    c.keep_every_steps = 0  # checkpoints at multiples of this are kept for good; 0: none
+    c.stop_on_collapse = False
+    c.tensorboard = False
+
+    c.family = family
+    c.model = ml_collections.ConfigDict(_plain(dataclasses.asdict(models.FAMILIES[family].Config())))
+    for name in ("dtype", "remat", "padding"):
+        del c.model.encoder[name]
+    return c
+
+
+def _plain(value: Any) -> Any:
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def family_of(name: str) -> ModuleType:
+    """The model family's module; InputError for a name that is none, or one without a pre-training objective."""
+    trainable = [family for family, module in models.FAMILIES.items() if hasattr(module, "loss_fn")]
+    if name not in trainable:
+        near = difflib.get_close_matches(name, trainable, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise errors.InputError(f"config.family {name!r} cannot be pre-trained: choose {', '.join(trainable)}{hint}")
+    return models.FAMILIES[name]
+
+
+def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
+    """(family module, its frozen Config) of a configuration; InputError when the shapes do not fit together."""
+    family = family_of(config.family)
+    fields = config.model.to_dict()
+    encoder = {**fields.pop("encoder"), "dtype": config.dtype, "remat": config.remat}
+    model = family.Config(encoder=type(family.Config().encoder)(**encoder), **fields)
+    _check_encoder(model.encoder)
+    groups = getattr(model, "codebook_groups", 1)
+    if getattr(model, "codebook_width", 0) % groups:
+        raise errors.InputError(
+            f"codebook_groups {groups} does not divide codebook_width {model.codebook_width}: choose a divisor"
+        )
+    return family, model
+
+
+def _check_encoder(e) -> None:
+    layers = {len(e.conv_channels), len(e.conv_kernels), len(e.conv_strides)}
+    if len(layers) != 1:
+        raise errors.InputError(
+            f"conv_channels, conv_kernels and conv_strides have {len(e.conv_channels)}, {len(e.conv_kernels)} and "
+            f"{len(e.conv_strides)} entries: give one of each per layer"
+        )
+    for name in ("heads", "positional_groups"):
+        if getattr(e, name) < 1 or e.width % getattr(e, name):
+            raise errors.InputError(f"{name} {getattr(e, name)} does not divide width {e.width}: choose a divisor")
+    for name, value, allowed in (
+        ("dtype", e.dtype, ("float32", "bfloat16")),
+        ("remat", e.remat, ("none", "layer")),
+        ("conv_norm", e.conv_norm, ("group", "layer")),
+    ):
+        if value not in allowed:
+            raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
+
+
+def loss_groups(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int]:
+    """(loss groups of an update, micro-batches that compute them one after another) on so many devices."""
+    seconds = config.group_rows * config.crop_samples / audio.RATE_HZ
+    groups = max(1, round(config.batch_seconds / seconds))
+    at_once = devices * config.groups_per_device
+    if groups % at_once:
+        nearest = max(1, round(groups / at_once)) * at_once * seconds
+        raise errors.InputError(
+            f"batch_seconds {config.batch_seconds:g} makes {groups} loss groups of {seconds:g} s, which {devices} "
+            f"devices times groups_per_device {config.groups_per_device} do not divide: set batch_seconds={nearest:g}"
+        )
+    return groups, groups // at_once

@@ -1,0 +1,343 @@
+"""Pre-training: `python -m voc2vec_jax.train --config=configs/voc125.py --workdir=RUN`."""
+
+import contextlib
+import functools
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from voc2vec_jax import (
+    audio,
+    checkpoint,
+    cli,
+    configuration,
+    convert,
+    errors,
+    feed,
+    files,
+    logs,
+    optim,
+    plots,
+    recipes,
+    run_folder,
+    sharding,
+    update,
+    watch,
+)
+
+FLAGS = {
+    "config": cli.Flag("recipe: PATH or PATH:ARGUMENT", kind=cli.CONFIG, required=True),
+    "workdir": cli.Flag("run folder; a rerun with the same one resumes", required=True),
+}
+# What may change between a run and its resumption without changing what it computes.
+MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
+MAY_DIFFER += ("tensorboard", "stop_on_collapse")
+ETA_STEP = 20
+FAR_UNDER = 0.5  # of the reference's batch
+
+
+def main(argv: list[str]) -> int:
+    """Entry point of the command line."""
+    arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.train")
+    return train(arguments.config, arguments.workdir)
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> int:
+    """Run or resume the pre-training that `config` describes; returns the exit status."""
+    set_up_jax(config)
+    family, model = recipes.build_model(config)
+    mesh = sharding.make_mesh(config.fsdp)
+    groups, micros = recipes.loss_groups(config, mesh.size)
+    check_steps(config)
+    data = feed.Data(config, mesh, groups, micros, model.min_samples)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(run_folder.claim(workdir, configuration.as_dict(config), MAY_DIFFER))
+        stop = stack.enter_context(cli.StopSignal())
+        saver = stack.enter_context(
+            checkpoint.Checkpoints(workdir, config.keep_checkpoints, config.keep_every_steps or None)
+        )
+        run = Run(config, pathlib.Path(workdir), family, model, mesh, data, saver)
+        run.restore_or_start()
+        describe(config, run)
+        data.upload()
+        with logs.Metrics(workdir, run.step, tensorboard=config.tensorboard) as run.metrics:
+            return run.loop(stop)
+
+
+def set_up_jax(config: ml_collections.ConfigDict) -> None:
+    """Precision, determinism and the persistent compilation cache; before anything is computed."""
+    if config.deterministic and "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    if config.matmul_precision not in ("highest", "high", "default"):
+        raise errors.InputError(f"matmul_precision {config.matmul_precision!r} is none of highest, high, default")
+    jax.config.update("jax_default_matmul_precision", config.matmul_precision)
+    if not jax.config.jax_compilation_cache_dir:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
+    logs.set_process(jax.process_index())
+
+
+def check_steps(config: ml_collections.ConfigDict) -> None:
+    """InputError for durations and choices that make no sense."""
+    for name in ("total_steps", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints"):
+        if config[name] < 1:
+            raise errors.InputError(f"{name} is {config[name]}: set it to 1 or more")
+    if not 0 <= config.warmup_share < 1:
+        raise errors.InputError(f"warmup_share {config.warmup_share} is not in [0, 1): 0.08 is the recipe's")
+    for name, allowed in (("input", ("stream", "resident")), ("batching", ("pad", "crop"))):
+        if config[name] not in allowed:
+            raise errors.InputError(f"{name} {config[name]!r} is none of {', '.join(allowed)}")
+
+
+class Run:
+    """One pre-training run: its state on the devices, and what is done with it step by step."""
+
+    def __init__(self, config, workdir: pathlib.Path, family, model, mesh, data: feed.Data, saver):
+        self.config, self.workdir, self.data, self.saver = config, workdir, data, saver
+        self.family, self.model = family, model
+        self.schedule = optim.linear_schedule(config.peak_lr, config.total_steps, config.warmup_share)
+        self.optimizer = optim.fairseq_adam(
+            self.schedule,
+            b1=config.adam_b1,
+            b2=config.adam_b2,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+        )
+        init = functools.partial(update.init_state, family, model, self.optimizer, config.seed)
+        rules = [(pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules]
+        self.init, self.abstract = init, jax.eval_shape(init)
+        self.shardings = sharding.shard_tree(self.abstract, mesh, rules)
+        equal_masks = config.batching == "crop"
+        step_fn = update.make_update(
+            family, model, self.optimizer, self.schedule, seed=config.seed, equal_masks=equal_masks
+        )
+        everywhere = sharding.replicated(mesh)
+        self.update = jax.jit(step_fn, donate_argnums=0, out_shardings=(self.shardings, everywhere))
+        evaluate = update.make_evaluate(family, model, seed=config.seed, equal_masks=equal_masks)
+        self.evaluate = jax.jit(evaluate, out_shardings=everywhere)
+        self.summary = jax.jit(family.summary)
+        self.put = functools.partial(jax.device_put, device=everywhere)
+        self.watch = watch.CollapseWatch(functools.partial(family.collapse_signs, model))
+        self.metrics: logs.Metrics | None = None
+        self.state, self.step, self.best, self.waiting = None, 0, None, None
+
+    def restore_or_start(self) -> None:
+        """Take up the newest intact checkpoint, else start from the seed or from `init_from`."""
+        target = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.abstract, self.shardings
+        )
+        restored = self.saver.restore(target)
+        if restored is not None:
+            self.step, self.state, metadata = restored
+            if metadata["corpus"] != self.data.corpus.fingerprint:
+                raise errors.InputError(
+                    f"the prepared sets in {self.config.data_dir} are not those that {self.workdir} was trained on: "
+                    "bring the old ones back or give another --workdir"
+                )
+            self.best = metadata["best"]
+            logs.say(f"resuming {self.workdir} from step {self.step}")
+        elif self.config.init_from:
+            params = continued_params(self.config, self.family, self.model)
+            self.state = jax.jit(functools.partial(update.start_state, self.optimizer), out_shardings=self.shardings)(
+                params
+            )
+        else:
+            self.state = jax.jit(self.init, out_shardings=self.shardings)()
+
+    def loop(self, stop: cli.StopSignal) -> int:
+        """Update until `total_steps` or a signal; metrics are read one step late, so that the devices stay busy."""
+        if self.step >= self.config.total_steps:
+            logs.say(f"{self.workdir} is complete: {self.step} steps are done")
+            return errors.EXIT_DONE
+        with (
+            logs.Progress(self.config.total_steps, self.step) as self.progress,
+            self.data.train(self.step, self.config.total_steps) as batches,
+        ):
+            self.clock = time.monotonic()
+            for batch, index in batches:
+                with jax.transfer_guard("disallow"):
+                    self.state, row = self.update(self.state, batch)
+                self.read_row()
+                self.step += 1
+                self.waiting = (self.step, row, index)
+                self.saver.check()
+                if stop.requested or self.due("validate_every_steps") or self.due("checkpoint_every_steps"):
+                    self.pause(stop)
+                if stop.requested:
+                    logs.say(f"stopped by {stop.requested} after step {self.step}; everything is saved")
+                    return errors.EXIT_STOPPED
+        logs.say(f"done: {self.step} steps; the best validation loss is {self.best and self.best['loss']}")
+        return errors.EXIT_DONE
+
+    def due(self, field: str) -> bool:
+        """Whether the present step is one of `field`'s, or the last."""
+        return self.step % self.config[field] == 0 or self.step == self.config.total_steps
+
+    def pause(self, stop: cli.StopSignal) -> None:
+        """Read the last row, validate and save as is due; a step that is not finite is never saved."""
+        self.read_row()
+        if self.due("validate_every_steps"):
+            self.validate()
+        if stop.requested or self.due("checkpoint_every_steps"):
+            self.save()
+        self.clock = time.monotonic()
+
+    def read_row(self) -> None:
+        """Fetch, check, write and show the numbers of the step before."""
+        if self.waiting is None:
+            return
+        (step, row, index), self.waiting = self.waiting, None
+        row = {name: float(x) for name, x in jax.device_get(row).items()}
+        now = time.monotonic()
+        row["audio_seconds_per_second"] = row.pop("audio_seconds") / (now - self.clock)
+        self.clock = now
+        if not all(math.isfinite(row[name]) for name in ("loss", "grad_norm")):
+            self.refuse(step, row, index)
+        self.metrics.write(step, row)
+        self.progress.advance(step)
+        if step <= 5 or step % self.config.log_every_steps == 0 or step == self.config.total_steps:
+            self.progress.show(step, row)
+        if step == ETA_STEP:
+            left = logs.duration(self.progress.eta_seconds)
+            logs.say(f"expected to end in {left}, at {row['audio_seconds_per_second']:.0f} audio-seconds per second")
+        self.look_out(step, row)
+
+    def refuse(self, step: int, row: dict, index: np.ndarray) -> None:
+        """Stop at a step that is not finite, and write down which clips it saw."""
+        rows = [int(i) for i in index.ravel() if i >= 0]
+        report = {"step": step, "row": row, "rows": rows, "ids": [self.data.corpus.ids(i) for i in rows]}
+        path = self.workdir / f"nonfinite_step_{step}.json"
+        files.write_atomic(path, json.dumps(report, indent=1).encode())
+        raise errors.RunError(
+            f"loss {row['loss']} and gradient norm {row['grad_norm']} at step {step} are not finite: its clips are "
+            f"listed in {path}; lower peak_lr or leave them out"
+        )
+
+    def look_out(self, step: int, row: dict) -> None:
+        """Warn of collapse, or stop for it when the configuration says so."""
+        sign = self.watch.see(row)
+        if sign is None:
+            return
+        if self.config.stop_on_collapse:
+            raise errors.RunError(f"stopped at step {step}, {sign}; the last checkpoint is from before")
+        logs.warn(f"step {step}: {sign} (set stop_on_collapse to stop here)")
+
+    def validate(self) -> None:
+        """Average the objective over the validation share; keep the best parameters apart."""
+        if not len(self.data.valid_rows):
+            return
+        total, first_group = None, 0
+        with self.data.valid() as batches:
+            for batch, _ in batches:
+                groups = batch["lengths"].shape[0]
+                sums = self.evaluate(self.state["params"], batch, self.put(np.int32(first_group)))
+                total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+                first_group += groups
+        row = {name: float(x) for name, x in jax.device_get(self.summary(total)).items()}
+        self.metrics.write(self.step, {"split": "validation", **row})
+        self.progress.show(self.step, {"split": "validation", **row})
+        if math.isfinite(row["loss"]) and (self.best is None or row["loss"] < self.best["loss"]):
+            self.best = {"step": self.step, "loss": row["loss"]}
+            self.saver.save_best(self.step, self.state, self.metadata())
+
+    def save(self) -> None:
+        """Write a checkpoint in the background, after every row up to its step is on the disk."""
+        self.metrics.flush()
+        self.saver.save(self.step, self.state, self.metadata())
+        draw_curves(self.workdir, self.model)
+
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint holds besides the state."""
+        config = configuration.as_dict(self.config)
+        return {"step": self.step, "best": self.best, "corpus": self.data.corpus.fingerprint, "config": config}
+
+
+def draw_curves(workdir: pathlib.Path, model: Any) -> None:
+    """The run's picture, from its metrics file."""
+    if jax.process_index() == 0:
+        negatives = getattr(model, "negatives", 100)
+        plots.curves(workdir / "metrics.jsonl", workdir / "curves.png", negatives=negatives)
+
+
+def continued_params(config: ml_collections.ConfigDict, family: Any, model: Any) -> Any:
+    """Parameters of `init_from`, completed by fresh ones where the source has none (said loudly)."""
+    source = convert.read(config.init_from)
+    if source.family != config.family:
+        raise errors.InputError(
+            f"{config.init_from} is a {source.family} model and the configuration trains {config.family}: "
+            "give weights of the same family"
+        )
+    check_same_architecture(config.init_from, source.config, model)
+    fresh = jax.device_get(family.init_params(model, jax.random.key(config.seed)))
+    taken, missing = {}, []
+    for path, value in jax.tree_util.tree_leaves_with_path(source.params):
+        taken[sharding.path_name(path)] = value
+    names = [sharding.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(fresh)]
+    missing = [name for name in names if name not in taken]
+    logs.say(f"continuing from {config.init_from}: {len(names) - len(missing)} of {len(names)} parameters taken over")
+    if missing:
+        logs.warn(f"NOT in {config.init_from}, so freshly initialised: {', '.join(missing)}")
+    return jax.tree_util.tree_map_with_path(
+        lambda p, x: np.asarray(taken.get(sharding.path_name(p), x), x.dtype), fresh
+    )
+
+
+# Fields of an encoder that its weights do not depend on.
+FREE = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop", "dtype", "remat", "padding")
+
+
+def check_same_architecture(name: str, source: Any, model: Any) -> None:
+    """InputError with the overrides to type when the weights are of another architecture."""
+    wanted, found = vars(model.encoder), vars(source.encoder)
+    differing = [field for field in wanted if field not in FREE and wanted[field] != found[field]]
+    if differing:
+        overrides = " ".join(f"--config.model.encoder.{field}={shown(found[field])}" for field in differing)
+        raise errors.InputError(f"{name} is of another architecture than the configuration: add {overrides}")
+
+
+def shown(value: Any) -> str:
+    """A value as the command line takes it."""
+    return ",".join(str(item) for item in value) if isinstance(value, tuple) else str(value).lower()
+
+
+def describe(config: ml_collections.ConfigDict, run: Run) -> None:
+    """What is about to be trained, on what, and whether the batch is as large as the recipe's."""
+    count = sum(math.prod(x.shape) for x in jax.tree.leaves(run.abstract["params"]))
+    data, plan = run.data, run.data.plan
+    rate = audio.RATE_HZ
+    hours = data.corpus.samples[data.train_rows].sum(dtype=np.int64) / rate / 3600
+    logs.say(
+        f"{config.family}, {count:,} parameters, {config.dtype}, on {jax.device_count()} x "
+        f"{jax.devices()[0].device_kind}; {len(data.train_rows)} training clips ({hours:.2f} h), "
+        f"{len(data.valid_rows)} for validation, from {', '.join(data.corpus.names)}"
+    )
+    if len(data.short_rows):
+        names = ", ".join(data.corpus.ids(row) for row in data.short_rows[:3])
+        logs.warn(
+            f"{len(data.short_rows)} clips are too short to mask (under {run.model.min_samples / rate:.3f} s) and "
+            f"left out: {names}{', ...' if len(data.short_rows) > 3 else ''}"
+        )
+    logs.say(
+        f"an epoch is {plan.steps_per_epoch} steps; {plan.fill_rows} of its {plan.rows_per_epoch} rows are repeats "
+        "that fill the last batch"
+    )
+    seconds = plan.samples_per_epoch / rate / plan.steps_per_epoch
+    if seconds < FAR_UNDER * recipes.SECONDS_OF_REFERENCE_BATCH:
+        logs.warn(
+            f"an update sees about {seconds:.0f} s of audio, far under the recipe's 1.6 h "
+            f"({recipes.SECONDS_OF_REFERENCE_BATCH:.0f} s): expect worse representations, or raise batch_seconds"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,118 @@
+"""One update and one evaluation as compiled programs over a mesh.
+
+A batch is [g, a, r, s]: g * a loss groups of r rows of s int16 samples. Axis g lies over the devices, axis a
+is gone through one after another, gradients are added up and divided once by the global weight, so that
+devices and accumulation only distribute groups. All randomness is keyed by (seed, step, group or row).
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key
+
+from voc2vec_jax import audio
+from voc2vec_jax.models import encoder
+
+TRAIN, VALIDATION = 0, 1
+GROUPS, ROWS = 0, 1
+INT16_SCALE = 1 / 32768
+
+
+def init_state(family: ModuleType, model: Any, optimizer: optax.GradientTransformation, seed: int) -> dict:
+    """A fresh training state: `params`, `opt_state` and `step`, the number of completed updates."""
+    params = family.init_params(model, jax.random.key(seed))
+    return start_state(optimizer, params)
+
+
+def start_state(optimizer: optax.GradientTransformation, params: Any) -> dict:
+    """The state before the first update from given parameters."""
+    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros([], jnp.int32)}
+
+
+def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.Noise:
+    """Keys of the rows of the given loss groups, the same wherever and beside whatever they are computed."""
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    numbers = (groups[:, None] * rows + jnp.arange(rows)[None]).reshape(-1)
+    group_keys = jnp.repeat(fold(jax.random.fold_in(key, GROUPS), groups), rows, total_repeat_length=numbers.size)
+    return encoder.Noise(fold(jax.random.fold_in(key, ROWS), numbers), group_keys)
+
+
+def loss_sums(family, model, params, micro, key, groups, step, *, train: bool, equal_masks: bool):
+    """(loss sum, metric sums with `weight`) of loss groups numbered `groups`, [g, r, s] of int16."""
+    batch = {"audio": micro["audio"].astype(jnp.float32) * INT16_SCALE, "lengths": micro["lengths"]}
+    keys = noise(key, groups, micro["audio"].shape[1])
+    loss, weight, sums = family.loss_fn(model, params, batch, keys, step, train=train, equal_masks=equal_masks)
+    return loss, {**sums, "weight": weight}
+
+
+def make_update(
+    family: ModuleType,
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    seed: int,
+    equal_masks: bool,
+) -> Callable:
+    """`update(state, batch) -> (state, row)`: one optimizer step and the step's logged numbers."""
+
+    def update(state, batch):
+        step = state["step"]
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), TRAIN), step)
+        g, a = batch["lengths"].shape[:2]
+
+        def micro_grads(i, micro):
+            def loss(params):
+                groups = jnp.arange(g) * a + i
+                return loss_sums(family, model, params, micro, key, groups, step, train=True, equal_masks=equal_masks)
+
+            grads, sums = jax.grad(loss, has_aux=True)(state["params"])
+            return grads, sums
+
+        grads, sums = accumulate(micro_grads, batch, a)
+        weight = jnp.maximum(sums["weight"], 1)
+        grads = jax.tree.map(lambda x: x / weight, grads)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        row = {
+            **family.summary(sums),
+            **family.schedules(model, step),
+            "lr": schedule(step),
+            "audio_seconds": jnp.sum(batch["lengths"]) / audio.RATE_HZ,
+            "grad_norm": optax.global_norm(grads),
+        }
+        return {"params": params, "opt_state": opt_state, "step": step + 1}, row
+
+    return update
+
+
+def accumulate(micro_grads: Callable, batch: dict, a: int):
+    """Sum of `micro_grads(i, micro-batch i)` over axis 1 of the batch, one micro-batch in memory at a time."""
+    if a == 1:
+        return micro_grads(0, jax.tree.map(lambda x: x[:, 0], batch))
+    batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
+    first = jax.eval_shape(micro_grads, 0, jax.tree.map(lambda x: x[0], batch))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
+
+    def add(total, inputs):
+        return jax.tree.map(jnp.add, total, micro_grads(*inputs)), None
+
+    return jax.lax.scan(add, zeros, (jnp.arange(a), batch))[0]
+
+
+def make_evaluate(family: ModuleType, model: Any, *, seed: int, equal_masks: bool) -> Callable:
+    """`evaluate(params, batch, first_group) -> metric sums` without dropout; the masks are always the same."""
+
+    def evaluate(params, batch, first_group):
+        key = jax.random.fold_in(jax.random.key(seed), VALIDATION)
+        g, a, r, s = batch["audio"].shape
+        micro = {"audio": batch["audio"].reshape(g * a, r, s), "lengths": batch["lengths"].reshape(g * a, r)}
+        groups = first_group + jnp.arange(g * a)
+        step = jnp.zeros([], jnp.int32)
+        return loss_sums(family, model, params, micro, key, groups, step, train=False, equal_masks=equal_masks)[1]
+
+    return evaluate
