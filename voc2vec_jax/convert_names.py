@@ -10,7 +10,8 @@ import numpy as np
 from voc2vec_jax import errors
 
 HF_PREFIXES = {"wav2vec2": "wav2vec2", "hubert": "hubert", "wavlm": "wavlm", "data2vec": "data2vec_audio"}
-_SPELLINGS = {
+_SPELLINGS: dict[str, tuple[tuple[str, str], ...]] = {
+    "own": (),
     "hf": (
         ("mask_time_emb_vector", "masked_spec_embed"),
         (".weight_g", ".parametrizations.weight.original0"),
@@ -21,18 +22,19 @@ _SPELLINGS = {
         (".parametrizations.weight.original1", ".weight_v"),
     ),
 }
-_UNUSED = {
+_UNUSED: dict[str, tuple[tuple[str, str], ...]] = {
+    "own": (),
     "hf": (
         (r"^lm_head\.", "output layer of speech recognition"),
-        (r"^(tdnn|feature_extractor|objective)\.", "speaker-verification head"),
-        (r"\.num_batches_tracked$", "counter of a batch norm"),
+        (r"^(projector|classifier|layer_weights|tdnn|objective)\b", "head of another task than classifying clips"),
+        (r"^feature_extractor\.(weight|bias)$", "head of another task than classifying clips"),
     ),
     "fairseq": (
         (r"^_ema", "exponential moving average of the teacher"),
         (r"\.decoder\.|^decoder\.", "decoder of the pre-training objective"),
-        (r"^(recon_proj|cls_head|d2v_|shared_decoder|proj)\b", "output layer of the pre-training objective or decoder"),
-        (r"^w2v_encoder\.proj\.|^proj\.", "output layer of speech recognition"),
+        (r"^(final_proj|recon_proj|cls_head|shared_decoder)\b", "output layer of a pre-training objective"),
         (r"^(target_glu|input_quantizer|project_inp)\b", "part of a pre-training objective that is not built here"),
+        (r"^(w2v_encoder\.)?proj\.", "output layer"),
     ),
 }
 
@@ -77,8 +79,13 @@ class Entry:
 
     def names(self, layout: str, prefix: str = "") -> tuple[str, ...]:
         """The names in "fairseq" or "hf"; transformers puts `prefix` before the encoder's and not before heads'."""
-        names = getattr(self, layout)
+        names = self.fairseq if layout == "fairseq" else self.hf
         return tuple(prefix + name for name in names) if self.ours.startswith("encoder/") else names
+
+    def own(self) -> "Entry":
+        """The entry of a file in our own layout: the path with dots, and the array as it is."""
+        name = (self.ours.replace("/", "."),)
+        return Entry(self.ours, self.full_shape, name, name, needed=self.needed and bool(self.fairseq or self.hf))
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -172,6 +179,10 @@ def _encoder(e: Any, block: Iterable[Entry]) -> Iterator[Entry]:
     yield from _stacked(block, layers, layers)
 
 
+def _base(c: Any) -> Iterator[Entry]:
+    return _encoder(c.encoder, _block(c.encoder))
+
+
 def _wav2vec2(c: Any) -> Iterator[Entry]:
     e, optional = c.encoder, {"needed": False}
     codes = c.codebook_groups * c.codebook_entries
@@ -192,12 +203,92 @@ def _wav2vec2(c: Any) -> Iterator[Entry]:
     yield from _module("linear", "project_context", "final_proj", "project_hid", e.width, c.target_width, **optional)
 
 
-_TABLES = {"wav2vec2": _wav2vec2}
+def _hubert(c: Any) -> Iterator[Entry]:
+    e, optional = c.encoder, {"needed": False}
+    yield from _base(c)
+    yield Entry("label_embeddings", (c.classes, c.target_width), ("label_embs_concat",), (), **optional)
+    yield from _module("linear", "project_context", "final_proj", None, e.width, c.target_width, **optional)
 
 
-def table(family: str, config: Any) -> tuple[Entry, ...]:
-    """Every parameter of a family's model under `config`."""
-    return tuple(_TABLES[family](config))
+def _wavlm(c: Any) -> Iterator[Entry]:
+    e = c.encoder
+    gate = _module(
+        "linear",
+        "attention/relative_gate",
+        "self_attn.grep_linear",
+        "attention.gru_rel_pos_linear",
+        e.width // e.heads,
+        8,
+    )
+    scale = Entry(
+        "attention/relative_scale",
+        (e.heads,),
+        ("self_attn.grep_a",),
+        ("attention.gru_rel_pos_const",),
+        Transform(singletons=(0, 2, 3)),
+    )
+    yield from _encoder(e, [*_block(e), *gate, scale])
+    yield Entry(
+        "encoder/relative_bias/embedding",
+        (c.relative_buckets, e.heads),
+        ("encoder.layers.0.self_attn.relative_attention_bias.weight",),
+        ("encoder.layers.0.attention.rel_attn_embed.weight",),
+    )
+
+
+def _emotion2vec(c: Any) -> Iterator[Entry]:
+    e, audio = c.encoder, "modality_encoders.AUDIO"
+    channels = e.conv_channels[-1]
+    yield Entry("encoder/mask_embedding", (e.width,), (), (), needed=False)
+    yield from _conv_stem(e, f"{audio}.local_encoder")
+    yield from _module("norm", "encoder/feature_norm", f"{audio}.project_features.1", None, channels)
+    project = f"{audio}.project_features.2"
+    yield from _module("linear", "encoder/feature_projection", project, None, channels, e.width)
+    yield from _positional(e, f"{audio}.relative_positional_encoder", first=1)
+    tokens, slopes = Transform(singletons=(0,)), Transform(singletons=(0, 1, 3, 4))
+    yield Entry("encoder/extra_tokens", (c.extra_tokens, e.width), (f"{audio}.extra_tokens",), (), tokens)
+    yield Entry("encoder/alibi_scale", (e.heads,), (f"{audio}.alibi_scale",), (), slopes)
+    yield from _module("norm", "encoder/norm", f"{audio}.context_encoder.norm", None, e.width)
+    layers = [f"{audio}.context_encoder.blocks.{n}" for n in range(c.prenet_depth)]
+    layers += [f"blocks.{n}" for n in range(e.depth - c.prenet_depth)]
+    yield from _stacked(_fused_block(e), layers, ())
+
+
+def _fused_block(e: Any) -> Iterator[Entry]:
+    """Query, key and value are thirds of one projection."""
+    d, f = e.width, e.inner_width
+    for k, ours in enumerate(("query", "key", "value")):
+        yield from _module("linear", f"attention/{ours}", "attn.qkv", None, d, d, part=(k, 3))
+    yield from _module("linear", "attention/out", "attn.proj", None, d, d)
+    yield from _module("norm", "attention_norm", "norm1", None, d)
+    yield from _module("linear", "mlp_in", "mlp.fc1", None, d, f)
+    yield from _module("linear", "mlp_out", "mlp.fc2", None, f, d)
+    yield from _module("norm", "mlp_norm", "norm2", None, d)
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """Sizes of a classification head."""
+
+    width: int
+    classes: int
+    weighted: bool  # a learned average of all layers
+
+
+def _head(config: Any, head: Head) -> Iterator[Entry]:
+    yield from _module("linear", "head/projector", None, "projector", config.encoder.width, head.width)
+    yield from _module("linear", "head/classifier", None, "classifier", head.width, head.classes)
+    if head.weighted:
+        yield Entry("head/layer_weights", (config.encoder.depth + 1,), (), ("layer_weights",))
+
+
+_TABLES = {"wav2vec2": _wav2vec2, "hubert": _hubert, "wavlm": _wavlm, "data2vec": _base, "emotion2vec": _emotion2vec}
+FAMILIES = tuple(_TABLES)
+
+
+def table(family: str, config: Any, head: Head | None = None) -> tuple[Entry, ...]:
+    """Every parameter of a family's model under `config`, with those of a classification head if there is one."""
+    return (*_TABLES[family](config), *(_head(config, head) if head else ()))
 
 
 def spell(name: str, layout: str) -> str:
@@ -264,14 +355,17 @@ def spread(
     """The inverse of `fill`: stored name -> array (a view where the layouts allow it); absent ones are left out."""
     stored: dict[str, list[np.ndarray]] = {}
     for entry in entries:
+        names = entry.names(layout, prefix)
         if entry.ours not in filled:
+            if entry.needed and names:
+                raise errors.InputError(f"the parameters lack {entry.ours}, which every model of this kind has")
             continue
-        array = np.asarray(filled[entry.ours])
+        array = np.asarray(filled[entry.ours], np.float32)
         if array.shape != entry.full_shape:
             raise errors.InputError(
                 f"parameter {entry.ours} has shape {array.shape} where its config calls for {entry.full_shape}"
             )
-        for name, layer in zip(entry.names(layout, prefix), array if entry.stacked else [array]):
+        for name, layer in zip(names, array if entry.stacked else [array]):
             stored.setdefault(name, []).append(entry.transform.to_theirs(layer))
     return {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in stored.items()}
 

@@ -1,0 +1,82 @@
+"""WavLM: the shared encoder with a gated relative position bias in every attention."""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from voc2vec_jax.models import encoder as encoders
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One WavLM model; the defaults are base."""
+
+    encoder: encoders.EncoderConfig = encoders.EncoderConfig()
+    relative_buckets: int = 320
+    relative_distance: int = 800  # frames; farther ones share a bucket
+    mask_share: float = 0.05
+    mask_frames: int = 10
+    min_masks: int = 2
+
+    @property
+    def parts(self) -> encoders.Parts:
+        bias = RelativeBias(self.relative_buckets, self.relative_distance)
+        return encoders.Parts(position_bias=bias, position_gate=relative_gate)
+
+
+def distance_buckets(length: int, buckets: int, distance: int) -> Int[np.ndarray, "n"]:
+    """The bucket of each key position minus query position from 1 - length to length - 1.
+
+    Half of the buckets are for keys to the right. In each half, near positions have a bucket each, and farther
+    ones share buckets that widen up to `distance`. Single precision, as in transformers, decides the ties.
+    """
+    half = buckets // 2
+    exact = half // 2
+    offset = np.arange(1 - length, length)
+    away = np.abs(offset)
+    far = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(distance / exact))
+    far = (exact + far * np.float32(half - exact)).astype(np.int64)
+    return half * (offset > 0) + np.where(away < exact, away, np.minimum(far, half - 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativeBias:
+    """A learned number per head and bucket of relative positions, shared by all blocks."""
+
+    buckets: int
+    distance: int
+
+    def __call__(self, encoder: nn.Module, length: int) -> Float[Array, "h {length} {length}"]:
+        heads = encoder.config.heads
+        init = nn.initializers.glorot_normal()
+        table = nn.Embed(self.buckets, heads, embedding_init=init, name="relative_bias")
+        by_offset = table(distance_buckets(length, self.buckets, self.distance)).T
+        position = jnp.arange(length)
+        return by_offset[:, position[None] - position[:, None] + length - 1]
+
+
+def relative_gate(attention: nn.Module, x: Float[Array, "b t d"]) -> Float[Array, "b h t"]:
+    """How much of the relative bias each query of each head takes, from what enters the attention."""
+    c = attention.config
+    b, t, _ = x.shape
+    scale = attention.param("relative_scale", nn.initializers.ones, (c.heads,))
+    gates = encoders.dense(c, 8, "relative_gate")(x.reshape(b, t, c.heads, c.head_width))
+    gates = gates.astype(scale.dtype).reshape(b, t, c.heads, 2, 4).sum(-1)
+    first, second = jnp.moveaxis(jax.nn.sigmoid(gates), -1, 0)
+    return (first * (second * scale[None, None] - 1) + 2).transpose(0, 2, 1)
+
+
+class Model(nn.Module):
+    """WavLM encoder alone: (audio, lengths) -> (contextual frames, intermediates)."""
+
+    config: Config
+
+    @nn.compact
+    def __call__(self, audio: Float[Array, "b s"], lengths: Int[Array, "b"], **options):
+        c = self.config
+        return encoders.Encoder(c.encoder, c.parts, name="encoder")(audio, lengths, **options)
