@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from voc2vec_jax import kernels, masking
 
-CONV_NORM_EPS = 1e-5  # of the stem's norms, whatever `norm_eps` says, as in fairseq and transformers
+CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,18 @@ class EncoderConfig:
     def frames(self, samples):
         """Frames for `samples` samples at 16 kHz (an int or an integer array)."""
         return masking.frame_lengths(samples, self.conv_kernels, self.conv_strides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a family adds to the shared encoder; its functions may create parameters in the module they are given."""
+
+    position_bias: Callable | None = None  # (encoder, length) -> [h, length, length], added to all blocks' scores
+    position_gate: Callable | None = None  # (attention, its input [b, t, d]) -> [b, h, t], each query's factor of it
+    extra_tokens: int = 0  # learned, in front of the frames, from the first norm on; no output has them unless named
+    mask_embedding: bool = True  # learned, in the place of masked frames; else zeros
+    hide_padding: bool = True  # zeros for padding frames before the positional convolution with legacy padding too
+    feature_norm_eps: float | None = None  # of the norm after the stem; None: `norm_eps`
 
 
 class Noise(NamedTuple):
@@ -201,7 +213,7 @@ class PositionalConv(nn.Module):
                 x = jnp.where(valid[..., None], x, 0)
             x = GroupedConv(c, shape, name=f"conv_{j}")(x)
             norm = nn.LayerNorm(
-                epsilon=c.norm_eps,
+                epsilon=CONV_NORM_EPS,
                 use_fast_variance=False,
                 use_scale=False,
                 use_bias=False,
@@ -230,10 +242,15 @@ class Attention(nn.Module):
     """Multi-head self-attention over each row's valid frames; softmax in float32 or wider."""
 
     config: EncoderConfig
+    parts: Parts
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], valid: Bool[Array, "b t"], noise: Noise | None
+        self,
+        x: Float[Array, "b t d"],
+        valid: Bool[Array, "b t"],
+        bias: Float[Array, "h t t"] | None,
+        noise: Noise | None,
     ) -> Float[Array, "b t d"]:
         c = self.config
         b, t, d = x.shape
@@ -244,6 +261,9 @@ class Attention(nn.Module):
         query = split("query") * c.head_width**-0.5
         scores = jnp.einsum("bqhc,bkhc->bhqk", query, split("key"))
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        if bias is not None:
+            gate = self.parts.position_gate
+            scores = scores + (bias[None] if gate is None else gate(self, x)[..., None] * bias[None])
         scores = jnp.where(valid[:, None, None], scores, jnp.finfo(scores.dtype).min)
         share = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         share = dropout(share, c.attention_dropout, noise)
@@ -255,21 +275,23 @@ class Block(nn.Module):
     """One Transformer block, norms after (post-LN) or before (pre-LN) the residual branches.
 
     Called by `nn.scan`: the carry is (x, valid, noise); the scanned inputs are the layer's number and, per
-    row, whether LayerDrop keeps the layer.
+    row, whether LayerDrop keeps the layer; the bias of the attention scores is the same for every layer.
     """
 
     config: EncoderConfig
+    parts: Parts
     collect: bool
 
     @nn.compact
-    def __call__(self, carry, layer: Int[Array, ""], keep: Bool[Array, "b"]):
+    def __call__(self, carry, layer: Int[Array, ""], keep: Bool[Array, "b"], bias: Float[Array, "h t t"] | None):
         c = self.config
         x, valid, noise = carry
         noises = [noise and noise.fold_in(4 * layer + i) for i in range(4)]
         attention_norm, mlp_norm = layer_norm(c, "attention_norm"), layer_norm(c, "mlp_norm")
 
         def attend(x):
-            return dropout(Attention(c, name="attention")(x, valid, noises[0]), c.dropout, noises[1])
+            attention = Attention(c, self.parts, name="attention")
+            return dropout(attention(x, valid, bias, noises[0]), c.dropout, noises[1])
 
         def mlp(x):
             x = nn.gelu(dense(c, c.inner_width, "mlp_in")(x), approximate=False)
@@ -291,6 +313,7 @@ class Encoder(nn.Module):
     """Audio to contextual frames: stem, norm, projection, positional convolution, blocks."""
 
     config: EncoderConfig
+    parts: Parts = Parts()
 
     @nn.compact
     def __call__(
@@ -307,43 +330,72 @@ class Encoder(nn.Module):
 
         `lengths` are samples; frames past a row's own are undefined. `noise` None: no dropout, no LayerDrop.
         `masked` frames are replaced by the mask embedding. `collect` adds `hidden_states` [depth + 1, b, t, d]:
-        what enters the first block, then each block's output (for pre-LN the last one after the final norm).
+        what enters the first block, then each block's output. The final norm of pre-LN models comes after them
+        all, so that the last is not the result itself, as in transformers since version 5.
         """
-        c = self.config
+        c, parts = self.config, self.parts
         conv_features = scale_gradient(ConvStem(c, name="conv_stem")(audio, lengths), feature_gradient_scale)
-        t = conv_features.shape[1]
         frames = c.frames(lengths)
-        valid = masking.valid_frames(frames, t)
-        features = layer_norm(c, "feature_norm")(conv_features)
+        valid = masking.valid_frames(frames, conv_features.shape[1])
+        features = layer_norm(c, "feature_norm", parts.feature_norm_eps)(conv_features)
         x = projection(c, features.shape[-1], c.width, "feature_projection")(features)
         x = dropout(x, c.input_dropout, noise and noise.fold_in(4 * c.depth))
-        embedding = self.param("mask_embedding", nn.initializers.uniform(1.0), (c.width,))
-        if masked is not None:
-            x = jnp.where(masked[..., None], embedding.astype(x.dtype)[None, None], x)
-
-        x = jnp.where(valid[..., None], x, 0)
-        x = x + PositionalConv(c, name="positional_conv")(x, valid)
+        x = self.positioned(self.hidden(x, masked), valid)
+        x, attended = self.with_tokens(x, valid)
         norm = layer_norm(c, "norm")
         x = x if c.norm_first else norm(x)
         x = dropout(x, c.dropout, noise and noise.fold_in(4 * c.depth + 1))
         first = x
-        x, layers = self.blocks(x, valid, noise, collect)
-        if c.norm_first:
-            x = norm(x)
+        x, layers = self.blocks(x, attended, noise, collect)
+        x = norm(x) if c.norm_first else x
         out = {"conv_features": conv_features, "features": features, "frames": frames, "valid": valid}
+        if parts.extra_tokens:
+            out["with_extra_tokens"] = x
         if collect:
-            layers = layers.at[-1].set(x)
-            out["hidden_states"] = jnp.concatenate([first[None], layers])
-        return x, out
+            out["hidden_states"] = jnp.concatenate([first[None], layers])[:, :, parts.extra_tokens :]
+        return x[:, parts.extra_tokens :], out
+
+    def hidden(self, x: Float[Array, "b t d"], masked: Bool[Array, "b t"] | None) -> Float[Array, "b t d"]:
+        """x with the mask embedding, or zeros, in the place of masked frames."""
+        replacement = jnp.zeros(x.shape[-1:], x.dtype)
+        if self.parts.mask_embedding:
+            replacement = self.param("mask_embedding", nn.initializers.uniform(1.0), x.shape[-1:]).astype(x.dtype)
+        return x if masked is None else jnp.where(masked[..., None], replacement[None, None], x)
+
+    def positioned(self, x: Float[Array, "b t d"], valid: Bool[Array, "b t"]) -> Float[Array, "b t d"]:
+        """x plus its positional convolution."""
+        if self.parts.hide_padding or self.config.padding == "exact":
+            x = jnp.where(valid[..., None], x, 0)
+        return x + PositionalConv(self.config, name="positional_conv")(x, valid)
+
+    def with_tokens(
+        self, x: Float[Array, "b t d"], valid: Bool[Array, "b t"]
+    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
+        """x behind the extra tokens, and which of them and of the frames are attended to."""
+        tokens = self.parts.extra_tokens
+        if not tokens:
+            return x, valid
+        b, _, d = x.shape
+        learned = self.param("extra_tokens", nn.initializers.normal(1.0), (tokens, d)).astype(x.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(learned[None], (b, tokens, d)), x], axis=1)
+        return x, jnp.pad(valid, ((0, 0), (tokens, 0)), constant_values=True)
 
     def blocks(self, x, valid, noise: Noise | None, collect: bool):
         """The stack of blocks as one scanned body; LayerDrop draws once per layer and loss group."""
-        c = self.config
+        c, parts = self.config, self.parts
         keep = jnp.ones((c.depth, x.shape[0]), bool)
         if noise is not None:
             draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - c.layerdrop, (c.depth,)))
             keep = draw(noise.fold_in(4 * c.depth + 2).groups).T
+        bias = None if parts.position_bias is None else parts.position_bias(self, x.shape[1])
         block = nn.remat(Block, prevent_cse=False) if c.remat == "layer" else Block
-        scan = nn.scan(block, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=0, length=c.depth)
-        (x, _, _), layers = scan(c, collect, name="layers")((x, valid, noise), jnp.arange(c.depth), keep)
+        scan = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, 0, nn.broadcast),
+            length=c.depth,
+        )
+        carry, numbers = (x, valid, noise), jnp.arange(c.depth)
+        (x, _, _), layers = scan(c, parts, collect, name="layers")(carry, numbers, keep, bias)
         return x, layers
