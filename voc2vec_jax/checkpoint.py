@@ -8,13 +8,14 @@ without a manifest is half-written. What a restore passes over is renamed, never
 import concurrent.futures
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -242,7 +243,7 @@ class Checkpoints:
         try:
             for other in self._superfluous(parent, step):
                 os.replace(parent / str(other), parent / f"{other}.deleted")  # never a folder with half its files
-            for leftover in [*parent.glob("*.deleted"), *parent.glob("*.partial*")]:
+            for leftover in [*parent.glob("*.deleted"), *parent.glob("*.partial")]:
                 shutil.rmtree(leftover)
         except OSError as error:
             logs.warn(f"an old checkpoint in {parent} could not be removed: {error.filename}: {error.strerror}")
@@ -315,19 +316,19 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _set_aside(folder: pathlib.Path, kind: str) -> pathlib.Path:
-    """Rename `folder`, if it is there, to the first free of `<step>.<kind>`, `<step>.<kind>.1`, ..."""
-    kept = next(path for path in _names(folder, kind) if not path.exists())
+    """Rename `folder`, if it is there, to `<step>.<kind>`; a second corrupt one gets a number.
+
+    Of the half-written ones only the newest is kept, or a run that is killed often would fill the disk.
+    """
+    if kind == "partial":
+        for older in folder.parent.glob("*.partial"):
+            shutil.rmtree(older)
+    names = itertools.chain([kind], (f"{kind}.{number}" for number in itertools.count(1)))
+    paths = (folder.with_name(f"{folder.name}.{name}") for name in names)
+    kept = next(path for path in paths if not path.exists())
     if folder.exists():
         os.replace(folder, kept)
     return kept
-
-
-def _names(folder: pathlib.Path, kind: str) -> Iterator[pathlib.Path]:
-    yield folder.with_name(f"{folder.name}.{kind}")
-    number = 1
-    while True:
-        yield folder.with_name(f"{folder.name}.{kind}.{number}")
-        number += 1
 
 
 def _reason(error: BaseException) -> str:
@@ -348,4 +349,4 @@ def _silence_orbax() -> None:
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return "async_checkpointer" not in record.pathname
+    return f"{os.sep}orbax{os.sep}" not in record.pathname

@@ -65,7 +65,8 @@ def override(config: ml_collections.ConfigDict, field: str, text: str, *, prefix
         raise errors.InputError(f"{name} is a group of fields: set one of {', '.join(value)}")
     if value is None and text.lower() == "none":
         return
-    kind = group.get_type(leaf)
+    raw = dict(group.items(preserve_field_references=True))[leaf]
+    kind = raw.get_type() if isinstance(raw, config_dict.FieldReference) else type(raw)
     if kind in (tuple, list):
         group[leaf] = _parse_sequence(name, text, kind() if value is None else value)
     else:

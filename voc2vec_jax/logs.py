@@ -173,7 +173,7 @@ def header(total_steps: int) -> str:
     return "  ".join([f"{'step':>{_step_width(total_steps)}}", *names, f"{'eta':>7}"])
 
 
-def line(step: int, total_steps: int, row: Mapping[str, Any], eta_seconds: float | None = None) -> str:
+def line(step: int, total_steps: int, row: Mapping[str, Any], eta_seconds: float | int | None = None) -> str:
     """One aligned line for a step; a field that the row lacks, or null, is a dash."""
     place = "valid" if row.get("split") == "validation" else str(total_steps)
     cells = [f"{f'{step}/{place}':>{_step_width(total_steps)}}"]
@@ -190,7 +190,7 @@ def _number(value: Any, form: str) -> str:
     return "-" if value is None else format(float(value), form)
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float | int | None) -> str:
     """Seconds as people read them, two units at most: 2d03h, 3h12m, 12m30s, 45s; None is a dash."""
     if seconds is None or not math.isfinite(seconds):
         return "-"

@@ -1,0 +1,107 @@
+"""The picture of the curves is drawn from whatever a run has recorded."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from matplotlib import figure, image
+
+from voc2vec_jax import errors, plots
+
+
+def rows(count, total):
+    """Metrics as of a run whose contrastive loss falls from chance."""
+    rng = np.random.default_rng(0)
+    for step in range(1, count + 1):
+        share = step / total
+        fall = float(np.exp(-6 * share))
+        contrastive = 3.6 + 3.05 * fall + 0.1 * rng.normal()
+        yield {
+            "step": step,
+            "loss": contrastive + 0.1 * fall,
+            "contrastive": contrastive,
+            "diversity": 0.05 + 0.4 * fall,
+            "feature_penalty": 0.1 + 2 * fall,
+            "accuracy": 0.36 - 0.35 * fall,
+            "code_perplexity": 420 - 400 * fall,
+            "prob_perplexity": 460 - 420 * fall,
+            "temperature": 2 * 0.9995**step,
+            "lr": 5e-4 * min(share / 0.08, (1 - share) / 0.92),
+            "grad_norm": float(np.exp(0.3 * rng.normal())),
+            "audio_seconds_per_second": 3000 + 100 * rng.normal(),
+        }
+        if step % (total // 10) == 0:
+            yield {"step": step, "split": "validation", "loss": contrastive + 0.2, "accuracy": 0.3}
+
+
+def drawn(source, folder, monkeypatch, **options):
+    """The panels by title, after drawing."""
+    sheets = []
+    monkeypatch.setattr(
+        figure, "Figure", lambda *a, made=figure.Figure, **k: sheets.append(made(*a, **k)) or sheets[-1]
+    )
+    plots.curves(source, folder / "curves.png", **options)
+    assert image.imread(folder / "curves.png").shape == (840, 1500, 4)
+    return {panel.get_title(): panel for panel in sheets[0].axes if panel.get_title()}, sheets[0]
+
+
+def labels(panel):
+    return [line.get_label() for line in panel.lines if not line.get_label().startswith("_")]
+
+
+def test_all_panels_of_a_real_run_are_drawn_labelled_and_end_at_the_last_step(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows(400, 400)) + '{"step": 401, "lo')
+    panels, sheet = drawn(path, tmp_path, monkeypatch)
+    assert len(panels) == 8
+    assert "400 training steps" in sheet.get_suptitle() and "best validation loss" in sheet.get_suptitle()
+    for title, panel in panels.items():
+        assert panel.lines and panel.get_ylabel() and panel.get_xlabel() == "step", title
+        assert not panel.texts
+    assert labels(panels["contrastive loss"]) == ["training", "chance, 6.66"]
+    assert labels(panels["total loss"]) == ["training", "validation"]
+    assert labels(panels["contrastive accuracy"]) == ["training", "validation", "chance, 0.010"]
+    rate = panels["learning rate"].lines[0]
+    assert rate.get_ydata().max() == pytest.approx(5e-4) and len(rate.get_xdata()) == 400  # not smoothed
+
+
+def test_chance_follows_the_number_of_negatives(tmp_path, monkeypatch):
+    panels, _ = drawn(list(rows(5, 50)), tmp_path, monkeypatch, negatives=7)
+    assert labels(panels["contrastive loss"])[-1] == "chance, 3.00"
+
+
+def test_one_row_missing_fields_nulls_and_nothing_at_all(tmp_path, monkeypatch):
+    one, _ = drawn(list(rows(1, 50)), tmp_path, monkeypatch)
+    assert all(panel.lines for panel in one.values())
+    holes = [{"step": 3, "loss": None, "lr": 1e-4, "grad_norm": 0.0}, {"step": 4, "split": "validation", "loss": 3.0}]
+    panels, _ = drawn(holes, tmp_path, monkeypatch)
+    empty = {title for title, panel in panels.items() if panel.texts}
+    assert empty == set(panels) - {"total loss", "learning rate"}
+    none, sheet = drawn([], tmp_path, monkeypatch)
+    assert all(panel.texts[0].get_text() == "not recorded" for panel in none.values())
+    assert sheet.get_suptitle() == "no training step yet"
+
+
+def test_nulls_leave_a_gap_and_not_a_zero(tmp_path, monkeypatch):
+    given = [{**row, "loss": None if row["step"] == 7 else row["loss"]} for row in rows(20, 400)]
+    panels, _ = drawn(given, tmp_path, monkeypatch)
+    line = panels["total loss"].lines[0]
+    assert 7 not in line.get_xdata() and line.get_ydata().min() > 3
+
+
+def test_a_long_run_is_drawn_as_bands(tmp_path, monkeypatch):
+    panels, _ = drawn(list(rows(5000, 5000)), tmp_path, monkeypatch)
+    assert len(panels["total loss"].collections) == 1
+
+
+def test_smoothing_keeps_constants_and_the_mean_and_has_no_lag():
+    np.testing.assert_allclose(plots.smooth(np.full(50, 2.5), 7), 2.5)
+    ramp = np.arange(50.0)
+    np.testing.assert_allclose(plots.smooth(ramp, 7)[3:-3], ramp[3:-3])
+    np.testing.assert_allclose(plots.smooth(ramp, 7)[0], ramp[:4].mean())
+
+
+def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path):
+    with pytest.raises(errors.RunError, match="curves.png cannot be written: No such file or directory"):
+        plots.curves([], pathlib.Path(tmp_path / "none" / "curves.png"))
