@@ -53,20 +53,17 @@ class Corpus:
         return f"{self.names[part]}/{self._parts[part].ids[row - self._first[part]]}"
 
     def read(self, rows: Sequence[int] | Int[np.ndarray, "n"]) -> list[np.ndarray]:
-        """Whole clips, int16, possibly read-only, in the order of `rows`; RunError names a shard at fault."""
+        """Whole clips, int16 and read-only, in the order of `rows`; InputError names a damaged shard."""
         rows = np.asarray(rows, np.int64)
         clips: list[np.ndarray] = [None] * len(rows)
         for number in np.unique(self.set_index[rows]):
             own = np.flatnonzero(self.set_index[rows] == number)
-            try:
-                found = self._parts[number].read(rows[own] - self._first[number])
-            except errors.InputError as error:
-                raise errors.RunError(str(error)) from error
+            found = self._parts[number].read(rows[own] - self._first[number])
             for place, clip in zip(own.tolist(), found):
                 clips[place] = clip
         for row, clip in zip(rows, clips):
             if len(clip) != self.samples[row]:
-                raise errors.RunError(
+                raise errors.InputError(
                     f"{self.ids(row)} has {len(clip)} samples and its index says {self.samples[row]}: prepare "
                     f"{self.names[self.set_index[row]]} again"
                 )
@@ -116,6 +113,8 @@ class Batches:
             return next(self._held[0])
         except BaseException as error:
             self.close()
+            if isinstance(error, errors.InputError):  # what was whole at the start of the run is not any more
+                raise errors.RunError(str(error)) from error
             if isinstance(error, RuntimeError) and str(error).startswith("Worker process was terminated"):
                 raise errors.RunError(
                     f"a reading process was ended ({str(error).split('.')[0]}), perhaps for want of memory: "
@@ -157,6 +156,7 @@ def train_batches(
     rows}. `row_slice` (i, n) reads part i of n equal parts of the rows (group after group) and no other.
     `threads` read in this process, or in each of `workers` processes; `prefetch` batches are kept ready.
     """
+    check_row_slice(plan.layout, row_slice)
     batch = functools.partial(_batch, corpus, plan, batching, row_slice)
     source = grain.MapDataset.range(first_step, max(first_step, last_step)).map(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
@@ -196,22 +196,29 @@ def step_rows(
     batching: plans.Batching = "pad",
     row_slice: tuple[int, int] | None = None,
 ) -> Rows:
-    """What this host reads at step k; InputError when `row_slice` does not divide groups or their rows."""
+    """What this host reads at step k; `row_slice` as checked by `check_row_slice`."""
     step = plan.step(k)
     groups = plan.layout.groups
     start, lengths = plans.crops(step, corpus.samples, groups=groups, batching=batching)
     part, parts = row_slice or (0, 1)
-    group_rows = len(step.rows) // groups
-    if groups % parts and (parts % groups or group_rows % (parts // groups)):
-        raise errors.InputError(
-            f"{groups} loss groups of {group_rows} rows do not divide over {parts} hosts: change groups or group_rows"
-        )
     share = len(step.rows) // parts
     own = slice(part * share, (part + 1) * share)
     shape = (max(groups // parts, 1), -1)
     return Rows(
         step.rows[own].reshape(shape), start[own].reshape(shape), lengths[own].reshape(shape), step.bucket_samples
     )
+
+
+def check_row_slice(layout: plans.Layout, row_slice: tuple[int, int] | None) -> None:
+    """InputError unless the hosts' equal parts are whole loss groups, or equal parts of one."""
+    part, parts = row_slice or (0, 1)
+    whole_groups = layout.groups % parts == 0
+    within_groups = parts % layout.groups == 0 and layout.group_rows % (parts // layout.groups) == 0
+    if not (whole_groups or within_groups) or not 0 <= part < parts:
+        raise errors.InputError(
+            f"{layout.groups} loss groups of {layout.group_rows} rows do not divide over {parts} hosts: "
+            "change groups or group_rows"
+        )
 
 
 def _batch(corpus, plan, batching, row_slice, k) -> dict[str, np.ndarray]:

@@ -64,6 +64,7 @@ class Resident:
         `crop(self.blocks, block_start, offset, lengths, bucket_samples)` is that audio, to the bit. The static
         "bucket_samples" comes along. ValueError when the plan draws a row that is not here.
         """
+        pipeline.check_row_slice(plan.layout, row_slice)
         for k in range(first_step, last_step):
             rows = pipeline.step_rows(self._corpus, plan, k, batching, row_slice)
             first = np.where(rows.index == plans.EMPTY, 0, self.block_start[rows.index])
@@ -96,8 +97,9 @@ def crop(
         audio = jax.lax.dynamic_slice(window, (offset % BLOCK_SAMPLES,), (bucket_samples,))
         return jnp.where(position < length, audio, jnp.int16(0))
 
-    rows = jax.vmap(one)(block_start.ravel(), offset.ravel(), length.ravel())
-    return rows.reshape(*block_start.shape, bucket_samples)
+    for _ in block_start.shape:  # axis by axis and not flattened, so that each device crops its own rows
+        one = jax.vmap(one)
+    return one(block_start, offset, length)
 
 
 def _put(blocks, piece, start):
