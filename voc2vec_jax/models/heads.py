@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         c = self.config
         if c.layer_sum:
             if hidden_states is None:
-                raise ValueError("hidden_states is None, but layer_sum averages them: run the encoder with collect=True")
+                raise ValueError("hidden_states is None, but layer_sum needs them: run the encoder with collect=True")
             layers = hidden_states.shape[0]
             weights = self.param("layer_weights", nn.initializers.constant(1 / layers), (layers,))
             x = jnp.einsum("l,lbtd->btd", jax.nn.softmax(weights), hidden_states).astype(x.dtype)
