@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from multiprocessing import connection
 from typing import Any
@@ -54,23 +54,27 @@ def prepare(
     needs the usual `if __name__ == "__main__"`. `errors.InputError` for a fault of the data,
     `errors.RunError` for one of the disk or of a worker.
     """
-    if source.list_recordings is None:
-        raise errors.InputError(
-            f"{source.title} has no builder yet: prepare its audio with `folder --name={source.name}`; it is to be had "
-            f"from {source.url} (licence: {source.licence}) and holds {source.holds}"
-        )
     try:
-        listing = source.list_recordings(source, manual_dir, **options)
+        listing = list_source(source, manual_dir, **options)
     except sources.MissingError:
         if (name or source.name) in records.list_sets(data_dir):
             return records.open_set(data_dir, name or source.name)
         raise
     name = _checked_name(name or listing.default_name or source.name)
-    listing = _unique(listing)
     with _locked(data_dir, name):
         if not _is_there(data_dir, name, listing):
             _prepare(source, listing, data_dir, name, workers or _cores(), progress)
     return records.open_set(data_dir, name)
+
+
+def list_source(source: sources.Source, manual_dir: pathlib.Path | None, **options: Any) -> sources.Listing:
+    """The recordings of a source, each path once; `errors.InputError` when it has no builder or no data."""
+    if source.list_recordings is None:
+        raise errors.InputError(
+            f"{source.title} has no builder yet: prepare its audio with `folder --name={source.name}`; it is to be had "
+            f"from {source.url} (licence: {source.licence}) and holds {source.holds}"
+        )
+    return _unique(source.list_recordings(source, manual_dir, **options))
 
 
 def listing_digest(listing: sources.Listing) -> str:
@@ -168,6 +172,7 @@ def _prepare(
     for path in paths:
         shards.sidecar(path).unlink()
     (partial / LISTING_FILE).unlink()
+    _clear_temporaries(partial)
     os.replace(partial, records.set_folder(data_dir, name))
 
 
@@ -180,10 +185,15 @@ def _partial_folder(data_dir: pathlib.Path, name: str, listing: sources.Listing)
         print(f"{name}: the recordings have changed since the unfinished run: starting over", file=sys.stderr)
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
-    for stale in partial.glob("*.tmp"):
-        stale.unlink(missing_ok=True)
+    _clear_temporaries(partial)
     shards.write_text(marker, json.dumps({"listing": digest}))
     return partial
+
+
+def _clear_temporaries(folder: pathlib.Path) -> None:
+    """Removes what killed workers left, also those that outlived their parent by a moment."""
+    for stale in folder.glob("*.tmp"):
+        stale.unlink(missing_ok=True)
 
 
 def _why_nothing(name: str, listing: sources.Listing, unreadable: Sequence[dict[str, str]]) -> str:
@@ -210,15 +220,21 @@ def make_shard(job: Job) -> int:
     """Decodes and writes one shard; returns how many recordings were seen."""
     unreadable: list[dict[str, str]] = []
     clipped: dict[str, int] = {}
-    shards.write(job.path, _examples(job, unreadable, clipped), unreadable, clipped)
+    shards.write(job.path, examples(job.loader, job.recordings, unreadable, clipped), unreadable, clipped)
     return len(job.recordings)
 
 
-def _examples(job: Job, unreadable: list[dict[str, str]], clipped: dict[str, int]) -> Iterator[records.Example]:
-    for recording in job.recordings:
+def examples(
+    loader: sources.Loader,
+    recordings: Iterable[sources.Recording],
+    unreadable: list[dict[str, str]],
+    clipped: dict[str, int],
+) -> Iterator[records.Example]:
+    """The records of some recordings, one recording in memory at a time; appends what is unusable or clipped."""
+    for recording in recordings:
         path = recording.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         try:
-            samples, over = audio.to_int16(job.loader.load(recording.locator))
+            samples, over = audio.to_int16(loader.load(recording.locator))
         except audio.AudioError as error:
             unreadable.append({"path": path, "reason": error.reason})
             continue

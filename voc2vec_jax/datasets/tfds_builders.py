@@ -1,0 +1,52 @@
+"""The sources as TFDS builders, for those who prepare with TFDS itself: one process, and again after a kill.
+
+Importing this module registers them, so that `tfds.builder("human_voice", file_format="array_record")` works.
+`datasets.prepare` writes the same examples in parallel, with the index that training needs.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from voc2vec_jax.datasets import base, catalog, records, shards, sources
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Generates the examples of its `source`; unreadable recordings are logged with the reason and left out."""
+
+    VERSION = tfds.core.Version(records.VERSION)
+    code_path = None  # no checksums to look up; TFDS's own look-up imports a package that it does not require
+    source: sources.Source
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=shards.features(),
+            description=self.source.title,
+            homepage=self.source.url,
+            license=self.source.licence,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        manual_dir = dl_manager.manual_dir if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+        listing = base.list_source(self.source, manual_dir)
+        return {records.SPLIT: self._generate_examples(listing)}
+
+    def _generate_examples(self, listing: sources.Listing) -> Iterator[tuple[str, dict[str, Any]]]:
+        unreadable: list[dict[str, str]] = []
+        for example in base.examples(listing.loader, listing.recordings, unreadable, {}):
+            yield example.id, example._asdict()
+        for bad in unreadable:
+            logging.warning("%s: left out %s: %s", self.source.name, bad["path"], bad["reason"])
+
+
+def _builder(source: sources.Source) -> type[Builder]:
+    fields = {"name": source.name, "source": source, "__module__": __name__, "__doc__": source.title}
+    if source.name != "synthetic":
+        fields["MANUAL_DOWNLOAD_INSTRUCTIONS"] = f"From {source.url} ({source.licence}); it must hold {source.holds}."
+    return type("".join(word.title() for word in source.name.split("_")), (Builder,), fields)
+
+
+BUILDERS = {name: _builder(source) for name, source in catalog.CATALOG.items() if source.list_recordings}
