@@ -179,15 +179,11 @@ def test_processes_read_the_same_and_leave_nothing_behind(corpus, drawn):
     assert list(stopped_early) == []
     pipeline.train_batches(corpus, drawn, 0, 50, workers=1).close()
     assert children() == before[0]
-    for _ in range(50):  # Grain frees the last arrays in a thread of its own
-        if shared_memory() <= before[1]:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"left in shared memory: {shared_memory() - before[1]}")
+    wait_until(lambda: shared_memory() <= before[1])  # Grain frees the last arrays in a thread of its own
 
 
 SCRIPT = """
-import sys
+import multiprocessing, sys, time
 from voc2vec_jax import pipeline, plan
 import pipeline_test
 
@@ -195,17 +191,40 @@ if __name__ == "__main__":
     corpus = pipeline.open_corpus(sys.argv[1], ["one", "two"])
     drawn = plan.Plan(pipeline_test.LAYOUT, corpus.samples, corpus.set_index, pipeline_test.np.arange(101), seed=3)
     batches = pipeline.train_batches(corpus, drawn, 0, 10**6, workers=1)
-    print(next(batches)["audio"].shape)
+    next(batches)
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    time.sleep(float(sys.argv[2]))
 """
 
 
-def test_a_program_that_forgets_to_close_ends_at_once_and_in_silence(data, tmp_path):
+def start_script(data, tmp_path, seconds):
     script = tmp_path / "forgetful.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
-    command = [sys.executable, "-W", "error", script, data[0]]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    command = [sys.executable, "-W", "error", script, data[0], str(seconds)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen within 30 s"
+        time.sleep(0.1)
+
+
+def test_a_program_that_forgets_to_close_ends_at_once_and_in_silence(data, tmp_path):
+    program = start_script(data, tmp_path, seconds=0)
+    _, complaints = program.communicate(timeout=60)
+    assert program.returncode == 0 and complaints == ""
+
+
+def test_reading_processes_end_with_a_killed_program(data, tmp_path):
+    program = start_script(data, tmp_path, seconds=100)
+    reader = pathlib.Path("/proc") / program.stdout.readline().strip() / "cmdline"
+    assert reader.exists()
+    program.kill()
+    program.communicate()
+    wait_until(lambda: not reader.exists() or not reader.read_bytes())
 
 
 @pytest.fixture
@@ -245,16 +264,25 @@ def destroy(shard, damage):
             file.write(b"\xff" * (shard.stat().st_size - 10000))
 
 
-def test_a_killed_reading_process_is_one_sentence(corpus, drawn):
+def test_a_reading_process_ignores_signals_and_its_death_is_one_sentence(corpus, drawn):
     before = children()
-    with pipeline.train_batches(corpus, drawn, 0, 10**6, workers=1) as batches:
-        next(batches)
-        for child in children() - before:
-            os.kill(child, signal.SIGKILL)
+    expected = collect(pipeline.train_batches(corpus, drawn, 0, 9))
+    with pipeline.train_batches(corpus, drawn, 0, 10**6, workers=1, prefetch=1) as batches:
+        got = [next(batches)]
+        send(children() - before, signal.SIGINT, signal.SIGTERM)
+        got += [next(batches) for _ in range(8)]
+        assert_same([{key: np.array(value) for key, value in batch.items()} for batch in got], expected)
+        send(children() - before, signal.SIGKILL)
         with pytest.raises(errors.RunError, match="fewer workers"):
             for batch in batches:
                 del batch
     assert children() == before
+
+
+def send(processes, *signals):
+    for process in processes:
+        for number in signals:
+            os.kill(process, number)
 
 
 def test_too_little_shared_memory_is_refused_beforehand(corpus, drawn, monkeypatch):

@@ -6,9 +6,12 @@ Imports no JAX, so that reading processes never see an accelerator.
 import dataclasses
 import functools
 import hashlib
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
+import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,7 +169,7 @@ def train_batches(
     _check_shared_memory(plan.layout, workers * (ahead + 2))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
-    dataset = source.to_iter_dataset(options).mp_prefetch(processes, worker_init_fn=_keep_off_accelerators)
+    dataset = source.to_iter_dataset(options).mp_prefetch(processes, worker_init_fn=_become_reader)
     return Batches(dataset)
 
 
@@ -236,11 +239,19 @@ def _batch(corpus, plan, batching, row_slice, k) -> dict[str, np.ndarray]:
     }
 
 
-def _keep_off_accelerators(*_) -> None:
-    """Runs first in a reading process: should anything import JAX there, it finds the CPU alone."""
+def _become_reader(*_) -> None:
+    """Runs first in a reading process: it takes no accelerator, leaves signals to its parent and ends with it."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", "cpu")
+    for number in (signal.SIGINT, signal.SIGTERM):  # terminals and schedulers send them to every process
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(errors.EXIT_FAULT)
 
 
 def _check_shared_memory(layout, batches) -> None:
