@@ -80,6 +80,11 @@ def test_a_step_holds_one_bucket_and_its_groups_about_equal_audio():
     assert moved < sum(drawn.layout.step_rows_of(b) for b in (0, 1)) + drawn.fill_rows
 
 
+def test_a_clip_goes_to_the_smallest_bucket_that_holds_it():
+    samples = np.array([1, 40, 41, 80, 81, 160, 161, 10**6], np.int32)
+    np.testing.assert_array_equal(layout().bucket_of(samples), [0, 0, 1, 1, 2, 2, 2, 2])
+
+
 def test_leftovers_move_up_one_bucket():
     shape = plan.Layout(1, 1, crop_samples=160, bucket_samples=BUCKETS)  # 4, 2 and 1 rows a step
     samples = np.array([10] * 5 + [70, 150], np.int32)
