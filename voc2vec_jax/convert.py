@@ -15,6 +15,7 @@ import numpy as np
 import safetensors
 
 from voc2vec_jax import convert_configs, convert_names, errors, torch_files, torch_pickle
+from voc2vec_jax.models import heads
 
 OWN_FORMAT = "voc2vec_jax"
 HF_TYPES = {"wav2vec2": "wav2vec2", "hubert": "hubert", "wavlm": "wavlm", "data2vec-audio": "data2vec"}
@@ -46,12 +47,13 @@ class Checkpoint:
     mapped: int = 0  # tensors of the source that were used
 
     @property
-    def head(self) -> convert_names.Head | None:
-        """The sizes of the classification head, None without one."""
+    def head(self) -> heads.Config | None:
+        """The configuration of the classification head, None without one."""
         head = self.params.get("head")
         if head is None:
             return None
-        return convert_names.Head(*np.shape(head["classifier"]["kernel"]), "layer_weights" in head)
+        width, classes = np.shape(head["classifier"]["kernel"])
+        return heads.Config(classes=classes, width=width, layer_sum="layer_weights" in head)
 
     @property
     def parameters(self) -> int:
@@ -188,16 +190,16 @@ def _read_folder(folder: Path, files: list[Path] | None) -> Checkpoint:
     )
 
 
-def _find_head(source: _Source) -> convert_names.Head | None:
-    """The sizes of transformers' head for sequence classification, if the source has one."""
+def _find_head(source: _Source) -> heads.Config | None:
+    """The configuration of transformers' head for sequence classification, if the source has one."""
     names = source.tensors.keys()
     ends = [source.tensors.get(f"{name}.weight") for name in ("projector", "classifier")]
     if any(end is None or len(end.shape) != 2 for end in ends) or any(name.startswith("tdnn.") for name in names):
         return None
-    return convert_names.Head(ends[0].shape[0], ends[1].shape[0], "layer_weights" in names)
+    return heads.Config(classes=ends[1].shape[0], width=ends[0].shape[0], layer_sum="layer_weights" in names)
 
 
-def _labels(raw: Mapping[str, Any], head: convert_names.Head, folder: Path) -> tuple[str, ...]:
+def _labels(raw: Mapping[str, Any], head: heads.Config, folder: Path) -> tuple[str, ...]:
     named = raw.get("id2label") or {str(i): f"LABEL_{i}" for i in range(head.classes)}
     labels = tuple(str(named.get(str(i))) for i in range(head.classes)) if isinstance(named, dict) else ()
     if len(labels) != len(named) or "None" in labels:
@@ -215,8 +217,10 @@ def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Ch
     tensors = _open_weights((files or [folder / "model.safetensors"])[0])
     source = _source(tensors, "own", "", str(folder))
     classifier = source.tensors.get("head.classifier.kernel")
-    weighted = "head.layer_weights" in source.tensors
-    head = convert_names.Head(*classifier.shape, weighted) if classifier is not None else None
+    head = None
+    if classifier is not None and len(classifier.shape) == 2:
+        width, classes = classifier.shape
+        head = heads.Config(classes=classes, width=width, layer_sum="head.layer_weights" in source.tensors)
     labels = tuple(str(label) for label in raw.get("labels") or ())
     if head and len(labels) != head.classes:
         raise errors.InputError(f"{origin} names {len(labels)} labels, but the classifier has {head.classes} outputs")
@@ -269,7 +273,7 @@ def _fairseq_configs(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any
     return model, task
 
 
-def _filled(family: str, config: Any, source: _Source, head: convert_names.Head | None) -> Checkpoint:
+def _filled(family: str, config: Any, source: _Source, head: heads.Config | None) -> Checkpoint:
     """Fills the family's table from the source and accounts for every tensor."""
     entries = convert_names.table(family, config, head)
     if source.layout == "own":
@@ -301,7 +305,7 @@ def to_fairseq(family: str, config: Any, params: Mapping[str, Any]) -> dict[str,
 
 
 def to_hf(
-    family: str, config: Any, params: Mapping[str, Any], head: convert_names.Head | None = None, *, prefixed: bool
+    family: str, config: Any, params: Mapping[str, Any], head: heads.Config | None = None, *, prefixed: bool
 ) -> dict[str, np.ndarray]:
     """transformers' names -> float32 arrays: the inverse of what `read` does with its folder.
 

@@ -39,6 +39,10 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _count(value: Any) -> int:
+    return 0 if value == 0 and type(value) is int else _whole(value)
+
+
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
         raise TypeError(value)
@@ -69,13 +73,14 @@ def _stem(value: Any) -> tuple[tuple[int, ...], ...]:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "positive whole number": _whole,
+    "whole number": _count,
     "number": _number,
     "boolean": _flag,
     "list of positive whole numbers": _wholes,
     "list of numbers": _numbers,
     "sum of lists of (channels, kernel, stride)": _stem,
 }
-_WHOLE, _NUMBER, _FLAG, _WHOLES, _NUMBERS, _STEM = _CHECKS
+_WHOLE, _COUNT, _NUMBER, _FLAG, _WHOLES, _NUMBERS, _STEM = _CHECKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +124,7 @@ _DATA2VEC_HF = {  # the stack of positional convolutions has names of its own, a
 _MASKING = (
     _Field("mask_share", "mask_prob", "mask_time_prob", _NUMBER, 0.05),
     _Field("mask_frames", "mask_length", "mask_time_length", _WHOLE),
-    _Field("min_masks", None, "mask_time_min_masks", _WHOLE),
+    _Field("min_masks", None, "mask_time_min_masks", _COUNT),
 )
 _FIELDS: dict[str, tuple[_Field, ...]] = {
     "wav2vec2": (

@@ -266,19 +266,10 @@ def _fused_block(e: Any) -> Iterator[Entry]:
     yield from _module("norm", "mlp_norm", "norm2", None, d)
 
 
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """Sizes of a classification head."""
-
-    width: int
-    classes: int
-    weighted: bool  # a learned average of all layers
-
-
-def _head(config: Any, head: Head) -> Iterator[Entry]:
+def _head(config: Any, head: Any) -> Iterator[Entry]:
     yield from _module("linear", "head/projector", None, "projector", config.encoder.width, head.width)
     yield from _module("linear", "head/classifier", None, "classifier", head.width, head.classes)
-    if head.weighted:
+    if head.layer_sum:
         yield Entry("head/layer_weights", (config.encoder.depth + 1,), (), ("layer_weights",))
 
 
@@ -286,8 +277,8 @@ _TABLES = {"wav2vec2": _wav2vec2, "hubert": _hubert, "wavlm": _wavlm, "data2vec"
 FAMILIES = tuple(_TABLES)
 
 
-def table(family: str, config: Any, head: Head | None = None) -> tuple[Entry, ...]:
-    """Every parameter of a family's model under `config`, with those of a classification head if there is one."""
+def table(family: str, config: Any, head: Any = None) -> tuple[Entry, ...]:
+    """Every parameter of a family's model under `config`, and of a classification head (a `heads.Config`) beside it."""
     return (*_TABLES[family](config), *(_head(config, head) if head else ()))
 
 

@@ -67,7 +67,7 @@ def _hf_config(checkpoint: convert.Checkpoint, architecture: str, has_mask: bool
             "id2label": {str(i): label for i, label in enumerate(checkpoint.labels)},
             "label2id": {label: i for i, label in enumerate(checkpoint.labels)},
             "classifier_proj_size": checkpoint.head.width,
-            "use_weighted_layer_sum": checkpoint.head.weighted,
+            "use_weighted_layer_sum": checkpoint.head.layer_sum,
         }
     return raw
 

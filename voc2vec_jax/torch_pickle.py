@@ -45,7 +45,7 @@ _RECORDS = {
     "_codecs.encode",
     "typing.Any",
 }
-_TYPES = {"dict", "list", "tuple", "str", "int", "float", "bool", "set", "frozenset", "object"}
+_TYPES = set("dict list tuple str unicode bytes int long float complex bool set frozenset object".split())
 _KEYS = (str, int, float, bool, bytes, type(None))
 _DEEPEST = 100
 

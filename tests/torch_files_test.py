@@ -1,0 +1,425 @@
+"""torch_files: the same values as PyTorch reads and writes, and nothing in a hostile file runs or reaches outside."""
+
+import argparse
+import collections
+import enum
+import io
+import os
+import pickle
+import struct
+import sys
+import types
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from voc2vec_jax import errors, torch_files, torch_pickle
+
+RNG = np.random.default_rng(0)
+DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128"
+
+
+def read(value):
+    """The tree with every tensor read."""
+    if isinstance(value, torch_pickle.Tensor):
+        return value.read()
+    if isinstance(value, dict):
+        return {key: read(item) for key, item in value.items()}
+    return type(value)(read(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def as_file(path, pickled, storages=(), compression=zipfile.ZIP_STORED):
+    """A file in the layout of torch.save around any pickle."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for key, data in enumerate(storages):
+            archive.writestr(f"archive/data/{key}", data)
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_reads_what_torch_writes(tmp_path, protocol):
+    matrix = torch.arange(12.0).reshape(3, 4)
+    value = {
+        "view": matrix[1:, ::2],
+        "transposed": matrix.t(),
+        "parameter": torch.nn.Parameter(matrix.clone()),
+        "empty": torch.empty(0, 3),
+        "scalar": torch.tensor(3.5),
+        "ordered": collections.OrderedDict(a=[1, -2, 2**70, 1.5, "é", True, None], b=(1, 2, 3, 4)),
+    }
+    torch.save(value, tmp_path / "a.pt", pickle_protocol=protocol)
+    got = read(torch_files.load(tmp_path / "a.pt"))
+    for key in ("view", "transposed", "parameter", "empty", "scalar"):
+        want = value[key].detach().numpy()
+        assert got[key].dtype == want.dtype and got[key].shape == want.shape
+        np.testing.assert_array_equal(got[key], want)
+    assert got["ordered"] == value["ordered"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES.split())
+def test_every_dtype_both_ways(tmp_path, dtype):
+    tensor = torch.arange(-3, 5).to(getattr(torch, dtype))
+    torch.save({"x": tensor}, tmp_path / "a.pt")
+    array = torch_files.load(tmp_path / "a.pt")["x"].read()
+    assert array.dtype == np.dtype(getattr(ml_dtypes, dtype, dtype))
+    np.testing.assert_array_equal(array.astype(complex), tensor.to(torch.complex128).numpy())
+    torch_files.save(tmp_path / "b.pt", {"x": array})
+    back = torch.load(tmp_path / "b.pt", weights_only=True)["x"]
+    assert back.dtype == tensor.dtype and torch.equal(back, tensor)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_torch_reads_what_we_write(tmp_path, mapped):
+    arrays = {f"a.{i}": RNG.standard_normal((i, 3)).astype(np.float32) for i in range(4)}
+    arrays["transposed"], arrays["scalar"] = arrays["a.3"].T, np.full((), 2, np.float32)
+    rest = {"cfg": {"n": [1, -(2**40), 0.1, None, True], "t": (1, "é"), "e": {}, "l": []}, "args": None}
+    torch_files.save(tmp_path / "a.pt", {"model": arrays, **rest})
+    got = torch.load(tmp_path / "a.pt", weights_only=True, mmap=mapped)
+    assert {key: value for key, value in got.items() if key != "model"} == rest
+    assert list(got["model"]) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(got["model"][name].numpy(), array)
+    ours = read(torch_files.load(tmp_path / "a.pt"))
+    assert ours["cfg"] == rest["cfg"]
+    np.testing.assert_array_equal(ours["model"]["transposed"], arrays["transposed"])
+
+
+def test_equal_values_give_equal_files(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        torch_files.save(tmp_path / folder / "a.pt", {"w": np.ones((2, 3), np.float32)})
+    assert (tmp_path / "x/a.pt").read_bytes() == (tmp_path / "y/a.pt").read_bytes()
+
+
+def test_what_is_no_plain_value_is_not_written(tmp_path):
+    for value in ({1, 2}, object(), np.array(["a"])):
+        with pytest.raises(TypeError, match="cannot be written"):
+            torch_files.save(tmp_path / "a.pt", {"x": value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensor_is_a_view_of_the_file(tmp_path):
+    torch.save({"x": torch.ones(1000)}, tmp_path / "a.pt")
+    array = torch_files.load(tmp_path / "a.pt")["x"].read()
+    assert not array.flags.owndata and not array.flags.writeable
+
+
+class Payload:
+    """Pickles into a call of `function`."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+class WithState:
+    """An object whose state is anything; under its own name it is harmless."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce__(self):
+        return argparse.Namespace, (), self.state
+
+
+class Persistent(pickle.Pickler):
+    """Pickles every bytes object as a reference to a storage that a payload describes."""
+
+    payload = None
+
+    def persistent_id(self, value):
+        return ("storage", self.payload, "0", "cpu", 1) if isinstance(value, bytes) else None
+
+
+def crafted(kind, payload):
+    if kind == "persistent id":
+        buffer = io.BytesIO()
+        pickler = Persistent(buffer, 2)
+        pickler.payload = payload
+        pickler.dump([b"x"])
+        return buffer.getvalue()
+    value = {
+        "top": payload,
+        "in a list": {"model": {"a": [1, [payload]]}},
+        "as a key": {"model": {payload: 1}},
+        "in a Namespace": {"args": WithState({"x": payload}), "model": {}},
+        "as a state": {"args": WithState(payload)},
+        "in an OrderedDict": collections.OrderedDict(model=payload),
+    }[kind]
+    return pickle.dumps(value, 2)
+
+
+KINDS = ("top", "in a list", "as a key", "in a Namespace", "as a state", "in an OrderedDict", "persistent id")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("function", ["system", "eval", "exec", "getattr"])
+def test_a_payload_is_refused_by_name_and_does_not_run(tmp_path, suffix, kind, function):
+    marker = tmp_path / "marker"
+    payload = {
+        "system": Payload(os.system, f"touch {marker}"),
+        "eval": Payload(eval, f"open({str(marker)!r}, 'w')"),
+        "exec": Payload(exec, f"open({str(marker)!r}, 'w')"),
+        "getattr": Payload(getattr, Payload(os.open, str(marker), os.O_CREAT), "real"),
+    }[function]
+    path = as_file(tmp_path / f"model{suffix}", crafted(kind, payload), [b"\0" * 4])
+    with pytest.raises(errors.InputError, match=rf"names \w+\.{function}, which is neither a tensor nor"):
+        torch_files.load(path)
+    assert not marker.exists()
+
+
+def test_the_payload_is_live(tmp_path):
+    """The proof that the tests above refuse something: the standard unpickler runs it."""
+    marker = tmp_path / "marker"
+    pickle.loads(crafted("in a list", Payload(os.system, f"touch {marker}")))
+    assert marker.exists()
+
+
+HOSTILE_PICKLES = {
+    "a class by INST": b"(S'touch x'\nios\nsystem\n.",
+    "a class by OBJ": b"(cos\nsystem\nS'touch x'\no.",
+    "an extension": b"\x82\x01.",
+    "a call of a storage": b"ctorch\nFloatStorage\n)R.",
+    "a call of a type": b"cbuiltins\ndict\n)R.",
+    "a call of a value": b"})R.",
+    "a state of a class": b"ccollections\nOrderedDict\n}X\x01\x00\x00\x00aNsb.",
+    "a state of a function": b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__Ns\x86b.",
+    "an empty stack": b"0.",
+    "an unknown memo": b"h\x05.",
+    "a mark too few": b"u.",
+    "no end": b"}",
+    "no opcode": b"\xff\xff",
+    "an odd dict": b"(NNNd.",
+    "a key that cannot be one": b"}}Ns.",
+    "a whole number of 5000 digits": b"I" + b"9" * 5000 + b"\n.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_PICKLES)
+def test_hostile_pickles_are_refused(tmp_path, name):
+    with pytest.raises(errors.InputError):
+        torch_files.load(as_file(tmp_path / "a.pt", HOSTILE_PICKLES[name]))
+
+
+def tensor_pickle(size, offset, shape, stride):
+    """The pickle of one float32 tensor with any geometry."""
+
+    def whole(value):
+        return b"J" + struct.pack("<i", value)
+
+    def text(value):
+        return b"X" + struct.pack("<I", len(value)) + value
+
+    return b"".join(
+        [
+            b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((",
+            *(text(b"storage"), b"ctorch\nFloatStorage\n", text(b"0"), text(b"cpu"), whole(size), b"tQ"),
+            *(whole(offset), b"(", *map(whole, shape), b"t(", *map(whole, stride), b"t\x89}tR."),
+        ]
+    )
+
+
+def test_the_crafted_geometry_is_read(tmp_path):
+    data = np.arange(12, dtype=np.float32)
+    path = as_file(tmp_path / "a.pt", tensor_pickle(12, 2, (2, 3), (1, 4)), [data.tobytes()])
+    want = np.lib.stride_tricks.as_strided(data[2:], (2, 3), (4, 16))
+    np.testing.assert_array_equal(torch_files.load(path).read(), want)
+
+
+@pytest.mark.parametrize(
+    "size, offset, shape, stride",
+    [
+        (12, 1, (12,), (1,)),  # one past the end
+        (12, 0, (4, 4), (4, 1)),  # too many elements
+        (12, 0, (2, 2), (1, 100)),  # a stride over the end
+        (12, -1, (2,), (1,)),
+        (12, 0, (2,), (-1,)),
+        (12, 0, (-2,), (1,)),
+        (12, 0, (2, 2), (1,)),
+        (12, 0, (1000, 1000), (0, 0)),  # one element repeated a million times
+        (13, 0, (13,), (1,)),  # a storage larger than its bytes
+        (2**31 - 1, 0, (2**31 - 1,), (1,)),
+        (12, 0, (1,) * 40, (1,) * 40),
+    ],
+)
+def test_no_tensor_reaches_outside_its_storage(tmp_path, size, offset, shape, stride):
+    path = as_file(tmp_path / "a.pt", tensor_pickle(size, offset, shape, stride), [b"\0" * 48])
+    with pytest.raises(errors.InputError):
+        torch_files.load(path)
+
+
+def test_a_truncated_file_gives_one_sentence(tmp_path):
+    torch.save({"model": {"w": torch.arange(50.0)}}, tmp_path / "a.pt")
+    whole = (tmp_path / "a.pt").read_bytes()
+    for length in (0, 1, 3, 15, 16, *range(20, len(whole), 37), len(whole) - 1):
+        (tmp_path / "b.pt").write_bytes(whole[:length])
+        with pytest.raises(errors.InputError) as caught:
+            read(torch_files.load(tmp_path / "b.pt"))
+        assert "\n" not in str(caught.value) and "b.pt" in str(caught.value)
+
+
+def test_flipped_bytes_give_the_same_values_or_one_sentence(tmp_path):
+    torch.save({"model": {"w": torch.arange(50.0), "v": torch.ones(3, 2)}, "n": 7}, tmp_path / "a.pt")
+    whole = (tmp_path / "a.pt").read_bytes()
+    want = read(torch_files.load(tmp_path / "a.pt"))
+    refused = 0
+    for at in RNG.choice(len(whole), 400, replace=False):
+        data = bytearray(whole)
+        data[at] ^= int(RNG.integers(1, 256))
+        (tmp_path / "b.pt").write_bytes(data)
+        try:
+            got = read(torch_files.load(tmp_path / "b.pt"))
+        except errors.InputError:
+            refused += 1
+        else:
+            np.testing.assert_equal(got, want)
+    assert refused > 100
+
+
+def test_a_flipped_weight_is_noticed(tmp_path):
+    torch.save({"w": torch.full((64,), 1.5)}, tmp_path / "a.pt")
+    data = bytearray((tmp_path / "a.pt").read_bytes())
+    data[data.index(struct.pack("<f", 1.5) * 64)] ^= 1
+    (tmp_path / "a.pt").write_bytes(data)
+    tensor = torch_files.load(tmp_path / "a.pt")["w"]
+    with pytest.raises(errors.InputError, match="does not match its checksum"):
+        tensor.read()
+
+
+def test_what_torch_save_did_not_write_is_refused(tmp_path):
+    cases = {
+        "is compressed": as_file(tmp_path / "a.pt", pickle.dumps({"a": "b" * 99}, 2), (), zipfile.ZIP_DEFLATED),
+        "without one data.pkl": tmp_path / "b.pt",
+        "it starts with": tmp_path / "c.pt",
+        "cannot be read": tmp_path / "absent.pt",
+        "lacks its member data/0": as_file(tmp_path / "d.pt", tensor_pickle(1, 0, (1,), (1,))),
+    }
+    with zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
+        archive.writestr("a/data.txt", "x")
+    (tmp_path / "c.pt").write_text("hello, world")
+    for reason, path in cases.items():
+        with pytest.raises(errors.InputError, match=reason):
+            torch_files.load(path)
+
+
+class Tone(enum.Enum):
+    LOW = "low"
+
+
+def configured(monkeypatch):
+    """A configuration as omegaconf and fairseq pickle theirs: nodes that know their parents, enumerations, types."""
+
+    def module(name, *classes):
+        made = types.ModuleType(name)
+        for cls in classes:
+            kind = enum.Enum(cls, {"LOW": "low"}) if cls == "Choice" else type(cls, (), {})
+            kind.__module__, kind.__qualname__ = name, cls
+            setattr(made, cls, kind)
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    for name in ("omegaconf", "fairseq", "fairseq.data"):
+        module(name)
+    containers = module("omegaconf.dictconfig", "DictConfig"), module("omegaconf.listconfig", "ListConfig")
+    nodes, base = module("omegaconf.nodes", "AnyNode"), module("omegaconf.base", "ContainerMetadata")
+    choices, symbols = module("fairseq.choices", "Choice"), module("fairseq.data.dictionary", "Dictionary")
+
+    def made(cls, **state):
+        value = cls()
+        value.__dict__ = {"_metadata": base.ContainerMetadata(), "_parent": None, **state}
+        return value
+
+    def node(value):
+        return made(nodes.AnyNode, _val=value)
+
+    def tree(values):
+        if not isinstance(values, (dict, list)):
+            return node(values)
+        if isinstance(values, dict):
+            inner = made(containers[0].DictConfig, _content={key: tree(value) for key, value in values.items()})
+            children = inner._content.values()
+        else:
+            inner = made(containers[1].ListConfig, _content=[tree(value) for value in values])
+            children = inner._content
+        for child in children:
+            child._parent = inner
+        return inner
+
+    cfg = tree({"model": {"width": 768, "kernels": [10, 3], "mode": choices.Choice.LOW, "none": None}})
+    counts = collections.defaultdict(int, a=1)
+    dictionary = made(symbols.Dictionary, symbols=["<s>"])
+    return {"cfg": cfg, "counts": counts, "dictionary": dictionary, "best": np.float64(0.25), "any": object}
+
+
+def test_configurations_become_plain_and_nothing_is_imported(tmp_path, monkeypatch):
+    data = pickle.dumps(configured(monkeypatch), 2)
+    for name in [name for name in sys.modules if name.startswith(("omegaconf", "fairseq"))]:
+        monkeypatch.delitem(sys.modules, name)
+    got = torch_files.load(as_file(tmp_path / "a.pt", data))
+    assert got["cfg"] == {"model": {"width": 768, "kernels": [10, 3], "mode": "low", "none": None}}
+    assert got["counts"] == {"a": 1}
+    assert got["dictionary"].name == "fairseq.data.dictionary.Dictionary"
+    assert got["dictionary"].fields["symbols"] == ["<s>"]
+    assert not any(name.startswith(("omegaconf", "fairseq")) for name in sys.modules)
+
+
+def test_a_function_of_fairseq_is_recorded_and_not_called(tmp_path, monkeypatch):
+    called = []
+    module = types.ModuleType("fairseq.danger")
+    module.run = lambda *args: called.append(args)
+    monkeypatch.setitem(sys.modules, "fairseq.danger", module)
+    got = torch_files.load(as_file(tmp_path / "a.pt", b"cfairseq.danger\nrun\n(K\x01K\x02tR."))
+    assert isinstance(got, torch_pickle.Record) and got.args == (1, 2) and not called
+
+
+def test_containers_that_contain_themselves_end(tmp_path):
+    loop = [1]
+    loop.append(loop)
+    assert torch_files.load(as_file(tmp_path / "a.pt", pickle.dumps(loop, 2))) == [1, None]
+
+
+def test_shared_containers_are_not_copied_exponentially(tmp_path):
+    value = ["x"]
+    for _ in range(60):
+        value = [value, value]
+    got = torch_files.load(as_file(tmp_path / "a.pt", pickle.dumps(value, 2)))
+    for _ in range(60):
+        assert got[0] is got[1]
+        got = got[0]
+    assert got == ["x"]
+
+
+@pytest.mark.parametrize("opcode", [b"\x85", b"l", b"d"])
+def test_deep_nesting_is_refused(tmp_path, opcode):
+    pickles = {b"\x85": b")" + b"\x85" * 5000 + b".", b"l": b"(" * 5000 + b"l" * 5000 + b"."}
+    data = pickles.get(opcode, b"(K\x01" * 5000 + b"d" * 5000 + b".")
+    with pytest.raises(errors.InputError):
+        torch_files.load(as_file(tmp_path / "a.pt", data))
+
+
+def test_the_old_layout_goes_through_torch(tmp_path, monkeypatch):
+    value = {
+        "args": argparse.Namespace(arch="wav2vec2"),
+        "model": {"w": torch.arange(3.0), "h": torch.ones(2).bfloat16()},
+    }
+    torch.save(value, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    got = torch_files.load(tmp_path / "a.pt")
+    assert got["args"] == {"arch": "wav2vec2"}
+    np.testing.assert_array_equal(got["model"]["w"].read(), np.arange(3, dtype=np.float32))
+    assert got["model"]["h"].read().dtype == ml_dtypes.bfloat16
+    marker = tmp_path / "marker"
+    torch.save({"x": Payload(os.system, f"touch {marker}")}, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(errors.InputError, match="restricted loading refuses") as caught:
+        torch_files.load(tmp_path / "b.pt")
+    assert not marker.exists() and "\n" not in str(caught.value)
+    monkeypatch.setattr(torch_files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(errors.InputError, match="install the extra 'torch'"):
+        torch_files.load(tmp_path / "a.pt")
