@@ -33,8 +33,7 @@ def main(argv: list[str]) -> int:
         except errors.InputError as error:
             faults.append(f"{name}: {error}")
     if prepared:
-        print(table(prepared))
-        print("\n".join(remarks(prepared)))
+        print("\n".join([table(prepared), *remarks(prepared)]))
     if faults:
         raise errors.InputError("; ".join(faults))
     return errors.EXIT_DONE

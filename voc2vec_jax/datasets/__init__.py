@@ -16,10 +16,12 @@ def prepare(
     name: str, /, *, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None = None, **options: Any
 ) -> records.PreparedSet:
     """`base.prepare` of a set of the catalogue; `name=` among the options names the prepared set."""
+    reserved = {other.name for other in CATALOG.values() if other.list_recordings and other.name != name}
     return base.prepare(
         source(name),
         data_dir=pathlib.Path(data_dir).expanduser(),
         manual_dir=None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
+        reserved=reserved,
         **options,
     )
 

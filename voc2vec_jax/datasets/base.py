@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from multiprocessing import connection
 from typing import Any
@@ -46,9 +46,10 @@ def prepare(
     workers: int | None = None,
     progress: bool = True,
     name: str | None = None,
+    reserved: Collection[str] = (),
     **options: Any,
 ) -> records.PreparedSet:
-    """Prepares `source` as set `name` and opens it; a set that is already there is kept as it is.
+    """Prepares `source` as set `name`, none of the `reserved`, and opens it; a set that is there is kept as it is.
 
     `workers` processes (default: the cores) share the shards; a script that calls this with more than one
     needs the usual `if __name__ == "__main__"`. `errors.InputError` for a fault of the data,
@@ -60,7 +61,7 @@ def prepare(
         if (name or source.name) in records.list_sets(data_dir):
             return records.open_set(data_dir, name or source.name)
         raise
-    name = _checked_name(name or listing.default_name or source.name)
+    name = _checked_name(name or listing.default_name or source.name, reserved)
     with _locked(data_dir, name):
         if not _is_there(data_dir, name, listing):
             _prepare(source, listing, data_dir, name, workers or _cores(), progress)
@@ -110,7 +111,9 @@ def _unique(listing: sources.Listing) -> sources.Listing:
     return dataclasses.replace(listing, recordings=list(first.values()), notes=notes)
 
 
-def _checked_name(name: str) -> str:
+def _checked_name(name: str, reserved: Collection[str]) -> str:
+    if name in reserved:
+        raise errors.InputError(f"{name!r} is the name of another data set: choose a --name for this one")
     if not re.fullmatch(NAME_PATTERN, name):
         raise errors.InputError(
             f"{name!r} is no name for a prepared set: use small letters, digits and underscores, a letter first"
@@ -168,12 +171,14 @@ def _prepare(
         shutil.rmtree(partial)
         raise errors.InputError(_why_nothing(name, listing, report["unreadable"]))
     info = {"description": source.title, "homepage": source.url, "license": source.licence}
-    shards.finish(partial, name, made, listing.labels, report, **info)
-    for path in paths:
-        shards.sidecar(path).unlink()
-    (partial / LISTING_FILE).unlink()
-    _clear_temporaries(partial)
-    os.replace(partial, records.set_folder(data_dir, name))
+    try:
+        shards.finish(partial, name, made, listing.labels, report, **info)
+        for path in (*map(shards.sidecar, paths), partial / LISTING_FILE):
+            path.unlink()
+        _clear_temporaries(partial)
+        os.replace(partial, records.set_folder(data_dir, name))
+    except OSError as error:
+        raise errors.RunError(f"cannot finish {partial} ({error}): free the disk and run again to continue") from error
 
 
 def _partial_folder(data_dir: pathlib.Path, name: str, listing: sources.Listing) -> pathlib.Path:
@@ -251,8 +256,9 @@ def _run(jobs: Sequence[Job], workers: int, advance: Callable[[int], None]) -> N
         for job in jobs:
             advance(make_shard(job))
         return
+    workers = min(workers, len(jobs))
     context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker) as pool:
+    with futures.ProcessPoolExecutor(workers, context, _start_worker) as pool:
         try:
             for future in futures.as_completed([pool.submit(make_shard, job) for job in jobs]):
                 advance(future.result())

@@ -21,8 +21,10 @@ BYTES_PER_FRAME = 2
 
 def list_recordings(source: sources.Source, manual_dir: pathlib.Path | None) -> sources.Listing:
     """Lists the folder, zip or manifest at `manual_dir`; `errors.InputError` when it holds no audio."""
+    del source
     if manual_dir is None or not manual_dir.exists():
-        raise sources.missing(source, manual_dir)
+        fault = "no --manual_dir was given" if manual_dir is None else f"there is no {manual_dir}"
+        raise sources.MissingError(f"{fault}: give --manual_dir a folder with audio, a zip of one, or a manifest of it")
     if manual_dir.is_dir():
         return _list_tree(manual_dir, trees.FolderTree(manual_dir))
     if manual_dir.suffix.lower() == ".zip":

@@ -132,7 +132,7 @@ def _locate(
         if isinstance(tree, ZipTree):
             raise errors.InputError(
                 f"{tree.root} is not {source.title}, which must hold {source.holds}: "
-                f"it holds {len(files)} other files ({_some([name for name, _ in files])}); get it from {source.url}"
+                f"it holds {len(files)} files, the first {files[0][0] if files else None}; get it from {source.url}"
             )
     raise sources.missing(source, manual_dir)
 
