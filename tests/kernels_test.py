@@ -1,0 +1,57 @@
+"""Convolutions as matrix products against `jax.lax`'s, outputs and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from voc2vec_jax import kernels
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def check(ours, theirs, *args):
+    weight = normal(9, *jax.eval_shape(theirs, *args).shape)
+
+    @jax.jit
+    def run(*args):
+        values = [f(*args) for f in (ours, theirs)]
+        grads = [jax.grad(lambda *a, f=f: (f(*a) * weight).sum(), argnums=(0, 1))(*args) for f in (ours, theirs)]
+        return values, grads
+
+    (found, wanted), grads = run(*args)
+    assert found.shape == wanted.shape
+    for a, b in [(found, wanted), *zip(*grads)]:
+        assert np.abs(a - b).max() <= 1e-5 * max(1, np.abs(b).max())
+
+
+@pytest.mark.parametrize("channels", [1, 80])
+@pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2), (5, 3), (4, 4), (1, 1), (2, 3), (7, 1)])
+@pytest.mark.parametrize("n", [40, 43])
+def test_strided_conv(channels, kernel, stride, n):
+    def theirs(x, w):
+        return jax.lax.conv_general_dilated(x, w, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+
+    x, w = normal(0, 2, n, channels), normal(1, kernel, channels, 6)
+    check(lambda x, w: kernels.strided_conv(x, w, stride), theirs, x, w)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 8, 19, 33])
+@pytest.mark.parametrize("t", [1, 50])
+def test_grouped_conv(kernel, t):
+    groups, width = 4, 24
+
+    def theirs(x, w):
+        padding = [(kernel // 2, (kernel - 1) // 2)]
+        dims = ("NWC", "WIO", "NWC")
+        return jax.lax.conv_general_dilated(x, w, (1,), padding, dimension_numbers=dims, feature_group_count=groups)
+
+    x, w = normal(0, 2, t, width), normal(1, kernel, width // groups, width)
+    check(lambda x, w: kernels.grouped_conv(x, w, groups), theirs, x, w)
+
+
+def test_weight_norm_gives_each_tap_its_length():
+    w = kernels.weight_norm(jnp.arange(1.0, 6.0)[:, None, None], normal(0, 5, 3, 4))
+    assert jnp.sqrt((w**2).sum((1, 2))) == pytest.approx(np.arange(1.0, 6.0), rel=1e-6)
