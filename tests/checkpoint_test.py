@@ -209,6 +209,22 @@ def test_no_intact_checkpoint_stops_the_run_every_time_and_renames_nothing(tmp_p
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
 
 
+def test_only_the_newest_can_have_been_cut_short(tmp_path):
+    """A manifest missing from an older checkpoint is damage, so a run does not start over in silence."""
+    folder = saved(tmp_path, 1, 2)
+    for step in (1, 2):
+        (folder / str(step) / "manifest.json").unlink()
+    with pytest.raises(errors.RunError, match="is intact: .*1/manifest.json is missing; put"):
+        restore(tmp_path)
+
+
+def test_a_manifest_that_was_edited_is_damage_though_every_file_is_as_saved(tmp_path):
+    folder = saved(tmp_path, 1) / "1"
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace("float32[16,24]", "float32[16,34]"))
+    assert checkpoint.fault(folder) == f"{path} is damaged"
+
+
 def test_latest_intact_looks_and_does_not_touch(tmp_path):
     folder = saved(tmp_path, 1, 2, 3)
     flip_two_bytes(folder / "3" / "metadata.json")
@@ -263,9 +279,9 @@ def test_a_checkpoint_of_another_model_names_the_first_parameter_that_differs(tm
 
 
 def test_retention_keeps_the_newest_and_every_nth(tmp_path):
-    folder = saved(tmp_path, *range(1, 9), keep=2, keep_every_steps=3)
-    assert checkpoint.steps(folder) == [3, 6, 7, 8]
-    assert sorted(path.name for path in folder.iterdir()) == ["3", "6", "7", "8"]
+    folder = saved(tmp_path, *range(1, 10), keep=2, keep_every_steps=4)
+    assert checkpoint.steps(folder) == [4, 8, 9]
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "8", "9"]
     with pytest.raises(errors.InputError, match="0 checkpoints"):
         checkpoint.Checkpoints(tmp_path, keep=0)
 

@@ -62,8 +62,8 @@ def test_all_panels_of_a_real_run_are_drawn_labelled_and_end_at_the_last_step(tm
     assert labels(panels["contrastive loss"]) == ["training", "chance, 6.66"]
     assert labels(panels["total loss"]) == ["training", "validation"]
     assert labels(panels["contrastive accuracy"]) == ["training", "validation", "chance, 0.010"]
-    rate = panels["learning rate"].lines[0]
-    assert rate.get_ydata().max() == pytest.approx(5e-4) and len(rate.get_xdata()) == 400  # not smoothed
+    (rate,) = panels["learning rate"].lines  # not smoothed
+    assert rate.get_ydata().max() == pytest.approx(5e-4) and len(rate.get_xdata()) == 400
 
 
 def test_chance_follows_the_number_of_negatives(tmp_path, monkeypatch):

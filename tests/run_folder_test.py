@@ -1,5 +1,6 @@
 """A run folder belongs to one configuration and one live process, and says so in one sentence."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -51,7 +52,6 @@ def test_another_configuration_is_refused_with_every_difference(tmp_path):
         "give the old values to resume it, or another --workdir"
     )
     assert (tmp_path / "config.json").read_bytes() == before
-    run_folder.claim(tmp_path, CONFIG).release()  # the refusal has let the lock go
 
 
 def test_fields_that_may_differ_are_said_and_recorded(tmp_path, capsys):
@@ -85,20 +85,35 @@ HOLDER = """
 """
 
 
-def test_two_live_processes_cannot_share_a_folder_and_a_dead_one_lets_go(tmp_path):
+@contextlib.contextmanager
+def holder(workdir):
+    """Another process that holds the folder."""
     root = pathlib.Path(__file__).parent.parent
-    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path), json.dumps(CONFIG)]
-    holder = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(workdir), json.dumps(CONFIG)]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
     try:
-        assert holder.stdout.readline() == "held\n"
-        sentence = rf"is in use by process {holder.pid} on .*: wait for it, stop it, or give another folder"
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_two_live_processes_cannot_share_a_folder_and_a_dead_one_lets_go(tmp_path):
+    with holder(tmp_path) as process:
+        sentence = rf"is in use by process {process.pid} on .*: wait for it, stop it, or give another folder"
         for _ in range(2):
             with pytest.raises(errors.InputError, match=sentence):
                 run_folder.claim(tmp_path, CONFIG)
-    finally:
-        holder.kill()
-        holder.communicate()
     run_folder.claim(tmp_path, CONFIG).release()
+
+
+def test_a_refusal_and_a_release_let_others_in(tmp_path):
+    run_folder.claim(tmp_path, CONFIG).release()
+    with pytest.raises(errors.InputError):
+        run_folder.claim(tmp_path, change(seed=1))
+    with holder(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "/proc/none/run"])

@@ -41,12 +41,12 @@ if [ -n "$manual_dir" ]; then
   named=()
   [ "$sets" != folder ] || named=(--name=recordings)
   # shellcheck disable=SC2086
-  stage "prepare $sets" "$python" tools/prepare.py $sets --manual_dir="$manual_dir" --data_dir=data "${named[@]}"
+  stage "prepare $sets" "$python" tools/prepare.py $sets --manual_dir="$manual_dir" --data_dir=data ${named[@]+"${named[@]}"}
   [ "$sets" != folder ] || sets=recordings
   options=("--config.sets=${sets// /,}")
 fi
 stage "pre-training" "$python" -m voc2vec_jax.train --config=configs/quickstart.py --workdir="$workdir" \
-  "${options[@]}" "$@"
+  ${options[@]+"${options[@]}"} "$@"
 
 checkpoint="$(ls "$workdir/checkpoints" | grep -E '^[0-9]+$' | sort -n | tail -n 1)"
 echo "checkpoint  $root/$workdir/checkpoints/$checkpoint"

@@ -49,18 +49,16 @@ make_environment() {
     fail "Python 3.11 or newer is needed, and ${PYTHON:-python3} is $(${PYTHON:-python3} --version 2>&1 | tail -n 1): \
 install one and name it with PYTHON=/path/to/python"
   fi
-  if ! "$base" -m venv .venv >/tmp/venv.$$ 2>&1; then
-    local reason
-    reason="$(tail -n 1 /tmp/venv.$$)"
-    rm -rf .venv /tmp/venv.$$
-    fail "$base cannot create .venv ($reason): install its venv module (on Debian: apt install python3-venv)"
+  local output
+  if ! output="$("$base" -m venv .venv 2>&1)"; then
+    rm -rf .venv
+    fail "$base cannot create .venv (${output##*$'\n'}): install its venv module (on Debian: apt install python3-venv)"
   fi
-  rm -f /tmp/venv.$$
 }
 
 # What was installed, so that a second call has nothing to do.
 fingerprint() {
-  "$python" -c 'import hashlib, pathlib, sys; print(sys.version, hashlib.sha256(pathlib.Path("pyproject.toml").read_bytes()).hexdigest())'
+  "$python" -c 'import hashlib, sys; print(sys.version, hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest())'
 }
 
 install_package() {
@@ -69,7 +67,8 @@ install_package() {
     return
   fi
   echo "installing voc2vec_jax${extra:+[$extra]} into .venv: some minutes, once"
-  "$python" -m pip install --quiet --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"
+  # `stage` calls this in a condition, where `set -e` is off
+  "$python" -m pip install --quiet --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" || return
   fingerprint >"$stamp"
 }
 
