@@ -417,7 +417,7 @@ def test_the_old_layout_goes_through_torch(tmp_path, monkeypatch):
     assert got["model"]["h"].read().dtype == ml_dtypes.bfloat16
     marker = tmp_path / "marker"
     torch.save({"x": Payload(os.system, f"touch {marker}")}, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(errors.InputError, match="restricted loading refuses") as caught:
+    with pytest.raises(errors.InputError, match=r"refuses the file: it names \w+.system") as caught:
         torch_files.load(tmp_path / "b.pt")
     assert not marker.exists() and "\n" not in str(caught.value)
     monkeypatch.setattr(torch_files.importlib.util, "find_spec", lambda name: None)

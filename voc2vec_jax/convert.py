@@ -176,6 +176,7 @@ def _read_folder(folder: Path, files: list[Path] | None) -> Checkpoint:
     config = convert_configs.from_hf(family, raw, str(folder / "config.json"))
     for file in files or _weight_files(folder):
         tensors |= _open_weights(file)
+    _check_family(family, tensors, folder)
     source = _source(tensors, "hf", f"{convert_names.HF_PREFIXES[family]}.", str(folder))
     head = _find_head(source)
     preprocessor = folder / "preprocessor_config.json"
@@ -188,6 +189,12 @@ def _read_folder(folder: Path, files: list[Path] | None) -> Checkpoint:
         raw_config=raw,
         preprocessor=preprocessor,
     )
+
+
+def _check_family(family: str, tensors: Mapping[str, Any], folder: Path) -> None:
+    for other, prefix in convert_names.HF_PREFIXES.items():
+        if other != family and any(name.startswith(f"{prefix}.") for name in tensors):
+            raise errors.InputError(f"{folder} holds the tensors of a {other} model, but its config.json says {family}")
 
 
 def _find_head(source: _Source) -> heads.Config | None:

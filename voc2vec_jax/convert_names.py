@@ -361,9 +361,9 @@ def spread(
     return {name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in stored.items()}
 
 
-def flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, np.ndarray]:
+def flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """{"a": {"b": x}} -> {"a/b": x}."""
-    flat: dict[str, np.ndarray] = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat.update(flatten(value, f"{above}{key}/") if isinstance(value, Mapping) else {f"{above}{key}": value})
     return flat

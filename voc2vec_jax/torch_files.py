@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import mmap
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -106,8 +107,9 @@ def _load_legacy(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return _without_torch(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as fault:  # torch.load raises a dozen unrelated types
-        reason = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
-        raise errors.InputError(f"{path}: PyTorch's restricted loading refuses it: {reason}") from fault
+        named = re.search(r"GLOBAL:?\s+([\w.]+)", str(fault))
+        reason = f"it names {named[1]}" if named else f"it is damaged ({type(fault).__name__})"
+        raise errors.InputError(f"{path}: PyTorch's restricted loading refuses the file: {reason}") from fault
 
 
 def _without_torch(value: Any) -> Any:

@@ -45,7 +45,8 @@ _RECORDS = {
     "_codecs.encode",
     "typing.Any",
 }
-_TYPES = set("dict list tuple str unicode bytes int long float complex bool set frozenset object".split())
+_TYPE_NAMES = "dict list tuple str unicode bytes int long float complex bool set frozenset object"
+_TYPES = set(_TYPE_NAMES.split())
 _KEYS = (str, int, float, bool, bytes, type(None))
 _DEEPEST = 100
 
