@@ -4,10 +4,10 @@ Channels are averaged before resampling. Files are read in blocks, so that memor
 result and not that of the source.
 """
 
+import io
 import os
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -38,7 +38,7 @@ class AudioError(errors.InputError):
         return AudioError, (self.name, self.reason)
 
 
-def load(source: str | os.PathLike | BinaryIO, name: str | None = None) -> Float32[np.ndarray, " s"]:
+def load(source: str | os.PathLike | io.IOBase, name: str | None = None) -> Float32[np.ndarray, " s"]:
     """Mono audio at 16 kHz, in [-1, 1] unless the file itself goes beyond, at least one sample.
 
     `source` is a path or an open, seekable binary file; `name` is what errors call it. `AudioError` for
@@ -118,7 +118,7 @@ def segments(samples: int, at_most: int = SEGMENT_SAMPLES) -> list[tuple[int, in
     return list(zip(bounds[:-1], bounds[1:]))
 
 
-def _check_length(file: BinaryIO, name: str) -> None:
+def _check_length(file: io.IOBase, name: str) -> None:
     size = file.seek(0, os.SEEK_END)
     if not size:
         raise AudioError(name, "is empty (zero bytes)")
@@ -128,7 +128,7 @@ def _check_length(file: BinaryIO, name: str) -> None:
         raise AudioError(name, f"is truncated: its header promises {promised} bytes, {size} are there")
 
 
-def _wav_end(file: BinaryIO, size: int) -> int:
+def _wav_end(file: io.IOBase, size: int) -> int:
     """Where a wav's data chunk should end, 0 when that is unknown; libsndfile shortens it in silence."""
     file.seek(0)
     form = file.read(12)

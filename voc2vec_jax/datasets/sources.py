@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -23,6 +23,7 @@ class Recording(NamedTuple):
     source_bytes: int = NOMINAL_BYTES
 
 
+@runtime_checkable
 class Loader(Protocol):
     """Reads recordings, in any process: it is pickled."""
 

@@ -32,8 +32,8 @@ class Recipe:
     breath: float  # share of noise in the source, 0..1
     jitter: float  # relative deviation of the pitch from its course
     vibrato: float
-    formants_start_hz: tuple[float, float, float]
-    formants_end_hz: tuple[float, float, float]
+    formants_start_hz: tuple[int, int, int]
+    formants_end_hz: tuple[int, int, int]
 
 
 RECIPES = {

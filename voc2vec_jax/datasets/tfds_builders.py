@@ -4,6 +4,7 @@ Importing this module registers them, so that `tfds.builder("human_voice", file_
 `datasets.prepare` writes the same examples in parallel, with the index that training needs.
 """
 
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        manual_dir = dl_manager.manual_dir if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
+        manual_dir = pathlib.Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
         listing = base.list_source(self.source, manual_dir)
         return {records.SPLIT: self._generate_examples(listing)}
 
