@@ -174,6 +174,7 @@ def test_processes_read_the_same_and_leave_nothing_behind(corpus, drawn):
     in_threads = collect(pipeline.train_batches(corpus, drawn, 2, 25))
     assert_same(collect(pipeline.train_batches(corpus, drawn, 2, 25, workers=2, threads=1)), in_threads)
     stopped_early = pipeline.train_batches(corpus, drawn, 0, 50, workers=2)
+    wait_until(lambda: len(children()) == len(before[0]) + 2)  # before the first batch is asked for
     next(stopped_early)
     stopped_early.close()
     assert list(stopped_early) == []
@@ -220,11 +221,14 @@ def test_a_program_that_forgets_to_close_ends_at_once_and_in_silence(data, tmp_p
 
 def test_reading_processes_end_with_a_killed_program(data, tmp_path):
     program = start_script(data, tmp_path, seconds=100)
-    reader = pathlib.Path("/proc") / program.stdout.readline().strip() / "cmdline"
-    assert reader.exists()
+    reader = int(program.stdout.readline())
+    os.kill(reader, 0)
     program.kill()
-    program.communicate()
-    wait_until(lambda: not reader.exists() or not reader.read_bytes())
+    try:
+        program.communicate(timeout=20)  # ends when the reading process has let go of the pipe, too
+    except subprocess.TimeoutExpired:
+        os.kill(reader, signal.SIGKILL)
+        raise
 
 
 @pytest.fixture

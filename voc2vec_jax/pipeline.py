@@ -99,8 +99,7 @@ class Batches:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, and fails where a program has none
         iterator = iter(dataset)
-        # Grain closes the workers it has handed out and no others; asking for the state hands out all.
-        iterator.get_state()
+        iterator.get_state()  # makes Grain create its workers, so that the next line starts all of them now
         iterator.start_prefetch()
         # Held in a list, so that closing also lets go: what is left for the interpreter's end, Grain complains of.
         self._held = [iterator]
