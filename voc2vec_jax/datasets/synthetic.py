@@ -8,8 +8,7 @@ import dataclasses
 import pathlib
 
 import numpy as np
-from jaxtyping import Float32, Float64
-from scipy import signal
+from jaxtyping import Complex128, Float32, Float64
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import sources
@@ -17,7 +16,8 @@ from voc2vec_jax.datasets import sources
 SPEAKERS = 12
 DEFAULT_CLIPS = 240
 MOST_CLIPS = 100_000
-BLOCK_SAMPLES = 320  # formants stand still for 20 ms
+HOP_SAMPLES = 256  # formants stand still for 16 ms
+FFT_SAMPLES = 4 * HOP_SAMPLES  # a window of two hops, and two more for its echo in the vocal tract
 BANDWIDTHS_HZ = (80.0, 110.0, 170.0)
 
 
@@ -139,24 +139,27 @@ def _envelope(
 def _formants(
     source: Float64[np.ndarray, " s"], recipe: Recipe, voice: Voice, rng: np.random.Generator
 ) -> Float64[np.ndarray, " s"]:
-    blocks = -(-len(source) // BLOCK_SAMPLES)
+    padded = np.pad(source, (HOP_SAMPLES, HOP_SAMPLES + -len(source) % HOP_SAMPLES))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * HOP_SAMPLES)[::HOP_SAMPLES]
     start, end = np.array(recipe.formants_start_hz), np.array(recipe.formants_end_hz)
-    moving = start + (end - start) * np.linspace(0.0, 1.0, blocks)[:, None]
-    resonators = _resonators(moving * (1 + 0.04 * rng.standard_normal(3)) * voice.formants)
-    out, state = np.empty_like(source), np.zeros((3, 2))
-    for block in range(blocks):
-        part = slice(block * BLOCK_SAMPLES, (block + 1) * BLOCK_SAMPLES)
-        out[part], state = signal.sosfilt(resonators[block], source[part], zi=state)
-    return out
+    moving = start + (end - start) * np.linspace(0.0, 1.0, len(windows))[:, None]
+    responses = _responses(moving * (1 + 0.04 * rng.standard_normal(3)) * voice.formants)
+    hann = np.sin(np.pi * np.arange(2 * HOP_SAMPLES) / (2 * HOP_SAMPLES)) ** 2
+    shaped = np.fft.irfft(np.fft.rfft(windows * hann, FFT_SAMPLES) * responses, FFT_SAMPLES)
+    out = np.zeros((len(windows) + 3, HOP_SAMPLES))
+    for part in range(4):
+        out[part : part + len(windows)] += shaped[:, part * HOP_SAMPLES : (part + 1) * HOP_SAMPLES]
+    return out.reshape(-1)[HOP_SAMPLES : HOP_SAMPLES + len(source)]
 
 
-def _resonators(centres_hz: Float64[np.ndarray, "blocks 3"]) -> Float64[np.ndarray, "blocks 3 6"]:
-    """Second-order sections with poles at the formants and a gain of one at 0 Hz."""
+def _responses(centres_hz: Float64[np.ndarray, "windows 3"]) -> Complex128[np.ndarray, "windows bins"]:
+    """Three two-pole resonators in series at the bins of the FFT, with a gain of one at 0 Hz."""
     radius = np.exp(-np.pi * np.array(BANDWIDTHS_HZ) / audio.RATE_HZ)
     a1 = -2 * radius * np.cos(2 * np.pi * centres_hz / audio.RATE_HZ)
-    a2 = np.broadcast_to(radius**2, a1.shape)
-    zero, one = np.zeros_like(a1), np.ones_like(a1)
-    return np.stack([1 + a1 + a2, zero, zero, one, a1, a2], axis=-1)
+    a2 = radius**2
+    delay = np.exp(-2j * np.pi * np.arange(FFT_SAMPLES // 2 + 1) / FFT_SAMPLES)
+    poles = 1 + a1[..., None] * delay + a2[:, None] * delay**2
+    return np.prod(1 + a1 + a2, axis=1)[:, None] / np.prod(poles, axis=1)
 
 
 def _generator(seed: int, purpose: str, number: int) -> np.random.Generator:
