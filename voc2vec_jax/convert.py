@@ -56,6 +56,11 @@ class Checkpoint:
         return heads.Config(classes=classes, width=width, layer_sum="layer_weights" in head)
 
     @property
+    def normalizes(self) -> bool:
+        """`normalize`, and where the source is silent what transformers does by default."""
+        return True if self.normalize is None else self.normalize
+
+    @property
     def parameters(self) -> int:
         return sum(int(np.size(array)) for array in convert_names.flatten(self.params).values())
 
@@ -256,10 +261,9 @@ def _read_fairseq(path: Path) -> Checkpoint:
     labels = source.tensors.get("label_embs_concat")
     if family == "hubert" and labels is not None and len(labels.shape) == 2:
         config = dataclasses.replace(config, classes=labels.shape[0])
-    normalize = task.get("normalize")
     return dataclasses.replace(
         _filled(family, config, source, None),
-        normalize=normalize if isinstance(normalize, bool) else None,
+        normalize=bool(task.get("normalize", False)),  # fairseq's own default
         raw_config=model,
     )
 

@@ -239,7 +239,6 @@ def _wavlm(c: Any) -> Iterator[Entry]:
 def _emotion2vec(c: Any) -> Iterator[Entry]:
     e, audio = c.encoder, "modality_encoders.AUDIO"
     channels = e.conv_channels[-1]
-    yield Entry("encoder/mask_embedding", (e.width,), (), (), needed=False)
     yield from _conv_stem(e, f"{audio}.local_encoder")
     yield from _module("norm", "encoder/feature_norm", f"{audio}.project_features.1", None, channels)
     project = f"{audio}.project_features.2"

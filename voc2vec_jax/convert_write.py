@@ -100,8 +100,7 @@ def _preprocessor(checkpoint: convert.Checkpoint) -> dict[str, Any]:
         "return_attention_mask": checkpoint.config.encoder.conv_norm == "layer",
         "sampling_rate": 16000,
     }
-    normalize = True if checkpoint.normalize is None else checkpoint.normalize  # transformers' own default
-    return built | dict(checkpoint.preprocessor) | {"do_normalize": normalize}
+    return built | dict(checkpoint.preprocessor) | {"do_normalize": checkpoint.normalizes}
 
 
 def write_fairseq(path: str | Path, checkpoint: convert.Checkpoint) -> dict[str, str]:
@@ -115,11 +114,10 @@ def write_fairseq(path: str | Path, checkpoint: convert.Checkpoint) -> dict[str,
         raw = {}
     if not raw or convert_configs.from_fairseq(family, raw, str(path)) != config:
         raw |= convert_configs.to_fairseq(family, config)
-    normalize = bool(checkpoint.normalize)
     task = {"_name": "hubert_pretraining" if family == "hubert" else "audio_pretraining"}
-    cfg = {"task": {**task, "normalize": normalize, "sample_rate": 16000}, "model": raw}
+    cfg = {"task": {**task, "normalize": checkpoint.normalizes, "sample_rate": 16000}, "model": raw}
     if family == "wavlm":  # its own repository keeps one flat configuration
-        cfg = {**raw, "normalize": normalize}
+        cfg = {**raw, "normalize": checkpoint.normalizes}
     model = convert.to_fairseq(family, config, checkpoint.params)
     extra = {"optimizer_history": [], "extra_state": {}, "last_optimizer_state": None}
     torch_files.save(path, {"args": None, "cfg": cfg, "model": model, **extra})
