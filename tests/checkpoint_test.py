@@ -222,7 +222,7 @@ def test_a_manifest_that_was_edited_is_damage_though_every_file_is_as_saved(tmp_
     folder = saved(tmp_path, 1) / "1"
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace("float32[16,24]", "float32[16,34]"))
-    assert checkpoint.fault(folder) == f"{path} is damaged"
+    assert checkpoint.fault(folder) == f"{path} is damaged or unreadable"
 
 
 def test_latest_intact_looks_and_does_not_touch(tmp_path):
@@ -298,6 +298,17 @@ def test_the_best_is_one_and_saving_it_again_changes_nothing(tmp_path):
                 checkpoints.wait()
                 assert (tmp_path / "best/9/manifest.json").stat().st_mtime_ns == stamp
         assert checkpoints.latest_intact() is None  # the best is kept apart
+
+
+def test_what_a_kill_left_of_a_removal_is_removed(tmp_path, capsys):
+    for step in (4, 5, 4, 6):  # the second 4 is a replay
+        leftover = tmp_path / "best" / "4.deleted" / "state"
+        leftover.mkdir(parents=True, exist_ok=True)
+        (leftover / "file").write_text("x")
+        with checkpoint.Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save_best(step, make_state(step), {})
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["6"]
+    assert capsys.readouterr().err == ""
 
 
 def test_read_gives_arrays_without_a_model_and_refuses_damage(tmp_path):

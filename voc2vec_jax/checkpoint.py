@@ -75,12 +75,12 @@ def _write_manifest(folder: pathlib.Path, step: int, kinds: Mapping[str, str]) -
 
 
 def _read_manifest(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The manifest, None when it does not bear its own hash."""
-    text = (folder / _MANIFEST).read_bytes()
+    """The manifest, None when it cannot be read or does not bear its own hash."""
     try:
+        text = (folder / _MANIFEST).read_bytes()
         content = json.loads(text)
         content.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return content if _manifest_bytes(content) == text else None
 
@@ -92,7 +92,7 @@ def fault(folder: str | pathlib.Path) -> str | None:
         return f"{folder / _MANIFEST} is missing"
     manifest = _read_manifest(folder)
     if manifest is None:
-        return f"{folder / _MANIFEST} is damaged"
+        return f"{folder / _MANIFEST} is damaged or unreadable"
     with concurrent.futures.ThreadPoolExecutor(_HASHING_THREADS) as pool:
         faults = pool.map(lambda item: _file_fault(folder / item[0], item[1]), manifest["files"].items())
         return next((found for found in faults if found), None)
@@ -241,10 +241,12 @@ class Checkpoints:
     def _prune(self, parent: pathlib.Path, step: int) -> None:
         """Remove what the complete `step` has made superfluous."""
         try:
-            for other in self._superfluous(parent, step):
-                os.replace(parent / str(other), parent / f"{other}.deleted")  # never a folder with half its files
             for leftover in [*parent.glob("*.deleted"), *parent.glob("*.partial")]:
                 shutil.rmtree(leftover)
+            for other in self._superfluous(parent, step):
+                doomed = parent / f"{other}.deleted"  # a kill must not leave a folder with half its files
+                os.replace(parent / str(other), doomed)
+                shutil.rmtree(doomed)
         except OSError as error:
             logs.warn(f"an old checkpoint in {parent} could not be removed: {error.filename}: {error.strerror}")
 
@@ -282,6 +284,8 @@ class Checkpoints:
         return None
 
     def _pass_over(self, passed: list[tuple[pathlib.Path, str, str]], instead: str) -> None:
+        if jax.process_index():
+            return
         for folder, found, kind in passed:
             kept = _set_aside(folder, kind)
             state = "half-written" if kind == "partial" else "corrupt"
