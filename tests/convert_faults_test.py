@@ -1,5 +1,6 @@
 """convert: every fault of a source or of parameters is one sentence, and nothing in a hostile source runs."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -168,3 +169,20 @@ def test_incomplete_and_misshapen_parameters_are_not_written(tmp_path):
         with pytest.raises(errors.InputError, match=r"has shape \(24, 10\) where its config calls for \(10, 24\)"):
             write(tmp_path / "a", made)
         del made.params["encoder"]["feature_projection"]["kernel"]
+
+
+@pytest.mark.parametrize(
+    "write, family, change, reason",
+    [
+        ("hf", "wav2vec2", {"positional_depth": 2}, "transformers cannot express positional_depth=2 in a wav2vec2"),
+        ("hf", "data2vec", {"norm_first": True}, "transformers cannot express norm_first=True in a data2vec"),
+        ("hf", "data2vec", {"conv_norm": "group"}, "transformers cannot express conv_norm='group'"),
+        ("fairseq", "hubert", {"norm_eps": 1e-3}, "fairseq cannot express norm_eps=0.001 in a hubert"),
+    ],
+)
+def test_what_a_layout_cannot_express_is_not_written(tmp_path, write, family, change, reason):
+    config = checkpoints.small_config(family)
+    config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, **change))
+    with pytest.raises(errors.InputError, match=reason):
+        getattr(convert_write, f"write_{write}")(tmp_path / "a", checkpoints.random_checkpoint(family, config))
+    assert not (tmp_path / "a").exists()

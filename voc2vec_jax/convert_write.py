@@ -13,6 +13,7 @@ from voc2vec_jax import convert, convert_configs, convert_names, errors, files, 
 
 _CLASSES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM", "data2vec": "Data2VecAudio"}
 _MASK = "encoder/mask_embedding"
+_RUNTIME = ("dtype", "padding", "remat")  # fields that say how to compute, not what
 
 
 def write_hf(folder: str | Path, checkpoint: convert.Checkpoint) -> dict[str, str]:
@@ -21,7 +22,7 @@ def write_hf(folder: str | Path, checkpoint: convert.Checkpoint) -> dict[str, st
     The architecture is the one that holds the most of the parameters: with a classification head
     ForSequenceClassification, with all of wav2vec 2.0's quantizer and projections ForPreTraining, else the bare
     model. Returns our parameters that transformers has no place for, with the reason. Raises InputError for a
-    family that transformers does not have, OSError when the folder cannot be written.
+    family or an encoder that transformers does not have, OSError when the folder cannot be written.
     """
     if checkpoint.family not in _CLASSES:
         raise errors.InputError(f"transformers has no {checkpoint.family}; convert it to fairseq or jax")
@@ -62,6 +63,7 @@ def _hf_config(checkpoint: convert.Checkpoint, architecture: str, has_mask: bool
     raw |= {"architectures": [_CLASSES[family] + architecture], "dtype": "float32"}
     if not has_mask:  # without it transformers would call the embedding missing
         raw |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    _check_expressible("transformers", convert_configs.from_hf(family, raw, "config.json"), checkpoint)
     if checkpoint.head:
         raw |= {
             "id2label": {str(i): label for i, label in enumerate(checkpoint.labels)},
@@ -70,6 +72,15 @@ def _hf_config(checkpoint: convert.Checkpoint, architecture: str, has_mask: bool
             "use_weighted_layer_sum": checkpoint.head.layer_sum,
         }
     return raw
+
+
+def _check_expressible(layout: str, said: Any, checkpoint: convert.Checkpoint) -> None:
+    """Raises InputError when the written configuration would say something else of the encoder."""
+    for field, value in vars(checkpoint.config.encoder).items():
+        if field not in _RUNTIME and getattr(said.encoder, field) != value:
+            raise errors.InputError(
+                f"{layout} cannot express {field}={value!r} in a {checkpoint.family} model; convert it to jax"
+            )
 
 
 def _dropped(
@@ -106,7 +117,8 @@ def _preprocessor(checkpoint: convert.Checkpoint) -> dict[str, Any]:
 def write_fairseq(path: str | Path, checkpoint: convert.Checkpoint) -> dict[str, str]:
     """Writes a `.pt` in fairseq's layout (`cfg`, `model`), which torch.load(weights_only=True) reads.
 
-    Returns our parameters that fairseq has no place for, with the reason. Raises OSError.
+    Returns our parameters that fairseq has no place for, with the reason. Raises InputError for an encoder that
+    fairseq cannot express, OSError when the file cannot be written.
     """
     family, config = checkpoint.family, checkpoint.config
     raw = {key: value for key, value in checkpoint.raw_config.items() if _is_plain(value)}
@@ -114,6 +126,7 @@ def write_fairseq(path: str | Path, checkpoint: convert.Checkpoint) -> dict[str,
         raw = {}
     if not raw or convert_configs.from_fairseq(family, raw, str(path)) != config:
         raw |= convert_configs.to_fairseq(family, config)
+        _check_expressible("fairseq", convert_configs.from_fairseq(family, raw, str(path)), checkpoint)
     task = {"_name": "hubert_pretraining" if family == "hubert" else "audio_pretraining"}
     cfg = {"task": {**task, "normalize": checkpoint.normalizes, "sample_rate": 16000}, "model": raw}
     if family == "wavlm":  # its own repository keeps one flat configuration
