@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import resource
 
 import checkpoints
 import numpy as np
@@ -138,3 +139,18 @@ def test_without_transformers_the_parameters_are_still_compared(tmp_path, monkey
 def test_a_verification_that_fails_is_no_verdict(tmp_path):
     with pytest.raises(errors.RunError, match="absent could not be verified: .*absent does not exist"):
         convert_verify.in_own_process(CHECKPOINT, tmp_path / "absent")
+
+
+@pytest.mark.parametrize("target", ["a", "a.pt"])
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, target):
+    """A limit on the size of files stands for a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write = convert_write.write_fairseq if target.endswith(".pt") else convert_write.write_jax
+    checkpoint = convert.read(CHECKPOINT)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="[Ff]ile too large"):
+            write(tmp_path / target, checkpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

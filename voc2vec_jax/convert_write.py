@@ -1,5 +1,6 @@
 """Writes a `convert.Checkpoint` as a folder for transformers, as a fairseq `.pt`, or as a folder in our own layout."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -177,7 +178,7 @@ def save_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         try:
             safetensors.numpy.save_file(dense, temporary, metadata={"format": "pt"})
         except safetensors.SafetensorError as fault:
-            raise OSError(f"{path} cannot be written: {fault}") from fault
+            raise OSError(errno.EIO, str(fault), str(path)) from fault
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

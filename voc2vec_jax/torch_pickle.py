@@ -113,7 +113,8 @@ class _Interpreter:
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as fault:
             if isinstance(fault, errors.InputError):
                 raise
-            raise errors.InputError(f"{self._origin}: its pickle is damaged or crafted ({fault})") from fault
+            reason = " ".join(str(fault).split())[:200]
+            raise errors.InputError(f"{self._origin}: its pickle is damaged or crafted ({reason})") from fault
         raise errors.InputError(f"{self._origin}: its pickle ends without a result; the file is truncated")
 
     def push(self, value: Any) -> None:
