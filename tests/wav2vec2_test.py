@@ -20,7 +20,7 @@ CONFIG = wav2vec2.Config(SMALL, codebook_entries=8, codebook_width=16, target_wi
 
 @functools.cache
 def params_of(config):
-    return wav2vec2.init_params(config, jax.random.key(1))
+    return jax.jit(wav2vec2.init_params, static_argnums=0)(config, jax.random.key(1))
 
 
 def clips(seconds, seed=0):
@@ -140,8 +140,8 @@ def test_empty_rows_count_nothing():
     loss_more, weight_more, sums_more = jax.jit(padded)(params)
     assert weight_more == weight > 0
     for name in sums:
-        assert sums_more[name] == pytest.approx(float(sums[name]), rel=1e-6), name
-    assert loss_more == pytest.approx(float(loss), rel=1e-6)
+        assert sums_more[name] == pytest.approx(float(sums[name]), rel=1e-5), name
+    assert loss_more == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_two_groups_are_two_batches():
@@ -153,10 +153,11 @@ def test_two_groups_are_two_batches():
     @functools.partial(jax.jit, static_argnums=2)
     def run(rows, keys, groups):
         batch = {"audio": audio[rows].reshape(groups, -1, audio.shape[1]), "lengths": lengths[rows].reshape(groups, -1)}
-        return wav2vec2.loss_fn(CONFIG, params, batch, encoder.Noise(keys, keys[:1].repeat(len(keys))), jnp.asarray(0))
+        noise = encoder.Noise(keys, jnp.repeat(keys[:1], len(keys)))
+        return wav2vec2.loss_fn(CONFIG, params, batch, noise, jnp.asarray(0))
 
     first, second = run(jnp.arange(2), keys[:2], 1), run(jnp.arange(2, 4), keys[2:], 1)
-    noise_of_both = jnp.concatenate([keys[:1].repeat(2), keys[2:3].repeat(2)])
+    noise_of_both = jnp.repeat(keys[::2], 2)
     batch = {"audio": audio.reshape(2, 2, -1), "lengths": lengths.reshape(2, 2)}
     noise = encoder.Noise(keys, noise_of_both)
     both = jax.jit(lambda p: wav2vec2.loss_fn(CONFIG, p, batch, noise, jnp.asarray(0)))(params)
@@ -171,22 +172,22 @@ def test_layerdrop_skips_whole_layers_of_a_whole_group():
     config = dataclasses.replace(CONFIG, encoder=shape)
     audio, lengths = clips((1.0, 1.0))
     keys = jax.random.split(jax.random.key(0), 2)
-    module = wav2vec2.Model(config)
-    variables = {"params": {"encoder": params_of(CONFIG)["encoder"]}}
-    args = variables, jnp.asarray(audio, jnp.float32), jnp.asarray(lengths)
-    _, out = module.apply(*args, noise=encoder.Noise(keys, keys), collect=True)
-    hidden = out["hidden_states"]
-    assert all(np.array_equal(hidden[0], layer) for layer in hidden[1:])
-    _, out = module.apply(*args, collect=True)
-    assert not np.array_equal(out["hidden_states"][0], out["hidden_states"][1])
+    args = jnp.asarray(audio, jnp.float32), jnp.asarray(lengths)
 
-    shape = dataclasses.replace(shape, layerdrop=0.5, depth=12)
-    config = dataclasses.replace(CONFIG, encoder=shape)
-    variables = {"params": {"encoder": params_of(config)["encoder"]}}
+    @functools.partial(jax.jit, static_argnums=0)
+    def hidden(config, params, noise):
+        variables = {"params": {"encoder": params["encoder"]}}
+        return wav2vec2.Model(config).apply(variables, *args, noise=noise, collect=True)[1]["hidden_states"]
+
+    states = hidden(config, params_of(CONFIG), encoder.Noise(keys, keys))
+    assert all(np.array_equal(states[0], layer) for layer in states[1:])
+    states = hidden(config, params_of(CONFIG), None)
+    assert not np.array_equal(states[0], states[1])
+
+    config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(shape, layerdrop=0.5, depth=12))
     groups = jnp.stack([keys[0], keys[0]])
-    _, out = wav2vec2.Model(config).apply(variables, *args[1:], noise=encoder.Noise(keys, groups), collect=True)
-    hidden = np.asarray(out["hidden_states"])
-    skipped = (hidden[1:] == hidden[:-1]).all((2, 3))
+    states = np.asarray(hidden(config, params_of(config), encoder.Noise(keys, groups)))
+    skipped = (states[1:] == states[:-1]).all((2, 3))
     assert np.array_equal(skipped[:, 0], skipped[:, 1])
     assert 0 < skipped[:, 0].sum() < 12
 
@@ -207,8 +208,9 @@ def test_bfloat16_stays_near_float32():
     audio, lengths = clips((1.0, 1.5))
     audio, lengths = jnp.asarray(audio, jnp.float32), jnp.asarray(lengths)
     half = dataclasses.replace(CONFIG, encoder=dataclasses.replace(SMALL, dtype="bfloat16"))
-    wanted, weight, _ = loss_of(CONFIG, params_of(CONFIG), audio, lengths, train=False)
-    found, _, sums = loss_of(half, params_of(CONFIG), audio, lengths, train=False)
+    run = jax.jit(functools.partial(loss_of, train=False), static_argnums=0)
+    wanted, weight, _ = run(CONFIG, params_of(CONFIG), audio, lengths)
+    found, _, sums = run(half, params_of(CONFIG), audio, lengths)
     assert found.dtype == jnp.float32
     assert abs(float(found - wanted) / float(weight)) < 0.05
     assert sums["contrastive"].dtype == jnp.float32

@@ -83,7 +83,7 @@ def make_update(
             **family.schedules(model, step),
             "lr": schedule(step),
             "audio_seconds": jnp.sum(batch["lengths"]) / audio.RATE_HZ,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         return {"params": params, "opt_state": opt_state, "step": step + 1}, row
 

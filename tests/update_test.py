@@ -1,0 +1,137 @@
+"""Devices and accumulation only distribute loss groups: same loss, gradients, parameters, examples and masks."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_config
+
+from voc2vec_jax import datasets, feed, optim, recipes, sharding, update
+from voc2vec_jax.models import wav2vec2
+
+GROUPS, ROWS, SAMPLES = 8, 2, 8000
+CONFIG = tiny_config.get_config()
+FAMILY, MODEL = recipes.build_model(CONFIG)
+SCHEDULE = optim.linear_schedule(1e-3, 10, 0.0)
+# (devices, fsdp, micro-batches)
+WAYS = {"one": (1, 1, 1), "accumulate": (1, 1, 4), "eight": (8, 1, 1), "fsdp": (8, 4, 1), "both": (4, 2, 2)}
+
+
+def plain_sgd():
+    """Leaves the gradient in the parameters' difference, so that it can be compared."""
+    return optax.sgd(1.0)
+
+
+def batch_of(seed):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(MODEL.min_samples, SAMPLES + 1, (GROUPS, ROWS)).astype(np.int32)
+    audio = rng.normal(0, 3000, (GROUPS, ROWS, SAMPLES)).astype(np.int16)
+    return np.where(np.arange(SAMPLES) < lengths[..., None], audio, 0).astype(np.int16), lengths
+
+
+def run(way, optimizer, steps, equal_masks=False):
+    """Logged rows and parameters after `steps` updates on the given devices."""
+    devices, fsdp, micros = WAYS[way]
+    mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
+    rules = [(pattern, None if axis < 0 else axis) for pattern, axis in CONFIG.sharding_rules]
+    init = functools.partial(update.init_state, FAMILY, MODEL, optimizer, 0)
+    places = sharding.shard_tree(jax.eval_shape(init), mesh, rules)
+    state = jax.jit(init, out_shardings=places)()
+    step = update.make_update(FAMILY, MODEL, optimizer, SCHEDULE, seed=7, equal_masks=equal_masks)
+    step = jax.jit(step, out_shardings=(places, sharding.replicated(mesh)))
+    rows = []
+    for k in range(steps):
+        arrays = [x.reshape(-1, micros, *x.shape[1:]) for x in batch_of(k)]
+        audio, lengths = (jax.device_put(x, sharding.over_batch(mesh, 0)) for x in arrays)
+        state, row = step(state, {"audio": audio, "lengths": lengths})
+        rows.append(jax.device_get(row))
+    return rows, jax.device_get(state["params"])
+
+
+@functools.cache
+def reference_gradient():
+    return run("one", plain_sgd(), 1)
+
+
+@functools.cache
+def reference_training():
+    return run("one", optim.fairseq_adam(SCHEDULE, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0), 3)
+
+
+@pytest.mark.parametrize("way", ["accumulate", "eight", "both"])
+def test_one_gradient(way):
+    (row,), params = run(way, plain_sgd(), 1)
+    (wanted_row,), wanted = reference_gradient()
+    assert row["loss"] == pytest.approx(wanted_row["loss"], rel=1e-5)
+    assert row["masked_frames"] == wanted_row["masked_frames"]
+    start = jax.device_get(FAMILY.init_params(MODEL, jax.random.key(0)))
+    for a, b, s in zip(*map(jax.tree.leaves, (params, wanted, start))):
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b - s) + 1e-6
+
+
+@pytest.mark.parametrize("way", ["accumulate", "eight", "fsdp"])
+def test_three_steps(way):
+    adam = optim.fairseq_adam(SCHEDULE, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
+    rows, params = run(way, adam, 3)
+    wanted_rows, wanted = reference_training()
+    for row, wanted_row in zip(rows, wanted_rows):
+        assert row["loss"] == pytest.approx(wanted_row["loss"], rel=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (params, wanted))):
+        assert np.abs(a - b).max() <= 1e-5
+
+
+def test_groups_are_not_merged_into_one_batch():
+    """The same rows as one loss group have another loss: splitting a group is not exact."""
+    audio, lengths = batch_of(0)
+    optimizer = plain_sgd()
+    state = update.init_state(FAMILY, MODEL, optimizer, 0)
+    step = jax.jit(update.make_update(FAMILY, MODEL, optimizer, SCHEDULE, seed=7, equal_masks=False))
+    merged = {"audio": jnp.asarray(audio.reshape(1, 1, -1, SAMPLES)), "lengths": jnp.asarray(lengths.reshape(1, 1, -1))}
+    _, row = step(state, merged)
+    (wanted,), _ = reference_gradient()
+    assert abs(float(row["prob_perplexity"]) - float(wanted["prob_perplexity"])) > 1e-3
+
+
+def test_noise_of_a_row_knows_neither_devices_nor_accumulation():
+    key = jax.random.key(0)
+    whole = update.noise(key, jnp.arange(4), 3)
+    part = update.noise(key, jnp.asarray([1, 3]), 3)
+    data = lambda keys: np.asarray(jax.random.key_data(keys)).reshape(-1, 3, 2)  # noqa: E731
+    assert np.array_equal(data(whole.rows)[[1, 3]], data(part.rows))
+    assert np.array_equal(data(whole.groups)[[1, 3]], data(part.groups))
+    assert len({tuple(k) for k in data(whole.rows).reshape(-1, 2)}) == 12
+    assert len({tuple(k) for k in data(whole.groups).reshape(-1, 2)}) == 4
+
+
+def test_crop_batching_masks_equally_within_a_group():
+    key = jax.random.split(jax.random.key(0), 4)
+    frames = jnp.asarray([[40, 40], [60, 60]])
+    noise = wav2vec2.encoders.Noise(key, key)
+    draws = wav2vec2.draw(MODEL, noise, frames, 60, train=True, equal_masks=True)
+    counts = draws.masked_valid.sum(1).reshape(2, 2)
+    assert counts[0, 0] == counts[0, 1]
+    assert counts[1, 0] == counts[1, 1]
+    assert counts[0, 0] != counts[1, 0]
+
+
+@pytest.mark.parametrize("source", ["stream", "resident"])
+def test_the_same_examples_on_every_mesh(source, tmp_path):
+    datasets.prepare("synthetic", data_dir=tmp_path, clips=30, progress=False)
+    config = tiny_config.get_config()
+    config.data_dir, config.input = str(tmp_path), source
+    seen = []
+    for devices, micros in ((1, 4), (2, 2), (4, 1)):
+        mesh = sharding.make_mesh(1, jax.devices()[:devices])
+        data = feed.Data(config, mesh, 4, micros, MODEL.min_samples)
+        data.upload()
+        with data.train(3, 6) as batches:
+            seen.append([(index, jax.device_get(batch)) for batch, index in batches])
+    for other in seen[1:]:
+        for (index, batch), (wanted_index, wanted) in zip(other, seen[0]):
+            assert np.array_equal(index, wanted_index)
+            for name in ("audio", "lengths"):
+                a, b = batch[name], wanted[name]
+                assert np.array_equal(a.reshape(4, *a.shape[2:]), b.reshape(4, *b.shape[2:]))
