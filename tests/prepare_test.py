@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import soxr
 
-from voc2vec_jax import audio, cli, datasets, errors
+from voc2vec_jax import cli, datasets, errors
 from voc2vec_jax.datasets import base, records, shards, sources
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -274,4 +274,15 @@ def test_preparing_never_imports_tensorflow(tmp_path):
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-    assert audio.RATE_HZ == 16_000
+
+
+def test_a_file_repaired_after_an_interrupted_run_is_taken(folder, tmp_path, monkeypatch):
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"path\n{folder / 'cry' / 'cut.wav'}\n{folder / 'cry' / 'short.wav'}\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "finish", lambda *arguments, **info: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            _prepare(manifest, tmp_path / "data")
+    (folder / "cry" / "cut.wav").write_bytes((folder / "cry" / "short.wav").read_bytes())
+    prepared = _prepare(manifest, tmp_path / "data")
+    assert prepared.report["unreadable"] == [] and prepared.samples.tolist() == [4800, 4800]
