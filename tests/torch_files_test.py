@@ -96,6 +96,14 @@ def test_equal_values_give_equal_files(tmp_path):
     assert (tmp_path / "x/a.pt").read_bytes() == (tmp_path / "y/a.pt").read_bytes()
 
 
+def test_tensors_start_at_multiples_of_64_bytes(tmp_path):
+    torch_files.save(tmp_path / "a.pt", {str(size): np.full(size, 7, np.uint8) for size in (1, 63, 64, 65, 1000)})
+    whole = (tmp_path / "a.pt").read_bytes()
+    for info in zipfile.ZipFile(tmp_path / "a.pt").infolist():
+        name, extra = struct.unpack_from("<HH", whole, info.header_offset + 26)
+        assert (info.header_offset + 30 + name + extra) % 64 == 0
+
+
 def test_what_is_no_plain_value_is_not_written(tmp_path):
     for value in ({1, 2}, object(), np.array(["a"])):
         with pytest.raises(TypeError, match="cannot be written"):
