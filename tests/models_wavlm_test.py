@@ -1,0 +1,43 @@
+"""WavLM is the same function as in transformers, and its buckets of distances are the ones of the definition."""
+
+import math
+
+import numpy as np
+import parity
+import pytest
+import torch
+import transformers
+from transformers.models.wavlm import modeling_wavlm
+
+from voc2vec_jax.models import wavlm
+
+FEW_BUCKETS = {"num_buckets": 30, "max_bucket_distance": 50}
+CONFIGS = {**parity.CONFIGS, "odd sizes": parity.CONFIGS["odd sizes"] | FEW_BUCKETS}
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask and attn_mask")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_same_as_transformers(name, tmp_path):
+    parity.assert_same_as_transformers(transformers.WavLMModel, CONFIGS[name], tmp_path)
+
+
+def test_few_buckets_in_full():
+    buckets = wavlm.distance_buckets(11, buckets=8, distance=10)
+    # Per side: one bucket each for distances 0 and 1; 2 to 4 share one; what lies beyond 2 * sqrt(10 / 2) the last.
+    assert buckets.tolist() == [3, 3, 3, 3, 3, 3, 2, 2, 2, 1, 0, 5, 6, 6, 6, 7, 7, 7, 7, 7, 7]
+
+
+@pytest.mark.parametrize("buckets, distance", [(320, 800), (320, 1280), (64, 100), (32, 128), (30, 50)])
+def test_buckets_are_those_of_transformers(buckets, distance):
+    attention = modeling_wavlm.WavLMAttention(8, 2, num_buckets=buckets, max_distance=distance)
+    length = 2000
+    theirs = attention._relative_positions_bucket(torch.arange(1 - length, length))
+    np.testing.assert_array_equal(wavlm.distance_buckets(length, buckets, distance), theirs)
+
+
+def test_buckets_of_the_published_models_are_exact():
+    length = 3000
+    buckets = wavlm.distance_buckets(length, 320, 800)[length - 1 :]
+    exact = [d if d < 80 else min(80 + math.floor(80 * math.log10(d / 80)), 159) for d in range(length)]
+    assert buckets.tolist() == [bucket + 160 * (d > 0) for d, bucket in enumerate(exact)]
+    assert buckets[713] == 160 + 155  # 155.99996 before it is cut: a coarser logarithm gives 156
