@@ -88,6 +88,18 @@ def test_damaged_and_absent_files_give_one_sentence(tmp_path):
         checkpoints.assert_refused("is not readable JSON|where an object is needed", tmp_path)
 
 
+def test_a_tensor_in_two_shards_is_refused(tmp_path):
+    checkpoints.source(tmp_path)
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    shards = {"a.safetensors": tensors, "b.safetensors": {QUERY: tensors[QUERY]}}
+    for name, part in shards.items():
+        safetensors.numpy.save_file(part, tmp_path / name)
+    (tmp_path / "model.safetensors").unlink()
+    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    checkpoints.assert_refused(f"has the tensor {QUERY} in two of its shards", tmp_path)
+
+
 class Payload:
     def __init__(self, marker):
         self.marker = marker

@@ -27,7 +27,7 @@ _FAIRSEQ_NAMES = {
     "data2vec_multi": "emotion2vec",
 }
 _FINE_TUNED = "w2v_encoder.w2v_model."  # fairseq's prefix of the pre-trained part of a recogniser
-_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _open_weights(path: Path) -> dict[str, Any]:
     except (safetensors.SafetensorError, OSError) as fault:
         raise errors.InputError(f"{path} is not a complete safetensors file ({fault}); fetch it again") from fault
     return {
-        name: _SafeTensor(tuple(part.get_shape()), np.dtype(_DTYPES.get(part.get_dtype(), np.int64)), handle, name)
+        name: _SafeTensor(tuple(part.get_shape()), np.dtype(_DTYPES.get(part.get_dtype(), object)), handle, name)
         for name, part in parts.items()
     }
 
@@ -180,7 +180,10 @@ def _read_folder(folder: Path, files: list[Path] | None) -> Checkpoint:
     family = HF_TYPES[kind]
     config = convert_configs.from_hf(family, raw, str(folder / "config.json"))
     for file in files or _weight_files(folder):
-        tensors |= _open_weights(file)
+        opened = _open_weights(file)
+        if twice := opened.keys() & tensors.keys():
+            raise errors.InputError(f"{folder} has the tensor {min(twice)} in two of its shards; fetch it again")
+        tensors |= opened
     _check_family(family, tensors, folder)
     source = _source(tensors, "hf", f"{convert_names.HF_PREFIXES[family]}.", str(folder))
     head = _find_head(source)
