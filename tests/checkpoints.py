@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -82,3 +83,23 @@ def assert_refused(reason, path):
     with pytest.raises(errors.InputError, match=reason) as caught:
         convert.read(path)
     assert "\n" not in str(caught.value)
+
+
+def as_file(path, pickled, storages=(), compression=zipfile.ZIP_STORED):
+    """A file in the layout of torch.save around any pickle."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for key, data in enumerate(storages):
+            archive.writestr(f"archive/data/{key}", data)
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+class Payload:
+    """Pickles into a call of `function`."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call

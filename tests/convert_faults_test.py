@@ -100,20 +100,16 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path):
     checkpoints.assert_refused(f"has the tensor {QUERY} in two of its shards", tmp_path)
 
 
-class Payload:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
-
-
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "checkpoint.pt"])
 @pytest.mark.parametrize("old_layout", [False, True])
 def test_a_malicious_checkpoint_is_refused_and_does_not_run(tmp_path, name, old_layout):
     checkpoints.source(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    value = {"model": {"w": torch.ones(2)}, "args": None, "cfg": Payload(tmp_path / "marker")}
+    value = {
+        "model": {"w": torch.ones(2)},
+        "args": None,
+        "cfg": checkpoints.Payload(os.system, f"touch {tmp_path / 'marker'}"),
+    }
     torch.save(value, tmp_path / name, _use_new_zipfile_serialization=not old_layout)
     checkpoints.assert_refused("system", tmp_path if name.endswith(".bin") else tmp_path / name)
     assert not (tmp_path / "marker").exists()

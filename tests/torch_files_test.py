@@ -2,15 +2,12 @@
 
 import argparse
 import collections
-import enum
-import io
 import os
 import pickle
 import struct
-import sys
-import types
 import zipfile
 
+import checkpoints
 import ml_dtypes
 import numpy as np
 import pytest
@@ -29,16 +26,6 @@ def read(value):
     if isinstance(value, dict):
         return {key: read(item) for key, item in value.items()}
     return type(value)(read(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def as_file(path, pickled, storages=(), compression=zipfile.ZIP_STORED):
-    """A file in the layout of torch.save around any pickle."""
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        for key, data in enumerate(storages):
-            archive.writestr(f"archive/data/{key}", data)
-        archive.writestr("archive/version", "3\n")
-    return path
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -117,106 +104,6 @@ def test_a_tensor_is_a_view_of_the_file(tmp_path):
     assert not array.flags.owndata and not array.flags.writeable
 
 
-class Payload:
-    """Pickles into a call of `function`."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
-
-
-class WithState:
-    """An object whose state is anything; under its own name it is harmless."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def __reduce__(self):
-        return argparse.Namespace, (), self.state
-
-
-class Persistent(pickle.Pickler):
-    """Pickles every bytes object as a reference to a storage that a payload describes."""
-
-    payload = None
-
-    def persistent_id(self, value):
-        return ("storage", self.payload, "0", "cpu", 1) if isinstance(value, bytes) else None
-
-
-def crafted(kind, payload):
-    if kind == "persistent id":
-        buffer = io.BytesIO()
-        pickler = Persistent(buffer, 2)
-        pickler.payload = payload
-        pickler.dump([b"x"])
-        return buffer.getvalue()
-    value = {
-        "top": payload,
-        "in a list": {"model": {"a": [1, [payload]]}},
-        "as a key": {"model": {payload: 1}},
-        "in a Namespace": {"args": WithState({"x": payload}), "model": {}},
-        "as a state": {"args": WithState(payload)},
-        "in an OrderedDict": collections.OrderedDict(model=payload),
-    }[kind]
-    return pickle.dumps(value, 2)
-
-
-KINDS = ("top", "in a list", "as a key", "in a Namespace", "as a state", "in an OrderedDict", "persistent id")
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".bin"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("function", ["system", "eval", "exec", "getattr"])
-def test_a_payload_is_refused_by_name_and_does_not_run(tmp_path, suffix, kind, function):
-    marker = tmp_path / "marker"
-    payload = {
-        "system": Payload(os.system, f"touch {marker}"),
-        "eval": Payload(eval, f"open({str(marker)!r}, 'w')"),
-        "exec": Payload(exec, f"open({str(marker)!r}, 'w')"),
-        "getattr": Payload(getattr, Payload(os.open, str(marker), os.O_CREAT), "real"),
-    }[function]
-    path = as_file(tmp_path / f"model{suffix}", crafted(kind, payload), [b"\0" * 4])
-    with pytest.raises(errors.InputError, match=rf"names \w+\.{function}, which is neither a tensor nor"):
-        torch_files.load(path)
-    assert not marker.exists()
-
-
-def test_the_payload_is_live(tmp_path):
-    """The proof that the tests above refuse something: the standard unpickler runs it."""
-    marker = tmp_path / "marker"
-    pickle.loads(crafted("in a list", Payload(os.system, f"touch {marker}")))
-    assert marker.exists()
-
-
-HOSTILE_PICKLES = {
-    "a class by INST": b"(S'touch x'\nios\nsystem\n.",
-    "a class by OBJ": b"(cos\nsystem\nS'touch x'\no.",
-    "an extension": b"\x82\x01.",
-    "a call of a storage": b"ctorch\nFloatStorage\n)R.",
-    "a call of a type": b"cbuiltins\ndict\n)R.",
-    "a call of a value": b"})R.",
-    "a state of a class": b"ccollections\nOrderedDict\n}X\x01\x00\x00\x00aNsb.",
-    "a state of a function": b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__Ns\x86b.",
-    "an empty stack": b"0.",
-    "an unknown memo": b"h\x05.",
-    "a mark too few": b"u.",
-    "no end": b"}",
-    "no opcode": b"\xff\xff",
-    "an odd dict": b"(NNNd.",
-    "a key that cannot be one": b"}}Ns.",
-    "a whole number of 5000 digits": b"I" + b"9" * 5000 + b"\n.",
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE_PICKLES)
-def test_hostile_pickles_are_refused(tmp_path, name):
-    with pytest.raises(errors.InputError):
-        torch_files.load(as_file(tmp_path / "a.pt", HOSTILE_PICKLES[name]))
-
-
 def tensor_pickle(size, offset, shape, stride):
     """The pickle of one float32 tensor with any geometry."""
 
@@ -237,7 +124,7 @@ def tensor_pickle(size, offset, shape, stride):
 
 def test_the_crafted_geometry_is_read(tmp_path):
     data = np.arange(12, dtype=np.float32)
-    path = as_file(tmp_path / "a.pt", tensor_pickle(12, 2, (2, 3), (1, 4)), [data.tobytes()])
+    path = checkpoints.as_file(tmp_path / "a.pt", tensor_pickle(12, 2, (2, 3), (1, 4)), [data.tobytes()])
     want = np.lib.stride_tricks.as_strided(data[2:], (2, 3), (4, 16))
     np.testing.assert_array_equal(torch_files.load(path).read(), want)
 
@@ -259,7 +146,7 @@ def test_the_crafted_geometry_is_read(tmp_path):
     ],
 )
 def test_no_tensor_reaches_outside_its_storage(tmp_path, size, offset, shape, stride):
-    path = as_file(tmp_path / "a.pt", tensor_pickle(size, offset, shape, stride), [b"\0" * 48])
+    path = checkpoints.as_file(tmp_path / "a.pt", tensor_pickle(size, offset, shape, stride), [b"\0" * 48])
     with pytest.raises(errors.InputError):
         torch_files.load(path)
 
@@ -304,11 +191,13 @@ def test_a_flipped_weight_is_noticed(tmp_path):
 
 def test_what_torch_save_did_not_write_is_refused(tmp_path):
     cases = {
-        "is compressed": as_file(tmp_path / "a.pt", pickle.dumps({"a": "b" * 99}, 2), (), zipfile.ZIP_DEFLATED),
+        "is compressed": checkpoints.as_file(
+            tmp_path / "a.pt", pickle.dumps({"a": "b" * 99}, 2), (), zipfile.ZIP_DEFLATED
+        ),
         "without one data.pkl": tmp_path / "b.pt",
         "it starts with": tmp_path / "c.pt",
         "cannot be read": tmp_path / "absent.pt",
-        "lacks its member data/0": as_file(tmp_path / "d.pt", tensor_pickle(1, 0, (1,), (1,))),
+        "lacks its member data/0": checkpoints.as_file(tmp_path / "d.pt", tensor_pickle(1, 0, (1,), (1,))),
     }
     with zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
         archive.writestr("a/data.txt", "x")
@@ -316,101 +205,6 @@ def test_what_torch_save_did_not_write_is_refused(tmp_path):
     for reason, path in cases.items():
         with pytest.raises(errors.InputError, match=reason):
             torch_files.load(path)
-
-
-class Tone(enum.Enum):
-    LOW = "low"
-
-
-def configured(monkeypatch):
-    """A configuration as omegaconf and fairseq pickle theirs: nodes that know their parents, enumerations, types."""
-
-    def module(name, *classes):
-        made = types.ModuleType(name)
-        for cls in classes:
-            kind = enum.Enum(cls, {"LOW": "low"}) if cls == "Choice" else type(cls, (), {})
-            kind.__module__, kind.__qualname__ = name, cls
-            setattr(made, cls, kind)
-        monkeypatch.setitem(sys.modules, name, made)
-        return made
-
-    for name in ("omegaconf", "fairseq", "fairseq.data"):
-        module(name)
-    containers = module("omegaconf.dictconfig", "DictConfig"), module("omegaconf.listconfig", "ListConfig")
-    nodes, base = module("omegaconf.nodes", "AnyNode"), module("omegaconf.base", "ContainerMetadata")
-    choices, symbols = module("fairseq.choices", "Choice"), module("fairseq.data.dictionary", "Dictionary")
-
-    def made(cls, **state):
-        value = cls()
-        value.__dict__ = {"_metadata": base.ContainerMetadata(), "_parent": None, **state}
-        return value
-
-    def node(value):
-        return made(nodes.AnyNode, _val=value)
-
-    def tree(values):
-        if not isinstance(values, (dict, list)):
-            return node(values)
-        if isinstance(values, dict):
-            inner = made(containers[0].DictConfig, _content={key: tree(value) for key, value in values.items()})
-            children = inner._content.values()
-        else:
-            inner = made(containers[1].ListConfig, _content=[tree(value) for value in values])
-            children = inner._content
-        for child in children:
-            child._parent = inner
-        return inner
-
-    cfg = tree({"model": {"width": 768, "kernels": [10, 3], "mode": choices.Choice.LOW, "none": None}})
-    counts = collections.defaultdict(int, a=1)
-    dictionary = made(symbols.Dictionary, symbols=["<s>"])
-    return {"cfg": cfg, "counts": counts, "dictionary": dictionary, "best": np.float64(0.25), "any": object}
-
-
-def test_configurations_become_plain_and_nothing_is_imported(tmp_path, monkeypatch):
-    data = pickle.dumps(configured(monkeypatch), 2)
-    for name in [name for name in sys.modules if name.startswith(("omegaconf", "fairseq"))]:
-        monkeypatch.delitem(sys.modules, name)
-    got = torch_files.load(as_file(tmp_path / "a.pt", data))
-    assert got["cfg"] == {"model": {"width": 768, "kernels": [10, 3], "mode": "low", "none": None}}
-    assert got["counts"] == {"a": 1}
-    assert got["dictionary"].name == "fairseq.data.dictionary.Dictionary"
-    assert got["dictionary"].fields["symbols"] == ["<s>"]
-    assert not any(name.startswith(("omegaconf", "fairseq")) for name in sys.modules)
-
-
-def test_a_function_of_fairseq_is_recorded_and_not_called(tmp_path, monkeypatch):
-    called = []
-    module = types.ModuleType("fairseq.danger")
-    module.run = lambda *args: called.append(args)
-    monkeypatch.setitem(sys.modules, "fairseq.danger", module)
-    got = torch_files.load(as_file(tmp_path / "a.pt", b"cfairseq.danger\nrun\n(K\x01K\x02tR."))
-    assert isinstance(got, torch_pickle.Record) and got.args == (1, 2) and not called
-
-
-def test_containers_that_contain_themselves_end(tmp_path):
-    loop = [1]
-    loop.append(loop)
-    assert torch_files.load(as_file(tmp_path / "a.pt", pickle.dumps(loop, 2))) == [1, None]
-
-
-def test_shared_containers_are_not_copied_exponentially(tmp_path):
-    value = ["x"]
-    for _ in range(60):
-        value = [value, value]
-    got = torch_files.load(as_file(tmp_path / "a.pt", pickle.dumps(value, 2)))
-    for _ in range(60):
-        assert got[0] is got[1]
-        got = got[0]
-    assert got == ["x"]
-
-
-@pytest.mark.parametrize("opcode", [b"\x85", b"l", b"d"])
-def test_deep_nesting_is_refused(tmp_path, opcode):
-    pickles = {b"\x85": b")" + b"\x85" * 5000 + b".", b"l": b"(" * 5000 + b"l" * 5000 + b"."}
-    data = pickles.get(opcode, b"(K\x01" * 5000 + b"d" * 5000 + b".")
-    with pytest.raises(errors.InputError):
-        torch_files.load(as_file(tmp_path / "a.pt", data))
 
 
 def test_the_old_layout_goes_through_torch(tmp_path, monkeypatch):
@@ -424,7 +218,11 @@ def test_the_old_layout_goes_through_torch(tmp_path, monkeypatch):
     np.testing.assert_array_equal(got["model"]["w"].read(), np.arange(3, dtype=np.float32))
     assert got["model"]["h"].read().dtype == ml_dtypes.bfloat16
     marker = tmp_path / "marker"
-    torch.save({"x": Payload(os.system, f"touch {marker}")}, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
+    torch.save(
+        {"x": checkpoints.Payload(os.system, f"touch {marker}")},
+        tmp_path / "b.pt",
+        _use_new_zipfile_serialization=False,
+    )
     with pytest.raises(errors.InputError, match=r"refuses the file: it names \w+.system") as caught:
         torch_files.load(tmp_path / "b.pt")
     assert not marker.exists() and "\n" not in str(caught.value)
