@@ -15,8 +15,10 @@ from voc2vec_jax import convert, models
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(1)
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiling costs more than running models this small
+# Compiling costs far more than running models this small.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 SAMPLES = 4000
 LENGTHS = (SAMPLES, 2345)
 NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
