@@ -190,6 +190,8 @@ class Run:
             self.validate()
         if stop.requested or self.due("checkpoint_every_steps"):
             self.save()
+        if stop.requested or self.due("validate_every_steps"):
+            draw_curves(self.workdir, self.model)
         self.clock = time.monotonic()
 
     def read_row(self) -> None:
@@ -254,7 +256,6 @@ class Run:
         """Write a checkpoint in the background, after every row up to its step is on the disk."""
         self.metrics.flush()
         self.saver.save(self.step, self.state, self.metadata())
-        draw_curves(self.workdir, self.model)
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint holds besides the state."""
