@@ -180,14 +180,14 @@ def test_layerdrop_skips_whole_layers_of_a_whole_group():
         return wav2vec2.Model(config).apply(variables, *args, noise=noise, collect=True)[1]["hidden_states"]
 
     states = hidden(config, params_of(CONFIG), encoder.Noise(keys, keys))
-    assert all(np.array_equal(states[0], layer) for layer in states[1:])
+    assert np.abs(states[1:] - states[:1]).max() < 1e-5
     states = hidden(config, params_of(CONFIG), None)
-    assert not np.array_equal(states[0], states[1])
+    assert np.abs(states[1] - states[0]).max() > 0.1
 
     config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(shape, layerdrop=0.5, depth=12))
     groups = jnp.stack([keys[0], keys[0]])
     states = np.asarray(hidden(config, params_of(config), encoder.Noise(keys, groups)))
-    skipped = (states[1:] == states[:-1]).all((2, 3))
+    skipped = np.abs(states[1:] - states[:-1]).max((2, 3)) < 1e-5
     assert np.array_equal(skipped[:, 0], skipped[:, 1])
     assert 0 < skipped[:, 0].sum() < 12
 
