@@ -1,0 +1,297 @@
+"""Any mix of recordings to feature vectors: decoded in threads, cut into windows, in few static shapes.
+
+Nothing here depends on a model's family: the caller gives the function that computes a batch.
+"""
+
+import bisect
+import collections
+import concurrent.futures
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import ml_dtypes
+import numpy as np
+import soxr
+from jaxtyping import Float32, Int32
+
+from voc2vec_jax import audio, errors, masking
+from voc2vec_jax.models import encoder as encoders
+
+SHORTEST_BUCKET_SAMPLES = 8_000
+GROWTH = 2 ** (1 / 3)  # of a bucket over the one before
+THREADS = min(4, os.cpu_count() or 1)
+POOLS = ("mean", "max", "first", None)
+
+
+class Window(NamedTuple):
+    """Samples start to stop of a recording, and which of the frames that they give are kept."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+class Layout:
+    """How recordings become batches: windows, and the static shapes that windows are padded to.
+
+    `shapes` bounds the number of compilations: lengths in geometric steps, rows in powers of two.
+    """
+
+    def __init__(
+        self, encoder: encoders.EncoderConfig, window_seconds: float, overlap_seconds: float, batch_seconds: float
+    ):
+        """InputError for durations that make no sense."""
+        stem = encoder.conv_kernels, encoder.conv_strides
+        self.frames = encoder.frames
+        self.hop_samples = math.prod(encoder.conv_strides)
+        self.least_samples = masking.samples_for_frames(1, *stem)
+        self.window_frames = encoder.frames(round(window_seconds * audio.RATE_HZ))
+        self.overlap_frames = round(overlap_seconds * audio.RATE_HZ) // self.hop_samples
+        if not 0 <= self.overlap_frames <= self.window_frames // 2 or self.window_frames < 2:
+            raise errors.InputError(
+                f"overlap_seconds {overlap_seconds} and window_seconds {window_seconds} do not fit: an overlap is "
+                "0 or more and at most half a window"
+            )
+        if not batch_seconds > 0:
+            raise errors.InputError(f"batch_seconds is {batch_seconds}: give the seconds of audio in one batch")
+        self.window_samples = masking.samples_for_frames(self.window_frames, *stem)
+        longest = masking.samples_for_frames(self.window_frames + 1, *stem) - 1
+        self.buckets = _geometric(min(SHORTEST_BUCKET_SAMPLES, longest), longest, self.hop_samples)
+        self.rows = {b: _power_of_two_below(batch_seconds * audio.RATE_HZ / b) for b in self.buckets}
+
+    @property
+    def shapes(self) -> int:
+        """The most shapes that any set of recordings needs."""
+        return sum(rows.bit_length() for rows in self.rows.values())
+
+    def bucket(self, samples: int) -> int:
+        """The smallest bucket that holds a window of `samples`."""
+        return self.buckets[bisect.bisect_left(self.buckets, samples)]
+
+    def windows(self, samples: int) -> list[Window]:
+        """The whole recording, or overlapping windows of it whose kept frames are all of its frames once.
+
+        Windows begin on the frame grid, evenly spread, and an overlap is parted in its middle:
+
+            |---- window 0 ----|
+                          |---- window 1 ----|
+            |==== kept ====|==== kept ========
+        """
+        t, f = self.frames(samples), self.window_frames
+        if t <= f:
+            return [Window(0, samples, 0, t)]
+        count = math.ceil((t - self.overlap_frames) / (f - self.overlap_frames))
+        starts = [(t - f) * k // (count - 1) for k in range(count)]
+        cuts = [0, *((a + f + b) // 2 for a, b in itertools.pairwise(starts)), t]
+        at = [start * self.hop_samples for start in starts]
+        return [
+            Window(at[k], at[k] + self.window_samples, cuts[k] - starts[k], cuts[k + 1] - starts[k])
+            for k in range(count)
+        ]
+
+
+def _geometric(first: int, last: int, step: int) -> list[int]:
+    """Multiples of `step` that grow by `GROWTH`, then `last`."""
+    lengths = [first]
+    while lengths[-1] < last:
+        lengths.append(min(last, math.ceil(lengths[-1] * GROWTH / step) * step))
+    return lengths
+
+
+def _power_of_two_below(x: float) -> int:
+    return 1 << max(0, math.floor(math.log2(x)) if x >= 1 else 0)
+
+
+class Piece(NamedTuple):
+    """A window of item `item`: its audio, normalised, and the frames that are kept of it."""
+
+    item: int
+    number: int
+    audio: Float32[np.ndarray, " s"]
+    first: int
+    last: int
+
+
+class Batch(NamedTuple):
+    """Windows padded to one static shape; rows past `pieces` are empty."""
+
+    pieces: list[Piece]
+    audio: Float32[np.ndarray, "b s"]
+    lengths: Int32[np.ndarray, " b"]
+    kept: Int32[np.ndarray, "b 2"]
+
+
+def batches(pieces: Iterator[Piece], layout: Layout) -> Iterator[Batch]:
+    """Full batches as soon as a bucket has one; what is left over goes from the longest on into the fewest batches."""
+    waiting: dict[int, list[Piece]] = {bucket: [] for bucket in layout.buckets}
+    for piece in pieces:
+        bucket = layout.bucket(len(piece.audio))
+        waiting[bucket].append(piece)
+        if len(waiting[bucket]) == layout.rows[bucket]:
+            yield _padded(waiting[bucket], bucket)
+            waiting[bucket] = []
+    left = [piece for bucket in reversed(layout.buckets) for piece in waiting[bucket]]
+    while left:
+        bucket = layout.bucket(len(left[0].audio))
+        yield _padded(left[: layout.rows[bucket]], bucket)
+        left = left[layout.rows[bucket] :]
+
+
+def _padded(pieces: list[Piece], samples: int) -> Batch:
+    rows = 1 << (len(pieces) - 1).bit_length()
+    padded = np.zeros((rows, samples), np.float32)
+    lengths, kept = np.zeros(rows, np.int32), np.zeros((rows, 2), np.int32)
+    for row, piece in enumerate(pieces):
+        padded[row, : len(piece.audio)] = piece.audio
+        lengths[row], kept[row] = len(piece.audio), (piece.first, piece.last)
+    return Batch(pieces, padded, lengths, kept)
+
+
+def check(items: Any) -> list[Any]:
+    """`items` as a list; InputError for what is no list of paths, arrays and (array, rate_hz) pairs."""
+    if isinstance(items, str | os.PathLike) or hasattr(items, "dtype"):
+        raise errors.InputError(f"items is one {type(items).__name__}: give a list, also of one")
+    items = list(items)
+    if not items:
+        raise errors.InputError("items is empty: give at least one path or array")
+    for index, item in enumerate(items):
+        if not isinstance(item, str | os.PathLike):
+            _check_array(index, item)
+    return items
+
+
+def _check_array(index: int, item: Any) -> None:
+    array, rate = item if isinstance(item, tuple) and len(item) == 2 else (item, audio.RATE_HZ)
+    if not isinstance(array, np.ndarray | jax.Array):
+        raise errors.InputError(f"item {index} is a {type(array).__name__}: give a path, an array or (array, rate_hz)")
+    if len(array.shape) != 1:
+        raise errors.InputError(f"item {index} has shape {tuple(array.shape)}: give mono audio of shape (samples,)")
+    if not is_audio_type(array.dtype):
+        raise errors.InputError(f"item {index} holds {array.dtype}: give floats in [-1, 1] or int16")
+    if not isinstance(rate, int | np.integer) or rate < audio.LOWEST_RATE_HZ:
+        raise errors.InputError(f"item {index} has the rate {rate!r}: give whole Hz, {audio.LOWEST_RATE_HZ} or more")
+
+
+def is_audio_type(dtype: Any) -> bool:
+    """Whether `as_float` knows the scale of these numbers."""
+    return np.issubdtype(dtype, np.floating) or dtype in (np.int16, ml_dtypes.bfloat16)
+
+
+def as_float(array: Any) -> Float32[np.ndarray, "..."]:
+    """Floats as they are, int16 divided by 32768."""
+    array = np.asarray(array)
+    return array.astype(np.float32) / 32768 if array.dtype == np.int16 else array.astype(np.float32)
+
+
+def normalised(clip: Float32[np.ndarray, " s"], eps: float) -> Float32[np.ndarray, " s"]:
+    """Zero mean and unit variance over the whole clip, `eps` added to the variance."""
+    mean = clip.mean(dtype=np.float64)
+    centred = clip - np.float32(mean)
+    return centred / np.float32(math.sqrt(np.square(centred, dtype=np.float64).mean() + eps))
+
+
+def load(index: int, item: Any, least_samples: int) -> Float32[np.ndarray, " s"]:
+    """One item as mono float32 audio at 16 kHz; InputError names an item that cannot be used."""
+    if isinstance(item, str | os.PathLike):
+        clip, name = audio.load(item), f"item {index} ({os.fspath(item)})"
+    else:
+        array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)
+        clip, name = as_float(array), f"item {index}"
+        if not np.isfinite(clip).all():
+            raise errors.InputError(f"{name} holds NaN or infinite samples: leave it out or repair it")
+        if rate != audio.RATE_HZ:
+            clip = soxr.resample(clip, rate, audio.RATE_HZ, quality="HQ")
+    if len(clip) < least_samples:
+        raise errors.InputError(
+            f"{name} has {len(clip)} samples at 16 kHz, and one frame needs {least_samples}: leave it out or pad it"
+        )
+    return clip
+
+
+def loaded(items: Sequence[Any], least_samples: int) -> Iterator[Float32[np.ndarray, " s"] | errors.InputError]:
+    """Every item's audio in order, or the reason why it cannot be used; threads work a few items ahead."""
+
+    def attempt(index: int, item: Any):
+        try:
+            return load(index, item, least_samples)
+        except errors.InputError as fault:
+            return fault
+
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        ahead: collections.deque = collections.deque()
+        for index, item in enumerate(items):
+            ahead.append(pool.submit(attempt, index, item))
+            if len(ahead) > THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+class Job:
+    """One pass over items: what became of each, and the vectors as their windows come in."""
+
+    def __init__(self, layout: Layout, pool: str | None, prepare: Callable, advance: Callable[[], Any]):
+        """`prepare` brings a clip's samples into the form that the model takes; `advance` is called for each item."""
+        self.layout, self.pool, self.prepare, self.advance = layout, pool, prepare, advance
+        self.unusable: dict[int, errors.InputError] = {}
+        self.done: dict[int, np.ndarray] = {}
+        self._windows: dict[int, int] = {}
+        self._parts: dict[int, dict[int, tuple[int, np.ndarray]]] = collections.defaultdict(dict)
+
+    def run(self, items: Sequence[Any], compute: Callable[[Batch], Any], skip: bool) -> None:
+        """Fills `done` and, with `skip`, `unusable`; without it the first unusable item is raised.
+
+        One batch computes while the next one is decoded and padded.
+        """
+        waiting: tuple[list[Piece], Any] | None = None
+        for batch in batches(self._pieces(items, skip), self.layout):
+            running = batch.pieces, compute(batch)
+            self._take(waiting)
+            waiting = running
+        self._take(waiting)
+
+    def _pieces(self, items: Sequence[Any], skip: bool) -> Iterator[Piece]:
+        for index, clip in enumerate(loaded(items, self.layout.least_samples)):
+            if isinstance(clip, errors.InputError):
+                if not skip:
+                    raise clip
+                self.unusable[index] = clip
+                self.advance()
+                continue
+            windows = self.layout.windows(len(clip))
+            self._windows[index] = len(windows)
+            clip = self.prepare(clip)
+            for number, w in enumerate(windows):
+                yield Piece(index, number, clip[w.start : w.stop], w.first, w.last)
+
+    def _take(self, computed: tuple[list[Piece], Any] | None) -> None:
+        if computed is None:
+            return
+        pieces, values = computed[0], np.asarray(computed[1])
+        for piece, value in zip(pieces, values):
+            if self.pool is None:
+                value = value[piece.first : piece.last].copy()
+            parts = self._parts[piece.item]
+            parts[piece.number] = piece.last - piece.first, value
+            if len(parts) == self._windows[piece.item]:
+                whole = self._parts.pop(piece.item)
+                self.done[piece.item] = join([whole[k] for k in range(len(whole))], self.pool)
+                self.advance()
+
+
+def join(parts: Sequence[tuple[int, np.ndarray]], pool: str | None) -> np.ndarray:
+    """The windows of one recording, each with its number of frames, as if pooled (or kept) at once."""
+    if pool is None:
+        return np.concatenate([value for _, value in parts])
+    if len(parts) == 1 or pool == "first":
+        return parts[0][1]
+    values = np.stack([value for _, value in parts])
+    if pool == "max":
+        return values.max(0)
+    frames = [count for count, _ in parts]
+    return np.average(values.astype(np.float64), axis=0, weights=frames).astype(np.float32)
