@@ -182,7 +182,7 @@ def test_layerdrop_skips_whole_layers_of_a_whole_group():
     states = hidden(config, params_of(CONFIG), encoder.Noise(keys, keys))
     assert np.abs(states[1:] - states[:1]).max() < 1e-5
     states = hidden(config, params_of(CONFIG), None)
-    assert np.abs(states[1] - states[0]).max() > 0.1
+    assert np.abs(states[1] - states[0]).max() > 1e-2
 
     config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(shape, layerdrop=0.5, depth=12))
     groups = jnp.stack([keys[0], keys[0]])
