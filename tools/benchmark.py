@@ -1,6 +1,7 @@
 """Speed of one part of the software: one JSON line per figure.
 
 python tools/benchmark.py data [--data_dir=DIR --sets=a,b] [--clips=2000] [--threads=2] [--workers=2]
+python tools/benchmark.py embed --input=DIR [--model=SRC] [--clips=32] [--against=transformers] [--passes=3]
 """
 
 import dataclasses
@@ -8,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from voc2vec_jax import cli, data_benchmark, errors
+from voc2vec_jax import cli, data_benchmark, embed_benchmark, errors, pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,24 @@ DATA_FLAGS = {
     "passes": cli.Flag("passes over the data; the best and the median are shown", default=3, kind=int),
 }
 
-COMMANDS = {"data": Command(DATA_FLAGS, data)}
+
+def embed(arguments: cli.Arguments) -> Iterator[dict]:
+    """Files to vectors."""
+    values = {name: getattr(arguments, name) for name in EMBED_FLAGS}
+    return embed_benchmark.figures(embed_benchmark.Settings(**values))
+
+
+EMBED_FLAGS = {
+    "input": cli.Flag("folder of audio files", required=True),
+    "model": cli.Flag("as from_pretrained takes it; without it base size with random weights"),
+    "clips": cli.Flag("files to take, evenly spread; 0: all", default=0, kind=int),
+    "against": cli.Flag("measure it on the same files too", choices=("transformers",)),
+    "batch_seconds": cli.Flag("audio that is computed at once; without it the default of embed", kind=float),
+    "dtype": cli.Flag("of the computation", default="float32", choices=pretrained.DTYPES),
+    "passes": cli.Flag("turns of each side; the best counts", default=3, kind=int),
+}
+
+COMMANDS = {"data": Command(DATA_FLAGS, data), "embed": Command(EMBED_FLAGS, embed)}
 
 
 def main(argv: list[str]) -> None:

@@ -59,6 +59,11 @@ def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exa
     return model
 
 
+def default_batch_seconds() -> float:
+    """Seconds of audio that `Model.embed` computes at once on this machine."""
+    return BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], lengths: Int[Array, "b"]):
     """The last frames and all hidden states."""
@@ -172,8 +177,8 @@ class Model:
         wanted = self.checkpoint.normalizes if normalize is None else normalize
         masked = self.config.encoder.padding == "exact" or self._extractor_masks()
         seen = lengths if masked else np.full_like(lengths, padded.shape[1])
-        for row, length in zip(padded, seen):
-            row[length:] = 0
+        for row, own, length in zip(padded, lengths, seen):
+            row[own:] = 0
             if wanted:
                 row[:length] = self._normalised(row[:length])
         self._shapes.add(("frames", padded.shape))
@@ -264,8 +269,7 @@ class Model:
             if value not in allowed:
                 raise errors.InputError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}")
         items = embedding.check(items)
-        if batch_seconds is None:
-            batch_seconds = BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
+        batch_seconds = default_batch_seconds() if batch_seconds is None else batch_seconds
         layout = embedding.Layout(self.config.encoder, window_seconds, overlap_seconds, batch_seconds)
         config = dataclasses.replace(self.config, encoder=dataclasses.replace(self.config.encoder, padding="exact"))
         prepare = self._normalised if self.checkpoint.normalizes else lambda clip: clip

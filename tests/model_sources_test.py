@@ -1,0 +1,198 @@
+"""What `from_pretrained` accepts: runs of ours, the Hub's cache, folders and files; and one sentence for the rest."""
+
+import functools
+import json
+import sys
+
+import checkpoints
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity
+import pytest
+import tiny_config
+import torch
+import transformers
+
+import voc2vec_jax as v2v
+from voc2vec_jax import checkpoint, configuration, errors, model_sources, recipes
+from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.models import wav2vec2
+
+
+def write_run(folder, **steps):
+    """A run folder whose parameters are fresh ones plus the step; returns the fresh ones and the Config."""
+    config = tiny_config.get_config()
+    _, model = recipes.build_model(config)
+    init = jax.jit(wav2vec2.init_params, static_argnums=0, compiler_options=parity.QUICK)
+    params = init(model, jax.random.key(0))
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(configuration.as_dict(config)))
+    with checkpoint.Checkpoints(folder) as saver:
+        for kind, numbers in steps.items():
+            for step in numbers:
+                state = {"params": jax.tree.map(functools.partial(jnp.add, step), params), "opt": {"mu": jnp.zeros(3)}}
+                {"best": saver.save_best, "checkpoints": saver.save}[kind](step, state, {"step": step})
+    return params, model
+
+
+def test_a_run_is_its_best_step_else_its_newest(tmp_path, capsys):
+    for steps, chosen in (({"checkpoints": (1, 3)}, 3), ({"checkpoints": (5,), "best": (2,)}, 2)):
+        params, config = write_run(tmp_path / "run", **steps)
+        found = v2v.from_pretrained(tmp_path / "run").checkpoint
+        assert found.config == config and found.family == "wav2vec2" and not found.missing
+        expected = jax.tree.map(functools.partial(np.add, np.float32(chosen)), jax.device_get(params))
+        checkpoints.assert_same(found.params, expected)
+        assert "input taken as it is, not normalised" in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_read_gives_one_sentence(tmp_path):
+    write_run(tmp_path)
+    with pytest.raises(errors.InputError, match="without a complete checkpoint"):
+        model_sources.read(tmp_path)
+    write_run(tmp_path, checkpoints=(1,))
+    raw = json.loads((tmp_path / "config.json").read_text())
+    for key, value, sentence in (
+        ("width", 32, "has shape"),
+        ("conv_norm", "layer", "lacks the tensors"),
+        ("heads", "two", "heads='two' is not a field"),
+    ):
+        changed = {**raw, "model": {**raw["model"], "encoder": {**raw["model"]["encoder"], key: value}}}
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(errors.InputError, match=sentence):
+            model_sources.read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**raw, "family": "whisper"}))
+    with pytest.raises(errors.InputError, match="family 'whisper' is none of wav2vec2"):
+        model_sources.read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    (tmp_path / "checkpoints" / "1" / "metadata.json").write_text("{}")
+    with pytest.raises(errors.InputError, match="no intact checkpoint"):
+        model_sources.read(tmp_path)
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=parity.QUICK)
+def drawn_objective(config, params, audio, noise):
+    """Masks and negatives, and under them our contrastive sum and hard code perplexity, and the masked frames."""
+    b, s = audio.shape
+    t = config.encoder.frames(s)
+    draws = wav2vec2.draw(config, noise, jnp.full((1, b), t), t, train=False, equal_masks=False)
+    batch = {"audio": audio[None], "lengths": jnp.full((1, b), s)}
+    step = jnp.zeros([], jnp.int32)
+    _, weight, sums = wav2vec2.loss_fn(config, params, batch, noise, step, train=False, draws=draws)
+    return draws, sums["contrastive"], sums["code_perplexity"] / weight, weight
+
+
+def test_transformers_computes_the_same_objective_from_an_exported_run(tmp_path):
+    """Contrastive term and diversity of hard codes, in eval mode, given the same masks and negatives."""
+    write_run(tmp_path / "run", best=(0,))
+    model = v2v.from_pretrained(tmp_path / "run")
+    model.save_pretrained(tmp_path / "hf")
+    theirs, info = transformers.Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "hf", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+
+    rows, samples, config = 3, 16_000, model.config
+    t, total = config.encoder.frames(samples), config.codebook_groups * config.codebook_entries
+    audio = 0.1 * np.random.default_rng(0).normal(size=(rows, samples)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(1), rows)
+    noise = encoders.Noise(keys, keys)
+    draws, contrastive, perplexity, weight = drawn_objective(config, model.checkpoint.params, audio, noise)
+    masked = np.zeros((rows, t), bool)
+    sampled = np.zeros((rows, t, config.negatives), np.int64)  # positions in the whole batch, for masked frames
+    for row in range(rows):
+        index = np.asarray(draws.index[row])[np.asarray(draws.masked_valid[row])]
+        masked[row, index] = True
+        sampled[row, index] = row * t + index[np.asarray(draws.negatives[row, : len(index)])]
+    with torch.no_grad():
+        out = theirs.eval()(
+            torch.tensor(audio),
+            mask_time_indices=torch.tensor(masked),
+            sampled_negative_indices=torch.tensor(sampled),
+        )
+    assert len(set(masked.sum(1).tolist())) > 1 and int(weight) == masked.sum()
+    diversity = (total - perplexity) / total * weight
+    np.testing.assert_allclose(contrastive, out.contrastive_loss.item(), rtol=1e-4)
+    np.testing.assert_allclose(perplexity, out.codevector_perplexity.item(), rtol=1e-4)
+    np.testing.assert_allclose(diversity, out.diversity_loss.item(), rtol=1e-4)
+    assert theirs.config.diversity_loss_weight == config.diversity_weight
+    whole = contrastive + config.diversity_weight * diversity
+    np.testing.assert_allclose(whole / weight, out.loss.item() / int(weight), rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache of the Hub, offline."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_model_in_the_hubs_cache_is_found_offline(safe, hub, tmp_path):
+    where = hub / "models--someone--cries"
+    made = checkpoints.source(where / "snapshots" / "abc")
+    if not safe:
+        (where / "snapshots" / "abc" / "model.safetensors").unlink()
+        torch.save(made.state_dict(), where / "snapshots" / "abc" / "pytorch_model.bin")
+    (where / "refs").mkdir()
+    (where / "refs" / "main").write_text("abc")
+    model = v2v.from_pretrained("someone/cries")
+    expected = made.state_dict()["wav2vec2.encoder.layers.1.final_layer_norm.weight"].numpy()
+    np.testing.assert_array_equal(model.checkpoint.params["encoder"]["layers"]["mlp_norm"]["scale"][1], expected)
+    assert "'someone/cries'" in repr(model)
+
+
+def test_only_weights_and_json_of_the_hub_are_asked_for(monkeypatch, tmp_path):
+    checkpoints.source(tmp_path / "there")
+    asked = []
+
+    def download(name, **options):
+        asked.append((name, options))
+        return str(tmp_path / "there")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    v2v.from_pretrained("someone/cries@v1.0")
+    assert asked == [
+        (
+            "someone/cries",
+            {"revision": "v1.0", "allow_patterns": ["*.json", "model*.safetensors"], "ignore_patterns": ["*/*"]},
+        )
+    ]
+    (tmp_path / "there" / "model.safetensors").rename(tmp_path / "there" / "weights.h5")
+    with pytest.raises(errors.InputError, match="someone/cries on the Hub holds none of model"):
+        v2v.from_pretrained("someone/cries")
+    assert [options["allow_patterns"][1] for _, options in asked[1:]] == list(model_sources._WEIGHTS)
+
+
+def test_a_model_that_the_hub_does_not_give_is_one_sentence(hub, monkeypatch):
+    with pytest.raises(errors.InputError, match="neither here nor in the cache of the Hub, and HF_HUB_OFFLINE is set"):
+        v2v.from_pretrained("someone/cries")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: raise_(OSError("no route\nto host")))
+    with pytest.raises(errors.InputError, match="the Hub does not give it: OSError: no route$"):
+        v2v.from_pretrained("someone/cries")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(errors.InputError, match=r"pip install 'voc2vec_jax\[hub\]'"):
+        v2v.from_pretrained("someone/cries")
+
+
+def raise_(error):
+    raise error
+
+
+def test_a_source_that_is_not_there_is_named_with_what_is_like_it(tmp_path):
+    (tmp_path / "voc2vec").mkdir()
+    with pytest.raises(errors.InputError, match=f"did you mean {tmp_path / 'voc2vec'}"):
+        v2v.from_pretrained(tmp_path / "voc2vce")
+    with pytest.raises(errors.InputError, match="nor a folder"):
+        v2v.from_pretrained(tmp_path / "a" / "b")
+    with pytest.raises(errors.InputError, match="no config.json and no .pt file"):
+        v2v.from_pretrained(tmp_path / "voc2vec")
+    for name in ("fold_00", "fold_01"):
+        (tmp_path / "tuned" / name).mkdir(parents=True)
+    with pytest.raises(errors.InputError, match="holds 2 folds; give one of them, such as .*fold_00"):
+        v2v.from_pretrained(tmp_path / "tuned")
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / "voc2vec" / name).write_bytes(b"")
+    with pytest.raises(errors.InputError, match="holds 2 checkpoints; give one of them, such as .*a.pt"):
+        v2v.from_pretrained(tmp_path / "voc2vec")
