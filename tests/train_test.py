@@ -188,14 +188,13 @@ WRONG = {
     "no such weights": (["--config.init_from=nowhere/at-all.pt"], "nowhere/at-all.pt"),
     "weights per set": (["--config.set_weights=1,2"], "set_weights has 2 entries for 1 sets"),
     "zero steps": (["--config.total_steps=0"], "total_steps is 0"),
-    "all too short": (["--config.data_dir=SHORT"], "cannot be masked"),
+    "all too short": (["--config.data_dir=SHORT", "--config.sets=short"], "cannot be masked"),
     "workdir is a file": (["--workdir=pyproject.toml"], "pyproject.toml"),
 }
 
 
 def test_wrong_input_is_one_sentence_and_status_2(cache, data_dir, tmp_path):
     """All in one process each, two at a time; nothing is written to the working directory."""
-    datasets.prepare("synthetic", data_dir=tmp_path / "full", clips=6, progress=False)
     write_short_set(tmp_path / "short")
     waiting = list(WRONG.items())
     running: list = []
@@ -221,4 +220,4 @@ def write_short_set(data_dir):
     folder.mkdir(parents=True)
     for i in range(8):
         soundfile.write(folder / f"{i}.wav", np.zeros(2000, np.float32) + 0.1 * (i % 2), 16000)
-    datasets.prepare("folder", data_dir=data_dir, manual_dir=folder, name="synthetic", progress=False)
+    datasets.prepare("folder", data_dir=data_dir, manual_dir=folder, name="short", progress=False)
