@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -68,8 +69,6 @@ def params_of(workdir, step=STEPS):
 
 
 def identical(a, b):
-    import jax
-
     assert jax.tree.structure(a) == jax.tree.structure(b)
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
 
@@ -173,6 +172,19 @@ def test_flipped_bytes_are_noticed_and_the_checkpoint_before_is_used(whole, cach
     assert "resuming from step 21" in err
     assert identical(params_of(workdir), params_of(whole))
     assert rows_of(workdir) == rows_of(whole)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_its_clips(cache, data_dir, tmp_path):
+    workdir = tmp_path / "diverged"
+    status, _, err = finish(train(cache, data_dir, workdir, "--config.peak_lr=1e38", "--config.warmup_share=0.0"))
+    assert status == 1
+    (report,) = workdir.glob("nonfinite_step_*.json")
+    assert f"are not finite: its clips are listed in {report}" in err
+    report = json.loads(report.read_text())
+    assert len(report["rows"]) == len(report["ids"]) >= 8
+    assert all(name.startswith("synthetic/") for name in report["ids"])
+    for step in checkpoint.steps(workdir / "checkpoints"):
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(params_of(workdir, step)))
 
 
 WRONG = {

@@ -293,16 +293,18 @@ def continued_params(config: ml_collections.ConfigDict, family: Any, model: Any)
     )
 
 
-# Fields of an encoder that its weights do not depend on.
+# Fields that say how a model is trained or computed; weights do not depend on them.
 FREE = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop", "dtype", "remat", "padding")
+SHAPES = ("codebook_groups", "codebook_entries", "codebook_width", "target_width")
 
 
 def check_same_architecture(name: str, source: Any, model: Any) -> None:
     """InputError with the overrides to type when the weights are of another architecture."""
-    wanted, found = vars(model.encoder), vars(source.encoder)
-    differing = [field for field in wanted if field not in FREE and wanted[field] != found[field]]
+    pairs = {f"encoder.{f}": (getattr(model.encoder, f), x) for f, x in vars(source.encoder).items() if f not in FREE}
+    pairs |= {f: (getattr(model, f), getattr(source, f)) for f in SHAPES if hasattr(model, f)}
+    differing = {field: found for field, (wanted, found) in pairs.items() if wanted != found}
     if differing:
-        overrides = " ".join(f"--config.model.encoder.{field}={shown(found[field])}" for field in differing)
+        overrides = " ".join(f"--config.model.{field}={shown(found)}" for field, found in differing.items())
         raise errors.InputError(f"{name} is of another architecture than the configuration: add {overrides}")
 
 
