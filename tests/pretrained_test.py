@@ -1,5 +1,6 @@
 """The front door: every layout, the same features however items are grouped, labels only from a trained head."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ import transformers
 import voc2vec_jax as v2v
 from voc2vec_jax import embedding, errors, pretrained
 
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 RATE = 16_000
 TOLERANCE = 1e-5
 
@@ -144,7 +146,7 @@ def alone(model, clips):
     return np.concatenate([model.embed([clip]) for clip in clips])
 
 
-@pytest.mark.parametrize("batch_seconds", [0.5, 3.0, 30.0])
+@pytest.mark.parametrize("batch_seconds", [3.0, 30.0])
 def test_grouping_and_order_change_nothing(batch_seconds, model, clips, alone):
     order = np.random.default_rng(6).permutation(len(clips))
     together = model.embed([clips[i] for i in order], batch_seconds=batch_seconds)
@@ -169,13 +171,11 @@ def test_the_number_of_compilations_is_bounded(folder, clips):
 def test_pools_and_layers_are_those_of_the_frames(model, clips):
     out = model(clips[3][None])
     states = np.stack([*out.hidden_states[:-1], out.last_hidden_state])[:, 0]
-    pools = {"mean": states.mean(1), "max": states.max(1), "first": states[:, 0]}
-    for pool, expected in pools.items():
-        assert_close(model.embed([clips[3]], pool=pool, layer="all"), expected[None], TOLERANCE)
-    assert_close(model.embed([clips[3]], layer=[0, -1]), pools["mean"][None, [0, 2]], TOLERANCE)
-    assert_close(model.embed([clips[3]], layer=-2), pools["mean"][None, 1], TOLERANCE)
-    assert model._layers(2) == model._layers(-1)
+    assert_close(model.embed([clips[3]], layer="all"), states.mean(1)[None], TOLERANCE)
+    assert_close(model.embed([clips[3]], pool="max", layer=[0, -1]), states.max(1)[None, [0, 2]], TOLERANCE)
+    assert_close(model.embed([clips[3]], pool="first", layer=-2), states[1:2, 0], TOLERANCE)
     assert_close(model.embed([clips[3]], pool=None, layer=[1, 2])[0], states[1:].transpose(1, 0, 2), TOLERANCE)
+    assert model._layers(2) == model._layers(-1)
 
 
 def test_long_recordings_in_windows(model):
@@ -184,17 +184,23 @@ def test_long_recordings_in_windows(model):
     options = {"window_seconds": 1.0, "overlap_seconds": 0.3, "batch_seconds": 2.0}
     (frames,) = model.embed([clip], pool=None, **options)
     assert frames.shape == (model.config.encoder.frames(40_000), 32)
-    layout = embedding.Layout(model.config.encoder, 1.0, 0.3, 2.0)
-    windows = layout.windows(40_000)
+    windows = embedding.Layout(model.config.encoder, 1.0, 0.3, 2.0).windows(40_000)
     normed = embedding.normalised(clip, 1e-7)
-    at = 0
-    for w in windows:
-        expected = model(normed[None, w.start : w.stop], normalize=False).last_hidden_state[0, w.first : w.last]
-        assert_close(frames[at : at + len(expected)], expected, TOLERANCE)
-        at += len(expected)
-    assert len(windows) == 4 and at == len(frames)
-    for pool, expected in {"mean": frames.mean(0), "max": frames.max(0), "first": frames[0]}.items():
-        assert_close(model.embed([clip], pool=pool, **options)[0], expected, TOLERANCE)
+    stretches = np.stack([normed[w.start : w.stop] for w in windows])
+    alone = model(stretches, normalize=False).last_hidden_state
+    kept = [alone[k, w.first : w.last] for k, w in enumerate(windows)]
+    assert len(windows) == 4
+    assert_close(frames, np.concatenate(kept), TOLERANCE)
+    assert_close(model.embed([clip], **options)[0], frames.mean(0), TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["emotion2vec_base", "fairseq_hubert_base"])
+def test_raw_audio_gives_the_features_of_the_reference(name):
+    wanted = np.load(GOLDEN / name / "features.npz")
+    model = v2v.from_pretrained(GOLDEN / name)
+    raw = wanted["raw_audio"] if "raw_audio" in wanted else wanted["audio"]
+    found = model.embed(list(raw), pool=None)
+    np.testing.assert_allclose(np.stack(found), wanted["last_hidden_state"], rtol=0, atol=2e-5)
 
 
 def test_files_and_arrays_of_any_rate_mix(model, tmp_path):
@@ -258,7 +264,8 @@ def test_narrow_types_stay_near_float32(dtype, tolerance, folder, clips, alone):
     assert found.dtype == np.float32
     difference = np.abs(found - alone[:3]).max()
     assert 1e-5 < difference < tolerance
-    assert narrow(clips[0][None]).last_hidden_state.dtype == dtype
+    if dtype == "bfloat16":
+        assert narrow(clips[0][None]).last_hidden_state.dtype == dtype
 
 
 def test_every_layout_is_written_and_read_back(folder, model, clips, tmp_path, capsys):
