@@ -20,11 +20,11 @@ from voc2vec_jax import (
     checkpoint,
     cli,
     configuration,
-    convert,
     errors,
     feed,
     files,
     logs,
+    model_sources,
     optim,
     plots,
     recipes,
@@ -272,7 +272,7 @@ def draw_curves(workdir: pathlib.Path, model: Any) -> None:
 
 def continued_params(config: ml_collections.ConfigDict, family: Any, model: Any) -> Any:
     """Parameters of `init_from`, completed by fresh ones where the source has none (said loudly)."""
-    source = convert.read(config.init_from)
+    source = model_sources.read(config.init_from)
     if source.family != config.family:
         raise errors.InputError(
             f"{config.init_from} is a {source.family} model and the configuration trains {config.family}: "
