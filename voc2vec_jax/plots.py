@@ -150,7 +150,7 @@ def _positive(rows: Rows, name: str) -> Rows:
 
 
 def _draw_parts(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
-    panel.set(title="diversity loss and feature penalty", ylabel="unweighted, log scale", yscale="log")
+    panel.set(title="diversity loss and feature penalty", ylabel="bits per masked frame, log scale", yscale="log")
     _line(panel, _positive(train, "diversity"), "diversity", "diversity")
     _line(panel, _positive(train, "feature_penalty"), "feature_penalty", "feature penalty", _SECOND)
 
