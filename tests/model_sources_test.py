@@ -9,7 +9,6 @@ import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity
 import pytest
 import tiny_config
 import torch
@@ -21,12 +20,17 @@ from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import wav2vec2
 
 
-def write_run(folder, **steps):
-    """A run folder whose parameters are fresh ones plus the step; returns the fresh ones and the Config."""
+@functools.cache
+def fresh():
+    """The tiny recipe, its model and fresh parameters."""
     config = tiny_config.get_config()
     _, model = recipes.build_model(config)
-    init = jax.jit(wav2vec2.init_params, static_argnums=0, compiler_options=parity.QUICK)
-    params = init(model, jax.random.key(0))
+    return config, model, jax.jit(wav2vec2.init_params, static_argnums=0)(model, jax.random.key(0))
+
+
+def write_run(folder, **steps):
+    """A run folder whose parameters are fresh ones plus the step; returns the fresh ones and the Config."""
+    config, model, params = fresh()
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(configuration.as_dict(config)))
     with checkpoint.Checkpoints(folder) as saver:
@@ -71,7 +75,7 @@ def test_a_run_that_cannot_be_read_gives_one_sentence(tmp_path):
         model_sources.read(tmp_path)
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=parity.QUICK)
+@functools.partial(jax.jit, static_argnums=0)
 def drawn_objective(config, params, audio, noise):
     """Masks and negatives, and under them our contrastive sum and hard code perplexity, and the masked frames."""
     b, s = audio.shape
