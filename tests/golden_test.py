@@ -14,10 +14,11 @@ import pytest
 from voc2vec_jax import convert, losses, optim
 from voc2vec_jax.models import encoder, wav2vec2
 
-ROOT = pathlib.Path(os.environ.get("VOC2VEC_GOLDEN") or pathlib.Path(__file__).parent / "golden")
+OWN = pathlib.Path(__file__).parent / "golden"
+ROOTS = [OWN, *map(pathlib.Path, filter(None, [os.environ.get("VOC2VEC_GOLDEN")]))]
 FOLDERS = [
     folder
-    for folder in sorted(p.parent for p in ROOT.rglob("checkpoint.pt"))
+    for folder in sorted({p.parent.resolve() for root in ROOTS for p in root.rglob("checkpoint.pt")})
     if convert.read(folder / "checkpoint.pt").family == "wav2vec2"
 ]
 WITH_STEPS = [folder for folder in FOLDERS if (folder / "trajectory.npz").exists()]
@@ -51,7 +52,9 @@ def forward(config, params, audio, lengths):
 
 
 def test_there_are_vectors():
-    assert WITH_STEPS, f"no wav2vec 2.0 vectors below {ROOT}"
+    assert OWN / "fairseq_wav2vec2_base" in WITH_STEPS
+    assert OWN / "fairseq_wav2vec2_base" in BOTH_FORMS
+    assert all(root.is_dir() for root in ROOTS)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=ids(FOLDERS))

@@ -75,7 +75,7 @@ def test_a_row_of_a_batch_is_what_it_is_alone():
 
 
 def test_thirteen_frames_always_leave_context_and_twelve_do_not():
-    assert masking.shortest_maskable(10, 2) == 13
+    assert masking.shortest_maskable(0.65, 10, 2) == 13
     n = 500
     thirteen = np.asarray(span_mask(keys(n), jnp.full(n, 13), 13, 0.65))
     twelve = np.asarray(span_mask(keys(n), jnp.full(n, 12), 12, 0.65))

@@ -57,7 +57,39 @@ def test_groups_that_do_not_divide_name_the_nearest_batch():
         recipes.loss_groups(config, 8)
 
 
+LIMITS = {
+    "groups_per_device=0": "groups_per_device is 0: set it to a value 1 or more",
+    "group_rows=-2": "group_rows is -2",
+    "batch_seconds=inf": "batch_seconds is inf",
+    "seed=-1": "seed is -1: set it to a value from 0 to 2",
+    "seed=4294967296": "seed is 4294967296",
+    "clip_norm=-1": "clip_norm is -1.0",
+    "peak_lr=0": "peak_lr is 0.0: set it to a value above 0",
+    "log_every_steps=0": "log_every_steps is 0",
+    "workers=-1": "workers is -1",
+    "adam_b1=1": "adam_b1 is 1.0: set it to a value at least 0 and under 1",
+    "model.encoder.dropout=1": "model.encoder.dropout is 1.0",
+    "model.encoder.depth=0": "model.encoder.depth is 0",
+    "model.encoder.conv_kernels=10,0": "model.encoder.conv_kernels",
+    "model.codebook_groups=0": "model.codebook_groups is 0",
+    "model.negatives=0": "model.negatives is 0",
+    "model.mask_share=12": "model.mask_share is 12.0",
+    "model.mask_frames=0": "model.mask_frames is 0",
+    "input=disk": "input 'disk' is none of stream, resident",
+}
+
+
+@pytest.mark.parametrize("text, message", LIMITS.items())
+def test_a_value_that_makes_no_sense_is_one_sentence(text, message):
+    config = recipes.pretraining()
+    recipes.check(config)
+    configuration.override(config, *text.split("="))
+    with pytest.raises(errors.InputError, match=message):
+        recipes.check(config)
+
+
 BAD = {
+    "crop_samples=3000": "crop_samples 3000 leaves clips too short to mask: set it to 4240",
     "model.encoder.heads=5": "heads 5 does not divide width 768",
     "model.encoder.positional_groups=7": "positional_groups 7",
     "model.encoder.conv_strides=5,2": "7, 7 and 2 entries",

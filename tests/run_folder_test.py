@@ -40,8 +40,20 @@ def test_the_same_configuration_resumes_and_changes_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json", "env.json"]
 
 
-def test_another_configuration_is_refused_with_every_difference(tmp_path):
+def claim_and_train(workdir):
+    run_folder.claim(workdir, CONFIG).release()
+    (workdir / "checkpoints" / "1").mkdir(parents=True)
+
+
+def test_before_the_first_checkpoint_another_configuration_may_take_over(tmp_path):
+    """An error at the start names an override to add: the folder must not refuse it."""
     run_folder.claim(tmp_path, CONFIG).release()
+    run_folder.claim(tmp_path, change(seed=1)).release()
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+
+
+def test_another_configuration_is_refused_with_every_difference(tmp_path):
+    claim_and_train(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     other = change(seed=False, sets=["a"], optimizer={"lr": 5e-4}, new={"x": 1})
     with pytest.raises(errors.InputError) as caught:
@@ -55,7 +67,7 @@ def test_another_configuration_is_refused_with_every_difference(tmp_path):
 
 
 def test_fields_that_may_differ_are_said_and_recorded(tmp_path, capsys):
-    run_folder.claim(tmp_path, CONFIG).release()
+    claim_and_train(tmp_path)
     other = change(seed=1, optimizer={"lr": 1e-4, "clip": 2.0})
     with pytest.raises(errors.InputError, match="configuration: seed was 0, now 1; give"):
         run_folder.claim(tmp_path, other, may_differ=("optimizer",))
@@ -109,7 +121,7 @@ def test_two_live_processes_cannot_share_a_folder_and_a_dead_one_lets_go(tmp_pat
 
 
 def test_a_refusal_and_a_release_let_others_in(tmp_path):
-    run_folder.claim(tmp_path, CONFIG).release()
+    claim_and_train(tmp_path)
     with pytest.raises(errors.InputError):
         run_folder.claim(tmp_path, change(seed=1))
     with holder(tmp_path):

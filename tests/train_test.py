@@ -174,9 +174,12 @@ def test_flipped_bytes_are_noticed_and_the_checkpoint_before_is_used(whole, cach
     assert rows_of(workdir) == rows_of(whole)
 
 
+DIVERGING = ("peak_lr=1e39", "warmup_share=0.0", "checkpoint_every_steps=1")
+
+
 def test_a_loss_that_is_not_finite_stops_and_names_its_clips(cache, data_dir, tmp_path):
     workdir = tmp_path / "diverged"
-    status, _, err = finish(train(cache, data_dir, workdir, "--config.peak_lr=1e38", "--config.warmup_share=0.0"))
+    status, _, err = finish(train(cache, data_dir, workdir, *(f"--config.{o}" for o in DIVERGING)))
     assert status == 1
     (report,) = workdir.glob("nonfinite_step_*.json")
     assert f"are not finite: its clips are listed in {report}" in err

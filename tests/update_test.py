@@ -69,10 +69,13 @@ def test_groups_are_not_merged_into_one_batch():
     audio, lengths = batch_of(0)
     evaluate = jax.jit(update.make_evaluate(FAMILY, MODEL, seed=7, equal_masks=False))
     params = FAMILY.init_params(MODEL, jax.random.key(0))
-    grouped = {"audio": jnp.asarray(audio[:, None]), "lengths": jnp.asarray(lengths[:, None])}
+    index = jnp.arange(GROUPS * ROWS).reshape(GROUPS, 1, ROWS)
+    grouped = {"audio": jnp.asarray(audio[:, None]), "lengths": jnp.asarray(lengths[:, None]), "index": index}
     merged = {"audio": jnp.asarray(audio.reshape(1, 1, -1, SAMPLES)), "lengths": jnp.asarray(lengths.reshape(1, 1, -1))}
-    whole, parts = (evaluate(params, batch, jnp.asarray(0)) for batch in (merged, grouped))
+    merged["index"] = index.reshape(1, 1, -1)
+    whole, parts = (evaluate(params, batch) for batch in (merged, grouped))
     assert whole["weight"] == parts["weight"]
+    assert whole["contrastive"] == pytest.approx(float(parts["contrastive"]), rel=1e-5)
     assert abs(float(whole["prob_perplexity"] / parts["prob_perplexity"]) - 1) > 1e-3
 
 
@@ -116,3 +119,22 @@ def test_the_same_examples_on_every_mesh(source, tmp_path):
             for name in ("audio", "lengths"):
                 a, b = batch[name], wanted[name]
                 assert np.array_equal(a.reshape(4, *a.shape[2:]), b.reshape(4, *b.shape[2:]))
+
+
+def test_validation_is_the_same_on_every_mesh(tmp_path):
+    """The same masks for the same clips, whatever they are batched with: only rounding may differ."""
+    datasets.prepare("synthetic", data_dir=tmp_path, clips=40, progress=False)
+    config = tiny_config.get_config()
+    config.data_dir, config.valid_share = str(tmp_path), 0.5
+    params = jax.jit(FAMILY.init_params, static_argnums=0)(MODEL, jax.random.key(0))
+    evaluate = jax.jit(update.make_evaluate(FAMILY, MODEL, seed=0, equal_masks=False))
+    found = []
+    for devices, micros in ((1, 4), (4, 1)):
+        mesh = sharding.make_mesh(1, jax.devices()[:devices])
+        data = feed.Data(config, mesh, 4, micros, MODEL.min_samples)
+        placed = jax.device_put(params, sharding.replicated(mesh))
+        with data.valid() as batches:
+            sums = [jax.device_get(evaluate(placed, batch)) for batch, _ in batches]
+        found.append({name: sum(float(x[name]) for x in sums) for name in sums[0]})
+    for name in found[0]:
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-5), name

@@ -75,6 +75,12 @@ def test_the_shortest_maskable_clip():
     assert (config.encoder.frames(4240), config.encoder.frames(4239)) == (13, 12)
 
 
+@pytest.mark.parametrize("step", [0, 1, 100_000, 200_000, 277_258, 400_000])
+def test_temperature_of_the_recipe(step):
+    wanted = max(2 * 0.999995**step, 0.5)
+    assert float(wav2vec2.Config().temperature(jnp.asarray(step))) == pytest.approx(wanted, rel=1e-6)
+
+
 @pytest.mark.parametrize("shape", [SMALL, LARGE_LIKE], ids=["group", "layer"])
 def test_padding_changes_nothing_in_float64(shape):
     with jax.enable_x64(True):

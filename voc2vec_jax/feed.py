@@ -40,7 +40,6 @@ class Data:
             seed=config.seed,
             weights=set_weights(config),
         )
-        layout = plans.Layout(groups // micros, config.group_rows, config.crop_samples, tuple(config.bucket_samples))
         self.valid_plan = plans.ValidationPlan(layout, self.corpus.samples, self.valid_rows)
         self._resident = None
 
@@ -56,7 +55,7 @@ class Data:
 
     def valid(self) -> contextlib.AbstractContextManager[Iterator]:
         """Every validation row once, in order."""
-        return self._batches(self.valid_plan, 0, self.valid_plan.steps_per_epoch, self._config.batching, 1)
+        return self._batches(self.valid_plan, 0, self.valid_plan.steps_per_epoch, self._config.batching, self._micros)
 
     @contextlib.contextmanager
     def _batches(self, plan, first, last, batching, micros):
@@ -71,18 +70,20 @@ class Data:
             yield (self._uploaded(batch, micros) for batch in batches)
 
     def _uploaded(self, batch: dict, micros: int) -> tuple[dict, Int64[np.ndarray, "g r"]]:
-        return {name: self._put(batch[name], micros) for name in ("audio", "lengths")}, batch["index"]
+        return {name: self._put(batch[name], micros) for name in ("audio", "lengths", "index")}, batch["index"]
 
     def _cropped(self, batch: dict, micros: int) -> tuple[dict, Int64[np.ndarray, "g r"]]:
-        index = [self._put(batch[name], micros) for name in ("block_start", "offset", "lengths")]
+        where = [self._put(batch[name], micros) for name in ("block_start", "offset", "lengths")]
         crop = jax.jit(
             resident.crop, static_argnames="bucket_samples", out_shardings=sharding.over_batch(self._mesh, 0)
         )
-        clips = crop(self._resident.blocks, *index, bucket_samples=batch["bucket_samples"])
-        return {"audio": clips, "lengths": index[2]}, batch["index"]
+        clips = crop(self._resident.blocks, *where, bucket_samples=batch["bucket_samples"])
+        index = self._put(batch["index"], micros)
+        return {"audio": clips, "lengths": where[2], "index": index}, batch["index"]
 
     def _put(self, x: np.ndarray, micros: int) -> jax.Array:
         """[groups, ...] of this host as [g, micros, ...] over all devices."""
+        x = x.astype(np.int32) if x.dtype == np.int64 else x
         x = x.reshape(-1, micros, *x.shape[1:])
         shape = (x.shape[0] * jax.process_count(), *x.shape[1:])
         return jax.make_array_from_process_local_data(sharding.over_batch(self._mesh, 0), x, shape)
@@ -115,4 +116,7 @@ def set_weights(config: ml_collections.ConfigDict) -> list[float] | None:
         raise errors.InputError(
             f"set_weights has {len(config.set_weights)} entries for {len(config.sets)} sets: give one number per set"
         )
-    return [float(weight) for weight in config.set_weights]
+    try:
+        return [float(weight) for weight in config.set_weights]
+    except ValueError:
+        raise errors.InputError(f"set_weights {config.set_weights} are not all numbers, such as 1,2.5") from None

@@ -95,10 +95,10 @@ def draw_counts(drawn: Int[Array, "b m n"]) -> Int[Array, "b m m"]:
     return jnp.zeros((b, m, m), jnp.int32).at[rows, own, drawn].add(1, mode="drop")
 
 
-def shortest_maskable(span: int, min_spans: int) -> int:
-    """The fewest frames of which `span_mask` always leaves one unmasked, when rows are this short."""
+def shortest_maskable(share: float, span: int, min_spans: int) -> int:
+    """The fewest frames of which `span_mask` always leaves one unmasked; `share` must be less than `span`."""
     frames = span
-    while frames - span <= min_spans:
+    while frames - span <= span_count_bound(frames, share, span, min_spans):
         frames += 1
     return frames
 

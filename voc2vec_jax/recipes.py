@@ -2,12 +2,13 @@
 
 import dataclasses
 import difflib
+import math
 from types import ModuleType
 from typing import Any
 
 import ml_collections
 
-from voc2vec_jax import audio, errors, models
+from voc2vec_jax import audio, configuration, errors, models
 
 SECONDS_OF_REFERENCE_BATCH = 1.556 * 3600  # 64 GPUs of 1.4 million samples
 
@@ -93,6 +94,68 @@ def shrink(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return c
 
 
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
+_SIZES = ("width", "depth", "heads", "inner_width", "positional_kernel", "positional_groups", "positional_depth")
+# What a field's number may be: (in words, whether it holds, fields; those that a family lacks are passed over)
+_LIMITS = (
+    (
+        "1 or more",
+        lambda x: x >= 1,
+        ("total_steps", "checkpoint_every_steps", "validate_every_steps", "log_every_steps", "keep_checkpoints")
+        + ("group_rows", "groups_per_device", "fsdp", "crop_samples")
+        + tuple(f"model.encoder.{name}" for name in _SIZES)
+        + tuple(f"model.{name}" for name in ("codebook_groups", "codebook_entries", "codebook_width", "target_width"))
+        + tuple(f"model.{name}" for name in ("mask_frames", "min_masks", "negatives")),
+    ),
+    (
+        "0 or more",
+        lambda x: 0 <= x < math.inf,
+        ("workers", "keep_every_steps", "weight_decay", "clip_norm", "model.diversity_weight")
+        + ("model.feature_penalty_weight", "model.feature_gradient_scale"),
+    ),
+    (
+        "above 0",
+        lambda x: 0 < x < math.inf,
+        ("batch_seconds", "peak_lr", "adam_eps", "model.logit_temperature", "model.gumbel_start", "model.gumbel_end"),
+    ),
+    (
+        "at least 0 and under 1",
+        lambda x: 0 <= x < 1,
+        ("valid_share", "warmup_share", "adam_b1", "adam_b2", "model.quantizer_dropout")
+        + tuple(f"model.encoder.{name}" for name in _DROPOUTS),
+    ),
+    ("from 0 to 1", lambda x: 0 <= x <= 1, ("model.encoder.layerdrop",)),
+    ("above 0 and at most 1", lambda x: 0 < x <= 1, ("model.mask_share", "model.gumbel_decay")),
+    ("from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32, ("seed",)),
+)
+_CHOICES = {
+    "input": ("stream", "resident"),
+    "batching": ("pad", "crop"),
+    "matmul_precision": ("highest", "high", "default"),
+}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """InputError for the first field whose value makes no sense, before anything is done with it."""
+    values = dict(configuration.fields(config))
+    for words, holds, names in _LIMITS:
+        for name in names:
+            if name in values and not holds(values[name]):
+                raise errors.InputError(f"{name} is {values[name]}: set it to a value {words}")
+    for name in ("conv_channels", "conv_kernels", "conv_strides"):
+        if min(values.get(f"model.encoder.{name}", (1,)), default=0) < 1:
+            raise errors.InputError(
+                f"model.encoder.{name} is {values[f'model.encoder.{name}']}: each must be 1 or more"
+            )
+    for name, allowed in _CHOICES.items():
+        if values[name] not in allowed:
+            raise errors.InputError(f"{name} {values[name]!r} is none of {', '.join(allowed)}")
+    if values.get("model.mask_share", 0) >= values.get("model.mask_frames", 1):
+        raise errors.InputError(
+            f"model.mask_share {values['model.mask_share']} of single frames would mask all: set it under 1"
+        )
+
+
 def _plain(value: Any) -> Any:
     return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
@@ -114,6 +177,10 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
     encoder = {**fields.pop("encoder"), "dtype": config.dtype, "remat": config.remat}
     model = family.Config(encoder=type(family.Config().encoder)(**encoder), **fields)
     _check_encoder(model.encoder)
+    if config.crop_samples < model.min_samples:
+        raise errors.InputError(
+            f"crop_samples {config.crop_samples} leaves clips too short to mask: set it to {model.min_samples} or more"
+        )
     groups = getattr(model, "codebook_groups", 1)
     if getattr(model, "codebook_width", 0) % groups:
         raise errors.InputError(

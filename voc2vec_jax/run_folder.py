@@ -44,8 +44,9 @@ class Claim:
 def claim(workdir: str | pathlib.Path, config: Mapping[str, Any], may_differ: Sequence[str] = ()) -> Claim:
     """Create or take over a run folder for `config`, and lock it against other processes.
 
-    A folder of another configuration is refused, save for the dotted fields (or groups) in `may_differ`, whose
-    new values are said and recorded. InputError: refused, in use, or not writable. Call in process 0 only.
+    A folder with checkpoints of another configuration is refused, save for the dotted fields (or groups) in
+    `may_differ`, whose new values are said and recorded. InputError: refused, in use, or not writable. Call in
+    process 0 only.
     """
     folder = pathlib.Path(workdir)
     try:
@@ -93,7 +94,7 @@ def _write_config(folder: pathlib.Path, config: Mapping[str, Any], may_differ: S
     if path.exists():
         differing = list(_differences(_load(path), new))
         refused = [text for name, text in differing if not _covered(name, may_differ)]
-        if refused:
+        if refused and any(folder.glob("checkpoints/*")):
             raise errors.InputError(
                 f"--workdir={folder} holds a run with another configuration: {'; '.join(refused)}; "
                 "give the old values to resume it, or another --workdir"

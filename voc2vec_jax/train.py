@@ -40,7 +40,7 @@ FLAGS = {
 }
 # What may change between a run and its resumption without changing what it computes.
 MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
-MAY_DIFFER += ("tensorboard", "stop_on_collapse")
+MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "fsdp")
 ETA_STEP = 20
 FAR_UNDER = 0.5  # of the reference's batch
 
@@ -53,11 +53,11 @@ def main(argv: list[str]) -> int:
 
 def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     """Run or resume the pre-training that `config` describes; returns the exit status."""
+    recipes.check(config)
     set_up_jax(config)
     family, model = recipes.build_model(config)
     mesh = sharding.make_mesh(config.fsdp)
     groups, micros = recipes.loss_groups(config, mesh.size)
-    check_steps(config)
     data = feed.Data(config, mesh, groups, micros, model.min_samples)
     with contextlib.ExitStack() as stack:
         stack.enter_context(run_folder.claim(workdir, configuration.as_dict(config), MAY_DIFFER))
@@ -77,25 +77,11 @@ def set_up_jax(config: ml_collections.ConfigDict) -> None:
     """Precision, determinism and the persistent compilation cache; before anything is computed."""
     if config.deterministic and "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
-    if config.matmul_precision not in ("highest", "high", "default"):
-        raise errors.InputError(f"matmul_precision {config.matmul_precision!r} is none of highest, high, default")
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     if not jax.config.jax_compilation_cache_dir:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
     logs.set_process(jax.process_index())
-
-
-def check_steps(config: ml_collections.ConfigDict) -> None:
-    """InputError for durations and choices that make no sense."""
-    for name in ("total_steps", "checkpoint_every_steps", "validate_every_steps", "keep_checkpoints"):
-        if config[name] < 1:
-            raise errors.InputError(f"{name} is {config[name]}: set it to 1 or more")
-    if not 0 <= config.warmup_share < 1:
-        raise errors.InputError(f"warmup_share {config.warmup_share} is not in [0, 1): 0.08 is the recipe's")
-    for name, allowed in (("input", ("stream", "resident")), ("batching", ("pad", "crop"))):
-        if config[name] not in allowed:
-            raise errors.InputError(f"{name} {config[name]!r} is none of {', '.join(allowed)}")
 
 
 class Run:
@@ -126,7 +112,6 @@ class Run:
         evaluate = update.make_evaluate(family, model, seed=config.seed, equal_masks=equal_masks)
         self.evaluate = jax.jit(evaluate, out_shardings=everywhere)
         self.summary = jax.jit(family.summary)
-        self.put = functools.partial(jax.device_put, device=everywhere)
         self.watch = watch.CollapseWatch(functools.partial(family.collapse_signs, model))
         self.metrics: logs.Metrics | None = None
         self.state, self.step, self.best, self.waiting = None, 0, None, None
@@ -171,26 +156,35 @@ class Run:
                 self.step += 1
                 self.waiting = (self.step, row, index)
                 self.saver.check()
-                if stop.requested or self.due("validate_every_steps") or self.due("checkpoint_every_steps"):
-                    self.pause(stop)
-                if stop.requested:
-                    logs.say(f"stopped by {stop.requested} after step {self.step}; everything is saved")
+                # Read once: a signal that comes later in this step is seen after the next one.
+                stopping = stop.requested
+                if stopping or self.due("validate_every_steps") or self.due("checkpoint_every_steps"):
+                    self.pause(stopping is not None)
+                if stopping:
+                    self.saver.wait()
+                    logs.say(f"stopped by {stopping} after step {self.step}; everything is saved")
                     return errors.EXIT_STOPPED
-        logs.say(f"done: {self.step} steps; the best validation loss is {self.best and self.best['loss']}")
+        self.saver.wait()
+        best = (
+            f"best validation loss {self.best['loss']:.4f} at step {self.best['step']}"
+            if self.best
+            else "no validation"
+        )
+        logs.say(f"done: {self.step} steps, {best}")
         return errors.EXIT_DONE
 
     def due(self, field: str) -> bool:
         """Whether the present step is one of `field`'s, or the last."""
         return self.step % self.config[field] == 0 or self.step == self.config.total_steps
 
-    def pause(self, stop: cli.StopSignal) -> None:
+    def pause(self, stopping: bool) -> None:
         """Read the last row, validate and save as is due; a step that is not finite is never saved."""
         self.read_row()
         if self.due("validate_every_steps"):
             self.validate()
-        if stop.requested or self.due("checkpoint_every_steps"):
+        if stopping or self.due("checkpoint_every_steps"):
             self.save()
-        if stop.requested or self.due("validate_every_steps"):
+        if stopping or self.due("validate_every_steps"):
             draw_curves(self.workdir, self.model)
         self.clock = time.monotonic()
 
@@ -203,7 +197,7 @@ class Run:
         now = time.monotonic()
         row["audio_seconds_per_second"] = row.pop("audio_seconds") / (now - self.clock)
         self.clock = now
-        if not all(math.isfinite(row[name]) for name in ("loss", "grad_norm")):
+        if not (row.pop("finite") and math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
             self.refuse(step, row, index)
         self.metrics.write(step, row)
         self.progress.advance(step)
@@ -217,12 +211,13 @@ class Run:
     def refuse(self, step: int, row: dict, index: np.ndarray) -> None:
         """Stop at a step that is not finite, and write down which clips it saw."""
         rows = [int(i) for i in index.ravel() if i >= 0]
+        row = {name: x if math.isfinite(x) else None for name, x in row.items()}
         report = {"step": step, "row": row, "rows": rows, "ids": [self.data.corpus.ids(i) for i in rows]}
         path = self.workdir / f"nonfinite_step_{step}.json"
         files.write_atomic(path, json.dumps(report, indent=1).encode())
         raise errors.RunError(
-            f"loss {row['loss']} and gradient norm {row['grad_norm']} at step {step} are not finite: its clips are "
-            f"listed in {path}; lower peak_lr or leave them out"
+            f"loss, gradient or parameters at step {step} are not finite: its clips are listed in {path}; lower "
+            "peak_lr or leave them out"
         )
 
     def look_out(self, step: int, row: dict) -> None:
@@ -238,13 +233,11 @@ class Run:
         """Average the objective over the validation share; keep the best parameters apart."""
         if not len(self.data.valid_rows):
             return
-        total, first_group = None, 0
+        total = None
         with self.data.valid() as batches:
             for batch, _ in batches:
-                groups = batch["lengths"].shape[0]
-                sums = self.evaluate(self.state["params"], batch, self.put(np.int32(first_group)))
+                sums = self.evaluate(self.state["params"], batch)
                 total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-                first_group += groups
         row = {name: float(x) for name, x in jax.device_get(self.summary(total)).items()}
         self.metrics.write(self.step, {"split": "validation", **row})
         self.progress.show(self.step, {"split": "validation", **row})
@@ -278,7 +271,10 @@ def continued_params(config: ml_collections.ConfigDict, family: Any, model: Any)
             f"{config.init_from} is a {source.family} model and the configuration trains {config.family}: "
             "give weights of the same family"
         )
-    check_same_architecture(config.init_from, source.config, model)
+    heads = not any(name.startswith("quantizer") for name in source.missing)
+    check_same_architecture(config.init_from, source.config, model, heads)
+    if source.normalize:
+        logs.warn(f"{config.init_from} was trained on audio of zero mean and unit variance, pre-training here is not")
     fresh = jax.device_get(family.init_params(model, jax.random.key(config.seed)))
     taken, missing = {}, []
     for path, value in jax.tree_util.tree_leaves_with_path(source.params):
@@ -298,10 +294,10 @@ FREE = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "
 SHAPES = ("codebook_groups", "codebook_entries", "codebook_width", "target_width")
 
 
-def check_same_architecture(name: str, source: Any, model: Any) -> None:
+def check_same_architecture(name: str, source: Any, model: Any, heads: bool) -> None:
     """InputError with the overrides to type when the weights are of another architecture."""
     pairs = {f"encoder.{f}": (getattr(model.encoder, f), x) for f, x in vars(source.encoder).items() if f not in FREE}
-    pairs |= {f: (getattr(model, f), getattr(source, f)) for f in SHAPES if hasattr(model, f)}
+    pairs |= {f: (getattr(model, f), getattr(source, f)) for f in SHAPES if heads and hasattr(model, f)}
     differing = {field: found for field, (wanted, found) in pairs.items() if wanted != found}
     if differing:
         overrides = " ".join(f"--config.model.{field}={shown(found)}" for field, found in differing.items())
@@ -325,10 +321,12 @@ def describe(config: ml_collections.ConfigDict, run: Run) -> None:
         f"{len(data.valid_rows)} for validation, from {', '.join(data.corpus.names)}"
     )
     if len(data.short_rows):
-        names = ", ".join(data.corpus.ids(row) for row in data.short_rows[:3])
+        names = [data.corpus.ids(row) for row in data.short_rows]
+        listed = run.workdir / "left_out.txt"
+        files.write_atomic(listed, "".join(f"{name}\n" for name in names).encode())
         logs.warn(
-            f"{len(data.short_rows)} clips are too short to mask (under {run.model.min_samples / rate:.3f} s) and "
-            f"left out: {names}{', ...' if len(data.short_rows) > 3 else ''}"
+            f"{len(names)} clips are too short to mask (under {run.model.min_samples / rate:.3f} s) and left out, "
+            f"such as {names[0]}: {listed} lists them"
         )
     logs.say(
         f"an epoch is {plan.steps_per_epoch} steps; {plan.fill_rows} of its {plan.rows_per_epoch} rows are repeats "

@@ -41,10 +41,9 @@ def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.No
     return encoder.Noise(fold(jax.random.fold_in(key, ROWS), numbers), group_keys)
 
 
-def loss_sums(family, model, params, micro, key, groups, step, *, train: bool, equal_masks: bool):
-    """(loss sum, metric sums with `weight`) of loss groups numbered `groups`, [g, r, s] of int16."""
+def loss_sums(family, model, params, micro, keys: encoder.Noise, step, *, train: bool, equal_masks: bool):
+    """(loss sum, metric sums with `weight`) of loss groups [g, r, s] of int16."""
     batch = {"audio": micro["audio"].astype(jnp.float32) * INT16_SCALE, "lengths": micro["lengths"]}
-    keys = noise(key, groups, micro["audio"].shape[1])
     loss, weight, sums = family.loss_fn(model, params, batch, keys, step, train=train, equal_masks=equal_masks)
     return loss, {**sums, "weight": weight}
 
@@ -67,8 +66,8 @@ def make_update(
 
         def micro_grads(i, micro):
             def loss(params):
-                groups = jnp.arange(g) * a + i
-                return loss_sums(family, model, params, micro, key, groups, step, train=True, equal_masks=equal_masks)
+                keys = noise(key, jnp.arange(g) * a + i, batch["lengths"].shape[2])
+                return loss_sums(family, model, params, micro, keys, step, train=True, equal_masks=equal_masks)
 
             grads, sums = jax.grad(loss, has_aux=True)(state["params"])
             return grads, sums
@@ -84,35 +83,42 @@ def make_update(
             "lr": schedule(step),
             "audio_seconds": jnp.sum(batch["lengths"]) / audio.RATE_HZ,
             "grad_norm": optax.tree.norm(grads),
+            "finite": jnp.isfinite(optax.tree.norm(params)),
         }
         return {"params": params, "opt_state": opt_state, "step": step + 1}, row
 
     return update
 
 
-def accumulate(micro_grads: Callable, batch: dict, a: int):
-    """Sum of `micro_grads(i, micro-batch i)` over axis 1 of the batch, one micro-batch in memory at a time."""
+def accumulate(of_micro: Callable, batch: dict, a: int):
+    """Sum of `of_micro(i, micro-batch i)` over axis 1 of the batch, one micro-batch in memory at a time."""
     if a == 1:
-        return micro_grads(0, jax.tree.map(lambda x: x[:, 0], batch))
+        return of_micro(0, jax.tree.map(lambda x: x[:, 0], batch))
     batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
-    first = jax.eval_shape(micro_grads, 0, jax.tree.map(lambda x: x[0], batch))
+    first = jax.eval_shape(of_micro, 0, jax.tree.map(lambda x: x[0], batch))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 
     def add(total, inputs):
-        return jax.tree.map(jnp.add, total, micro_grads(*inputs)), None
+        return jax.tree.map(jnp.add, total, of_micro(*inputs)), None
 
     return jax.lax.scan(add, zeros, (jnp.arange(a), batch))[0]
 
 
 def make_evaluate(family: ModuleType, model: Any, *, seed: int, equal_masks: bool) -> Callable:
-    """`evaluate(params, batch, first_group) -> metric sums` without dropout; the masks are always the same."""
+    """`evaluate(params, batch) -> metric sums` without dropout; a clip's masks are the same at every validation.
 
-    def evaluate(params, batch, first_group):
+    They are keyed by the clip itself (`index` [g, a, r], its row in the corpus), whatever it is batched with.
+    """
+
+    def evaluate(params, batch):
         key = jax.random.fold_in(jax.random.key(seed), VALIDATION)
-        g, a, r, s = batch["audio"].shape
-        micro = {"audio": batch["audio"].reshape(g * a, r, s), "lengths": batch["lengths"].reshape(g * a, r)}
-        groups = first_group + jnp.arange(g * a)
         step = jnp.zeros([], jnp.int32)
-        return loss_sums(family, model, params, micro, key, groups, step, train=False, equal_masks=equal_masks)[1]
+
+        def of_micro(_, micro):
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, micro["index"].reshape(-1))
+            keys = encoder.Noise(keys, keys)
+            return loss_sums(family, model, params, micro, keys, step, train=False, equal_masks=equal_masks)[1]
+
+        return accumulate(of_micro, batch, batch["lengths"].shape[1])
 
     return evaluate
