@@ -47,8 +47,6 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
     """
     files = _files(settings)
     seconds = sum(len(audio.load(path)) for path in files) / audio.RATE_HZ
-    checkpoint = model_sources.read(settings.model) if settings.model else random_base()
-    model = pretrained.Model(settings.model or "random base", checkpoint, settings.dtype)
     common = {
         "files": len(files),
         "audio_seconds": round(seconds, 1),
@@ -64,10 +62,10 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
         return model.embed(list(np.array(files)[order]), batch_seconds=batch_seconds)
 
     with tempfile.TemporaryDirectory() as folder:
+        model = _model(settings, folder)
         ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
         if settings.against == "transformers":
-            convert_write.write_hf(folder, checkpoint)
-            ways |= _transformers(folder, files, checkpoint.normalizes)
+            ways |= _transformers(folder, files, model.checkpoint.normalizes)
         first, elapsed = _timed(ours)
         yield figure("voc2vec_jax with compilation", elapsed, compilations=model.compilations)
         order = np.random.default_rng(0).permutation(len(files))
@@ -84,6 +82,15 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
             best = min(one[name][1] for one in timed)
             difference = float(np.abs(timed[0][name][0] - first).max())
             yield figure(name, best, difference=difference, passes=settings.passes, load=round(os.getloadavg()[0], 1))
+
+
+def _model(settings: Settings, folder: str) -> pretrained.Model:
+    """The model under test; both sides read it from the same `folder` when there is another side."""
+    checkpoint = model_sources.read(settings.model) if settings.model else random_base()
+    if settings.against:
+        convert_write.write_hf(folder, checkpoint)
+        checkpoint = model_sources.read(folder)
+    return pretrained.Model(settings.model or "random base", checkpoint, settings.dtype)
 
 
 def random_base() -> convert.Checkpoint:
