@@ -110,6 +110,6 @@ def test_sizes_and_folds_must_fit():
 def test_differences_within_rounding_of_each_other_are_equal():
     up = metrics.paired([0.3, 0.8, 0.5], [0.2, 0.7, 0.4])  # 0.09999999999999998, 0.10000000000000009, ...
     assert up.t_plain is None and up.t_corrected is None
-    ties = metrics.paired([0.3, 0.7, 0.5, 0.6, 0.9, 0.8], [0.2, 0.8, 0.3, 0.3, 0.5, 0.3])
-    assert ties.p_wilcoxon == pytest.approx(stats.wilcoxon([1, -1, 2, 3, 4, 5]).pvalue)
-    assert ties.p_wilcoxon != pytest.approx(stats.wilcoxon([1, -2, 3, 4, 5, 6]).pvalue)
+    ties = metrics.paired([0.3, 0.7, 0.7, 0.5, 0.6, 0.9, 0.8], [0.2, 0.8, 0.8, 0.3, 0.3, 0.5, 0.3])
+    assert ties.p_wilcoxon == pytest.approx(stats.wilcoxon([1, -1, -1, 2, 3, 4, 5]).pvalue)
+    assert ties.p_wilcoxon != pytest.approx(stats.wilcoxon([2, -1, -3, 4, 5, 6, 7]).pvalue)
