@@ -1,0 +1,176 @@
+"""Cross-validation splits: the official script's, and stratified ones that keep groups together.
+
+n = clips of a task, v = classes, g = groups; rows are positions in the task.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
+
+from voc2vec_jax import errors
+
+PROTOCOLS = ("paper", "strict")
+RARE = ("stop", "keep")
+OFFICIAL_SEED = 42
+
+
+class Fold(NamedTuple):
+    """Rows of the three parts of a fold; with the paper's protocol validation and test are the same rows."""
+
+    train: Int64[np.ndarray, "_n"]
+    validation: Int64[np.ndarray, "_m"]
+    test: Int64[np.ndarray, "_k"]
+
+
+def paper(n: int, folds: int = 10, seed: int = OFFICIAL_SEED) -> list[Fold]:
+    """The folds of the official fine-tuning script, rows in its shuffled order; validation is the reported fold.
+
+    The clips are shuffled by Python's `random` after `random.seed(seed)`; every fold takes n // folds of them and
+    the last one the remainder too. Neither stratified nor grouped. InputError for more folds than clips.
+    """
+    _check_count(folds, n, "clips")
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    rows = np.array(order, np.int64)
+    bounds = [*(k * (n // folds) for k in range(folds)), n]
+    tests = [rows[start:stop] for start, stop in zip(bounds[:-1], bounds[1:])]
+    return [Fold(np.concatenate([*tests[:k], *tests[k + 1 :]]), test, test) for k, test in enumerate(tests)]
+
+
+def strict(
+    labels: Int64[np.ndarray, "n"],
+    groups: Int64[np.ndarray, "n"],
+    folds: int = 10,
+    seed: int = 0,
+    validation_share: float = 0.1,
+) -> list[Fold]:
+    """Stratified folds that no group straddles, each with an inner validation part, stratified and grouped too.
+
+    `labels` are class indices; a clip of group -1 (unknown) is a group by itself. Validation is about
+    `validation_share` of what is not tested and leaves every class in train. Rows are sorted; the folds are a pure
+    function of the arguments. InputError for more folds than groups, a share outside (0, 0.5] and a fold that can
+    spare no group for validation.
+    """
+    if not 0 < validation_share <= 0.5:
+        raise errors.InputError(f"validation_share is {validation_share}: give a share above 0 and at most 0.5")
+    own = _own_groups(groups)
+    _check_count(folds, len(np.unique(own)), "groups of clips")
+    part = _deal(labels, own, folds, np.random.default_rng([seed, 0]))
+    splits = []
+    for fold in range(folds):
+        rest, rng = np.flatnonzero(part != fold), np.random.default_rng([seed, 1, fold])
+        validation = _validation(labels[rest], own[rest], validation_share, rng)
+        if validation is None:
+            raise errors.InputError(
+                f"fold {fold} can spare no group of clips for validation, for each is all there is of a class: give "
+                "more groups of each class or fewer folds, or take protocol=paper"
+            )
+        validation = rest[validation]
+        splits.append(Fold(np.setdiff1d(rest, validation), validation, np.flatnonzero(part == fold)))
+    return splits
+
+
+def _own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+    """Dense group numbers, in which each clip of an unknown group has one to itself."""
+    alone = groups.max(initial=-1) + 1 + np.arange(len(groups))
+    return np.unique(np.where(groups < 0, alone, groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _deal(
+    labels: Int64[np.ndarray, "n"], own: Int64[np.ndarray, "n"], parts: int, rng: np.random.Generator
+) -> Int64[np.ndarray, "n"]:
+    """The part of each row: whole groups, so that the classes' shares are about the same in each part.
+
+    Groups are dealt from the heaviest on (a group's weight is the squares of its shares of the classes), each to the
+    part that has least of what the group has; the random order decides between equals.
+    """
+    used, own = np.unique(own, return_inverse=True)
+    counts = np.zeros((len(used), labels.max(initial=-1) + 1))
+    np.add.at(counts, (own.reshape(-1), labels), 1)
+    shares = counts / np.maximum(counts.sum(0), 1)
+    order = rng.permutation(len(used))
+    order = order[np.argsort(-np.round((shares[order] ** 2).sum(1), 12), kind="stable")]
+    held, size, part = np.zeros((parts, counts.shape[1])), np.zeros(parts), np.zeros(len(used), np.int64)
+    for group in order:
+        crowding = np.round(held @ shares[group], 12)
+        part[group] = np.lexsort((size, crowding))[0]
+        held[part[group]] += shares[group]
+        size[part[group]] += counts[group].sum()
+    return part[own.reshape(-1)]
+
+
+def _validation(
+    labels: Int64[np.ndarray, "n"], own: Int64[np.ndarray, "n"], share: float, rng: np.random.Generator
+) -> Int64[np.ndarray, "_m"] | None:
+    """Sorted rows for validation that leave clips of every class, and have as many classes as there may be."""
+    pairs = np.unique(np.stack([labels, own]), axis=1)
+    groups_of_class = np.bincount(pairs[0])
+    only = np.unique(pairs[1][groups_of_class[pairs[0]] == 1])  # all there is of a class: needed to train
+    free = np.flatnonzero(~np.isin(own, only))
+    if not len(free):
+        return None
+    cuts = np.clip(round(len(free) / (share * len(labels))), 1, len(np.unique(own[free])))
+    part = _deal(labels[free], own[free], int(cuts), rng)
+    options = [free[part == k] for k in range(cuts)]
+    classes = len(np.unique(labels))
+    options = [rows for rows in options if len(np.unique(np.delete(labels, rows))) == classes]
+    return max(options, key=lambda rows: len(np.unique(labels[rows])), default=None)
+
+
+def _check_count(folds: int, n: int, what: str) -> None:
+    if folds < 2:
+        raise errors.InputError(f"folds={folds} makes no cross-validation: give 2 or more")
+    if folds > n:
+        raise errors.InputError(f"folds={folds} are more than the {n} {what} there are: give {n} or fewer")
+
+
+def check(
+    labels: Int64[np.ndarray, "n"],
+    names: Sequence[str],
+    folds: Sequence[Fold],
+    protocol: str,
+    groups: Int64[np.ndarray, "n"] | None = None,
+    rare: str = "stop",
+) -> list[str]:
+    """Raises InputError for folds that cannot train or be scored; returns the warnings, each a sentence.
+
+    Refused: fewer than two classes among the clips, a class that is absent from a train part, and with protocol
+    "strict" a class of fewer clips (or of fewer `groups`) than folds, which some test parts will lack; that last
+    one is a warning with `rare` "keep" and with protocol "paper".
+    """
+    for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("rare", rare, RARE)):
+        if value not in allowed:
+            raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
+    clips = np.bincount(labels, minlength=len(names))
+    if np.count_nonzero(clips) < 2:
+        there = names[int(clips.argmax())] if len(labels) else "none"
+        raise errors.InputError(f"all {len(labels)} clips are of one class ({there}): give clips of two or more")
+    for number, fold in enumerate(folds):
+        absent = np.flatnonzero((np.bincount(labels[fold.train], minlength=len(names)) == 0) & (clips > 0))
+        if len(absent):
+            raise errors.InputError(
+                f"class {names[absent[0]]} ({clips[absent[0]]} clips) is absent from the train part of fold {number}: "
+                "give more clips of it, or leave the class out"
+            )
+    warnings = _rare_classes(labels, names, len(folds), np.full(len(labels), -1) if groups is None else groups)
+    if warnings and protocol == "strict" and rare == "stop":
+        fewest = min(number for number, _ in warnings)
+        fewer = f"take --config.folds={fewest} or fewer, " if fewest > 1 else ""
+        raise errors.InputError(f"{warnings[0][1]}: {fewer}leave the class out, or accept it with --config.rare=keep")
+    return [sentence for _, sentence in warnings]
+
+
+def _rare_classes(
+    labels: Int64[np.ndarray, "n"], names: Sequence[str], folds: int, groups: Int64[np.ndarray, "n"]
+) -> list[tuple[int, str]]:
+    """(clips or groups, a sentence) of each class that cannot be in every test part."""
+    own, found = _own_groups(groups), []
+    for k, name in enumerate(names):
+        clips, sets = int((labels == k).sum()), len(np.unique(own[labels == k]))
+        if 0 < sets < folds:
+            what = f"{clips} clips" if clips < folds else f"clips of only {sets} groups"
+            found.append((sets, f"class {name} has {what}, so that not each of {folds} folds can test it"))
+    return found
