@@ -76,9 +76,13 @@ def test_the_only_group_of_a_class_trains_and_never_validates():
     group = np.array([0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 7])
     for fold in folds.strict(labels, group, folds=2, validation_share=0.3):
         assert set(labels[fold.train]) == {0, 1, 2} and len(fold.validation)
-    labels, group = np.array([0, 0, 1, 1, *[2] * 8]), np.array([0, 1, 2, 3, *[-1] * 8])
+    labels, group = np.array([0, 0, 1, 1, 2, 2, 3, 3, *[4] * 24]), np.array([*range(8), *[-1] * 24])
     for fold in folds.strict(labels, group, folds=2, validation_share=0.5):
-        assert set(labels[fold.train]) == {0, 1, 2} and set(labels[fold.validation]) == {2}
+        assert set(labels[fold.train]) == {0, 1, 2, 3, 4}
+        assert set(labels[fold.validation]) == {4} and len(fold.validation) >= 6
+    labels, group = np.array([0, 0, 1, 1, *[2] * 4]), np.array([0, 1, 2, 3, *[-1] * 4])
+    for fold in folds.strict(labels, group, folds=2, validation_share=0.5):
+        assert set(labels[fold.train]) == {0, 1, 2} and len(fold.validation) == 1
 
 
 @pytest.mark.parametrize(

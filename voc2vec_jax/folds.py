@@ -110,14 +110,14 @@ def _validation(
     groups_of_class = np.bincount(pairs[0])
     only = np.unique(pairs[1][groups_of_class[pairs[0]] == 1])  # all there is of a class: needed to train
     free = np.flatnonzero(~np.isin(own, only))
-    if not len(free):
-        return None
-    cuts = np.clip(round(len(free) / (share * len(labels))), 1, len(np.unique(own[free])))
-    part = _deal(labels[free], own[free], int(cuts), rng)
-    options = [free[part == k] for k in range(cuts)]
-    classes = len(np.unique(labels))
-    options = [rows for rows in options if len(np.unique(np.delete(labels, rows))) == classes]
-    return max(options, key=lambda rows: len(np.unique(labels[rows])), default=None)
+    classes, groups = len(groups_of_class[groups_of_class > 0]), len(np.unique(own[free]))
+    for cuts in range(max(1, min(round(len(free) / (share * len(labels))), groups)), groups + 1):
+        part = _deal(labels[free], own[free], cuts, rng)
+        options = [free[part == k] for k in range(cuts)]
+        options = [rows for rows in options if len(np.unique(np.delete(labels, rows))) == classes]
+        if options:
+            return max(options, key=lambda rows: len(np.unique(labels[rows])))
+    return None
 
 
 def _check_count(folds: int, n: int, what: str) -> None:
