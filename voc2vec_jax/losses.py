@@ -76,3 +76,12 @@ def feature_penalty(features: Float[Array, "g r t c"], valid: Bool[Array, "g r t
     x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     square = jnp.where(valid[..., None], x * x, 0).sum((1, 2, 3))
     return square / (jnp.maximum(valid.sum((1, 2)), 1) * features.shape[-1])
+
+
+def cross_entropy(
+    logits: Float[Array, "b v"], target: Int[Array, "b"], weight: Float[Array, "b"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum of the rows' cross-entropies in nats, each times its weight, and the sum of the weights."""
+    log_share = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    own = jnp.take_along_axis(log_share, target[:, None], axis=1)[:, 0]
+    return -(jnp.where(weight > 0, own, 0) * weight).sum(), weight.sum()

@@ -58,6 +58,27 @@ def span_mask(
     return jax.vmap(row)(keys, frames)
 
 
+def augmentation_mask(
+    keys: Key[Array, "b"], frames: Int[Array, "b"], t: int, *, share: float, span: int, min_spans: int
+) -> Bool[Array, "b {t}"]:
+    """Union of spans per row as transformers draws them for SpecAugment (`_compute_mask_indices`).
+
+    A row of f frames gets n = max(min_spans, floor(share * f / span + u)) spans, u uniform per row, but no more
+    than f // span; starts are drawn without replacement from all places where a span fits. Rows shorter than a
+    span, which transformers refuses, get none.
+    """
+
+    def row(key, f):
+        count_key, start_key = jax.random.split(key)
+        n = jnp.floor(share * f / span + jax.random.uniform(count_key)).astype(jnp.int32)
+        n = jnp.minimum(jnp.maximum(n, min_spans), f // span)
+        starts = choose(start_key, jnp.arange(t) < f - span + 1, n)
+        begun = jnp.cumsum(starts)
+        return begun > jnp.concatenate([jnp.zeros(span, begun.dtype), begun])[:t]
+
+    return jax.vmap(row)(keys, frames)
+
+
 def choose(key: Key[Array, ""], candidates: Bool[Array, "n"], count: Int[Array, ""]) -> Bool[Array, "n"]:
     """`count` of the True candidates, uniformly without replacement (all of them when there are fewer)."""
     scores = jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2.0)

@@ -59,6 +59,11 @@ def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exa
     return model
 
 
+def normalisation_eps(checkpoint: convert.Checkpoint) -> float:
+    """What is added to the variance of a clip: transformers' value for its checkpoints, else fairseq's."""
+    return TRANSFORMERS_EPS if "model_type" in checkpoint.raw_config else FAIRSEQ_EPS
+
+
 def default_batch_seconds() -> float:
     """Seconds of audio that `Model.embed` computes at once on this machine."""
     return BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
@@ -155,7 +160,7 @@ class Model:
 
     @property
     def _eps(self) -> float:
-        return TRANSFORMERS_EPS if "model_type" in self.checkpoint.raw_config else FAIRSEQ_EPS
+        return normalisation_eps(self.checkpoint)
 
     def _normalised(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
         return embedding.normalised(clip, self._eps)

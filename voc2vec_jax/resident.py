@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,18 @@ BLOCK_SAMPLES = 1600
 UPLOAD_BLOCKS = 20_000  # 64 MB of int16 at a time
 
 
+@runtime_checkable
+class Clips(Protocol):
+    """What can be made resident: a corpus of pre-training, or the clips of a task."""
+
+    samples: Int32[np.ndarray, "n"]
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows) -> list[np.ndarray]:
+        """The int16 audio of some rows."""
+
+
 class Resident:
     """The clips of some corpus rows as blocks [n, 1600] on every device of a mesh, each from a block's start.
 
@@ -22,7 +35,7 @@ class Resident:
     reach beyond 2**31 samples.
     """
 
-    def __init__(self, corpus: pipeline.Corpus, rows: Int64[np.ndarray, "n"], mesh: jax.sharding.Mesh | None = None):
+    def __init__(self, corpus: Clips, rows: Int64[np.ndarray, "n"], mesh: jax.sharding.Mesh | None = None):
         """Reads and uploads `rows`; every process of a mesh over several hosts calls this with the same rows.
 
         Raises InputError when a device reports too little free memory.

@@ -41,12 +41,17 @@ class Claim:
         self.release()
 
 
-def claim(workdir: str | pathlib.Path, config: Mapping[str, Any], may_differ: Sequence[str] = ()) -> Claim:
+def claim(
+    workdir: str | pathlib.Path,
+    config: Mapping[str, Any],
+    may_differ: Sequence[str] = (),
+    marks: Sequence[str] = ("checkpoints/*",),
+) -> Claim:
     """Create or take over a run folder for `config`, and lock it against other processes.
 
-    A folder with checkpoints of another configuration is refused, save for the dotted fields (or groups) in
-    `may_differ`, whose new values are said and recorded. InputError: refused, in use, or not writable. Call in
-    process 0 only.
+    A folder with checkpoints (anything that the glob patterns `marks` find) of another configuration is refused,
+    save for the dotted fields (or groups) in `may_differ`, whose new values are said and recorded. InputError:
+    refused, in use, or not writable. Call in process 0 only.
     """
     folder = pathlib.Path(workdir)
     try:
@@ -55,7 +60,7 @@ def claim(workdir: str | pathlib.Path, config: Mapping[str, Any], may_differ: Se
     except OSError as error:
         raise errors.InputError(_unwritable(folder, error)) from error
     try:
-        _write_config(folder, config, may_differ)
+        _write_config(folder, config, may_differ, marks)
         _write_environment(folder)
     except OSError as error:
         os.close(lock)
@@ -88,13 +93,15 @@ def _lock(folder: pathlib.Path) -> int:
     return handle
 
 
-def _write_config(folder: pathlib.Path, config: Mapping[str, Any], may_differ: Sequence[str]) -> None:
+def _write_config(
+    folder: pathlib.Path, config: Mapping[str, Any], may_differ: Sequence[str], marks: Sequence[str]
+) -> None:
     path = folder / "config.json"
     new = json.loads(json.dumps(config))
     if path.exists():
         differing = list(_differences(_load(path), new))
         refused = [text for name, text in differing if not _covered(name, may_differ)]
-        if refused and any(folder.glob("checkpoints/*")):
+        if refused and any(found for mark in marks for found in folder.glob(mark)):
             raise errors.InputError(
                 f"--workdir={folder} holds a run with another configuration: {'; '.join(refused)}; "
                 "give the old values to resume it, or another --workdir"

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -29,6 +28,7 @@ from voc2vec_jax import (
     plots,
     recipes,
     run_folder,
+    runtime,
     sharding,
     update,
     watch,
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
 def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     """Run or resume the pre-training that `config` describes; returns the exit status."""
     recipes.check(config)
-    set_up_jax(config)
+    runtime.set_up_jax(config)
     family, model = recipes.build_model(config)
     mesh = sharding.make_mesh(config.fsdp)
     groups, micros = recipes.loss_groups(config, mesh.size)
@@ -71,17 +71,6 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
         data.upload()
         with logs.Metrics(workdir, run.step, tensorboard=config.tensorboard) as run.metrics:
             return run.loop(stop)
-
-
-def set_up_jax(config: ml_collections.ConfigDict) -> None:
-    """Precision, determinism and the persistent compilation cache; before anything is computed."""
-    if config.deterministic and "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
-    jax.config.update("jax_default_matmul_precision", config.matmul_precision)
-    if not jax.config.jax_compilation_cache_dir:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
-    logs.set_process(jax.process_index())
 
 
 class Run:

@@ -1,0 +1,440 @@
+"""One cross-validation: folds go through an engine's slots, epoch by epoch, each saved, scored and written when done.
+
+RUN/fold_XX/fold.json, written last, makes a fold count; RUN/checkpoints/ holds the folds in progress.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jaxtyping import Float32, Int64
+
+from voc2vec_jax import checkpoint, cli, crossval, errors, files, folds, logs, memory, metrics, tasks
+
+MONITOR = "f1_macro"  # what selects the epoch, as in the official script
+CPU_STEPS = 8  # of a compiled call on a CPU: a signal and the progress bar wait no longer than this
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a run computes: clips, folds, what is trained on them, and where the folds' results go."""
+
+    workdir: pathlib.Path
+    task: tasks.Task
+    splits: Sequence[folds.Fold]
+    learner: crossval.Learner
+    recipe: crossval.Recipe
+    data: Mapping[str, Any]  # arrays of all clips, on the host or the devices
+    fold_arrays: Sequence[Mapping[str, np.ndarray]]  # what the learner needs of each fold
+    initial: Any  # parameters to start from, None: fresh ones
+    stratified: bool  # every batch holds one clip of every length stratum
+    axis: str  # "map" | "vmap": how a device runs its slots
+    slots: int  # folds at once; 0: as many as memory allows
+    save_model: Callable[[pathlib.Path, Any], None] | None
+    class_weights: Float32[np.ndarray, "k v"]
+    checkpoint_every_epochs: int = 1
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a fold in a slot stands."""
+
+    fold: int
+    epoch: int = 0  # completed
+    best_epoch: int = 0
+    best_score: float = -1.0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def ended(self, recipe: crossval.Recipe) -> bool:
+        return self.epoch >= recipe.epochs or self.epoch - self.best_epoch >= recipe.patience
+
+
+class Experiment:
+    """Runs the folds of a `Setting` that are not done yet."""
+
+    def __init__(self, setting: Setting, saver: checkpoint.Checkpoints):
+        self.setting, self.saver = setting, saver
+        self.devices = jax.local_devices()
+        self.totals = [self._total_steps(split) for split in setting.splits]
+        self.abstract = jax.eval_shape(lambda: crossval.start(setting.learner, setting.recipe, 0, setting.initial))
+        self.slots: list[Progress | None] = []
+        self.chunk, self.losses = 0, []
+        self.saved = 0
+        self.epochs_since_save = 0
+        self.done = {k for k in range(len(setting.splits)) if (fold_folder(setting.workdir, k) / "fold.json").is_file()}
+        self.histories: dict[int, list] = {k: read_fold(setting.workdir, k)["history"] for k in self.done}
+
+    def _total_steps(self, split: folds.Fold) -> int:
+        return self.setting.recipe.epochs * -(-len(split.train) // self.setting.recipe.batch_clips)
+
+    # --- setting up -----------------------------------------------------------------------------------------------
+
+    def run(self, stop: cli.StopSignal) -> bool:
+        """All folds, or False when a signal stopped the run with everything saved."""
+        setting = self.setting
+        if len(self.done) == len(setting.splits):
+            return True
+        pending = [k for k in range(len(setting.splits)) if k not in self.done]
+        self._build(self._choose_slots(len(pending)))
+        restored = self._restore()
+        pending = [k for k in pending if k not in restored]
+        with tqdm.tqdm(total=len(setting.splits), initial=len(self.done), unit="fold", disable=None) as self.bar:
+            while True:
+                if self.chunk == 0:
+                    pending = self._fill(pending)
+                    self._shrink(pending)
+                if not any(self.slots):
+                    break
+                if not self._epoch(stop):
+                    return False
+        return True
+
+    def _choose_slots(self, pending: int) -> int:
+        """As many folds as were asked for, or as their states leave room for; a multiple of the devices."""
+        devices = min(len(self.devices), pending)
+        self.devices = self.devices[:devices]
+        if self.setting.slots:
+            each = -(-min(self.setting.slots, pending) // devices)
+        else:
+            state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.abstract))
+            # Gradients and the copy that a save makes come on top of the state.
+            each = max(1, min(-(-pending // devices), int(0.4 * memory.bytes_free(self.devices[0]) // (1.6 * state))))
+        return each * devices
+
+    def _build(self, slots: int) -> None:
+        setting = self.setting
+        self.engine = crossval.Engine(setting.learner, setting.recipe, slots, setting.axis, self.devices)
+        self.data = jax.device_put(dict(setting.data), self.engine.replicated)
+        self.state = self.engine.empty(self.abstract)
+        self.slots = [None] * slots
+        start = lambda fold, initial: crossval.start(setting.learner, setting.recipe, fold, initial)  # noqa: E731
+        self.start = jax.jit(start, out_shardings=self.engine.replicated)
+        self.initial = None if setting.initial is None else jax.device_put(setting.initial, self.engine.replicated)
+        steps = max(-(-len(split.train) // setting.recipe.batch_clips) for split in setting.splits)
+        self.call_steps = min(steps, CPU_STEPS) if self.devices[0].platform == "cpu" else steps
+        sizes = [len(split.validation) for split in setting.splits] + [len(split.test) for split in setting.splits]
+        self.output_steps = -(-max(sizes) // setting.recipe.batch_clips)
+
+    def _fill(self, pending: list[int]) -> list[int]:
+        """Free slots take the next folds."""
+        pending = list(pending)
+        for slot, progress in enumerate(self.slots):
+            if progress is None and pending:
+                fold = pending.pop(0)
+                self.slots[slot] = Progress(fold)
+                self.state = self.engine.place(self.state, jnp.int32(slot), self.start(jnp.int32(fold), self.initial))
+        self._fold_arrays()
+        return pending
+
+    def _fold_arrays(self) -> None:
+        numbers = [progress.fold if progress else 0 for progress in self.slots]
+        stacked = {
+            name: np.stack([self.setting.fold_arrays[k][name] for k in numbers]) for name in self.setting.fold_arrays[0]
+        }
+        stacked |= {
+            "number": np.array(numbers, np.int32),
+            "total_steps": np.array([self.totals[k] for k in numbers], np.int32),
+            "class_weights": self.setting.class_weights[np.array(numbers)],
+        }
+        self.folds = self.engine.put(stacked)
+
+    def _shrink(self, pending: list[int]) -> None:
+        """Where all slots of a device are computed together, ended ones are dropped as soon as half are."""
+        active = [slot for slot, progress in enumerate(self.slots) if progress]
+        each = -(-len(active) // len(self.devices)) if active else 0
+        if self.setting.axis != "vmap" or pending or not active or 2 * each * len(self.devices) > len(self.slots):
+            return
+        states = [jax.device_get(self.engine.take(self.state, slot)) for slot in active]
+        progress = [self.slots[slot] for slot in active]
+        self._build(each * len(self.devices))
+        for slot, (state, one) in enumerate(zip(states, progress)):
+            self.slots[slot] = one
+            self.state = self.engine.place(self.state, jnp.int32(slot), state)
+        self._fold_arrays()
+
+    # --- saving and resuming --------------------------------------------------------------------------------------
+
+    def _restore(self) -> set[int]:
+        """Folds in progress at the last save, back in slots; those that found none are begun again."""
+        step = self.saver.latest_intact()
+        if step is None:
+            return set()
+        metadata = json.loads((self.saver.folder / str(step) / "metadata.json").read_bytes())
+        if metadata["task"] != self.setting.task.fingerprint:
+            raise errors.InputError(
+                f"the clips of {self.setting.task.name} are not those that {self.setting.workdir} was begun with: "
+                "bring the old ones back or give another --workdir"
+            )
+        one = jax.sharding.SingleDeviceSharding(self.devices[0])
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((metadata["slots"], *x.shape), x.dtype, sharding=one), self.abstract
+        )
+        restored = self.saver.restore(target)
+        self.saved = step
+        states = jax.device_get(restored[1])
+        entries = [entry for entry in metadata["progress"] if entry["fold"] not in self.done]
+        if len(entries) > len(self.slots):
+            self._build(-(-len(entries) // len(self.devices)) * len(self.devices))
+        for slot, entry in enumerate(entries):
+            source = entry.pop("slot")
+            self.slots[slot] = Progress(**entry)
+            self.state = self.engine.place(
+                self.state, jnp.int32(slot), jax.tree.map(lambda x, k=source: x[k], states)
+            )
+        self._fold_arrays()
+        if entries and metadata["chunk"]:
+            self.chunk, self.call_steps = metadata["chunk"], metadata["call_steps"]
+            self.losses = [metadata["losses"][str(one.fold)] if one else [] for one in self.slots]
+        if entries:
+            logs.say(f"resuming {self.setting.workdir}: {len(self.done)} folds done, {len(entries)} in progress")
+        return {entry["fold"] for entry in entries}
+
+    def _save(self) -> None:
+        progress = [{**dataclasses.asdict(one), "slot": slot} for slot, one in enumerate(self.slots) if one]
+        if not progress:
+            return
+        self.saved += 1
+        metadata = {
+            "task": self.setting.task.fingerprint,
+            "slots": len(self.slots),
+            "progress": progress,
+            "chunk": self.chunk,
+            "call_steps": self.call_steps,
+            "losses": {one["fold"]: self.losses[one["slot"]] for one in progress} if self.chunk else {},
+        }
+        self.saver.save(self.saved, self.state, metadata)
+        self.epochs_since_save = 0
+
+    # --- an epoch -------------------------------------------------------------------------------------------------
+
+    def _epoch(self, stop: cli.StopSignal) -> bool:
+        """One epoch of every slot's fold; False when a signal stopped it, with everything saved."""
+        began, setting = time.monotonic(), self.setting
+        planned = [self._train_batches(progress) for progress in self.slots]
+        calls = crossval.chunks(planned, self.call_steps)
+        self.losses = self.losses or [[] for _ in self.slots]
+        for number in range(self.chunk, len(calls)):
+            self.state, losses = self.engine.train(self.state, self.folds, self.engine.put(calls[number]), self.data)
+            self._note(np.asarray(losses), calls[number])
+            self.chunk = number + 1
+            self.saver.check()
+            if stop.requested and self.chunk < len(calls):
+                return self._stopped(stop)
+        self.chunk = 0
+        seconds = sum(float(setting.task.samples[rows[rows >= 0]].sum()) for rows in planned) / 16_000
+        self._validate()
+        self._show(seconds / (time.monotonic() - began))
+        self.losses = []
+        self.epochs_since_save += 1
+        self._finish_ended()
+        if self.epochs_since_save >= setting.checkpoint_every_epochs or stop.requested:
+            self._save()
+        return not stop.requested or self._stopped(stop, save=False)
+
+    def _stopped(self, stop: cli.StopSignal, save: bool = True) -> bool:
+        if save:
+            self._save()
+        self.saver.wait()
+        logs.say(f"stopped by {stop.requested}; everything is saved")
+        return False
+
+    def _train_batches(self, progress: Progress | None):
+        recipe = self.setting.recipe
+        if progress is None:
+            return np.full((0, recipe.batch_clips), crossval.EMPTY, np.int32)
+        rows = self.setting.splits[progress.fold].train
+        key = (recipe.seed, progress.fold, progress.epoch)
+        return crossval.batches(
+            rows, self.setting.task.samples, recipe.batch_clips, stratified=self.setting.stratified, key=key
+        )
+
+    def _note(self, losses: np.ndarray, rows: np.ndarray) -> None:
+        """Keep the losses of the batches that held clips; a fold whose loss is not finite fails the run."""
+        for slot, progress in enumerate(self.slots):
+            if progress is None:
+                continue
+            real = losses[slot][(rows[slot] >= 0).any(1)]
+            if not np.isfinite(real).all():
+                raise errors.RunError(
+                    f"the loss of fold {progress.fold} is not finite in epoch {progress.epoch + 1}: lower peak_lr or "
+                    "compute in float32; the folds that are done stay in the run folder"
+                )
+            self.losses[slot] += real.tolist()
+
+    def _outputs(self, params: Any, wanted: list[Int64[np.ndarray, "_"] | None]):
+        """Logits and features of each slot's clips, in their order; None for slots without."""
+        setting, batch = self.setting, self.setting.recipe.batch_clips
+        rows = [
+            crossval.batches(
+                np.zeros(0, np.int64) if one is None else one,
+                setting.task.samples,
+                batch,
+                stratified=setting.stratified,
+                key=None,
+            )
+            for one in wanted
+        ]
+        filled = crossval.chunks(rows, self.output_steps)[0]
+        logits, vectors = jax.device_get(self.engine.outputs(params, self.folds, self.engine.put(filled), self.data))
+        return [
+            None
+            if one is None
+            else (crossval.by_row(filled[k], logits[k], one), crossval.by_row(filled[k], vectors[k], one))
+            for k, one in enumerate(wanted)
+        ]
+
+    def _validate(self) -> None:
+        """Score every slot's fold on its validation clips; better ones keep their parameters."""
+        splits, task = self.setting.splits, self.setting.task
+        results = self._outputs(self.state.params, [p and splits[p.fold].validation for p in self.slots])
+        better = np.zeros(len(self.slots), bool)
+        for slot, (progress, found) in enumerate(zip(self.slots, results)):
+            if progress is None:
+                continue
+            progress.epoch += 1
+            true = task.label[splits[progress.fold].validation]
+            row = {"loss": _loss(found[0], true, self.setting.class_weights[progress.fold])}
+            scored = metrics.scores(true, found[0].argmax(1), len(task.labels))
+            row |= {name: getattr(scored, name) for name in metrics.NAMES}
+            train = {"fold": progress.fold, "epoch": progress.epoch, "split": "train"}
+            train |= {"loss": float(np.mean(self.losses[slot])), "lr": self._rate(progress)}
+            progress.history += [train, {**train, "split": "validation", **row}]
+            progress.history[-1].pop("lr")
+            if row[MONITOR] > progress.best_score:
+                better[slot], progress.best_score, progress.best_epoch = True, row[MONITOR], progress.epoch
+        self.state = self.engine.keep(self.state, self.engine.put(better))
+        self._write_metrics()
+
+    def _rate(self, progress: Progress) -> float:
+        total = self.totals[progress.fold]
+        steps = jnp.int32(progress.epoch * total // self.setting.recipe.epochs)
+        return float(crossval.rate(self.setting.recipe, steps, jnp.int32(total)))
+
+    def _write_metrics(self) -> None:
+        rows = {**self.histories, **{p.fold: p.history for p in self.slots if p}}
+        text = "".join(json.dumps(row) + "\n" for fold in sorted(rows) for row in rows[fold])
+        files.write_atomic(self.setting.workdir / "metrics.jsonl", text.encode())
+
+    def _show(self, speed: float) -> None:
+        """A line on the epoch: the mean over the folds that are being trained."""
+        active = [progress for progress in self.slots if progress]
+        last = [progress.history[-1] for progress in active]
+        train = np.mean([progress.history[-2]["loss"] for progress in active])
+        names = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "F1"}
+        scores = ", ".join(f"{text} {np.mean([row[name] for row in last]):.3f}" for name, text in names.items())
+        which = ",".join(f"{progress.fold}@{progress.epoch}" for progress in active)
+        self.bar.write(
+            f"fold@epoch {which}: loss {train:.3f}, validation {scores}; {speed:.0f} audio-seconds per second"
+        )
+
+    # --- the end of a fold ----------------------------------------------------------------------------------------
+
+    def _finish_ended(self) -> None:
+        ended = [p if p and p.ended(self.setting.recipe) else None for p in self.slots]
+        if not any(ended):
+            return
+        splits = self.setting.splits
+        results = self._outputs(self.state.best, [p and splits[p.fold].test for p in ended])
+        for slot, (progress, found) in enumerate(zip(ended, results)):
+            if progress:
+                self._finish(slot, progress, *found)
+
+    def _finish(self, slot: int, progress: Progress, logits: np.ndarray, vectors: np.ndarray) -> None:
+        """Write a fold's results, `fold.json` last, and free its slot."""
+        setting, task = self.setting, self.setting.task
+        split, folder = setting.splits[progress.fold], fold_folder(setting.workdir, progress.fold)
+        folder.mkdir(parents=True, exist_ok=True)
+        true = task.label[split.test]
+        scored = metrics.scores(true, logits.argmax(1), len(task.labels))
+        if setting.save_model:
+            setting.save_model(folder / "model", jax.device_get(self.engine.take(self.state.best, slot)))
+        write_npz(folder / "embeddings.npz", ids=task.ids[split.test], labels=true, vectors=vectors.astype(np.float32))
+        write_predictions(folder / "predictions.csv", task, progress.fold, split.test, logits)
+        entry = {
+            "fold": progress.fold,
+            **{name: getattr(scored, name) for name in metrics.NAMES},
+            "best_epoch": progress.best_epoch,
+            "epochs": progress.epoch,
+            **{name: task.ids[getattr(split, name)].tolist() for name in ("train", "validation", "test")},
+            "confusion": scored.confusion.tolist(),
+        }
+        record = {**entry, "history": progress.history, "task": task.fingerprint}
+        files.write_atomic(folder / "fold.json", (json.dumps(record) + "\n").encode())
+        self.histories[progress.fold] = progress.history
+        self.done.add(progress.fold)
+        self.slots[slot] = None
+        self.bar.update()
+        self.bar.write(
+            f"fold {progress.fold} done after {progress.epoch} epochs (best {progress.best_epoch}): UAR "
+            f"{scored.uar:.3f}, accuracy {scored.accuracy:.3f}, F1 {scored.f1_macro:.3f} on {len(split.test)} clips"
+        )
+
+
+def _loss(logits: np.ndarray, true: np.ndarray, class_weights: np.ndarray) -> float:
+    """Class-weighted cross-entropy."""
+    wide = logits.astype(np.float64)
+    wide = wide - wide.max(1, keepdims=True)
+    own = wide[np.arange(len(true)), true] - np.log(np.exp(wide).sum(1))
+    weight = class_weights[true].astype(np.float64)
+    return float(-(own * weight).sum() / max(weight.sum(), math.ulp(0.0)))
+
+
+def fold_folder(workdir: pathlib.Path, fold: int) -> pathlib.Path:
+    """RUN/fold_03."""
+    return workdir / f"fold_{fold:02d}"
+
+
+def read_fold(workdir: pathlib.Path, fold: int) -> dict[str, Any]:
+    """A finished fold's record; InputError when its file is damaged."""
+    path = fold_folder(workdir, fold) / "fold.json"
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as fault:
+        raise errors.InputError(f"{path} is damaged ({fault}): delete it and run again, the fold is redone") from fault
+
+
+def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
+    """Arrays, none of them pickled, under a name that appears when they are complete."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    files.write_atomic(path, content.getvalue())
+
+
+def write_predictions(
+    path: pathlib.Path, task: tasks.Task, fold: int, rows: Int64[np.ndarray, "n"], logits: Float32[np.ndarray, "n v"]
+) -> None:
+    """One line a clip: where it is, its label, what was predicted with which probability, and all probabilities."""
+    wide = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    shares = wide / wide.sum(1, keepdims=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*PREDICTION_COLUMNS, *(f"p:{label}" for label in task.labels)])
+    for row, share in zip(rows, shares):
+        best = int(share.argmax())
+        writer.writerow(
+            [
+                fold,
+                task.ids[row],
+                task.paths[row],
+                f"{task.start_seconds[row]:.3f}",
+                f"{task.samples[row] / 16_000:.3f}",
+                task.labels[task.label[row]],
+                task.labels[best],
+                f"{share[best]:.6f}",
+                *(f"{value:.6f}" for value in share),
+            ]
+        )
+    files.write_atomic(path, text.getvalue().encode())
+
+
+PREDICTION_COLUMNS = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")

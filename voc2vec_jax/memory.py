@@ -1,0 +1,25 @@
+"""How much memory a device has left."""
+
+import os
+import pathlib
+
+import jax
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def bytes_free(device: jax.Device) -> int:
+    """Free bytes of an accelerator, or of the machine for a CPU device, as far as they are known."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return _host_bytes() // max(1, len(jax.local_devices()) if device.platform == "cpu" else 1)
+
+
+def _host_bytes() -> int:
+    """The machine's memory, or the container's where that is less."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in map(pathlib.Path, _CGROUP_LIMITS):
+        text = path.read_text().strip() if path.is_file() else "max"
+        limits += [int(text)] if text.isdecimal() else []
+    return min(limits)
