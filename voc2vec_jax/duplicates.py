@@ -1,0 +1,284 @@
+"""Finding sounds that are there twice: exact copies, and copies changed in gain, channels, rate, length or position.
+
+Every 16 ms frame of a clip gets a 32-bit code: for each of 32 bands of the voice, whether its energy against the
+next band's rises or falls over 64 ms (after Haitsma and Kalker, "A highly robust audio fingerprinting system",
+2002). Gain, a shift, a lost upper band or added silence hardly change it; another take of the same sound does.
+Clips that share a code are aligned there and compared bit by bit, so that nothing is compared with everything.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int16, Int64, UInt8, UInt32, UInt64
+
+from voc2vec_jax import errors
+
+RATE_HZ = 16_000
+WINDOW_SAMPLES = 2048
+HOP_SAMPLES = 256
+LAG_FRAMES = 4
+BAND_EDGES_HZ = tuple(150.0 * (3500 / 150) ** (k / 33) for k in range(34))
+QUIET = 1e-5  # of the loudest frame's energy: what lies below is not compared
+MOST_ERRORS = 0.3  # share of bits: copies measured 0 to 0.2, unrelated clips 0.39 and more
+CERTAINTY = 5.0  # standard deviations below the half that chance gives, for short overlaps
+INDEPENDENT_BITS = 4.0  # of the 32 of a frame, as neighbouring frames overlap
+LEAST_SHARE = 0.5  # of the shorter clip's audible frames must be compared
+MOST_IN_GROUP = 64  # clips of equal audio of which all pairs are formed
+MOST_ALIKE = 32  # clips with the same code that a clip is compared with for its sake
+CHUNK_FRAMES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fingerprints:
+    """Codes of n clips as plain arrays: clip k has the frames `starts[k]` to `starts[k + 1]`, f in all."""
+
+    codes: UInt32[np.ndarray, " f"]
+    audible: Bool[np.ndarray, " f"]
+    starts: Int64[np.ndarray, " n_plus_1"]
+    digests: UInt8[np.ndarray, "n 16"]  # of the samples: equal for equal clips
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the arrays as one npz file."""
+        with open(path, "wb") as file:
+            np.savez(file, **{name: getattr(self, name) for name in _FIELDS})
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Fingerprints))
+
+
+class Pair(NamedTuple):
+    """Two clips that hold the same sound: `kind` is "identical" (every sample) or "near".
+
+    `first` and `second` are positions in what was compared; `similarity` is the share of equal bits where both
+    are audible: 1 for identical clips, about 0.5 for unrelated ones.
+    """
+
+    first: int
+    second: int
+    kind: str
+    similarity: float
+
+
+def load(path: str | os.PathLike) -> Fingerprints:
+    """What `Fingerprints.save` wrote; `errors.InputError` when the file is something else."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Fingerprints(**{name: arrays[name] for name in _FIELDS})
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.InputError(f"{path} holds no fingerprints ({error}): make them again") from error
+
+
+def fingerprints(clips: Iterable[Int16[np.ndarray, "_"]]) -> Fingerprints:
+    """Fingerprints of int16 clips at 16 kHz, in their order; one clip is in memory at a time."""
+    coded = [(*_code(clip), _digest(clip)) for clip in clips]
+    return Fingerprints(
+        codes=np.concatenate([np.zeros(0, np.uint32), *(codes for codes, _, _ in coded)]),
+        audible=np.concatenate([np.zeros(0, bool), *(audible for _, audible, _ in coded)]),
+        starts=np.cumsum([0, *(len(codes) for codes, _, _ in coded)], dtype=np.int64),
+        digests=np.frombuffer(b"".join(digest for _, _, digest in coded), np.uint8).reshape(-1, 16),
+    )
+
+
+def join(parts: Sequence[Fingerprints]) -> Fingerprints:
+    """Fingerprints of several lots of clips as those of one."""
+    counts = np.concatenate([np.diff(part.starts) for part in parts])
+    return Fingerprints(
+        codes=np.concatenate([part.codes for part in parts]),
+        audible=np.concatenate([part.audible for part in parts]),
+        starts=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)]),
+        digests=np.concatenate([part.digests for part in parts]),
+    )
+
+
+def pairs(a: Fingerprints, b: Fingerprints | None = None) -> list[Pair]:
+    """The pairs of clips with the same sound within `a` (first < second), or with one in `a` and one in `b`.
+
+    Of more than `MOST_IN_GROUP` equal clips, only the first is paired with each of the others.
+    """
+    within = b is None
+    b = a if b is None else b
+    members_a = _members(a)
+    members_b = members_a if within else _members(b)
+    found = [Pair(i, j, "identical", 1.0) for i, j in _identical(members_a, members_b, within)]
+    for i, j, similarity in _near(a, _first(members_a), b, _first(members_b), within):
+        group_i, group_j = members_a[a.digests[i].tobytes()], members_b[b.digests[j].tobytes()]
+        for first, second in _product(group_i, group_j):
+            first, second = (min(first, second), max(first, second)) if within else (first, second)
+            found.append(Pair(first, second, "near", similarity))
+    return sorted(found)
+
+
+def _digest(clip: Int16[np.ndarray, " s"]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(clip).tobytes(), digest_size=16).digest()
+
+
+def _code(clip: Int16[np.ndarray, " s"]) -> tuple[UInt32[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
+    """The code of every frame that touches the clip, and whether it and the one `LAG_FRAMES` later are audible."""
+    energy = _band_energy(clip)
+    contrast = energy[:, :-1] - energy[:, 1:]
+    rises = contrast[LAG_FRAMES:] > contrast[:-LAG_FRAMES]
+    codes = np.packbits(rises, axis=1, bitorder="little").view("<u4")[:, 0]
+    loudness = energy.sum(1)
+    quieter = np.minimum(loudness[LAG_FRAMES:], loudness[:-LAG_FRAMES])
+    return codes.astype(np.uint32), quieter > QUIET * loudness.max()
+
+
+def _band_energy(clip: Int16[np.ndarray, " s"]) -> Float32[np.ndarray, "t 33"]:
+    padding = WINDOW_SAMPLES - HOP_SAMPLES
+    padded = np.pad(clip, (padding, padding + -len(clip) % HOP_SAMPLES)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
+    spectrum = np.fft.rfft(windows * _HANN)
+    return (spectrum.real**2 + spectrum.imag**2) @ _BANDS
+
+
+_HANN = np.hanning(WINDOW_SAMPLES).astype(np.float32)
+_BIN_BAND = np.searchsorted(BAND_EDGES_HZ, np.fft.rfftfreq(WINDOW_SAMPLES, 1 / RATE_HZ), side="right") - 1
+_BANDS = (_BIN_BAND[:, None] == np.arange(len(BAND_EDGES_HZ) - 1)).astype(np.float32)
+
+
+def _members(prints: Fingerprints) -> dict[bytes, list[int]]:
+    """Clips by their digest."""
+    members = defaultdict(list)
+    for k, digest in enumerate(prints.digests):
+        members[digest.tobytes()].append(k)
+    return dict(members)
+
+
+def _first(members: dict[bytes, list[int]]) -> Int64[np.ndarray, " m"]:
+    return np.array([group[0] for group in members.values()], np.int64)
+
+
+def _identical(
+    members_a: dict[bytes, list[int]], members_b: dict[bytes, list[int]], within: bool
+) -> Iterator[tuple[int, int]]:
+    for digest, group in members_a.items():
+        if not within:
+            yield from _product(group, members_b.get(digest, []))
+        elif len(group) <= MOST_IN_GROUP:
+            yield from itertools.combinations(group, 2)
+        else:
+            yield from ((group[0], other) for other in group[1:])
+
+
+def _product(group_a: Sequence[int], group_b: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """All pairs of two groups, or where they are many those with the first of either."""
+    if len(group_a) * len(group_b) <= MOST_IN_GROUP**2:
+        return itertools.product(group_a, group_b)
+    return [(group_a[0], j) for j in group_b] + [(i, group_b[0]) for i in group_a[1:]]
+
+
+def _near(
+    a: Fingerprints, rows_a: Int64[np.ndarray, " m"], b: Fingerprints, rows_b: Int64[np.ndarray, " k"], within: bool
+) -> Iterator[tuple[int, int, float]]:
+    """Pairs of unequal clips of some rows that agree in enough bits, with their share of equal bits."""
+    table, frames = _code_table(b, rows_b)
+    for rows in _chunks(a, rows_a):
+        candidates = _candidates(*_code_table(a, rows), table, frames, within)
+        i, j, errors_found = _best_alignments(a, b, candidates)
+        different = (a.digests[i] != b.digests[j]).any(1)
+        for k in np.flatnonzero(different & np.isfinite(errors_found)):
+            yield int(i[k]), int(j[k]), 1.0 - float(errors_found[k])
+
+
+def _chunks(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Iterator[Int64[np.ndarray, " k"]]:
+    """Consecutive rows of about `CHUNK_FRAMES` frames together."""
+    lengths = prints.starts[rows + 1] - prints.starts[rows]
+    chunk = np.cumsum(lengths) // CHUNK_FRAMES
+    yield from np.split(rows, np.flatnonzero(np.diff(chunk)) + 1)
+
+
+def _code_table(
+    prints: Fingerprints, rows: Int64[np.ndarray, " m"]
+) -> tuple[UInt64[np.ndarray, " e"], Int64[np.ndarray, " e"]]:
+    """Sorted keys (code in the upper, clip in the lower 32 bits), and the first frame of the clip with that code."""
+    counts = prints.starts[rows + 1] - prints.starts[rows]
+    clip = np.repeat(rows, counts)
+    frame = _ranges(counts)
+    at = prints.starts[clip] + frame
+    heard = prints.audible[at]
+    keys = prints.codes[at[heard]].astype(np.uint64) << np.uint64(32) | clip[heard].astype(np.uint64)
+    keys, first = np.unique(keys, return_index=True)
+    return keys, frame[heard][first]
+
+
+def _ranges(counts: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " total"]:
+    """0 .. count - 1 for each count, one after the other."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) - np.repeat(ends - counts, counts)
+
+
+def _candidates(
+    keys: UInt64[np.ndarray, " e"],
+    frames: Int64[np.ndarray, " e"],
+    table: UInt64[np.ndarray, " d"],
+    table_frames: Int64[np.ndarray, " d"],
+    within: bool,
+) -> Int64[np.ndarray, "c 3"]:
+    """Distinct (clip, other clip, offset of the other's frames) with a code in common."""
+    low = np.uint64(0xFFFFFFFF)
+    begin = np.searchsorted(table, keys + np.uint64(1) if within else keys & ~low)
+    end = np.minimum(np.searchsorted(table, keys | low, side="right"), begin + MOST_ALIKE)
+    counts = np.maximum(end - begin, 0)
+    mine = np.repeat(np.arange(len(keys)), counts)
+    other = np.repeat(begin, counts) + _ranges(counts)
+    clip, other_clip = ((each & low).astype(np.int64) for each in (keys[mine], table[other]))
+    return np.unique(np.stack([clip, other_clip, frames[mine] - table_frames[other]], axis=1), axis=0)
+
+
+def _best_alignments(
+    a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, "c 3"]
+) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"], Float64[np.ndarray, " p"]]:
+    """Each pair of clips once, with its least share of differing bits; inf where no alignment is good enough."""
+    wrong = np.concatenate([np.zeros(0), *(_bit_errors(a, b, part) for part in _by_frames(a, candidates))])
+    fresh = np.ones(len(candidates), bool)
+    fresh[1:] = (candidates[1:, :2] != candidates[:-1, :2]).any(1)
+    starts = np.flatnonzero(fresh)
+    best = np.minimum.reduceat(wrong, starts) if len(starts) else wrong
+    return candidates[starts, 0], candidates[starts, 1], best
+
+
+def _by_frames(a: Fingerprints, candidates: Int64[np.ndarray, "c 3"]) -> Iterator[Int64[np.ndarray, "k 3"]]:
+    frames = np.cumsum(a.starts[candidates[:, 0] + 1] - a.starts[candidates[:, 0]])
+    yield from np.split(candidates, np.flatnonzero(np.diff(frames // CHUNK_FRAMES)) + 1)
+
+
+def _bit_errors(a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, "c 3"]) -> Float64[np.ndarray, " c"]:
+    """Share of bits that differ at each alignment; inf where too few frames overlap or too many bits differ."""
+    i, j, offset = candidates.T
+    begin = np.maximum(0, offset)
+    counts = np.maximum(np.minimum(_length(a, i), _length(b, j) + offset) - begin, 0)
+    frame = np.repeat(begin, counts) + _ranges(counts)
+    at_a, at_b = np.repeat(a.starts[i], counts) + frame, np.repeat(b.starts[j] - offset, counts) + frame
+    heard = a.audible[at_a] & b.audible[at_b]
+    differing = np.bitwise_count(a.codes[at_a] ^ b.codes[at_b]) * heard
+    compared, wrong = _sums(heard, counts), _sums(differing, counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = wrong / (32.0 * compared)
+        allowed = np.minimum(MOST_ERRORS, 0.5 - CERTAINTY * 0.5 / np.sqrt(INDEPENDENT_BITS * compared))
+    enough = compared >= LEAST_SHARE * np.minimum(_audible(a, i), _audible(b, j))
+    return np.where(enough & (share <= allowed), share, np.inf)
+
+
+def _length(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    return prints.starts[rows + 1] - prints.starts[rows]
+
+
+def _audible(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(prints.audible)])
+    return before[prints.starts[rows + 1]] - before[prints.starts[rows]]
+
+
+def _sums(values: np.ndarray, counts: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    """Sums of consecutive runs of `values`, some of them empty."""
+    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+    ends = np.cumsum(counts)
+    return total[ends] - total[ends - counts]
