@@ -1,0 +1,40 @@
+"""Tables, pictures and one page from runs of fine-tuning.
+
+    python tools/report.py RUN... --output=report.html [--audio=FOLDER] [--formats=png,pdf]
+
+RUN is a run folder of voc2vec_jax.finetune, or a folder of them. Beside report.html: the paper's tables III and IV and
+the paired tests as Markdown and LaTeX (report_table3.md, ...), every picture in report_figures/.
+"""
+
+import sys
+
+from voc2vec_jax import cli, errors, report
+
+FLAGS = {
+    "output": cli.Flag("the page to write; tables and pictures lie beside it", required=True),
+    "audio": cli.Flag("folder of the recordings, where they are no longer where the runs read them"),
+    "formats": cli.Flag("of the pictures beside the page: png, pdf, svg", default="png,pdf"),
+}
+WORDS = cli.Positional("RUN", "run folder of fine-tuning, or a folder of such")
+
+
+def main(argv: list[str]) -> int:
+    """Writes the report and says what of it is incomplete."""
+    arguments = cli.parse(argv, flags=FLAGS, program="python tools/report.py", positional=WORDS)
+    formats = [kind for kind in arguments.formats.split(",") if kind]
+    found = report.write(
+        arguments.words,
+        arguments.output,
+        audio=arguments.audio,
+        formats=formats,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    for text in found.warnings:
+        print(f"incomplete: {text}")
+    sets = len({run.dataset for run in found.runs})
+    print(f"{found.page}: {len(found.runs)} runs on {sets} data sets, {len(found.files) - 1} files beside it")
+    return errors.EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

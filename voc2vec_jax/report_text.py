@@ -1,0 +1,204 @@
+"""Tables as HTML, Markdown and LaTeX; whatever stands in a cell is text, never markup."""
+
+import html
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+DAGGER = "\N{DAGGER}"  # behind whatever comes of an incomplete run
+DASH = "\N{EM DASH}"  # there is no such number
+MINUS = "\N{MINUS SIGN}"
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class Column(NamedTuple):
+    """`over` is a heading that neighbouring columns share; numbers are set to the right."""
+
+    title: str
+    over: str = ""
+    number: bool = True
+
+
+class Cell(NamedTuple):
+    text: str
+    strong: bool = False
+
+
+class Group(NamedTuple):
+    """Rows under a heading ("" for none)."""
+
+    heading: str
+    rows: Sequence[Sequence[Cell]]
+
+
+class Table(NamedTuple):
+    """A table with notes under it; `folded` lets a page show its groups closed."""
+
+    name: str  # of its files
+    title: str
+    columns: Sequence[Column]
+    groups: Sequence[Group]
+    notes: Sequence[str] = ()
+    folded: bool = False
+
+
+def clean(text: str) -> str:
+    """`text` on one line, without characters that control a terminal, a page's direction or nothing at all."""
+    kept = []
+    for char in text:
+        if char.isspace():
+            kept.append(" ")
+        elif unicodedata.category(char) in ("Cc", "Cs", "Cn") or char in _DIRECTIONS:
+            kept.append("\N{REPLACEMENT CHARACTER}")
+        else:
+            kept.append(char)
+    return "".join(kept)
+
+
+def to_html(text: str) -> str:
+    """For a place between tags or between double quotes."""
+    return html.escape(clean(text), quote=True)
+
+
+def to_markdown(text: str) -> str:
+    """For a heading or a cell, or inside a paragraph: no markup, no HTML, no link."""
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", clean(text)).strip()
+    for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("://", "&#58;//"), ("www.", "www&#46;")):
+        text = text.replace(sign, entity)
+    return text
+
+
+def _paragraph(text: str) -> list[str]:
+    """Lines of a Markdown paragraph that is no heading and no list, whatever it begins with."""
+    return [re.sub(r"^[#+=-]|(?<=^\d)[.)]", lambda found: f"&#{ord(found[0])};", to_markdown(text)), ""]
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    **{char: f"\\{char}" for char in "{}$&#%_"},
+    **{char: f"{{{char}}}" for char in "[]*`'!?-"},  # no optional argument, no ligature
+    DAGGER: r"\textdagger{}",
+    DASH: r"\textemdash{}",
+    MINUS: r"$-$",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{GREEK CAPITAL LETTER DELTA}": r"$\Delta$",
+    "\N{REPLACEMENT CHARACTER}": "?",
+}
+
+
+def to_latex(text: str) -> str:
+    """For a cell or a caption, with UTF-8 input."""
+    return "".join(_LATEX.get(char, char) for char in clean(text))
+
+
+def markdown(tables: Iterable[Table], first: Sequence[str] = ()) -> str:
+    """A document of all tables, `first` being paragraphs before them."""
+    lines = [line for text in first for line in _paragraph(text)]
+    for table in tables:
+        lines += [f"## {to_markdown(table.title)}", ""]
+        titles = [to_markdown(f"{column.over} {column.title}".strip()) for column in table.columns]
+        rule = ["---:" if column.number else "---" for column in table.columns]
+        for group in table.groups:
+            lines += [f"### {to_markdown(group.heading)}", ""] if group.heading else []
+            lines += [_bars(titles), _bars(rule)]
+            lines += [_bars([_markdown_cell(cell) for cell in row]) for row in group.rows] + [""]
+        lines += [line for note in table.notes for line in _paragraph(note)]
+    return "\n".join(lines)
+
+
+def _bars(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = to_markdown(cell.text)
+    return f"**{text}**" if cell.strong and text else text
+
+
+def latex(table: Table, first: Sequence[str] = ()) -> str:
+    """One `table*` for \\input, in need of booktabs and graphicx; `first` and the notes stand in the caption, then one by one."""
+    spec = "".join("r" if column.number else "l" for column in table.columns)
+    caption = " ".join(to_latex(text) for text in (f"{table.title}.", *first, *table.notes))
+    lines = [
+        r"% needs \usepackage{booktabs,graphicx,textcomp} and \usepackage[T1]{fontenc}",
+        r"\begin{table*}",
+        r"\centering\footnotesize",
+        f"\\caption{{{caption}}}",
+        f"\\resizebox{{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}}{{!}}{{\\begin{{tabular}}{{{spec}}}",
+        r"\toprule",
+        *_latex_heads(table.columns),
+    ]
+    for group in table.groups:
+        lines.append(r"\midrule")
+        if group.heading:
+            lines.append(f"\\multicolumn{{{len(spec)}}}{{l}}{{\\textit{{{to_latex(group.heading)}}}}} \\\\")
+        lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in group.rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""])
+
+
+def spans(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    """The shared headings and how many columns each covers."""
+    return [(over, len(list(part))) for over, part in itertools.groupby(columns, key=lambda column: column.over)]
+
+
+def _latex_heads(columns: Sequence[Column]) -> list[str]:
+    lines, start, rules = [], 1, []
+    cells = []
+    for over, width in spans(columns):
+        cells.append(f"\\multicolumn{{{width}}}{{c}}{{{to_latex(over)}}}")
+        rules += [f"\\cmidrule(lr){{{start}-{start + width - 1}}}"] if over else []
+        start += width
+    if rules:
+        lines += [" & ".join(cells) + r" \\", " ".join(rules)]
+    return [*lines, " & ".join(to_latex(column.title) for column in columns) + r" \\"]
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = to_latex(cell.text)
+    return f"\\textbf{{{text}}}" if cell.strong else text
+
+
+def as_html(table: Table) -> str:
+    """The table inside a region that scrolls; folded groups in `details`."""
+    parts = [_html_group(table, group) for group in table.groups]
+    parts += [f'<p class="note">{to_html(note)}</p>' for note in table.notes]
+    return "\n".join(parts)
+
+
+def _html_group(table: Table, group: Group) -> str:
+    name = f"{table.title}, {group.heading}" if group.heading else table.title
+    head = "".join(
+        f"<th{_width(width)}{' class=over' if over else ''}>{to_html(over)}</th>"
+        for over, width in spans(table.columns)
+    )
+    titles = "".join(f'<th scope="col"{_right(column)}>{to_html(column.title)}</th>' for column in table.columns)
+    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row, table.columns))}</tr>" for row in group.rows)
+    over = f"<tr>{head}</tr>" if any(column.over for column in table.columns) else ""
+    body = (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{to_html(name)}"><table>'
+        f"<thead>{over}<tr>{titles}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+    )
+    if table.folded:
+        return f"<details><summary>{to_html(group.heading)}: {len(group.rows)} rows</summary>{body}</details>"
+    return f"<h3>{to_html(group.heading)}</h3>{body}" if group.heading else body
+
+
+def _width(width: int) -> str:
+    return f' colspan="{width}"' if width > 1 else ""
+
+
+def _right(column: Column) -> str:
+    return ' class="number"' if column.number else ""
+
+
+def _html_cell(cell: Cell, column: Column) -> str:
+    text = to_html(cell.text) if column.number else f"<bdi>{to_html(cell.text)}</bdi>"
+    return f"<td{_right(column)}>{f'<strong>{text}</strong>' if cell.strong else text}</td>"
