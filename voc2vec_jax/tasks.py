@@ -172,7 +172,7 @@ def _task(
         prepared=prepared,
         segments=tuple(segments[row] for row in kept),
     )
-    return dataclasses.replace(task, fingerprint=_fingerprint(task, max_samples))
+    return dataclasses.replace(task, fingerprint=_fingerprint(task))
 
 
 def _clips(
@@ -240,8 +240,8 @@ def _audio_root(root: pathlib.Path | None, name: str, path: str) -> pathlib.Path
     return next((place for place in places if (place / path).is_file()), None)
 
 
-def _fingerprint(task: Task, max_samples: int) -> str:
-    digest = hashlib.sha256(f"{task.prepared.fingerprint} {max_samples} {task.labels}".encode())
+def _fingerprint(task: Task) -> str:
+    digest = hashlib.sha256(f"{task.prepared.fingerprint} {task.labels}".encode())
     for array in (task.label, task.group, task.samples):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update("\0".join(task.ids.tolist()).encode())
