@@ -7,7 +7,7 @@ clips of one are of one baby and make a group. The class is the folder.
 import pathlib
 import re
 
-from voc2vec_jax.datasets import sources, trees
+from voc2vec_jax.datasets import layouts, sources
 
 LABELS = ("belly_pain", "burping", "discomfort", "hungry", "tired")
 
@@ -16,7 +16,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return (match["instance"] or "").lower(), match["reason"].lower()
 
 
-LAYOUT = trees.Layout(
+LAYOUT = layouts.Layout(
     archives=("donateacry*.zip", "donate-a-cry*.zip"),
     path=(
         rf"donateacry_corpus_cleaned_and_updated_data/(?P<reason>{'|'.join(LABELS)})/"
@@ -29,4 +29,4 @@ LAYOUT = trees.Layout(
 
 def list_recordings(source: sources.Source, manual_dir: pathlib.Path | None) -> sources.Listing:
     """The cleaned clips by reason, grouped by app instance."""
-    return trees.listing(source, LAYOUT, manual_dir)
+    return layouts.listing(source, LAYOUT, manual_dir)

@@ -1,4 +1,4 @@
-"""Any audio of the user's own: a tree of files, a zip of one, or a manifest that lists them.
+"""Any audio of the user's own: a tree of files, an archive of one, or a manifest that lists them.
 
 In a tree a file's class is the folder it lies in, where there are at least two such folders. A manifest is a
 csv or tsv file with a header (`path`, and if wanted `label` and `group`), or fairseq's tsv (the root folder in
@@ -27,8 +27,8 @@ def list_recordings(source: sources.Source, manual_dir: pathlib.Path | None) -> 
         raise sources.MissingError(f"{fault}: give --manual_dir a folder with audio, a zip of one, or a manifest of it")
     if manual_dir.is_dir():
         return _list_tree(manual_dir, trees.FolderTree(manual_dir))
-    if manual_dir.suffix.lower() == ".zip":
-        return _list_tree(manual_dir, trees.ZipTree(manual_dir))
+    if manual_dir.name.lower().endswith(trees.ARCHIVE_SUFFIXES):
+        return _list_tree(manual_dir, trees.archive_tree(manual_dir))
     return _list_manifest(manual_dir)
 
 
@@ -38,7 +38,7 @@ def default_name(path: pathlib.Path) -> str:
     return name if name[:1].isalpha() else f"folder_{name}".rstrip("_")
 
 
-def _list_tree(root: pathlib.Path, tree: trees.FolderTree | trees.ZipTree) -> sources.Listing:
+def _list_tree(root: pathlib.Path, tree: trees.Tree) -> sources.Listing:
     files = sorted(tree.files())
     found = [(name, size) for name, size in files if trees.is_audio(name)]
     unsupported = [name for name, _ in files if name.lower().endswith(UNSUPPORTED)]

@@ -7,14 +7,14 @@ splits without leaks. There are no usable labels.
 import pathlib
 import re
 
-from voc2vec_jax.datasets import sources, trees
+from voc2vec_jax.datasets import layouts, sources
 
 
 def _describe(match: re.Match) -> tuple[str, str]:
     return match["speaker"], ""
 
 
-LAYOUT = trees.Layout(
+LAYOUT = layouts.Layout(
     archives=("human-voice-dataset*.zip", "human_voice*.zip"),
     path=r"data/voices/(?P<speaker>[^/]+)/(?:notes|voyels)/exports/(?:mono|stereo)/[^/]+\.wav",
     labels=(),
@@ -24,4 +24,4 @@ LAYOUT = trees.Layout(
 
 def list_recordings(source: sources.Source, manual_dir: pathlib.Path | None) -> sources.Listing:
     """Every exported wav file, grouped by speaker; the Audacity projects beside them are no exports."""
-    return trees.listing(source, LAYOUT, manual_dir)
+    return layouts.listing(source, LAYOUT, manual_dir)

@@ -7,7 +7,7 @@ one of the two published forms; the class is taken from the name, which both hav
 import pathlib
 import re
 
-from voc2vec_jax.datasets import sources, trees
+from voc2vec_jax.datasets import layouts, sources
 
 # In the order of the class numbers in the file names.
 LABELS = (
@@ -34,8 +34,8 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return match["speaker"], LABELS[int(match["number"])]
 
 
-LAYOUT = trees.Layout(
-    archives=("nonverbal*vocalization*.zip",),
+LAYOUT = layouts.Layout(
+    archives=("nonverbal*vocalization*.zip", "nonverbal*vocalization*.tgz", "nonverbal*vocalization*.tar*"),
     path=(
         rf"(?:(?:{'|'.join(LABELS)})/)?"
         r"(?P<speaker>[^/_]+)_(?P<number>1[0-5]|[0-9])_[0-9]+_[01]_[0-9]+_[0-9]+_[0-9]+_[0-9]+\.wav"
@@ -47,4 +47,4 @@ LAYOUT = trees.Layout(
 
 def list_recordings(source: sources.Source, manual_dir: pathlib.Path | None) -> sources.Listing:
     """The clips by class, grouped by speaker."""
-    return trees.listing(source, LAYOUT, manual_dir)
+    return layouts.listing(source, LAYOUT, manual_dir)

@@ -1,37 +1,27 @@
-"""Finding a data set where a user put it: an archive or a folder, read in place and never unpacked."""
+"""Where the files of a data set are: a folder, an archive or several together, read in place."""
 
 import dataclasses
-import fnmatch
 import functools
+import gzip
 import io
 import os
 import pathlib
 import re
+import shutil
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import sources
 
-_UNPACK_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz")
+ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
 
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How a published data set looks on disk.
-
-    `archives` are file name patterns of the archive as users download it; `path` matches a recording's
-    path below the set's root folder, in any case; `describe` gives (group, label) of such a match.
-    """
-
-    archives: tuple[str, ...]
-    path: str
-    labels: tuple[str, ...]
-    describe: Callable[[re.Match], tuple[str, str]]
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +47,13 @@ class FolderTree:
         """The recording at a path below the root (or an absolute one), as `audio.load`."""
         return audio.load(self.root / locator, locator)
 
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise errors.InputError(f"{self.root / name} cannot be read ({error.strerror})") from error
+
 
 @dataclasses.dataclass(frozen=True)
 class ZipTree:
@@ -66,12 +63,7 @@ class ZipTree:
 
     def files(self) -> Iterator[tuple[str, int]]:
         """(name with forward slashes, unpacked bytes) of every member."""
-        for member in self._archive.infolist():
-            name = member.filename.replace("\\", "/")
-            if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
-                raise errors.InputError(
-                    f"{self.root} is refused: its entry {member.filename!r} climbs out of the folder"
-                )
+        for name, member in self._members.items():
             if not member.is_dir() and not any(_hidden(part) for part in name.split("/")):
                 yield name, member.file_size
 
@@ -79,38 +71,127 @@ class ZipTree:
         """The recording that is a member of the archive, as `audio.load`."""
         try:
             data = self._archive.read(self._members[locator])
-        except _UNPACK_ERRORS as error:
+        except _ZIP_ERRORS as error:
             raise audio.AudioError(locator, f"cannot be unpacked ({error})") from error
         return audio.load(io.BytesIO(data), locator)
 
+    def read(self, name: str) -> bytes:
+        """The bytes of a member."""
+        try:
+            return self._archive.read(self._members[name])
+        except _ZIP_ERRORS as error:
+            raise errors.InputError(f"{name} of {self.root} cannot be unpacked ({error}): download it again") from error
+
     @functools.cached_property
     def _archive(self) -> zipfile.ZipFile:
-        return _open_zip(self.root)
+        try:
+            return zipfile.ZipFile(self.root)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise _damaged(self.root, "zip", error) from error
+        except OSError as error:
+            raise errors.InputError(
+                f"{self.root} cannot be opened ({error.strerror}): check its permissions"
+            ) from error
 
     @functools.cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
-        return {member.filename.replace("\\", "/"): member for member in self._archive.infolist()}
+        return {_checked(self.root, member.filename): member for member in self._archive.infolist()}
 
     def __reduce__(self):
         return ZipTree, (self.root,)
 
 
-def listing(source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None) -> sources.Listing:
-    """Finds `source` in `manual_dir` or `manual_dir/<name>` (or as the archive itself) and lists it by path."""
-    tree, files = _locate(source, layout, manual_dir)
-    pattern = re.compile(f"(?P<root>(?:.*?/)??)(?P<path>{layout.path})", re.IGNORECASE)
-    matches = [(match, size) for name, size in files if (match := pattern.fullmatch(name))]
-    root = _only_root(source, tree, {match["root"] for match, _ in matches})
-    recordings = []
-    for match, size in matches:
-        group, label = layout.describe(match)
-        recordings.append(sources.Recording(match["path"], match[0], group, label, size))
-    taken = {match[0] for match, _ in matches}
-    left_out = [name for name, _ in files if name.startswith(root) and is_audio(name) and name not in taken]
-    notes = [f"{len(left_out)} audio files outside the published layout were left out: {_some(left_out)}"]
-    return sources.Listing(
-        recordings=sorted(recordings), labels=layout.labels, loader=tree, notes=notes if left_out else []
-    )
+@dataclasses.dataclass(frozen=True)
+class TarTree:
+    """A tar archive, read in place; a compressed one is unpacked once to a hidden plain tar beside it.
+
+    Links and devices in it do not count; `errors.InputError` when it is damaged or climbs out.
+    """
+
+    root: pathlib.Path
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """(name with forward slashes, bytes) of every member."""
+        for name, member in self._members.items():
+            if member.isfile() and not any(_hidden(part) for part in name.split("/")):
+                yield name, member.size
+
+    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+        """The recording that is a member of the archive, as `audio.load`."""
+        return audio.load(io.BytesIO(self.read(locator)), locator)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a member."""
+        member = self._members[name]
+        with self._plain.open("rb") as file:
+            file.seek(member.offset_data)
+            return file.read(member.size)
+
+    @functools.cached_property
+    def _plain(self) -> pathlib.Path:
+        if self.root.suffix.lower() == ".tar":
+            return self.root
+        stat = self.root.stat()
+        plain = self.root.with_name(f".{self.root.name}.{stat.st_size}.{stat.st_mtime_ns}.tar")
+        if not plain.exists():
+            _decompress(self.root, plain)
+        return plain
+
+    @functools.cached_property
+    def _members(self) -> dict[str, tarfile.TarInfo]:
+        try:
+            with tarfile.open(self._plain, "r:") as archive:
+                members = archive.getmembers()
+        except (tarfile.TarError, EOFError) as error:
+            raise _damaged(self.root, "tar", error) from error
+        except OSError as error:
+            raise errors.InputError(
+                f"{self.root} cannot be opened ({error.strerror}): check its permissions"
+            ) from error
+        return {_checked(self.root, member.name).removeprefix("./"): member for member in members}
+
+    def __reduce__(self):
+        return TarTree, (self.root,)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnionTree:
+    """Several trees as one, for a set that comes in several archives; of equal names the first tree's counts."""
+
+    parts: tuple["Tree", ...]
+
+    @property
+    def root(self) -> pathlib.Path:
+        """The folder that all of it lies in."""
+        return self.parts[0].root
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of every file of every tree: equal names come once for each."""
+        for part in self.parts:
+            yield from part.files()
+
+    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+        """The recording of that name, as `audio.load`."""
+        return self._owner[locator].load(locator)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of the file of that name."""
+        return self._owner[name].read(name)
+
+    @functools.cached_property
+    def _owner(self) -> dict[str, "Tree"]:
+        return {name: part for part in reversed(self.parts) for name, _ in part.files()}
+
+    def __reduce__(self):
+        return UnionTree, (self.parts,)
+
+
+Tree = FolderTree | ZipTree | TarTree | UnionTree
+
+
+def archive_tree(path: pathlib.Path) -> ZipTree | TarTree:
+    """The tree of an archive, by its ending."""
+    return TarTree(path) if path.name.lower().endswith(TAR_SUFFIXES) else ZipTree(path)
 
 
 def is_audio(name: str) -> bool:
@@ -118,65 +199,33 @@ def is_audio(name: str) -> bool:
     return name.lower().endswith(audio.SUFFIXES)
 
 
-def _locate(
-    source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None
-) -> tuple[FolderTree | ZipTree, list[tuple[str, int]]]:
-    if manual_dir is None or not manual_dir.exists():
-        raise sources.missing(source, manual_dir)
-    pattern = re.compile(f"(?:.*/)?{layout.path}", re.IGNORECASE)
-    trees = [ZipTree(manual_dir)] if manual_dir.is_file() else _candidates(source, layout, manual_dir)
-    for tree in trees:
-        files = sorted(tree.files())
-        if any(pattern.fullmatch(name) for name, _ in files):
-            return tree, files
-        if isinstance(tree, ZipTree):
-            raise errors.InputError(
-                f"{tree.root} is not {source.title}, which must hold {source.holds}: "
-                f"it holds {len(files)} files, the first {files[0][0] if files else None}; get it from {source.url}"
-            )
-    raise sources.missing(source, manual_dir)
+def _checked(root: pathlib.Path, entry: str) -> str:
+    """An archive's entry with forward slashes; refused when it climbs out."""
+    name = entry.replace("\\", "/")
+    if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
+        raise errors.InputError(f"{root} is refused: its entry {entry!r} climbs out of the folder")
+    return name
 
 
-def _candidates(source: sources.Source, layout: Layout, manual_dir: pathlib.Path) -> Iterator[FolderTree | ZipTree]:
-    """In order of preference: archive, then folder, in `manual_dir/<name>` and then in `manual_dir`."""
-    for folder, patterns in ((manual_dir / source.name, ("*.zip",)), (manual_dir, layout.archives)):
-        if not folder.is_dir():
-            continue
-        zips = [
-            path
-            for path in sorted(folder.iterdir())
-            if path.is_file() and any(fnmatch.fnmatch(path.name.lower(), pattern.lower()) for pattern in patterns)
-        ]
-        if len(zips) > 1:
-            raise errors.InputError(
-                f"{folder} holds {len(zips)} archives of {source.title} ({_some([path.name for path in zips])}): "
-                f"leave one there or give its path as --manual_dir"
-            )
-        if zips:
-            yield ZipTree(zips[0])
-        yield FolderTree(folder)
-
-
-def _only_root(source: sources.Source, tree: FolderTree | ZipTree, roots: set[str]) -> str:
-    if len(roots) > 1:
-        found = _some([root or "." for root in sorted(roots)])
-        raise errors.InputError(
-            f"{tree.root} holds {len(roots)} copies of {source.title} ({found}): leave one, or give the path of one "
-            f"as --manual_dir"
-        )
-    return roots.pop()
-
-
-def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
+def _decompress(path: pathlib.Path, plain: pathlib.Path) -> None:
+    temporary = plain.with_name(f"{plain.name}.{os.getpid()}.tmp")
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, EOFError) as error:
-        size = path.stat().st_size
-        raise errors.InputError(
-            f"{path} ({size} bytes) is no complete zip archive ({error}): download it again"
-        ) from error
+        with gzip.open(path) as packed, temporary.open("wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+        os.replace(temporary, plain)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _damaged(path, "gzip", error) from error
     except OSError as error:
-        raise errors.InputError(f"{path} cannot be opened ({error.strerror}): check its permissions") from error
+        raise errors.InputError(
+            f"{path} cannot be unpacked beside itself ({error.strerror}): unpack it elsewhere and give that folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _damaged(path: pathlib.Path, kind: str, error: Exception) -> errors.InputError:
+    size = path.stat().st_size
+    return errors.InputError(f"{path} ({size} bytes) is no complete {kind} archive ({error}): download it again")
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -185,7 +234,3 @@ def _refuse_folder(error: OSError) -> None:
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

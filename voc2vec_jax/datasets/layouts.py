@@ -1,0 +1,155 @@
+"""What a published data set looks like on disk, and finding it where a user put it."""
+
+import dataclasses
+import fnmatch
+import pathlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from voc2vec_jax import audio, errors
+from voc2vec_jax.datasets import sources, trees
+
+ANY_AUDIO = rf"(?:[^/]+/)*[^/]+(?:{'|'.join(map(re.escape, audio.SUFFIXES))})"
+
+
+class OddError(ValueError):
+    """What a `describe` raises for a recording that has no place in the set; the text is the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a published data set looks on disk.
+
+    `archives` are file name patterns of the archives as users download them; `path` matches a recording's path
+    below the set's root folder, in any case; `describe` gives (group, label) of such a match or raises `OddError`.
+    Archives that match one of `parts` hold a part each and are taken together with the folder they lie in.
+    A layout whose `path` fits any audio is looked for only in places that bear the set's name (`own_place`).
+    """
+
+    archives: tuple[str, ...]
+    path: str
+    labels: tuple[str, ...] = ()
+    describe: Callable[[re.Match], tuple[str, str]] = lambda match: ("", "")
+    parts: tuple[str, ...] = ()
+    own_place: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A set where it was found: every file below `root`, and the matches of the layout's path with their bytes."""
+
+    tree: trees.Tree
+    root: str
+    files: list[tuple[str, int]]
+    matches: list[tuple[re.Match, int]]
+
+    def named(self, pattern: str) -> list[str]:
+        """Files whose own name matches a pattern, in any case."""
+        wanted = re.compile(rf"(?:.*/)?(?:{pattern})", re.IGNORECASE)
+        return [name for name, _ in self.files if wanted.fullmatch(name)]
+
+
+def listing(source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None) -> sources.Listing:
+    """Finds `source` in `manual_dir` or `manual_dir/<name>` (or as the archive itself) and lists it by path."""
+    return describe(find(source, layout, manual_dir), layout)
+
+
+def find(source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None) -> Found:
+    """Where `source` is; `sources.MissingError` when nowhere, `errors.InputError` for a wrong or doubled one."""
+    tree, files = _locate(source, layout, manual_dir)
+    pattern = re.compile(f"(?P<root>(?:.*?/)??)(?P<path>{layout.path})", re.IGNORECASE)
+    matches = [(match, size) for name, size in files if (match := pattern.fullmatch(name))]
+    root = _only_root(source, tree, {match["root"] for match, _ in matches})
+    return Found(tree, root, [entry for entry in files if entry[0].startswith(root)], matches)
+
+
+def describe(
+    found: Found, layout: Layout, *, labels: Sequence[str] | None = None, notes: Sequence[str] = ()
+) -> sources.Listing:
+    """The listing of what was found, by `layout.describe`; `labels` default to the layout's."""
+    recordings, odd = [], []
+    for match, size in found.matches:
+        try:
+            group, label = layout.describe(match)
+        except OddError as error:
+            odd.append({"path": match["path"], "reason": str(error)})
+            continue
+        recordings.append(sources.Recording(match["path"], match[0], group, label, size))
+    taken = {match[0] for match, _ in found.matches}
+    left_out = [name for name, _ in found.files if trees.is_audio(name) and name not in taken]
+    if left_out:
+        notes = [*notes, f"{len(left_out)} audio files outside the published layout were left out: {some(left_out)}"]
+    return sources.Listing(
+        recordings=sorted(recordings),
+        labels=layout.labels if labels is None else tuple(labels),
+        loader=found.tree,
+        unreadable=odd,
+        notes=list(notes),
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of some names."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _locate(
+    source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None
+) -> tuple[trees.Tree, list[tuple[str, int]]]:
+    if manual_dir is None or not manual_dir.exists():
+        raise sources.missing(source, manual_dir)
+    pattern = re.compile(f"(?:.*/)?{layout.path}", re.IGNORECASE)
+    found = [trees.archive_tree(manual_dir)] if manual_dir.is_file() else _candidates(source, layout, manual_dir)
+    for tree in found:
+        files = sorted(tree.files())
+        if any(pattern.fullmatch(name) for name, _ in files):
+            return tree, files
+        if not isinstance(tree, trees.FolderTree):
+            raise errors.InputError(
+                f"{tree.root} is not {source.title}, which must hold {source.holds}: "
+                f"it holds {len(files)} files, the first {files[0][0] if files else None}; get it from {source.url}"
+            )
+    raise sources.missing(source, manual_dir)
+
+
+def _candidates(source: sources.Source, layout: Layout, manual_dir: pathlib.Path) -> Iterator[trees.Tree]:
+    """In order of preference: archive, then folder, in `manual_dir/<name>` and then in `manual_dir`."""
+    any_archive = tuple(f"*{suffix}" for suffix in trees.ARCHIVE_SUFFIXES)
+    for folder, patterns in ((manual_dir / source.name, layout.parts or any_archive), (manual_dir, layout.archives)):
+        if not folder.is_dir():
+            continue
+        archives = _matching(folder, patterns)
+        bears_name = folder != manual_dir or _fits(folder.resolve().name + ".zip", layout.archives)
+        if layout.parts and archives:
+            yield trees.UnionTree((trees.FolderTree(folder), *map(trees.archive_tree, archives)))
+        elif len(archives) > 1:
+            raise errors.InputError(
+                f"{folder} holds {len(archives)} archives of {source.title} ({some([path.name for path in archives])})"
+                f": leave one there or give its path as --manual_dir"
+            )
+        elif archives:
+            yield trees.archive_tree(archives[0])
+        if bears_name or not layout.own_place:
+            yield trees.FolderTree(folder)
+
+
+def _matching(folder: pathlib.Path, patterns: Sequence[str]) -> list[pathlib.Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".") and _fits(path.name, patterns)
+    ]
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name.lower(), pattern.lower()) for pattern in patterns)
+
+
+def _only_root(source: sources.Source, tree: trees.Tree, roots: set[str]) -> str:
+    if len(roots) > 1:
+        found = some([root or "." for root in sorted(roots)])
+        raise errors.InputError(
+            f"{tree.root} holds {len(roots)} copies of {source.title} ({found}): leave one, or give the path of one "
+            f"as --manual_dir"
+        )
+    return roots.pop()
