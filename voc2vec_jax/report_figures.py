@@ -4,11 +4,12 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+import threadpoolctl
 from jaxtyping import Float
 from matplotlib import axes, colors, figure, lines
 from matplotlib.backends import backend_agg
@@ -72,6 +73,7 @@ def _finish(sheet: figure.Figure, name: str, title: str, text: str, formats: Seq
         data = io.BytesIO()
         sheet.savefig(data, format=kind, dpi=130, metadata=dates[kind])
         images[kind] = data.getvalue()
+        sheet.set_layout_engine("none")  # it is laid out now, for every format
     return Figure(name, title, text, images)
 
 
@@ -98,6 +100,7 @@ def confusion(run: report_runs.Run, name: str, formats: Sequence[str] = ()) -> F
 
 
 def _fold_line(title: str, run: report_runs.Run) -> str:
+    """A heading that says so when the run is incomplete."""
     return title if run.complete else f"{title}\nincomplete, {run.progress} folds"
 
 
@@ -129,7 +132,7 @@ def curves(run: report_runs.Run, rows: Sequence[Mapping[str, Any]], name: str, f
     """Losses and validation scores by epoch: a thin line for each fold, a thick one for their mean."""
     title = f"{run.title}: {report_tables.mark(run.name, complete=run.complete)}"
     judged = "reported fold" if run.protocol == "paper" else "validation part"
-    with _sheet(10, 3.6) as sheet:
+    with _sheet(10.0, 3.6) as sheet:
         loss, score = sheet.subplots(1, 2)
         _folds(loss, rows, "train", "loss", PALETTE[0], "training")
         _folds(loss, rows, "validation", "loss", PALETTE[1], judged)
@@ -190,25 +193,26 @@ def _epoch_axis(panel: axes.Axes) -> None:
 
 
 def flatten(vectors: Float[np.ndarray, "n d"], seed: int = 0) -> Float[np.ndarray, "n 2"]:
-    """scikit-learn's t-SNE, seeded; InputError where it is not defined (fewer than 5 clips, or all the same vector)."""
+    """scikit-learn's t-SNE, seeded, in one thread so that the map is the same on any number of cores.
+
+    InputError where there is none: fewer than five clips, or one vector for all.
+    """
     from sklearn import manifold  # here, for it takes a second to import
 
     n, d = vectors.shape
     if n < 5 or not np.ptp(vectors, axis=0).any():
-        raise errors.InputError(
-            f"{n} clips with {'one vector' if n else 'no vectors'} have no map; five differ at least"
-        )
+        raise errors.InputError(f"no map of these {n} clips: t-SNE needs five, and vectors that differ")
     scaled = (vectors - vectors.mean(0)) / np.abs(vectors - vectors.mean(0)).max()
     start = "pca" if d > 1 else "random"
     tsne = manifold.TSNE(perplexity=min(30.0, (n - 1) / 3), init=start, learning_rate="auto", random_state=seed)
-    return tsne.fit_transform(scaled.astype(np.float32)).astype(np.float32)
+    with threadpoolctl.threadpool_limits(1):
+        return tsne.fit_transform(scaled.astype(np.float32)).astype(np.float32)
 
 
 def tsne(
     found: Sequence[tuple[report_runs.Run, report_runs.Embeddings]],
     name: str,
     formats: Sequence[str],
-    project: Callable[[np.ndarray], np.ndarray] = flatten,
 ) -> Figure:
     """Figure 1: the first fold's test clips of one data set, a panel for each model, one palette and one legend."""
     labels = list(dict.fromkeys(label for run, _ in found for label in run.labels))
@@ -218,7 +222,7 @@ def tsne(
     with _sheet(3.4 * across + 1.9, 3.6 * down + 0.4) as sheet:
         panels = sheet.subplots(down, across, squeeze=False).ravel()
         for panel, (run, embeddings) in zip(panels, found):
-            _map(panel, run, embeddings, labels, project)
+            _map(panel, run, embeddings, labels)
         for panel in panels[len(found) :]:
             panel.set_visible(False)
         handles = [_handle(at, label) for at, label in enumerate(labels)]
@@ -237,15 +241,13 @@ def _handle(place: int, label: str) -> lines.Line2D:
     return lines.Line2D([], [], linestyle="", marker=marker, color=colour, label=short(label), markersize=6)
 
 
-def _map(
-    panel: axes.Axes, run: report_runs.Run, found: report_runs.Embeddings, labels: Sequence[str], project: Any
-) -> None:
+def _map(panel: axes.Axes, run: report_runs.Run, found: report_runs.Embeddings, labels: Sequence[str]) -> None:
     kept = np.sort(np.random.default_rng(0).permutation(len(found.labels))[:TSNE_CLIPS])
-    panel.set(xticks=[], yticks=[], title=short(report_tables.mark(run.name, complete=run.complete)))
+    panel.set(xticks=[], yticks=[], title=_fold_line(short(run.name), run))
     panel.spines[:].set_visible(True)
     panel.spines[:].set_color("0.8")
     try:
-        points = project(found.vectors[kept])
+        points = flatten(found.vectors[kept])
     except errors.InputError as error:
         panel.text(0.5, 0.5, str(error), transform=panel.transAxes, ha="center", va="center", color="0.4", wrap=True)
         return

@@ -124,7 +124,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def latex(table: Table, first: Sequence[str] = ()) -> str:
-    """One `table*` for \\input, in need of booktabs and graphicx; `first` and the notes stand in the caption, then one by one."""
+    """One `table*` for \\input, whose first line says what it needs; `first` and the notes stand in the caption."""
     spec = "".join("r" if column.number else "l" for column in table.columns)
     caption = " ".join(to_latex(text) for text in (f"{table.title}.", *first, *table.notes))
     lines = [
