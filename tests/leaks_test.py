@@ -89,8 +89,22 @@ def test_many_copies_of_one_clip_are_all_found(task, data_dir, monkeypatch):
     copies = dataclasses.replace(
         task, segments=tuple([task.segments[0]] * 8), samples=np.full(8, task.samples[0]), fingerprint="copies"
     )
-    found = leaks.report(copies, [fold([4, 5], [6], [0, 7])], data_dir)
+    found = leaks.report(copies, [fold([4, 5], [6], [1, 7])], data_dir)
     assert found["folds"][0]["identical"] == 2
+
+
+def test_a_clip_counts_once_by_its_closest_copy_and_unknown_speakers_are_not_shared(task, data_dir):
+    order = [1, 1, 7, 0, 2, 3, 4, 5]
+    copies = dataclasses.replace(
+        task,
+        segments=tuple(task.segments[row] for row in order),
+        samples=task.samples[order],
+        group=np.full(8, -1),
+        fingerprint="twice",
+    )
+    found = leaks.report(copies, [fold([1, 2], [3], [0])], data_dir)["folds"][0]
+    assert (found["identical"], found["near_identical"], len(found["worst"])) == (1, 0, 2)
+    assert (found["same_group"], found["shared_groups"]) == (0, 0)
 
 
 def test_overlap_with_the_pretraining_data_is_found_and_what_is_absent_is_said(task, data_dir):
