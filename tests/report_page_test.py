@@ -101,6 +101,16 @@ def test_latex_of_hostile_names_has_no_live_command(tmp_path, draws_nothing):
     assert report_text.to_latex("[*--]") == "{[}{*}{-}{-}{]}"
 
 
+def test_latex_of_many_rows_goes_on_over_pages_and_loses_none():
+    rows = [[report_text.Cell(f"row {number}")] for number in range(130)]
+    groups = [report_text.Group("A", rows[:20]), report_text.Group("B", rows[20:])]
+    text = report_text.latex(report_text.Table("t", "T", [report_text.Column("c")], groups, ["remark"]))
+    pages = text.split(r"\begin{table*}")[1:]
+    assert re.findall(r"row \d+", text) == [cell.text for (cell,) in rows]
+    assert all(page.count("row ") <= 48 for page in pages) and len(pages) == 3
+    assert text.count("remark") == 1 and all("B, continued" in page for page in pages[1:])
+
+
 def test_markdown_of_a_name_is_text_whatever_it_begins_with():
     table = report_text.Table("t", "# t", [report_text.Column("a|b")], [], ["- item", "1. item", "<b>"])
     text = report_text.markdown([table], ["# head"])

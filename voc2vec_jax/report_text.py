@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 DAGGER = "\N{DAGGER}"  # behind whatever comes of an incomplete run
+_PAGE_LINES = 48  # of a LaTeX page
 DASH = "\N{EM DASH}"  # there is no such number
 MINUS = "\N{MINUS SIGN}"
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -124,24 +125,51 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def latex(table: Table, first: Sequence[str] = ()) -> str:
-    """One `table*` for \\input, whose first line says what it needs; `first` and the notes stand in the caption."""
-    spec = "".join("r" if column.number else "l" for column in table.columns)
+    """A `table*` for \\input, or several when its rows would not fit a page; the first line says what they need.
+
+    `first` and the notes stand in the first caption.
+    """
     caption = " ".join(to_latex(text) for text in (f"{table.title}.", *first, *table.notes))
+    lines = [r"% needs \usepackage{booktabs,graphicx,textcomp} and \usepackage[T1]{fontenc}"]
+    for groups in _pages(table.groups):
+        lines += _latex_page(table.columns, groups, caption)
+        caption = f"{to_latex(table.title)}, continued."
+    return "\n".join([*lines, ""])
+
+
+def _pages(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups dealt to pages of a limited number of lines; a group that a page's end cuts goes on under its heading."""
+    pages: list[list[Group]] = [[]]
+    room = _PAGE_LINES
+    for group in groups:
+        rows, heading = list(group.rows), group.heading
+        while rows:
+            if room < 4 and pages[-1]:
+                pages.append([])
+                room = _PAGE_LINES
+            part, rows = rows[: room - 2], rows[room - 2 :]
+            pages[-1].append(Group(heading, part))
+            room -= len(part) + 2
+            heading = f"{group.heading}, continued"
+    return pages
+
+
+def _latex_page(columns: Sequence[Column], groups: Sequence[Group], caption: str) -> list[str]:
+    spec = "".join("r" if column.number else "l" for column in columns)
     lines = [
-        r"% needs \usepackage{booktabs,graphicx,textcomp} and \usepackage[T1]{fontenc}",
         r"\begin{table*}",
         r"\centering\footnotesize",
         f"\\caption{{{caption}}}",
         f"\\resizebox{{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}}{{!}}{{\\begin{{tabular}}{{{spec}}}",
         r"\toprule",
-        *_latex_heads(table.columns),
+        *_latex_heads(columns),
     ]
-    for group in table.groups:
+    for group in groups:
         lines.append(r"\midrule")
         if group.heading:
             lines.append(f"\\multicolumn{{{len(spec)}}}{{l}}{{\\textit{{{to_latex(group.heading)}}}}} \\\\")
         lines += [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in group.rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""])
+    return [*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]
 
 
 def spans(columns: Sequence[Column]) -> list[tuple[str, int]]:
