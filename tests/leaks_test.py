@@ -73,14 +73,26 @@ def test_copies_on_one_side_or_outside_a_fold_are_no_leak(task, data_dir):
     found = leaks.report(task, [fold([2, 4], [3], [0, 6]), fold([0, 6], [1], [2])], data_dir)
     assert (found["tested"]["identical"], found["tested"]["near_identical"]) == (0, 0)
     assert found["folds"][0]["worst"] == []
+    found = leaks.report(task, [fold([3], [4], [6]), fold([3], [0], [6])], data_dir)
+    assert [each["identical"] for each in found["folds"]] == [0, 1]  # its twin takes no part; it validates
+    assert [len(each["worst"]) for each in found["folds"]] == [0, 1]
+
+
+def test_the_closest_come_first(task, data_dir, monkeypatch):
+    near = [duplicates.Pair(0, 4, "near", 0.8), duplicates.Pair(1, 4, "near", 0.9), duplicates.Pair(2, 5, "near", 0.85)]
+    monkeypatch.setattr(duplicates, "pairs", lambda *_: [*near, duplicates.Pair(3, 4, "identical", 1.0)])
+    found = leaks.report(task, [fold([4, 5], [6], [0, 1, 2, 3])], data_dir, ["other"])
+    assert [pair["test"] for pair in found["folds"][0]["worst"]] == [f"clip{k}.wav" for k in (3, 1, 2, 0)]
+    assert [pair["clip"] for pair in found["pretraining"]["sets"]["other"]["worst"]] == [
+        f"clip{k}.wav" for k in (3, 1, 2, 0)
+    ]
 
 
 def test_selection_on_the_reported_fold_is_said(task, data_dir):
-    found = leaks.report(task, folds.paper(8, 2), data_dir)
+    found = leaks.report(task, [fold([0, 1], [6, 7], [6, 7])], data_dir)
     assert found["selected_on_test"] and "selected on the clips that are reported" in found["warnings"][-1]
-    rows = np.concatenate([split.test for split in folds.paper(8, 2)])
-    assert found["tested"]["clips"] == len(rows) == 8  # a validation clip that is tested is not trained on
-    assert all(pair["part"] == "train" for each in found["folds"] for pair in each["worst"])
+    assert (found["tested"]["identical"], found["tested"]["near_identical"]) == (1, 1)  # not each with itself
+    assert [pair["part"] for pair in found["folds"][0]["worst"]] == ["train", "train"]
 
 
 def test_many_copies_of_one_clip_are_all_found(task, data_dir, monkeypatch):
