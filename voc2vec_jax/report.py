@@ -79,8 +79,9 @@ def draw(
     names = [f"{stem}_{slug(run.name)}_{slug(run.protocol)}" for run in runs]
     confusion = {run: report_figures.confusion(run, f"confusion_{name}", formats) for run, name in zip(runs, names)}
     curves = {
-        run: report_figures.curves(run, report_runs.curves(run), f"curves_{name}", formats)
+        run: report_figures.curves(run, rows, f"curves_{name}", formats)
         for run, name in zip(runs, names)
+        if (rows := report_runs.curves(run))
     }
     recalls = report_figures.recalls(runs, places, f"recall_{stem}", formats)
     return report_html.Section(runs, _tsne(runs, f"tsne_{stem}", formats), recalls, curves, confusion)

@@ -30,7 +30,8 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; 
 .warn ul { margin: .25rem 0; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; }
 .scroll:focus-visible, summary:focus-visible, a:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-table { border-collapse: collapse; font-size: .87rem; width: 100%; overflow-wrap: normal; }
+table { border-collapse: collapse; font-size: .87rem; width: 100%; overflow-wrap: normal;
+  min-width: 44rem; }
 th, td { padding: .3rem .55rem; text-align: left; border-top: 1px solid var(--line); vertical-align: middle; }
 thead th { background: var(--raised); border-top: 0; font-weight: 600; white-space: nowrap; }
 thead th.over { text-align: center; border-left: 1px solid var(--line); border-right: 1px solid var(--line); }
@@ -50,7 +51,7 @@ class Section(NamedTuple):
     runs: Sequence[report_runs.Run]
     tsne: report_figures.Figure | str  # a sentence where it cannot be drawn
     recalls: report_figures.Figure
-    curves: Mapping[report_runs.Run, report_figures.Figure]
+    curves: Mapping[report_runs.Run, report_figures.Figure]  # of the runs that recorded any
     confusion: Mapping[report_runs.Run, report_figures.Figure]
 
 
@@ -119,7 +120,10 @@ def _section(place: int, section: Section, audio: str | os.PathLike | None) -> s
         parts.append(f"<h3><bdi>{_text(name)}</bdi></h3>")
         if not run.complete:
             parts.append(f'<p class="warn">Incomplete: {_text(run.progress)} folds are done.</p>')
-        parts += [_figure(figures[run]) for figures in (section.confusion, section.curves) if run in figures]
+        parts.append(_figure(section.confusion[run]))
+        parts.append(
+            _figure(section.curves[run]) if run in section.curves else "<p>No learning curves are recorded.</p>"
+        )
         parts += ["<h4>Most confidently wrong</h4>", _wrong(run, audio)]
     return "\n".join([*parts, "</section>"])
 
@@ -130,8 +134,11 @@ def _about(runs: Sequence[report_runs.Run]) -> str:
     for run in runs:
         leaks = "; ".join(f"{name} {value}" for name, value in _counts(run.leaks)) or "none recorded"
         clips = str(run.clips) if run.clips is not None else report_text.DASH
-        rows.append([report_text.Cell(text) for text in (run.name, run.model, run.protocol, leaks, clips)])
-    columns = [report_text.Column(title, number=False) for title in ("system", "model", "protocol", "leak report")]
+        name = report_tables.mark(run.name, complete=run.complete)
+        rows.append([report_text.Cell(text) for text in (name, run.model, run.protocol, run.progress, leaks, clips)])
+    columns = [
+        report_text.Column(title, number=False) for title in ("system", "model", "protocol", "folds", "leak report")
+    ]
     table = report_text.Table("about", "Runs", [*columns, report_text.Column("clips")], [report_text.Group("", rows)])
     return report_text.as_html(table)
 
