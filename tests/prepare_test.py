@@ -174,7 +174,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_shards(tmp_path):
 
 
 def test_two_runs_at_once_are_refused(folder, tmp_path):
-    with base._locked(tmp_path / "data", "mixed"):
+    with base._locked(tmp_path / "data", "mixed", None):
         with pytest.raises(errors.InputError, match="is being prepared by another process"):
             _prepare(folder, tmp_path / "data")
 
@@ -204,7 +204,9 @@ def test_a_count_that_differs_from_the_papers_is_a_warning_with_both_numbers(tmp
     path.parent.mkdir(parents=True)
     soundfile.write(path, _tone(0.1, 44_100), 44_100)
     prepared = datasets.prepare("human_voice", data_dir=tmp_path / "d", manual_dir=tmp_path, workers=1, progress=False)
-    assert prepared.report["warnings"] == ["1 recordings where the paper has 179"]
+    assert prepared.report["warnings"] == [
+        "1 recordings where the paper has 179 (the paper counts the mono and the stereo export of 75 notes)"
+    ]
 
 
 @pytest.mark.parametrize("name", ["Bad", "a-b", "", "9a", "synthetic"])
@@ -241,7 +243,7 @@ def test_the_tool_ends_with_a_table_and_the_unreadable_files(folder, tmp_path, c
 
 def test_the_tool_prepares_the_rest_when_one_set_is_missing(tmp_path, capsys):
     words = ["synthetic", "human_voice", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'd'}", "--clips=2"]
-    assert _tool(*words, "--workers=1") == errors.EXIT_INPUT
+    assert _tool(*words, "--workers=1", "--download=false") == errors.EXIT_INPUT
     out, err = capsys.readouterr()
     assert "synthetic  2" in out and "https://github.com/vocobox/human-voice-dataset" in err
 
@@ -256,7 +258,11 @@ def test_the_tool_prepares_the_rest_when_one_set_is_missing(tmp_path, capsys):
         (["folder", "--data_dir=d", "--workers=-1"], "--workers=-1 is negative"),
         (["folder", "--data_dir=d", "--clips=3"], "--clips is for the set synthetic"),
         (["folder", "synthetic", "--data_dir=d", "--name=x"], "--name=x names one prepared set, 2 are asked for"),
-        (["vivae", "--data_dir=d"], "VIVAE has no builder yet: prepare its audio with `folder --name=vivae`"),
+        (["vocalsound", "--data_dir=d"], "vocalsound: VocalSound cannot be prepared, no --manual_dir was given"),
+        (["tasks", "--data_dir=d", "--shard=3/2"], "--shard=3/2 is not i/n with i from 1 to n"),
+        (["tasks", "--data_dir=d", "--name=x"], "--name=x names one prepared set, 6 are asked for"),
+        (["stats", "vivae", "--data_dir=d"], "stats shows every set of --data_dir: leave vivae away"),
+        (["duplicates", "--data_dir=d"], "d holds no prepared set"),
     ],
 )
 def test_a_fault_of_the_command_line_is_one_sentence_and_status_2(tmp_path, monkeypatch, capsys, words, sentence):

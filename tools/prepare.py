@@ -1,66 +1,145 @@
 """Prepares data sets: decodes what a user downloaded, once, into records that training reads.
 
-    python tools/prepare.py human_voice donateacry --manual_dir=DOWNLOADS --data_dir=DATA
+    python tools/prepare.py voc125 tasks --manual_dir=DOWNLOADS --data_dir=DATA
     python tools/prepare.py folder --manual_dir=MY_RECORDINGS --data_dir=DATA --name=mine
+    python tools/prepare.py vocalsound --manual_dir=DOWNLOADS --data_dir=DATA --shard=1/4    (and 2/4, 3/4, 4/4)
+    python tools/prepare.py stats --data_dir=DATA                   tables I and II, the paper's numbers and ours
+    python tools/prepare.py duplicates [SET...] --data_dir=DATA     sounds that are there twice
 
-Run again it keeps what is there and goes on where it was stopped.
+`voc125` is the ten pre-training sets, `tasks` the six tasks. Run again it keeps what is there and goes on where it
+was stopped. A set that is nowhere is downloaded where it has a plain public link.
 """
 
+import pathlib
+import re
 import sys
 
 from voc2vec_jax import cli, datasets, errors
-from voc2vec_jax.datasets import records
+from voc2vec_jax.datasets import catalog, copies, records, stats
 
 FLAGS = {
     "manual_dir": cli.Flag("folder with the downloaded archives or unpacked folders; or one archive, folder, manifest"),
     "data_dir": cli.Flag("folder that gets the prepared sets", required=True),
     "workers": cli.Flag("processes that decode, 0 for one per core", default=0, kind=int),
+    "shard": cli.Flag("i/n: the i-th of n parts, for n machines that share --data_dir"),
+    "download": cli.Flag("fetch what is missing where it has a plain public link", default=True, kind=bool),
     "name": cli.Flag("name of the prepared set, where it shall differ"),
     "clips": cli.Flag("number of synthetic clips", kind=int),
     "seed": cli.Flag("seed of the synthetic clips", kind=int),
+    "audioset_labels": cli.Flag("AudioSet's ids or names to take instead of the usual ones, with ; between them"),
+    "audioset_borderline": cli.Flag("take AudioSet's borderline vocalizations too", kind=bool),
+    "output": cli.Flag("csv file for all pairs of duplicates (default: duplicates.csv in --data_dir)"),
 }
-SETS = cli.Positional("DATASET", f"any of {', '.join(datasets.CATALOG)}")
+ALIASES = {"voc125": catalog.PRETRAINING, "tasks": catalog.TASKS}
+COMMANDS = ("stats", "duplicates")
+SETS = cli.Positional("DATASET", f"any of {', '.join((*ALIASES, *COMMANDS, *datasets.CATALOG))}")
+OF_SET = {"clips": "synthetic", "seed": "synthetic"}
+OF_SET.update(audioset_labels="audioset_vocalization", audioset_borderline="audioset_vocalization")
 SHOWN_UNREADABLE = 100
+SHOWN_PAIRS = 20
 
 
 def main(argv: list[str]) -> int:
     arguments = cli.parse(argv, flags=FLAGS, program="python tools/prepare.py", positional=SETS)
-    _check(arguments)
-    prepared, faults = [], []
-    for name in dict.fromkeys(arguments.words):
-        try:
-            prepared.append(_prepare(name, arguments))
-        except errors.InputError as error:
-            faults.append(f"{name}: {error}")
-    if prepared:
-        print("\n".join([table(prepared), *remarks(prepared)]))
-    if faults:
-        raise errors.InputError("; ".join(faults))
+    command, names = arguments.words[0], _names(arguments.words)
+    _check(arguments, names)
+    if command == "stats":
+        show_stats(arguments.data_dir)
+    elif command == "duplicates":
+        show_duplicates(arguments, names)
+    else:
+        _prepare_all(names, arguments)
     return errors.EXIT_DONE
 
 
-def _check(arguments: cli.Arguments) -> None:
-    for name in arguments.words:
-        datasets.source(name)
+def _names(words: tuple[str, ...]) -> list[str]:
+    """The sets asked for, aliases written out, each once."""
+    sets = words[1:] if words[0] in COMMANDS else words
+    return list(dict.fromkeys(name for word in sets for name in ALIASES.get(word, (word,))))
+
+
+def _check(arguments: cli.Arguments, names: list[str]) -> None:
+    if arguments.words[0] != "duplicates":
+        for name in names:
+            datasets.source(name)
+    if arguments.words[0] == "stats" and names:
+        raise errors.InputError(f"stats shows every set of --data_dir: leave {', '.join(names)} away")
     if arguments.workers < 0:
         raise errors.InputError(f"--workers={arguments.workers} is negative: give 0 for one per core")
-    if arguments.name and len(set(arguments.words)) > 1:
-        raise errors.InputError(f"--name={arguments.name} names one prepared set, {len(arguments.words)} are asked for")
-    for flag in ("clips", "seed"):
-        if arguments.values[flag] is not None and "synthetic" not in arguments.words:
-            raise errors.InputError(f"--{flag} is for the set synthetic, which is not asked for")
+    if arguments.name and len(names) > 1:
+        raise errors.InputError(f"--name={arguments.name} names one prepared set, {len(names)} are asked for")
+    for flag, name in OF_SET.items():
+        if arguments.values[flag] is not None and name not in names:
+            raise errors.InputError(f"--{flag} is for the set {name}, which is not asked for")
+    _part(arguments.shard)
 
 
-def _prepare(name: str, arguments: cli.Arguments) -> records.PreparedSet:
-    options = {flag: arguments.values[flag] for flag in ("clips", "seed") if name == "synthetic"}
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch("([0-9]+)/([0-9]+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise errors.InputError(f"--shard={text} is not i/n with i from 1 to n: give 1/4 to 4/4 to four machines")
+    return int(match[1]), int(match[2])
+
+
+def _prepare_all(names: list[str], arguments: cli.Arguments) -> None:
+    """Prepares what is there; afterwards one `errors.InputError` for what is not."""
+    prepared, faults, unfinished = [], {}, []
+    for name in names:
+        try:
+            made = _prepare(name, arguments)
+        except errors.InputError as error:
+            faults[name] = str(error)
+        else:
+            (prepared.append(made) if made else unfinished.append(name))
+    if prepared:
+        print("\n".join([table(prepared), *remarks(prepared)]))
+    for name in unfinished:
+        print(f"{name}: part {arguments.shard} is made; the machine that makes the last one ends the set")
+    if len(faults) > 1:
+        print("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
+        raise errors.InputError(f"{len(faults)} of {len(names)} sets are not prepared: {', '.join(faults)}")
+    for name, fault in faults.items():
+        raise errors.InputError(f"{name}: {fault}")
+
+
+def _prepare(name: str, arguments: cli.Arguments) -> records.PreparedSet | None:
+    options = {flag.removeprefix("audioset_"): arguments.values[flag] for flag, of in OF_SET.items() if of == name}
+    if options.get("labels") is not None:
+        options["labels"] = [label.strip() for label in options["labels"].split(";")]
     return datasets.prepare(
         name,
         data_dir=arguments.data_dir,
         manual_dir=arguments.manual_dir,
+        download=arguments.download,
         workers=arguments.workers or None,
         name=arguments.name,
-        **{flag: value for flag, value in options.items() if value is not None},
+        part=_part(arguments.shard),
+        **{option: value for option, value in options.items() if value is not None},
     )
+
+
+def show_stats(data_dir: str) -> None:
+    """Prints tables I and II, then what is known of each difference."""
+    for title, rows in stats.tables(data_dir):
+        print(f"{title}\n{datasets.format_table(rows)}\n")
+    print("\n".join(stats.differences(data_dir)))
+
+
+def show_duplicates(arguments: cli.Arguments, names: list[str]) -> None:
+    """Prints the pairs of each two sets and the first few of them, and writes all to a csv file."""
+    names = names or records.list_sets(arguments.data_dir)
+    if not names:
+        raise errors.InputError(f"{arguments.data_dir} holds no prepared set: prepare some first")
+    output = pathlib.Path(arguments.output or pathlib.Path(arguments.data_dir, "duplicates.csv"))
+    found = copies.find(arguments.data_dir, names, arguments.workers or 1)
+    copies.write(found, output)
+    print(datasets.format_table(copies.summary(found)))
+    for copy in found[:SHOWN_PAIRS]:
+        where = f"{copy.first_set} {copy.first} = {copy.second_set} {copy.second}"
+        print(f"{copy.kind} {copy.similarity:.3f}: {where}")
+    print(f"{len(found)} pairs in {', '.join(names)}: {output}")
 
 
 def table(prepared: list[records.PreparedSet]) -> str:

@@ -7,23 +7,40 @@ from collections.abc import Sequence
 from typing import Any
 
 from voc2vec_jax import errors
-from voc2vec_jax.datasets import base, catalog, records, sources
+from voc2vec_jax.datasets import base, catalog, downloads, records, sources
 
 CATALOG = catalog.CATALOG
 
 
 def prepare(
-    name: str, /, *, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None = None, **options: Any
-) -> records.PreparedSet:
-    """`base.prepare` of a set of the catalogue; `name=` among the options names the prepared set."""
-    reserved = {other.name for other in CATALOG.values() if other.list_recordings and other.name != name}
-    return base.prepare(
-        source(name),
-        data_dir=pathlib.Path(data_dir).expanduser(),
-        manual_dir=None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
-        reserved=reserved,
-        **options,
-    )
+    name: str,
+    /,
+    *,
+    data_dir: str | os.PathLike,
+    manual_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    **options: Any,
+) -> records.PreparedSet | None:
+    """`base.prepare` of a set of the catalogue; `name=` among the options names the prepared set.
+
+    With `download` a set that is not there is fetched, where it has a plain public link, into `manual_dir` or else
+    `data_dir/downloads`.
+    """
+    data_dir = pathlib.Path(data_dir).expanduser()
+    manual_dir = None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
+    entry = source(name)
+    options["reserved"] = {other.name for other in CATALOG.values() if other.name != name}
+    try:
+        return base.prepare(entry, data_dir=data_dir, manual_dir=manual_dir, **options)
+    except sources.MissingError:
+        if not download or entry.remote is None or (manual_dir is not None and manual_dir.is_file()):
+            raise
+    place = manual_dir or data_dir / "downloads"
+    try:
+        downloads.fetch(entry.remote, place, options.get("progress", True))
+    except errors.RunError as error:
+        raise sources.missing(entry, place, str(error)) from error
+    return base.prepare(entry, data_dir=data_dir, manual_dir=place, **options)
 
 
 def source(name: str) -> sources.Source:

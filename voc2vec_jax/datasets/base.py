@@ -7,6 +7,7 @@ and a rerun keeps those that are there: the records are the same whatever was ki
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -17,17 +18,14 @@ import shutil
 import signal
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from multiprocessing import connection
-from typing import Any
-
-import tqdm
+from typing import IO, Any
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import records, shards, sources
+from voc2vec_jax.datasets import progress as progresses
+from voc2vec_jax.datasets import records, reports, shards, sources, space
 
 SHARD_SOURCE_BYTES = 256 << 20
 LEAST_SHARDS = 8  # of a small set, so that every core has work and a kill costs little
@@ -35,7 +33,6 @@ MOST_SHARDS = 512
 PROCEDURE = "mean, soxr HQ 16 kHz, int16, segments <= 10 s, 1"
 LISTING_FILE = "listing.json"
 NAME_PATTERN = "[a-z][a-z0-9_]*"
-PROGRESS_SECONDS = 10.0
 
 
 def prepare(
@@ -47,13 +44,16 @@ def prepare(
     progress: bool = True,
     name: str | None = None,
     reserved: Collection[str] = (),
+    part: tuple[int, int] | None = None,
     **options: Any,
-) -> records.PreparedSet:
+) -> records.PreparedSet | None:
     """Prepares `source` as set `name`, none of the `reserved`, and opens it; a set that is there is kept as it is.
 
     `workers` processes (default: the cores) share the shards; a script that calls this with more than one
-    needs the usual `if __name__ == "__main__"`. `errors.InputError` for a fault of the data,
-    `errors.RunError` for one of the disk or of a worker.
+    needs the usual `if __name__ == "__main__"`. With `part=(i, n)` it makes only every n-th shard, from the i-th
+    (counted from 1), for n machines that see the same `data_dir`; the one that finds all shards made ends the set,
+    the others return None. `errors.InputError` for a fault of the data, `errors.RunError` for one of the disk or
+    of a worker.
     """
     try:
         listing = list_source(source, manual_dir, **options)
@@ -62,19 +62,16 @@ def prepare(
             return records.open_set(data_dir, name or source.name)
         raise
     name = _checked_name(name or listing.default_name or source.name, reserved)
-    with _locked(data_dir, name):
+    with _locked(data_dir, name, part):
         if not _is_there(data_dir, name, listing):
-            _prepare(source, listing, data_dir, name, workers or _cores(), progress)
+            made = _make(Plan(source, listing, data_dir, name, part), workers or _cores(), progress)
+            if not made:
+                return None
     return records.open_set(data_dir, name)
 
 
 def list_source(source: sources.Source, manual_dir: pathlib.Path | None, **options: Any) -> sources.Listing:
-    """The recordings of a source, each path once; `errors.InputError` when it has no builder or no data."""
-    if source.list_recordings is None:
-        raise errors.InputError(
-            f"{source.title} has no builder yet: prepare its audio with `folder --name={source.name}`; it is to be had "
-            f"from {source.url} (licence: {source.licence}) and holds {source.holds}"
-        )
+    """The recordings of a source, each path once; `errors.InputError` when there are none."""
     return _unique(source.list_recordings(source, manual_dir, **options))
 
 
@@ -126,20 +123,27 @@ def _cores() -> int:
 
 
 @contextlib.contextmanager
-def _locked(data_dir: pathlib.Path, name: str) -> Iterator[None]:
+def _locked(data_dir: pathlib.Path, name: str, part: tuple[int, int] | None) -> Iterator[None]:
+    """Refuses what would do the same work twice: equal parts, or the whole beside anything else."""
+    folder = data_dir / name
     try:
-        (data_dir / name).mkdir(parents=True, exist_ok=True)
-        lock = (data_dir / name / ".lock").open("w")
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = (folder / (f".lock-{part[0]}-of-{part[1]}" if part else ".lock")).open("w")
     except OSError as error:
-        raise errors.InputError(
-            f"{data_dir / name} cannot be written ({error.strerror}): choose another --data_dir"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise errors.InputError(f"{data_dir / name} is being prepared by another process: wait for it") from error
+        raise errors.InputError(f"{folder} cannot be written ({error.strerror}): choose another --data_dir") from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mine)
+        _lock(mine, folder)
+        for path in () if part else folder.glob(".lock-*"):
+            _lock(stack.enter_context(path.open("w")), folder)
         yield
+
+
+def _lock(file: IO[str], folder: pathlib.Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise errors.InputError(f"{folder} is being prepared by another process: wait for it") from error
 
 
 def _is_there(data_dir: pathlib.Path, name: str, listing: sources.Listing) -> bool:
@@ -155,44 +159,89 @@ def _is_there(data_dir: pathlib.Path, name: str, listing: sources.Listing) -> bo
     return True
 
 
-def _prepare(
-    source: sources.Source, listing: sources.Listing, data_dir: pathlib.Path, name: str, workers: int, progress: bool
-) -> None:
-    partial = _partial_folder(data_dir, name, listing)
-    plan = assign(listing.recordings)
-    paths = [partial / records.shard_name(name, shard, len(plan)) for shard in range(len(plan))]
-    jobs = [Job(path, listing.loader, tuple(part)) for path, part in zip(paths, plan)]
-    done = sum(len(job.recordings) for job in jobs if _finished(job))
-    with _shown(name, len(listing.recordings), done, progress) as advance:
-        _run([job for job in jobs if not _finished(job)], workers, advance)
-    made = [shards.load(path) for path in paths]
-    report = build_report(source, listing, made)
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A set to make: its shards are a pure function of the listing, a part is some of them."""
+
+    source: sources.Source
+    listing: sources.Listing
+    data_dir: pathlib.Path
+    name: str
+    part: tuple[int, int] | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """`listing_digest` of the listing."""
+        return listing_digest(self.listing)
+
+    @functools.cached_property
+    def jobs(self) -> list["Job"]:
+        """Every shard of the set."""
+        folder, plan = records.partial_folder(self.data_dir, self.name), assign(self.listing.recordings)
+        paths = [folder / records.shard_name(self.name, shard, len(plan)) for shard in range(len(plan))]
+        return [Job(path, self.listing.loader, tuple(part)) for path, part in zip(paths, plan)]
+
+
+def _make(plan: Plan, workers: int, progress: bool) -> bool:
+    """Makes the shards of a plan that are missing, and ends the set when all are there; whether it did."""
+    _open_partial(plan)
+    first, step = plan.part or (1, 1)
+    mine = plan.jobs[first - 1 :: step]
+    missing = [job for job in mine if not _finished(job)]
+    space.check(plan.listing, [recording for job in missing for recording in job.recordings], plan.data_dir)
+    total, left = (sum(len(job.recordings) for job in jobs) for jobs in (mine, missing))
+    label = f"{plan.name} {first}/{step}" if plan.part else plan.name
+    with progresses.shown(label, total, total - left, "recordings", progress) as advance:
+        _run(missing, workers, advance)
+    return _end(plan)
+
+
+def _end(plan: Plan) -> bool:
+    """Writes index, report and metadata once every shard is there; of several machines one does."""
+    if not all(shards.sidecar(job.path).exists() for job in plan.jobs):
+        return records.set_folder(plan.data_dir, plan.name).exists()
+    with contextlib.ExitStack() as stack:
+        if plan.part:
+            fcntl.flock(stack.enter_context((plan.data_dir / plan.name / ".lock").open("w")), fcntl.LOCK_EX)
+        if not records.set_folder(plan.data_dir, plan.name).exists():
+            _finish(plan)
+    return True
+
+
+def _finish(plan: Plan) -> None:
+    partial = records.partial_folder(plan.data_dir, plan.name)
+    made = [shards.load(job.path) for job in plan.jobs]
+    report = reports.build(plan.source, plan.listing, plan.digest, made)
     if not report["records"]:
         shutil.rmtree(partial)
-        raise errors.InputError(_why_nothing(name, listing, report["unreadable"]))
-    info = {"description": source.title, "homepage": source.url, "license": source.licence}
+        raise errors.InputError(_why_nothing(plan.name, plan.listing, report["unreadable"]))
+    info = {"description": plan.source.title, "homepage": plan.source.url, "license": plan.source.licence}
     try:
-        shards.finish(partial, name, made, listing.labels, report, **info)
-        for path in (*map(shards.sidecar, paths), partial / LISTING_FILE):
+        shards.finish(partial, plan.name, made, plan.listing.labels, report, **info)
+        for path in (*(shards.sidecar(job.path) for job in plan.jobs), partial / LISTING_FILE):
             path.unlink()
         _clear_temporaries(partial)
-        os.replace(partial, records.set_folder(data_dir, name))
+        os.replace(partial, records.set_folder(plan.data_dir, plan.name))
     except OSError as error:
         raise errors.RunError(f"cannot finish {partial} ({error}): free the disk and run again to continue") from error
 
 
-def _partial_folder(data_dir: pathlib.Path, name: str, listing: sources.Listing) -> pathlib.Path:
-    """The folder of finished shards, emptied when another listing left them there."""
-    partial = records.partial_folder(data_dir, name)
-    digest = listing_digest(listing)
+def _open_partial(plan: Plan) -> None:
+    """The folder of finished shards; when another listing left them there, emptied, or refused to a part."""
+    partial = records.partial_folder(plan.data_dir, plan.name)
     marker = partial / LISTING_FILE
-    if partial.exists() and (not marker.exists() or json.loads(marker.read_text())["listing"] != digest):
-        print(f"{name}: the recordings have changed since the unfinished run: starting over", file=sys.stderr)
+    other = partial.exists() and (not marker.exists() or json.loads(marker.read_text())["listing"] != plan.digest)
+    if other and plan.part and marker.exists():
+        raise errors.InputError(
+            f"{partial} holds shards of other recordings: give every part the same --manual_dir, or delete the folder"
+        )
+    if other and not plan.part:
+        print(f"{plan.name}: the recordings have changed since the unfinished run: starting over", file=sys.stderr)
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
-    _clear_temporaries(partial)
-    shards.write_text(marker, json.dumps({"listing": digest}))
-    return partial
+    if not plan.part:
+        _clear_temporaries(partial)
+    shards.write_text(marker, json.dumps({"listing": plan.digest}))
 
 
 def _clear_temporaries(folder: pathlib.Path) -> None:
@@ -279,57 +328,3 @@ def _start_worker() -> None:
 def _die_with_parent() -> None:
     connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(errors.EXIT_FAULT)
-
-
-@contextlib.contextmanager
-def _shown(name: str, total: int, done: int, progress: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with each number of recordings done: a bar on a terminal, lines elsewhere."""
-    if not progress:
-        yield lambda count: None
-    elif sys.stderr.isatty():
-        with tqdm.tqdm(total=total, initial=done, desc=name, unit="file") as bar:
-            yield bar.update
-    else:
-        yield _line_printer(name, total, done)
-
-
-def _line_printer(name: str, total: int, done: int) -> Callable[[int], None]:
-    last = time.monotonic()
-
-    def advance(count: int) -> None:
-        nonlocal done, last
-        done += count
-        if done == total or time.monotonic() - last >= PROGRESS_SECONDS:
-            last = time.monotonic()
-            print(f"{name}: {done} of {total} recordings", file=sys.stderr, flush=True)
-
-    return advance
-
-
-def build_report(source: sources.Source, listing: sources.Listing, made: Sequence[shards.Shard]) -> dict[str, Any]:
-    """What preparing found: counts, hours, clipped samples, unreadable files, warnings and the paper's numbers."""
-    samples: Counter[str] = Counter()
-    for shard in made:
-        for row in shard.rows:
-            samples[row.recording] += row.samples
-    hours = sum(samples.values()) / audio.RATE_HZ / 3600
-    clipped = {path: count for shard in made for path, count in shard.clipped.items()}
-    warnings = []
-    if source.paper_samples and len(listing.recordings) != source.paper_samples:
-        warnings.append(f"{len(listing.recordings)} recordings where the paper has {source.paper_samples}")
-    return {
-        "title": source.title,
-        "listing": listing_digest(listing),
-        "listed": len(listing.recordings),
-        "files": len(samples),
-        "records": sum(len(shard.rows) for shard in made),
-        "hours": hours,
-        "mean_seconds": hours * 3600 / max(len(samples), 1),
-        "paper_samples": source.paper_samples,
-        "paper_hours": source.paper_hours,
-        "clipped_samples": sum(clipped.values()),
-        "clipped_files": clipped,
-        "unreadable": [*listing.unreadable, *(bad for shard in made for bad in shard.unreadable)],
-        "warnings": warnings,
-        "notes": listing.notes,
-    }

@@ -1,9 +1,31 @@
 """Every data set of the voc2vec paper, and the two that need no publisher.
 
-`paper_hours` and `paper_samples` are those of the paper's tables I and II.
+Numbers that begin with `paper_` are those of the paper's tables I and II. A link is given where the publisher
+has one that needs no browser, account or agreement.
 """
 
-from voc2vec_jax.datasets import donateacry, folder, human_voice, nonverbal_vocalization, sources, synthetic
+from voc2vec_jax.datasets import (
+    asvp_esd,
+    asvp_esd_babies,
+    audioset_vocalization,
+    cnvve,
+    donateacry,
+    downloads,
+    folder,
+    freesound_babies,
+    human_voice,
+    nnime,
+    nonspeech7k,
+    nonverbal_vocalization,
+    recanvo,
+    singing_database,
+    sources,
+    synthetic,
+    tut_babies,
+    vivae,
+    vocalsketch,
+    vocalsound,
+)
 
 _PRETRAINING = (
     sources.Source(
@@ -14,6 +36,9 @@ _PRETRAINING = (
         holds="the segment csv files and a folder of the 10 s clips",
         paper_hours=36.94,
         paper_samples=13439,
+        paper_mean_seconds=9.9,
+        list_recordings=audioset_vocalization.list_recordings,
+        difference="which labels and clips the paper chose is not published",
     ),
     sources.Source(
         name="freesound_babies",
@@ -23,6 +48,9 @@ _PRETRAINING = (
         holds="the clips that you chose, in any folders (no archive was published)",
         paper_hours=23.42,
         paper_samples=1450,
+        paper_mean_seconds=58.15,
+        list_recordings=freesound_babies.list_recordings,
+        difference="the paper's choice of clips is not published",
     ),
     sources.Source(
         name="human_voice",
@@ -32,7 +60,17 @@ _PRETRAINING = (
         holds="data/voices/<speaker>/{notes,voyels}/exports/{mono,stereo}/*.wav",
         paper_hours=0.06,
         paper_samples=179,
+        paper_mean_seconds=1.21,
         list_recordings=human_voice.list_recordings,
+        difference="the paper counts the mono and the stereo export of 75 notes",
+        remote=downloads.Remote(
+            file=downloads.File(
+                "https://github.com/vocobox/human-voice-dataset/archive/refs/heads/master.zip",
+                "human-voice-dataset-master.zip",
+            ),
+            contents="6815ff60b98f8e3f6f43bdcb6548705aaf99d3af00f781b9233f2ec6d3448074",
+            root="data/voices",
+        ),
     ),
     sources.Source(
         name="nnime",
@@ -42,6 +80,9 @@ _PRETRAINING = (
         holds="the wav files, in any folders",
         paper_hours=3.55,
         paper_samples=5596,
+        paper_mean_seconds=2.28,
+        list_recordings=nnime.list_recordings,
+        difference="the corpus is about 11 h, which part the paper took is not published",
     ),
     sources.Source(
         name="nonspeech7k",
@@ -51,6 +92,10 @@ _PRETRAINING = (
         holds="train/*.wav, test/*.wav and the two metadata csv files",
         paper_hours=6.72,
         paper_samples=6983,
+        paper_mean_seconds=3.46,
+        list_recordings=nonspeech7k.list_recordings,
+        difference="the release has 7014 clips, which 31 the paper left out is not published",
+        remote=downloads.Remote(record=6967442, wanted=("train*.zip", "test*.zip", "*.csv"), folder="nonspeech7k"),
     ),
     sources.Source(
         name="recanvo",
@@ -60,6 +105,10 @@ _PRETRAINING = (
         holds="*.wav in one folder with dataset_file_directory.csv",
         paper_hours=2.46,
         paper_samples=7077,
+        paper_mean_seconds=1.25,
+        list_recordings=recanvo.list_recordings,
+        difference="the release lists 7077 clips",
+        remote=downloads.Remote(record=5786860, wanted=("*.zip", "*.wav", "*.csv"), folder="recanvo"),
     ),
     sources.Source(
         name="singing_database",
@@ -69,6 +118,9 @@ _PRETRAINING = (
         holds="monophonic/{chinese,western}/ and polyphonic/{chinese,western}/ with the wav files",
         paper_hours=3.97,
         paper_samples=113,
+        paper_mean_seconds=126.48,
+        list_recordings=singing_database.list_recordings,
+        difference="the paper does not say which pieces it took",
     ),
     sources.Source(
         name="tut_babies",
@@ -78,6 +130,10 @@ _PRETRAINING = (
         holds="data/mixture_data/{devtrain,devtest}/<hash>/ and data/source_data/",
         paper_hours=13.17,
         paper_samples=1540,
+        paper_mean_seconds=30.79,
+        list_recordings=tut_babies.list_recordings,
+        difference="the paper's 1540 may be 1000 development and 500 evaluation mixtures and 40 cries, a guess",
+        remote=downloads.Remote(record=401395, wanted=("*.zip",), folder="tut_babies"),
     ),
     sources.Source(
         name="vocalsketch",
@@ -87,6 +143,10 @@ _PRETRAINING = (
         holds="vocal_imitations/{included,excluded}/ and vocal_imitations_set2/ with the wav files",
         paper_hours=10.53,
         paper_samples=10705,
+        paper_mean_seconds=3.54,
+        list_recordings=vocalsketch.list_recordings,
+        difference="all versions together hold 11189 clips; the paper took included and excluded ones",
+        remote=downloads.Remote(record=1251982, wanted=("*.zip",), folder="vocalsketch"),
     ),
     sources.Source(
         name="vocalsound",
@@ -96,8 +156,13 @@ _PRETRAINING = (
         holds="audio_16k/*.wav or audio_44k/*.wav",
         paper_hours=24.37,
         paper_samples=20985,
+        paper_mean_seconds=4.18,
+        list_recordings=vocalsound.list_recordings,
+        difference="the release has 21024 clips, which 39 the paper left out is not published",
     ),
 )
+
+_ASVP_ESD = downloads.Remote(record=7132783, wanted=("asvp-esd*.zip",))
 
 _TASKS = (
     sources.Source(
@@ -108,6 +173,11 @@ _TASKS = (
         holds="Audio/actor_<number>/*.wav",
         paper_hours=15.07,
         paper_samples=12625,
+        paper_mean_seconds=4.3,
+        paper_classes=13,
+        list_recordings=asvp_esd.list_recordings,
+        difference="earlier releases have 5146 and 7812 clips; the paper takes speech and non-speech",
+        remote=_ASVP_ESD,
     ),
     sources.Source(
         name="asvp_esd_babies",
@@ -117,6 +187,11 @@ _TASKS = (
         holds="Bonus/actor_<number>/*.wav",
         paper_hours=2.91,
         paper_samples=1339,
+        paper_mean_seconds=8.22,
+        paper_classes=7,
+        list_recordings=asvp_esd_babies.list_recordings,
+        difference="the release's own text says 1204 babies",
+        remote=_ASVP_ESD,
     ),
     sources.Source(
         name="cnvve",
@@ -126,6 +201,10 @@ _TASKS = (
         holds="{confirm,decline,continuous,hush,psst,ahem}/*.wav",
         paper_hours=0.2,
         paper_samples=921,
+        paper_mean_seconds=0.78,
+        paper_classes=6,
+        list_recordings=cnvve.list_recordings,
+        difference="950 clips were recorded, the cleaned release may be the paper's 921",
     ),
     sources.Source(
         name="donateacry",
@@ -135,7 +214,17 @@ _TASKS = (
         holds="donateacry_corpus_cleaned_and_updated_data/{belly_pain,burping,discomfort,hungry,tired}/*.wav",
         paper_hours=0.88,
         paper_samples=457,
+        paper_mean_seconds=6.93,
+        paper_classes=5,
         list_recordings=donateacry.list_recordings,
+        remote=downloads.Remote(
+            file=downloads.File(
+                "https://github.com/gveres/donateacry-corpus/archive/refs/heads/master.zip",
+                "donateacry-corpus-master.zip",
+            ),
+            contents="ead7d81f98bfb330d28834361f790d15260b2b3b66c2c3553e1fd7150785c256",
+            root="donateacry_corpus_cleaned_and_updated_data",
+        ),
     ),
     sources.Source(
         name="nonverbal_vocalization",
@@ -145,7 +234,18 @@ _TASKS = (
         holds="dataset/<class>/<speaker>_<class number>_*.wav",
         paper_hours=0.6,
         paper_samples=800,
+        paper_mean_seconds=3.1,
+        paper_classes=16,
         list_recordings=nonverbal_vocalization.list_recordings,
+        difference="the public sample has 727 files and 0.573 h; its README says about 800 and 0.6 h",
+        remote=downloads.Remote(
+            file=downloads.File(
+                "https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset/archive/refs/heads/main.zip",
+                "Nonverbal-Vocalization-Dataset-main.zip",
+            ),
+            contents="56cdc5f730e2432933e05cde0d62a9e6f317246fb8efc9bcf9e571c638fed339",
+            root="dataset",
+        ),
     ),
     sources.Source(
         name="vivae",
@@ -155,6 +255,11 @@ _TASKS = (
         holds="full_set/S<speaker>_<emotion>_<intensity>_<number>.wav",
         paper_hours=0.27,
         paper_samples=1085,
+        paper_mean_seconds=0.9,
+        paper_classes=6,
+        list_recordings=vivae.list_recordings,
+        difference="the full set has 1085 clips, the core set repeats 480 of them",
+        remote=downloads.Remote(record=4066235, wanted=("vivae*.zip",)),
     ),
 )
 
@@ -177,6 +282,7 @@ _OWN = (
     ),
 )
 
+VOC125 = (125.19, 68067, 6.67)  # hours, recordings and mean seconds of table I's last row
 PRETRAINING = tuple(source.name for source in _PRETRAINING)
 TASKS = tuple(source.name for source in _TASKS)
 CATALOG = {source.name: source for source in (*_PRETRAINING, *_TASKS, *_OWN)}

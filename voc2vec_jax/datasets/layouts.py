@@ -12,6 +12,9 @@ from voc2vec_jax.datasets import sources, trees
 ANY_AUDIO = rf"(?:[^/]+/)*[^/]+(?:{'|'.join(map(re.escape, audio.SUFFIXES))})"
 
 
+Describe = Callable[[re.Match], tuple[str, str]]
+
+
 class OddError(ValueError):
     """What a `describe` raises for a recording that has no place in the set; the text is the reason."""
 
@@ -29,7 +32,7 @@ class Layout:
     archives: tuple[str, ...]
     path: str
     labels: tuple[str, ...] = ()
-    describe: Callable[[re.Match], tuple[str, str]] = lambda match: ("", "")
+    describe: Describe = lambda match: ("", "")
     parts: tuple[str, ...] = ()
     own_place: bool = False
 
@@ -42,6 +45,12 @@ class Found:
     root: str
     files: list[tuple[str, int]]
     matches: list[tuple[re.Match, int]]
+
+    def select(self, path: str) -> "Found":
+        """The same place with other matches: the files whose path below the root matches."""
+        pattern = re.compile(f"(?P<root>{re.escape(self.root)})(?P<path>{path})", re.IGNORECASE)
+        matches = [(match, size) for name, size in self.files if (match := pattern.fullmatch(name))]
+        return dataclasses.replace(self, matches=matches)
 
     def named(self, pattern: str) -> list[str]:
         """Files whose own name matches a pattern, in any case."""
@@ -64,13 +73,19 @@ def find(source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None
 
 
 def describe(
-    found: Found, layout: Layout, *, labels: Sequence[str] | None = None, notes: Sequence[str] = ()
+    found: Found,
+    layout: Layout,
+    *,
+    describe: Describe | None = None,
+    labels: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> sources.Listing:
-    """The listing of what was found, by `layout.describe`; `labels` default to the layout's."""
+    """The listing of what was found; `describe` and `labels` default to the layout's."""
+    describe = describe or layout.describe
     recordings, odd = [], []
     for match, size in found.matches:
         try:
-            group, label = layout.describe(match)
+            group, label = describe(match)
         except OddError as error:
             odd.append({"path": match["path"], "reason": str(error)})
             continue
@@ -86,6 +101,20 @@ def describe(
         unreadable=odd,
         notes=list(notes),
     )
+
+
+def refuse_mixed(source: sources.Source, found: Found, part: str, version: str) -> None:
+    """`errors.InputError` when matches of the same `part` are of several versions; both are groups of the path."""
+    versions: dict[str, set[str]] = {}
+    for match, _ in found.matches:
+        if match[part]:
+            versions.setdefault(match[part].lower(), set()).add(match[version])
+    for name, several in versions.items():
+        if len(several) > 1:
+            raise errors.InputError(
+                f"{found.tree.root} mixes {len(several)} versions of {name} of {source.title} "
+                f"({some(sorted(several))}): leave one there"
+            )
 
 
 def some(names: Sequence[str]) -> str:

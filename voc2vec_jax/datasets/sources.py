@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import errors
+from voc2vec_jax.datasets import downloads
 
 NOMINAL_BYTES = 512 << 10  # of a recording whose size the listing does not know
 
@@ -48,9 +49,9 @@ class Listing:
 class Source:
     """A data set as the catalogue knows it.
 
-    `holds` says what its folder or archive must hold; `paper_hours` and `paper_samples` are those of the
-    voc2vec paper's tables, None where it has none; `list_recordings(source, manual_dir, **options)` is None
-    while no builder exists.
+    `holds` says what its folder or archive must hold; the numbers that begin with `paper_` are those
+    of the voc2vec paper's tables, None where it has none, and `difference` is what is known of why ours may be others;
+    `remote` is a plain public link. `list_recordings(source, manual_dir, **options)` lists it where a user put it.
     """
 
     name: str
@@ -58,20 +59,25 @@ class Source:
     url: str
     licence: str
     holds: str
+    list_recordings: Callable[..., Listing]
     paper_hours: float | None = None
     paper_samples: int | None = None
-    list_recordings: Callable[..., Listing] | None = None
+    paper_mean_seconds: float | None = None
+    paper_classes: int | None = None
+    difference: str = ""
+    remote: downloads.Remote | None = None
 
 
 class MissingError(errors.InputError):
     """A data set is not where it was looked for."""
 
 
-def missing(source: Source, manual_dir: pathlib.Path | None) -> MissingError:
-    """The error that tells a user where to get a data set and where to put it."""
+def missing(source: Source, manual_dir: pathlib.Path | None, why: str = "") -> MissingError:
+    """The error that tells a user where to get a data set and where to put it; `why` it could not be downloaded."""
     where = "no --manual_dir was given" if manual_dir is None else f"it is not in {manual_dir}"
     if manual_dir is not None and not manual_dir.exists():
         where = f"there is no {manual_dir}"
+    where = why or where
     place = manual_dir / source.name if manual_dir else f"DIR/{source.name} and give --manual_dir=DIR"
     return MissingError(
         f"{source.title} cannot be prepared, {where}: get it from {source.url} (licence: {source.licence}) and put "

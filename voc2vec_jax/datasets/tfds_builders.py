@@ -50,4 +50,4 @@ def _builder(source: sources.Source) -> type[Builder]:
     return type("".join(word.title() for word in source.name.split("_")), (Builder,), fields)
 
 
-BUILDERS = {name: _builder(source) for name, source in catalog.CATALOG.items() if source.list_recordings}
+BUILDERS = {name: _builder(source) for name, source in catalog.CATALOG.items()}

@@ -1,0 +1,35 @@
+"""Telling how far a long piece of work has come: a bar on a terminal, a line now and then elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import tqdm
+
+PROGRESS_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def shown(name: str, total: int, done: int, unit: str, progress: bool) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with each further number done, of `total` units of which `done` were before."""
+    if not progress:
+        yield lambda count: None
+    elif sys.stderr.isatty():
+        with tqdm.tqdm(total=total, initial=done, desc=name, unit=f" {unit}", unit_scale=True) as bar:
+            yield bar.update
+    else:
+        yield _line_printer(name, total, done, unit)
+
+
+def _line_printer(name: str, total: int, done: int, unit: str) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if done == total or time.monotonic() - last >= PROGRESS_SECONDS:
+            last = time.monotonic()
+            print(f"{name}: {done} of {total} {unit}", file=sys.stderr, flush=True)
+
+    return advance

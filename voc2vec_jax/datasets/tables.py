@@ -1,0 +1,86 @@
+"""The csv files that come with published data sets: read whatever the spelling of their columns, joined to files."""
+
+import csv
+import io
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from voc2vec_jax import errors
+from voc2vec_jax.datasets import layouts, trees
+
+Row = dict[str, str]
+
+
+def read(
+    tree: trees.Tree, name: str, columns: Sequence[str], *, delimiter: str = ",", header: bool = True
+) -> list[Row]:
+    """The rows of a csv file by column; column names are compared as small letters and digits alone.
+
+    With `header`, `columns` must be among those of the first line, else they are the names of what is there.
+    Blank rows are dropped. `errors.InputError` when a column is missing or the file is no text.
+    """
+    rows = csv.reader(io.StringIO(text(tree, name), newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        names = [plain(column) for column in next(rows, [])] if header else list(columns)
+        missing = [column for column in columns if column not in names]
+        if missing:
+            raise errors.InputError(
+                f"{name} of {tree.root} has the columns {', '.join(names) or 'of an empty file'} and not "
+                f"{', '.join(missing)}: get it again"
+            )
+        return [dict(zip(names, map(str.strip, row))) for row in rows if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise errors.InputError(f"{name} of {tree.root} is no csv file ({error}): get it again") from error
+
+
+def split(lines: Iterable[str], name: str) -> Iterator[list[str]]:
+    """Rows of lines separated by a comma or a comma and blanks; `errors.InputError` when they are none."""
+    try:
+        yield from csv.reader(lines, skipinitialspace=True)
+    except csv.Error as error:
+        raise errors.InputError(f"{name} is no csv file ({error}): get it again") from error
+
+
+def text(tree: trees.Tree, name: str) -> str:
+    """A text file, UTF-8 with or without its mark, else Windows' western encoding."""
+    data = tree.read(name)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
+def plain(column: str) -> str:
+    """A column's name without case, blanks and punctuation."""
+    return re.sub("[^a-z0-9]", "", column.lower())
+
+
+def by_file(rows: Iterable[Row], column: str) -> tuple[dict[str, Row], list[str]]:
+    """Rows by the file they name (folders and case dropped), and notes on files named by different rows."""
+    found: dict[str, Row] = {}
+    repeats = []
+    for row in rows:
+        key = key_of(row.get(column, ""))
+        if key and found.setdefault(key, row) != row:
+            repeats.append(row[column])
+    notes = [f"{len(repeats)} rows name a file again, with other fields: the first row of each was kept"]
+    return found, [f"{notes[0]}: {layouts.some(repeats)}"] if repeats else []
+
+
+def compare(rows: dict[str, Row], column: str, paths: Iterable[str]) -> list[str]:
+    """Notes on rows without a file and files without a row."""
+    files = {key_of(path): path for path in paths}
+    without_file = [row[column] for key, row in rows.items() if key not in files]
+    without_row = [path for key, path in files.items() if key not in rows]
+    notes = []
+    if without_file:
+        notes.append(f"{len(without_file)} rows of the csv name no file that is there: {layouts.some(without_file)}")
+    if without_row:
+        notes.append(f"{len(without_row)} files have no row in the csv: {layouts.some(without_row)}")
+    return notes
+
+
+def key_of(path: str) -> str:
+    """A file's own name in small letters."""
+    return posixpath.basename(path.replace("\\", "/")).lower()
