@@ -44,7 +44,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=("asvp*esd*.zip",),
+    archives=("asvp*esd*",),
     path=rf"(?:Audio|Speech|Non-?_?Speech)/{NAME}",
     labels=LABELS,
     describe=_describe,

@@ -67,9 +67,9 @@ BORDERLINE = {
 }
 
 LAYOUT = layouts.Layout(
-    archives=("audioset*.zip", "audioset*.tgz", "audioset*.tar*"),
+    archives=("audioset*",),
     path=r"(?:balanced_train|unbalanced_train|eval)_segments\.csv",
-    parts=("*.zip", "*.tgz", "*.tar", "*.tar.gz"),
+    parts=("*",),
 )
 CLIP = re.compile(r"(?:.*/)?(?P<name>Y?[A-Za-z0-9_-]{11}(?:_[0-9.]+){0,2})\.[^./]+")
 

@@ -13,7 +13,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=("*cnvve*.zip",),
+    archives=("*cnvve*",),
     path=(
         rf"(?P<label>{'|'.join(LABELS)})/"
         rf"(?:(?:{'|'.join(LABELS)})_(?P<speaker>[^/_.]+)_[^/]*\.wav|[^/]+\.wav)"

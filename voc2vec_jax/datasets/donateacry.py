@@ -17,7 +17,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=("donateacry*.zip", "donate-a-cry*.zip"),
+    archives=("donateacry*", "donate-a-cry*"),
     path=(
         rf"donateacry_corpus_cleaned_and_updated_data/(?P<reason>{'|'.join(LABELS)})/"
         r"(?:(?P<instance>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-)?[^/]*\.wav"

@@ -5,7 +5,7 @@ import pathlib
 from voc2vec_jax.datasets import layouts, sources
 
 LAYOUT = layouts.Layout(
-    archives=("freesound*bab*.zip", "freesound*bab*.tgz", "freesound*bab*.tar*"),
+    archives=("freesound*bab*",),
     path=layouts.ANY_AUDIO,
     own_place=True,
 )

@@ -15,7 +15,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=("human-voice-dataset*.zip", "human_voice*.zip"),
+    archives=("human-voice-dataset*", "human_voice*"),
     path=r"data/voices/(?P<speaker>[^/]+)/(?:notes|voyels)/exports/(?:mono|stereo)/[^/]+\.wav",
     labels=(),
     describe=_describe,

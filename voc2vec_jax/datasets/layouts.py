@@ -23,10 +23,11 @@ class OddError(ValueError):
 class Layout:
     """How a published data set looks on disk.
 
-    `archives` are file name patterns of the archives as users download them; `path` matches a recording's path
-    below the set's root folder, in any case; `describe` gives (group, label) of such a match or raises `OddError`.
-    Archives that match one of `parts` hold a part each and are taken together with the folder they lie in.
-    A layout whose `path` fits any audio is looked for only in places that bear the set's name (`own_place`).
+    `archives` are patterns of the archives' names as users download them, in small letters and without the ending;
+    `path` matches a recording's path below the set's root folder, in any case; `describe` gives (group, label) of
+    such a match or raises `OddError`. Archives that match one of `parts` hold a part each and are taken together
+    with the folder they lie in. A layout whose `path` fits any audio is looked for only in places that bear the
+    set's name (`own_place`).
     """
 
     archives: tuple[str, ...]
@@ -143,8 +144,7 @@ def _locate(
 
 def _candidates(source: sources.Source, layout: Layout, manual_dir: pathlib.Path) -> Iterator[trees.Tree]:
     """In order of preference: archive, then folder, in `manual_dir/<name>` and then in `manual_dir`."""
-    any_archive = tuple(f"*{suffix}" for suffix in trees.ARCHIVE_SUFFIXES)
-    for folder, patterns in ((manual_dir / source.name, layout.parts or any_archive), (manual_dir, layout.archives)):
+    for folder, patterns in ((manual_dir / source.name, layout.parts or ("*",)), (manual_dir, layout.archives)):
         if not folder.is_dir():
             continue
         archives = _matching(folder, patterns)
@@ -171,7 +171,9 @@ def _matching(folder: pathlib.Path, patterns: Sequence[str]) -> list[pathlib.Pat
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatch(name.lower(), pattern.lower()) for pattern in patterns)
+    suffix = next((suffix for suffix in trees.ARCHIVE_SUFFIXES if name.lower().endswith(suffix)), None)
+    stem = name.lower().removesuffix(suffix or "")
+    return suffix is not None and any(fnmatch.fnmatch(stem, pattern) for pattern in patterns)
 
 
 def _only_root(source: sources.Source, tree: trees.Tree, roots: set[str]) -> str:

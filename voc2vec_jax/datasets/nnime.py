@@ -4,7 +4,7 @@ import pathlib
 
 from voc2vec_jax.datasets import layouts, sources
 
-LAYOUT = layouts.Layout(archives=("nnime*.zip", "nnime*.tgz", "nnime*.tar*"), path=layouts.ANY_AUDIO, own_place=True)
+LAYOUT = layouts.Layout(archives=("nnime*",), path=layouts.ANY_AUDIO, own_place=True)
 
 
 def list_recordings(source: sources.Source, manual_dir: pathlib.Path | None) -> sources.Listing:

@@ -13,10 +13,10 @@ LABELS = ("breath", "cough", "crying", "laugh", "screaming", "sneeze", "yawn")
 TYPOS = {"yawm": "yawn"}
 CSV = r"metadata of (?P<split>train|test) set *\.csv"
 LAYOUT = layouts.Layout(
-    archives=("nonspeech7k*.zip", "6967442.zip"),
+    archives=("nonspeech7k*", "6967442"),
     path=r"(?P<split>train|test)/(?:(?:train|test)/)?[^/]+\.wav",
     labels=LABELS,
-    parts=("train.zip", "test.zip", "nonspeech7k*.zip", "6967442.zip"),
+    parts=("*",),
     own_place=True,
 )
 

@@ -35,7 +35,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=("nonverbal*vocalization*.zip", "nonverbal*vocalization*.tgz", "nonverbal*vocalization*.tar*"),
+    archives=("nonverbal*vocalization*",),
     path=(
         rf"(?:(?:{'|'.join(LABELS)})/)?"
         r"(?P<speaker>[^/_]+)_(?P<number>1[0-5]|[0-9])_[0-9]+_[01]_[0-9]+_[0-9]+_[0-9]+_[0-9]+\.wav"

@@ -15,13 +15,13 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=("*singing*voice*dataset*.zip", "*singing*database*.zip", "monophonic*.zip", "polyphonic*.zip"),
+    archives=("*singing*voice*dataset*", "*singing*database*", "monophonic*", "polyphonic*"),
     path=(
         r"(?:monophonic|polyphonic)/(?P<culture>chinese|western)/"
         r"(?:(?P<singer>[^/]+)/)?(?:[^/]+/)*[^/]+\.wav"
     ),
     describe=_describe,
-    parts=("*.zip",),
+    parts=("*",),
 )
 
 

@@ -13,10 +13,10 @@ CRY, NO_CRY = "babycry", "no event"
 MIXTURE = r"mixture_data/(?P<part>[^/]+)/(?P<hash>[^/]+)/audio/(?P<mixture>[^/]*_babycry_[^/]+\.wav)"
 EVENT = r"source_data/events/babycry/(?P<event>[^/]+)\.wav"
 LAYOUT = layouts.Layout(
-    archives=("*tut-rare-sound-events-2017*.zip", "401395.zip"),
+    archives=("*tut-rare-sound-events-2017*", "401395"),
     path=rf"(?:data/)?(?:{MIXTURE}|{EVENT})",
     labels=(CRY, NO_CRY),
-    parts=("*.zip",),
+    parts=("*",),
 )
 
 

@@ -16,7 +16,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=("vivae*.zip",),
+    archives=("vivae*",),
     path=rf"full_set/(?P<speaker>S[0-9]+)_(?P<emotion>{'|'.join(LABELS)})_(?:low|moderate|strong|peak)_[^/]+\.wav",
     labels=LABELS,
     describe=_describe,

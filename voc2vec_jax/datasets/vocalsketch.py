@@ -9,7 +9,7 @@ import re
 from voc2vec_jax.datasets import layouts, sources, tables
 
 LAYOUT = layouts.Layout(
-    archives=("*vocalsketch*.zip", "1251982.zip"),
+    archives=("*vocalsketch*", "1251982"),
     path=r"vocal_imitations(?P<second>_set2)?/(?:(?:included|excluded)/)?(?P<name>[^/]+)\.wav",
 )
 # The second is misspelt in the published data.

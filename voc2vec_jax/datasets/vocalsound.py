@@ -13,7 +13,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=("vs_release_*.zip", "vocalsound*.zip"),
+    archives=("vs_release_*", "vocalsound*"),
     path=rf"(?P<speaker>[fm][0-9]+)_[0-9]+_(?P<sound>{'|'.join(LABELS)})\.wav",
     labels=LABELS,
     describe=_describe,
