@@ -79,8 +79,12 @@ def test_copies_on_one_side_or_outside_a_fold_are_no_leak(task, data_dir):
 
 
 def test_the_closest_come_first(task, data_dir, monkeypatch):
-    near = [duplicates.Pair(0, 4, "near", 0.8), duplicates.Pair(1, 4, "near", 0.9), duplicates.Pair(2, 5, "near", 0.85)]
-    monkeypatch.setattr(duplicates, "pairs", lambda *_: [*near, duplicates.Pair(3, 4, "identical", 1.0)])
+    made = [("near", 0.8), ("near", 0.9), ("near", 0.85), ("identical", 1.0)]
+
+    def pairs(_, others=None):
+        return [duplicates.Pair(row, 4 if others is None else 0, *each) for row, each in enumerate(made)]
+
+    monkeypatch.setattr(duplicates, "pairs", pairs)
     found = leaks.report(task, [fold([4, 5], [6], [0, 1, 2, 3])], data_dir, ["other"])
     assert [pair["test"] for pair in found["folds"][0]["worst"]] == [f"clip{k}.wav" for k in (3, 1, 2, 0)]
     assert [pair["clip"] for pair in found["pretraining"]["sets"]["other"]["worst"]] == [
