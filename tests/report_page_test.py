@@ -99,6 +99,11 @@ def test_latex_of_hostile_names_has_no_live_command(tmp_path, draws_nothing):
         assert len(re.findall(r"(?<!\\)\$", source)) % 2 == 0
         assert not re.search(r"(?<!\\)[#_^~]|(?<!\\)%(?! needs)", source)
     assert report_text.to_latex("[*--]") == "{[}{*}{-}{-}{]}"
+    assert report_text.to_latex("{}$&#%_") == r"\{\}\$\&\#\%\_"
+
+
+def test_a_name_stays_on_its_line_and_controls_nothing():
+    assert report_text.clean("a\u2028b\nc\td\x1b[31m\u202e\ud800") == "a b c d\ufffd[31m\ufffd\ufffd"
 
 
 def test_latex_of_many_rows_goes_on_over_pages_and_loses_none():

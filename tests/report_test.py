@@ -42,7 +42,7 @@ def test_runs_are_found_alone_and_in_grids_once_each_and_those_without_summary_a
     fake_runs.write(tmp_path / "grid" / "cnvve" / "voc2vec-ls", dataset="cnvve", title="CNVVE", system="voc2vec-ls")
     fake_runs.write(tmp_path / "grid" / "vivae" / "mine", system="mine")
     (tmp_path / "grid" / "vivae" / "wavlm" / "fold_00").mkdir(parents=True)
-    runs, waiting = report_runs.find([tmp_path / "grid", a, tmp_path / "grid" / "vivae"])
+    runs, waiting = report_runs.find([tmp_path / "grid", a / ".." / a.name, tmp_path / "grid" / "vivae"])
     assert [(run.dataset, run.name) for run in runs] == [
         ("cnvve", "voc2vec-ls"),
         ("vivae", "hubert-ls"),
@@ -136,6 +136,8 @@ def test_scores_and_marks_come_from_the_folds(tmp_path):
     assert run.confusion.sum() == sum(len(fold["test"]) for fold in raw)
     fake_runs.edit(tmp_path / "run", complete=True)
     assert not report_runs.read(tmp_path / "run").complete  # the folds decide
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('\n{"fold": 0, "loss": 1}\n[1]\n')
     assert {row["epoch"] for row in report_runs.curves(run)} == {1, 2, 3}  # and the line cut short is no row
     fake_runs.edit(tmp_path / "run", folds=[])
     empty = report_runs.read(tmp_path / "run")
