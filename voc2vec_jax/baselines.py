@@ -16,17 +16,15 @@ import multiprocessing
 import os
 import pathlib
 import re
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent import futures
 
 import numpy as np
-import tqdm
 from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio, errors, files, logs, tasks
-from voc2vec_jax.datasets import base
+from voc2vec_jax.datasets import base, progress
 
 FEATURE_SETS = {"ComParE_2016": 6373, "eGeMAPSv02": 88}  # and their widths
 OPENSMILE_SAMPLES = 960  # 60 ms: of less openSMILE makes NaN
@@ -242,22 +240,22 @@ def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable
     """What `compute(rows, advance)` gives for all rows, from `path` if it is there; blocks survive a kill."""
     if path.is_file():
         return _load(path)
-    parts = []
-    starts = range(0, len(task), BLOCK_CLIPS)
-    with tqdm.tqdm(total=len(task), desc=f"{task.name}, {source}", unit="clip", disable=not sys.stderr.isatty()) as bar:
-        for start in starts:
+    parts = {}
+    with progress.shown(f"{source} of {task.name}", len(task), 0, "clips", True) as advance:
+        for start in range(0, len(task), BLOCK_CLIPS):
             rows = np.arange(start, min(start + BLOCK_CLIPS, len(task)))
-            part = path.with_suffix(f".{start}.part.npz")
+            part = path.with_suffix(f".{rows[0]}-{rows[-1]}.part.npz")
             if part.is_file():
-                bar.update(len(rows))
+                parts[part] = _load(part)
+                advance(len(rows))
             else:
-                _save(part, task.ids[rows], compute(rows, bar.update))
-            parts.append(part)
-    found = np.concatenate([_load(part) for part in parts])
+                parts[part] = compute(rows, advance)
+                _save(part, task.ids[rows], parts[part])
+    found = np.concatenate(list(parts.values()))
     _check_finite(found, task, source)
     _save(path, task.ids, found)
     for part in parts:
-        part.unlink()
+        part.unlink(missing_ok=True)  # another run with the same features may have been faster
     return found
 
 

@@ -8,17 +8,15 @@ import hashlib
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
 import numpy as np
-import tqdm
 from jaxtyping import Int16, Int64
 
 from voc2vec_jax import duplicates, files, folds, logs, tasks
-from voc2vec_jax.datasets import base, records
+from voc2vec_jax.datasets import base, progress, records
 
 FILE = "leaks.json"
 WORST = 10  # examples that are listed
@@ -210,15 +208,12 @@ def _fingerprints(
     if path.is_file():
         return duplicates.load(path)
     blocks = [np.arange(at, min(at + BLOCK_CLIPS, clips)) for at in range(0, clips, BLOCK_CLIPS)]
-    hidden = not sys.stderr.isatty()
-    with (
-        futures.ThreadPoolExecutor(base._cores()) as pool,
-        tqdm.tqdm(total=clips, desc=f"fingerprints of {name}", unit="clip", disable=hidden) as bar,
-    ):
+    shown = progress.shown(f"fingerprints of {name}", clips, 0, "clips", True)
+    with futures.ThreadPoolExecutor(base._cores()) as pool, shown as advance:
         parts = []
         for part in pool.map(lambda rows: duplicates.fingerprints(read(rows)), blocks):
             parts.append(part)
-            bar.update(len(part))
+            advance(len(part))
     found = duplicates.join(parts)
     _save(path, found)
     return found
