@@ -8,7 +8,9 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import gc
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -31,6 +33,7 @@ SHARD_SOURCE_BYTES = 256 << 20
 LEAST_SHARDS = 8  # of a small set, so that every core has work and a kill costs little
 MOST_SHARDS = 512
 PROCEDURE = "mean, soxr HQ 16 kHz, int16, segments <= 10 s, 1"
+RECORDINGS_AT_ONCE = 1 << 14
 LISTING_FILE = "listing.json"
 NAME_PATTERN = "[a-z][a-z0-9_]*"
 
@@ -72,38 +75,43 @@ def prepare(
 
 def list_source(source: sources.Source, manual_dir: pathlib.Path | None, **options: Any) -> sources.Listing:
     """The recordings of a source, each path once; `errors.InputError` when there are none."""
-    return _unique(source.list_recordings(source, manual_dir, **options))
+    collecting = gc.isenabled()
+    gc.disable()  # it would visit millions of new tuples again and again
+    try:
+        return _unique(source.list_recordings(source, manual_dir, **options))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def listing_digest(listing: sources.Listing) -> str:
     """SHA-256 of everything that decides the records: paths, sizes, groups, labels, procedure."""
     digest = hashlib.sha256(f"{PROCEDURE}\n{listing.labels}\n".encode())
-    for recording in listing.recordings:
-        fields = (recording.path, recording.group, recording.label, str(recording.source_bytes))
-        digest.update("\0".join(fields).encode("utf-8", "surrogateescape") + b"\n")
+    for start in range(0, len(listing.recordings), RECORDINGS_AT_ONCE):
+        lot = listing.recordings[start : start + RECORDINGS_AT_ONCE]
+        lines = (f"{path}\0{group}\0{label}\0{size}\n" for path, _, group, label, size in lot)
+        digest.update("".join(lines).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def assign(recordings: Sequence[sources.Recording]) -> list[list[sources.Recording]]:
     """Consecutive recordings to shards of about equal source bytes; no shard is empty."""
-    total = sum(recording.source_bytes for recording in recordings)
+    sizes = [recording.source_bytes for recording in recordings]
+    total = sum(sizes)
     count = max(-(-total // SHARD_SOURCE_BYTES), min(LEAST_SHARDS, len(recordings)))
     count = min(count, MOST_SHARDS)
-    plan: dict[int, list[sources.Recording]] = {}
-    before = 0
-    for recording in recordings:
-        plan.setdefault(before * count // max(total, 1), []).append(recording)
-        before += recording.source_bytes
-    return list(plan.values())
+    shard = [before * count // max(total, 1) for before in itertools.accumulate(sizes[:-1], initial=0)] if sizes else []
+    starts = [k for k, number in enumerate(shard) if not k or number != shard[k - 1]]
+    return [list(recordings[start:stop]) for start, stop in zip(starts, [*starts[1:], len(recordings)])]
 
 
 def _unique(listing: sources.Listing) -> sources.Listing:
+    repeats = len(listing.recordings) - len({recording.path for recording in listing.recordings})
+    if not repeats:
+        return listing
     first: dict[str, sources.Recording] = {}
     for recording in listing.recordings:
         first.setdefault(recording.path, recording)
-    repeats = len(listing.recordings) - len(first)
-    if not repeats:
-        return listing
     notes = [*listing.notes, f"{repeats} recordings are listed more than once: the first entry of each was kept"]
     return dataclasses.replace(listing, recordings=list(first.values()), notes=notes)
 

@@ -237,7 +237,7 @@ _TASKS = (
         paper_mean_seconds=3.1,
         paper_classes=16,
         list_recordings=nonverbal_vocalization.list_recordings,
-        difference="the public sample has 727 files and 0.573 h; its README says about 800 and 0.6 h, the paper's mean gives 697",
+        difference="the public sample has 727 files and 0.573 h; its README says 800 and 0.6 h, the paper's mean 697",
         remote=downloads.Remote(
             file=downloads.File(
                 "https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset/archive/refs/heads/main.zip",

@@ -6,6 +6,7 @@ the first line, then path and number of frames); relative paths start at the man
 """
 
 import csv
+import operator
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ from voc2vec_jax.datasets import sources, trees
 UNSUPPORTED = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mka", ".ra", ".ape", ".wv")
 FAIRSEQ_ROW = re.compile(r"[^\t]+\t[0-9]+\s*")
 BYTES_PER_FRAME = 2
+DETOUR = re.compile("^[./]|//|/[.]|/$")  # what `os.path.normpath` could change, or an absolute path
 
 
 def list_recordings(source: sources.Source, manual_dir: pathlib.Path | None) -> sources.Listing:
@@ -105,16 +107,22 @@ def _list_table(manifest: pathlib.Path, first: str, file: Iterator[str]) -> sour
             f"{manifest} begins with {first[:80]!r}: its first line must name the columns (path, and if wanted label "
             f"and group), or be the root folder of a fairseq manifest"
         )
+    if header.count("path") > 1:
+        raise errors.InputError(f"{manifest} has the column path {header.count('path')} times: leave one")
+    at, group, label = (header.index(name) if name in header else None for name in ("path", "group", "label"))
+    root = f"{manifest.parent.resolve()}{os.sep}"
     recordings, unreadable = [], []
     for row in rows:
-        fields = dict(zip(header, row))
-        written = fields.get("path", "").strip()
-        reason = _row_fault(row, header, written, rows.line_num)
-        if reason:
-            unreadable.append({"path": written or str(manifest), "reason": reason})
-        elif written:
-            path = _relative(written, manifest.parent)
-            recordings.append(sources.Recording(path, written, fields.get("group", ""), fields.get("label", "")))
+        if len(row) != len(header) or not row[at].strip():
+            row = row + [""] * (len(header) - len(row))
+            reason = _row_fault(row, header, row[at], rows.line_num)
+            if reason:
+                unreadable.append({"path": row[at].strip() or str(manifest), "reason": reason})
+            if reason or not row[at].strip():
+                continue
+        written = row[at].strip()
+        about = ("" if group is None else row[group], "" if label is None else row[label])
+        recordings.append(sources.Recording(_relative(written, root), written, *about))
     return _manifest_listing(manifest, manifest.parent, recordings, unreadable)
 
 
@@ -124,13 +132,14 @@ def _row_fault(row: list[str], header: list[str], path: str, line: int) -> str:
         return ""
     if len(row) > len(header):
         return f"line {line} has {len(row)} fields and the header {len(header)}: quote a path that holds a comma"
-    return "" if path else f"line {line} has no path"
+    return "" if path.strip() else f"line {line} has no path"
 
 
-def _relative(path: str, root: pathlib.Path) -> str:
-    path = os.path.normpath(path)
-    inside = os.path.isabs(path) and path.startswith(f"{root.resolve()}{os.sep}")
-    return os.path.relpath(path, root.resolve()) if inside else path
+def _relative(path: str, root: str) -> str:
+    """A path without detours, below `root` (which ends in a slash) where it lies there."""
+    if not DETOUR.search(path):
+        return path
+    return os.path.normpath(path).removeprefix(root)
 
 
 def _manifest_listing(
@@ -142,7 +151,7 @@ def _manifest_listing(
     if not recordings:
         raise errors.InputError(f"{manifest} lists no recordings")
     return sources.Listing(
-        recordings=sorted(recordings),
+        recordings=sorted(recordings, key=operator.attrgetter("path")),
         labels=tuple(sorted({recording.label for recording in recordings} - {""})),
         loader=trees.FolderTree(root),
         unreadable=unreadable,
