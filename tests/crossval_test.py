@@ -175,7 +175,9 @@ def test_a_batch_without_clips_changes_nothing():
     after, loss = step(state, fold, data, np.full(4, crossval.EMPTY, np.int32))
     assert float(loss) == 0 and int(after.steps) == 0
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
-    after, loss = step(step(state, fold, data, np.arange(4, dtype=np.int32))[0], fold, data, np.arange(4, dtype=np.int32))
+    after, loss = step(
+        step(state, fold, data, np.arange(4, dtype=np.int32))[0], fold, data, np.arange(4, dtype=np.int32)
+    )
     assert float(loss) > 0 and int(after.steps) == 2
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after.params, state.params)
     assert max(jax.tree.leaves(moved)) > 1e-6
@@ -196,7 +198,10 @@ def test_initial_parameters_replace_fresh_ones_and_must_fit():
 def test_features_of_a_probe_are_scaled_by_the_fold():
     learner = classifiers.FeatureLearner(CLASSES, 5, width=0)
     params = learner.init(jax.random.key(0))
-    data = {"features": np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32), "labels": np.zeros(4, np.int32)}
+    data = {
+        "features": np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32),
+        "labels": np.zeros(4, np.int32),
+    }
     plain = {"shift": np.zeros(5, np.float32), "scale": np.ones(5, np.float32)}
     scaled = {"shift": np.full(5, 2, np.float32), "scale": np.full(5, 0.5, np.float32)}
     rows = jnp.arange(4)

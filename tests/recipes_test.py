@@ -39,7 +39,7 @@ def test_the_papers_recipe():
 def test_continued_recipes(start):
     config = configuration.load(f"configs/voc125.py:{start}=some/weights.pt")
     assert config.init_from == "some/weights.pt"
-    with pytest.raises(errors.InputError, match="none of ls=SRC, as=SRC and small"):
+    with pytest.raises(errors.InputError, match="none of ls=SRC, as=SRC, small and tiny"):
         configuration.load("configs/voc125.py:lx=some")
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Float32, Int64
 from voc2vec_jax import checkpoint, cli, crossval, errors, files, folds, logs, memory, metrics, tasks
 
 MONITOR = "f1_macro"  # what selects the epoch, as in the official script
+SHARE_FOR_STATES = 0.4  # of the free memory; the rest is for what a step computes
 CPU_STEPS = 8  # of a compiled call on a CPU: a signal and the progress bar wait no longer than this
 
 
@@ -101,15 +102,16 @@ class Experiment:
 
     def _choose_slots(self, pending: int) -> int:
         """As many folds as were asked for, or as their states leave room for; a multiple of the devices."""
-        devices = min(len(self.devices), pending)
-        self.devices = self.devices[:devices]
-        if self.setting.slots:
-            each = -(-min(self.setting.slots, pending) // devices)
+        state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.abstract))
+        # Gradients and the copy that a save makes come on top of the state.
+        fitting = max(1, int(SHARE_FOR_STATES * memory.bytes_free(self.devices[0]) // (1.6 * state)))
+        if self.devices[0].platform == "cpu":  # whose devices share the machine's memory
+            wanted = min(self.setting.slots or fitting, pending)
+            self.devices = self.devices[:wanted]
         else:
-            state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.abstract))
-            # Gradients and the copy that a save makes come on top of the state.
-            each = max(1, min(-(-pending // devices), int(0.4 * memory.bytes_free(self.devices[0]) // (1.6 * state))))
-        return each * devices
+            self.devices = self.devices[:pending]
+            wanted = min(self.setting.slots or fitting * len(self.devices), pending)
+        return -(-wanted // len(self.devices)) * len(self.devices)
 
     def _build(self, slots: int) -> None:
         setting = self.setting
@@ -188,9 +190,7 @@ class Experiment:
         for slot, entry in enumerate(entries):
             source = entry.pop("slot")
             self.slots[slot] = Progress(**entry)
-            self.state = self.engine.place(
-                self.state, jnp.int32(slot), jax.tree.map(lambda x, k=source: x[k], states)
-            )
+            self.state = self.engine.place(self.state, jnp.int32(slot), jax.tree.map(lambda x, k=source: x[k], states))
         self._fold_arrays()
         if entries and metadata["chunk"]:
             self.chunk, self.call_steps = metadata["chunk"], metadata["call_steps"]

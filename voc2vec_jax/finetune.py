@@ -71,6 +71,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
     """Run or resume the cross-validations that `config` describes; returns the exit status."""
     finetune_recipe.check(config)
     runtime.set_up_jax(config)
+    runtime.one_device_a_core()
     jobs = list(plan_jobs(config, pathlib.Path(workdir)))
     with cli.StopSignal() as stop:
         for number, job in enumerate(jobs):
@@ -87,7 +88,7 @@ def plan_jobs(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Itera
     named = list(finetune_recipe.PAPER_SYSTEMS) if named == ["paper"] else named
     pairs = [(dataset, systems.resolve(name), name) for dataset in config.datasets for name in named]
     for dataset, (system, source), name in pairs:
-        title = system.name if system else slug(name)
+        title = config.name or (system.name if system else slug(name))
         how = config.how if config.how != "auto" else system.kind if system else "finetune"
         if config.fresh:
             title = f"{title}-fresh"
@@ -147,8 +148,9 @@ def run(job: Job, stop: cli.StopSignal) -> bool:
 def open_task(job: Job, source: convert.Checkpoint | None) -> tasks.Task:
     """The clips of the data set; those of the model's least length are long enough."""
     config = job.config
-    least = 400
-    if source is not None:
+    if source is None:
+        least = baselines.least_samples(feature_source(job))
+    else:
         encoder = source.config.encoder
         least = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
     return tasks.open_task(
@@ -164,10 +166,14 @@ def open_task(job: Job, source: convert.Checkpoint | None) -> tasks.Task:
 
 def split(config: ml_collections.ConfigDict, task: tasks.Task) -> list[folds.Fold]:
     """The protocol's folds; InputError when the clips do not allow them."""
-    folds.check(task.label, task.group, task.labels, config.folds, config.protocol, rare=config.on_rare)
     if config.protocol == "paper":
-        return folds.paper(len(task), config.folds)
-    return folds.strict(task.label, task.group, config.folds, config.split_seed, config.validation_share)
+        splits = folds.paper(len(task), config.folds)
+    else:
+        splits = folds.strict(task.label, task.group, config.folds, config.split_seed, config.validation_share)
+    rare = config.rare if config.rare != "auto" else "keep" if task.name in finetune_recipe.TASKS else "stop"
+    for warning in folds.check(task.label, task.labels, splits, config.protocol, task.group, rare):
+        logs.warn(warning)
+    return splits
 
 
 def describe(job: Job, task: tasks.Task, splits: list[folds.Fold]) -> None:
@@ -260,15 +266,18 @@ def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: 
     )
 
 
+def feature_source(job: Job) -> str:
+    """The feature set or the .npz that replaces openSMILE's default, else the job's own source."""
+    chosen = job.config.features
+    return chosen if chosen and (chosen.endswith(".npz") or job.source in baselines.FEATURE_SETS) else job.source
+
+
 def feature_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: None) -> dict[str, Any]:
     """The parts of a setting that train a small network on fixed features."""
     config = job.config
+    layer = -1 if job.layer is None else job.layer
     found = baselines.features(
-        task,
-        config.features or job.source,
-        layer=-1 if job.layer is None else job.layer,
-        cache_dir=pathlib.Path(config.data_dir) / "features",
-        on_unreadable=config.on_unreadable,
+        task, feature_source(job), layer=layer, cache_dir=pathlib.Path(config.data_dir) / "features"
     )
     learner = classifiers.FeatureLearner(
         len(task.labels), found.shape[1], 0 if job.how == "probe" else config.hidden_width

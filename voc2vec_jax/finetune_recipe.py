@@ -1,6 +1,7 @@
 """What a fine-tuning configuration holds: every field with the paper's value."""
 
 import math
+import re
 
 import ml_collections
 
@@ -18,6 +19,7 @@ def finetuning() -> ml_collections.ConfigDict:
     c.datasets = ("synthetic",)  # several: RUN/<data set>/<system>/ each
     c.model = ""  # one system: a name of table IV, a Hub id, a folder, a checkpoint file, a run folder
     c.systems = ()  # several systems, in place of `model`; "paper" is all of table IV
+    c.name = ""  # of the one system, in tables; empty: its name in table IV or the last part of its path
     c.data = ""  # of the data set `folder`: a folder of class folders, or a manifest (csv: path,label[,group])
     c.data_dir = "data"
     c.manual_dir = ""  # where archives lie that are prepared on the fly
@@ -38,7 +40,8 @@ def finetuning() -> ml_collections.ConfigDict:
     c.folds = 10
     c.split_seed = 0  # of strict folds
     c.validation_share = 0.1  # of what is not tested, for the selection of the epoch
-    c.on_rare = "stop"  # "stop" | "keep": classes with fewer clips or groups than folds
+    # Classes with fewer clips or groups than folds: "stop" | "keep" | "auto": kept in the sets of the paper alone
+    c.rare = "auto"
     c.max_seconds = 7.0  # of a clip, from its start
 
     c.epochs = 50
@@ -88,7 +91,7 @@ _LIMITS = (
 )
 _CHOICES = {
     "on_unreadable": ("stop", "drop"),
-    "on_rare": ("stop", "keep"),
+    "rare": ("auto", "stop", "keep"),
     "how": HOW,
     "scale": ("none", "standard"),
     "protocol": ("paper", "strict"),
@@ -113,6 +116,10 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise errors.InputError("datasets is empty: name at least one data set")
     if not (config.model or config.systems):
         raise errors.InputError("there is no model to fine-tune: give --config.model=SRC or --config.systems=a,b")
+    if config.name and not config.model:
+        raise errors.InputError(f"name {config.name!r} names one model: give it with --config.model")
+    if not re.fullmatch(r"[\w.+ -]*", config.name) or config.name.startswith("."):
+        raise errors.InputError(f"name {config.name!r} must be letters, digits, dots, dashes and spaces")
     if config.model and config.systems:
         raise errors.InputError(f"model {config.model} and systems {','.join(config.systems)} are both set: give one")
     if config.data and tuple(config.datasets) != ("folder",):

@@ -9,11 +9,11 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 
 def bytes_free(device: jax.Device) -> int:
-    """Free bytes of an accelerator, or of the machine for a CPU device, as far as they are known."""
+    """Free bytes of an accelerator; of a CPU device all that the machine has, which its devices share."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return _host_bytes() // max(1, len(jax.local_devices()) if device.platform == "cpu" else 1)
+    return _host_bytes()
 
 
 def _host_bytes() -> int:

@@ -94,6 +94,19 @@ def shrink(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return c
 
 
+def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Makes `c` a model of 0.2 million parameters with a thin stem of four layers, for experiments on a CPU.
+
+    Ten folds of fine-tuning are a million audio-seconds; this one trains on hundreds of them a second.
+    """
+    shrink(c)
+    e = c.model.encoder
+    e.conv_channels, e.conv_kernels, e.conv_strides = (32, 32, 48, 64), (40, 8, 4, 4), (20, 4, 2, 2)
+    e.positional_kernel, e.positional_groups = 16, 4
+    e.width, e.depth, e.heads, e.inner_width = 64, 2, 4, 256
+    return c
+
+
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
 _SIZES = ("width", "depth", "heads", "inner_width", "positional_kernel", "positional_groups", "positional_depth")
 # What a field's number may be: (in words, whether it holds, fields; those that a family lacks are passed over)

@@ -1,5 +1,6 @@
 """How JAX computes in a run of ours."""
 
+import contextlib
 import os
 import pathlib
 
@@ -18,3 +19,17 @@ def set_up_jax(config: ml_collections.ConfigDict) -> None:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
     logs.set_process(jax.process_index())
+
+
+def one_device_a_core() -> None:
+    """Makes every CPU core a device of its own, for programs that are spread over devices; before JAX starts.
+
+    XLA runs the body of a loop on one core, so that folds are best computed on a core each. Accelerators are used as
+    ever, and a number of devices that the user has set stays.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # JAX refuses when it has started already: then the devices are what they are
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores)

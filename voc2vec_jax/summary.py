@@ -37,9 +37,7 @@ def line(workdir: pathlib.Path) -> str:
     return f"{values} over {len(found['folds'])} folds"
 
 
-def write(
-    workdir: pathlib.Path, system: str, source: str, task: tasks.Task, config: ml_collections.ConfigDict
-) -> None:
+def write(workdir: pathlib.Path, system: str, source: str, task: tasks.Task, config: ml_collections.ConfigDict) -> None:
     """Gather the folds that are done; a summary of fewer than all says so and is not `complete`."""
     done = [k for k in range(config.folds) if (experiment.fold_folder(workdir, k) / "fold.json").is_file()]
     if not done:
