@@ -7,6 +7,7 @@ Clips that share a code are aligned there and compared bit by bit, so that nothi
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import os
@@ -45,6 +46,11 @@ class Fingerprints:
 
     def __len__(self) -> int:
         return len(self.digests)
+
+    @functools.cached_property
+    def audible_frames(self) -> Int64[np.ndarray, " n"]:
+        """Audible frames of each clip."""
+        return _sums(self.audible, np.diff(self.starts))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the arrays as one npz file."""
@@ -231,7 +237,18 @@ def _candidates(
     mine = np.repeat(np.arange(len(keys)), counts)
     other = np.repeat(begin, counts) + _ranges(counts)
     clip, other_clip = ((each & low).astype(np.int64) for each in (keys[mine], table[other]))
-    return np.unique(np.stack([clip, other_clip, frames[mine] - table_frames[other]], axis=1), axis=0)
+    return _distinct(clip, other_clip, frames[mine] - table_frames[other])
+
+
+def _distinct(
+    clip: Int64[np.ndarray, " c"], other: Int64[np.ndarray, " c"], offset: Int64[np.ndarray, " c"]
+) -> Int64[np.ndarray, "d 3"]:
+    """The different rows of three columns, in order."""
+    order = np.lexsort((offset, other, clip))
+    columns = np.stack([clip, other, offset], axis=1)[order]
+    fresh = np.ones(len(columns), bool)
+    fresh[1:] = (columns[1:] != columns[:-1]).any(1)
+    return columns[fresh]
 
 
 def _best_alignments(
@@ -264,17 +281,12 @@ def _bit_errors(a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, 
     with np.errstate(divide="ignore", invalid="ignore"):
         share = wrong / (32.0 * compared)
         allowed = np.minimum(MOST_ERRORS, 0.5 - CERTAINTY * 0.5 / np.sqrt(INDEPENDENT_BITS * compared))
-    enough = compared >= LEAST_SHARE * np.minimum(_audible(a, i), _audible(b, j))
+    enough = compared >= LEAST_SHARE * np.minimum(a.audible_frames[i], b.audible_frames[j])
     return np.where(enough & (share <= allowed), share, np.inf)
 
 
 def _length(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
     return prints.starts[rows + 1] - prints.starts[rows]
-
-
-def _audible(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(prints.audible)])
-    return before[prints.starts[rows + 1]] - before[prints.starts[rows]]
 
 
 def _sums(values: np.ndarray, counts: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
