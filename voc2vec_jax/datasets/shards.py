@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from voc2vec_jax.datasets import records
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Row:
     """What the index keeps of one record."""
 
@@ -74,9 +75,15 @@ def load(path: pathlib.Path) -> Shard | None:
         saved = json.loads(sidecar(path).read_text("utf-8"))
         if path.stat().st_size != saved["bytes"]:
             return None
-        return Shard(**{**saved, "rows": [Row(**row) for row in saved["rows"]]})
+        return Shard(**{**saved, "rows": [_row(**row) for row in saved["rows"]]})
     except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return None
+
+
+def _row(id: str, recording: str, group: str, label: str, start_sample: int, samples: int) -> Row:
+    """A row that shares its strings with other rows: of millions, most groups and labels are equal."""
+    recording = id if recording == id else sys.intern(recording)
+    return Row(id, recording, sys.intern(group), sys.intern(label), start_sample, samples)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
