@@ -36,6 +36,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
     files: dict[str, bytes] = {}
     break_after: int | None = None
     ranges: list[str | None] = []
+    honours_ranges = True
 
     def do_GET(self):
         data = self.files.get(self.path)
@@ -44,8 +45,9 @@ class _Server(http.server.BaseHTTPRequestHandler):
         if data is None:
             self.send_error(404)
             return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        self.send_response(206 if asked else 200)
+        part = asked and self.honours_ranges
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if part else 0
+        self.send_response(206 if part else 200)
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         stop = len(data)
@@ -103,6 +105,13 @@ def test_a_transfer_that_stopped_goes_on(server, tmp_path, there):
     assert len(_prepare(tmp_path, manual_dir=tmp_path / "m")) == 2
     wanted = {0: [None, "bytes=1000-"], 100: ["bytes=100-", "bytes=1100-"], len(VIVAE): []}
     assert _Server.ranges[1:] == wanted[there]
+
+
+def test_a_server_that_cannot_go_on_starts_over(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(_Server, "honours_ranges", False)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "VIVAE.zip.part").write_bytes(b"other bytes")
+    assert len(_prepare(tmp_path, manual_dir=tmp_path / "m")) == 2
 
 
 def test_a_wrong_checksum_is_named_and_leaves_nothing(server, tmp_path):

@@ -132,6 +132,7 @@ PUBLISHED = {
         "clips/aaaaaaaaaaa_5000_15000.flac": ("aaaaaaaaaaa", "Laughter"),
         "clips/eeeeeeeeeee_50.000.wav": ("eeeeeeeeeee", "Cough"),
         "clips/eeeeeeeeeee_20.000.wav": "no segment starts there",
+        "clips/eeeeeeeeeee.flac": "one of two segments, nobody knows which",
         "clips/ccccccccccc.wav": "borderline",
         "clips/ddddddddddd.wav": "speech",
         "clips/readme first.wav": "no id",
@@ -171,7 +172,7 @@ NOTES = {  # what else must be said
     "audioset_vocalization": [
         "6 of the 8 segments of the lists carry a chosen label",
         "2 of these segments have no clip: bbbbbbbbbbb, eeeeeeeeeee",
-        "4 audio files are the clip of no chosen segment and were left out",
+        "5 audio files are the clip of no chosen segment and were left out",
     ],
 }
 
@@ -367,6 +368,20 @@ def test_the_hubs_copy_of_asvp_esd_is_read_too(tmp_path):
     assert {recording.path: recording.label for recording in listing.recordings} == names
 
 
+def test_the_babies_of_asvp_esd_are_found_in_the_folder_of_the_whole(tmp_path):
+    _pack(tmp_path / "asvp_esd" / "ASVP-ESD-Update.zip", _contents("asvp_esd_babies"))
+    assert {recording.group for recording in _list("asvp_esd_babies", tmp_path).recordings} == {"actor_50", "actor_200"}
+
+
+@pytest.mark.parametrize("name", ["recanvo", "vivae", "cnvve", "nnime"])
+def test_another_archive_in_the_sets_place_is_named(tmp_path, name):
+    _pack(tmp_path / name / "download.zip", {"a/b.txt": b"text"})
+    with pytest.raises(
+        errors.InputError, match=rf"{name}.* is not .*, which must hold .* the first a/b.txt; get it from"
+    ):
+        _list(name, tmp_path)
+
+
 def test_any_audio_is_taken_only_where_it_bears_the_sets_name(tmp_path):
     _unpack(tmp_path / "mixed" / "laughs", {"a.wav": _wav("a.wav"), "train/b.wav": _wav("b.wav")})
     for name in ("freesound_babies", "nnime", "nonspeech7k"):
@@ -402,6 +417,9 @@ def test_a_tar_archive_is_checked_like_a_zip(tmp_path):
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
     assert len(_list("cnvve", links).recordings) == 3
+    _pack(tmp_path / "twice" / "cnvve.tgz", contents)
+    for _ in range(2):  # the second time the unpacked tar lies beside it
+        assert len(_list("cnvve", tmp_path / "twice").recordings) == 3
 
 
 def test_audioset_labels_are_chosen_by_id_or_name(tmp_path):

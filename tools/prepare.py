@@ -133,7 +133,7 @@ def show_duplicates(arguments: cli.Arguments, names: list[str]) -> None:
     if not names:
         raise errors.InputError(f"{arguments.data_dir} holds no prepared set: prepare some first")
     output = pathlib.Path(arguments.output or pathlib.Path(arguments.data_dir, "duplicates.csv"))
-    found = copies.find(arguments.data_dir, names, arguments.workers or 1)
+    found = copies.find(arguments.data_dir, names, arguments.workers or None)
     copies.write(found, output)
     print(datasets.format_table(copies.summary(found)))
     for copy in found[:SHOWN_PAIRS]:

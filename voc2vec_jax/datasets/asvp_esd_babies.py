@@ -16,7 +16,11 @@ def _describe(match: re.Match) -> tuple[str, str]:
 
 
 LAYOUT = layouts.Layout(
-    archives=asvp_esd.LAYOUT.archives, path=rf"Bonus/{asvp_esd.NAME}", labels=LABELS, describe=_describe
+    archives=asvp_esd.LAYOUT.archives,
+    path=rf"Bonus/{asvp_esd.NAME}",
+    labels=LABELS,
+    describe=_describe,
+    shared_with="asvp_esd",
 )
 
 

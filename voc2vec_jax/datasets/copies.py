@@ -56,8 +56,12 @@ def _of_rows(prepared: records.PreparedSet, rows: Sequence[int]) -> duplicates.F
     return duplicates.fingerprints(prepared.read([row])[0] for row in rows)
 
 
-def find(data_dir: str | os.PathLike, names: Sequence[str], workers: int = 1) -> list[Copy]:
-    """Every pair of records with the same sound, of the same set or of two of the named sets."""
+def find(data_dir: str | os.PathLike, names: Sequence[str], workers: int | None = None) -> list[Copy]:
+    """Every pair of records with the same sound, of the same set or of two of the named sets.
+
+    `workers` processes (default: the cores) compute the fingerprints that are not there yet.
+    """
+    workers = workers or base._cores()
     opened = [records.open_set(data_dir, name) for name in names]
     prints = [fingerprints(prepared, workers) for prepared in opened]
     found = duplicates.pairs(duplicates.join(prints)) if prints else []

@@ -27,7 +27,7 @@ class Layout:
     `path` matches a recording's path below the set's root folder, in any case; `describe` gives (group, label) of
     such a match or raises `OddError`. Archives that match one of `parts` hold a part each and are taken together
     with the folder they lie in. A layout whose `path` fits any audio is looked for only in places that bear the
-    set's name (`own_place`).
+    set's name (`own_place`). `shared_with` is the set that comes in the same archive.
     """
 
     archives: tuple[str, ...]
@@ -36,6 +36,7 @@ class Layout:
     describe: Describe = lambda match: ("", "")
     parts: tuple[str, ...] = ()
     own_place: bool = False
+    shared_with: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +144,9 @@ def _locate(
 
 
 def _candidates(source: sources.Source, layout: Layout, manual_dir: pathlib.Path) -> Iterator[trees.Tree]:
-    """In order of preference: archive, then folder, in `manual_dir/<name>` and then in `manual_dir`."""
-    for folder, patterns in ((manual_dir / source.name, layout.parts or ("*",)), (manual_dir, layout.archives)):
+    """In order of preference: archive, then folder, in the folder of the set's name and then in `manual_dir`."""
+    named = [(manual_dir / name, layout.parts or ("*",)) for name in (source.name, layout.shared_with) if name]
+    for folder, patterns in (*named, (manual_dir, layout.archives)):
         if not folder.is_dir():
             continue
         archives = _matching(folder, patterns)
