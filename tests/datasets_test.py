@@ -301,6 +301,13 @@ def test_a_misspelt_set_gets_the_nearest_name(name, hint):
         datasets.source(name)
 
 
+def test_every_source_is_a_tfds_builder():
+    assert set(tfds_builders.BUILDERS) == set(datasets.CATALOG)
+    for name, builder in tfds_builders.BUILDERS.items():
+        assert tfds.builder_cls(name) is builder
+        assert name == "synthetic" or datasets.CATALOG[name].url in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+
+
 def test_tfds_prepares_the_same_examples_from_a_source(tmp_path):
     manual_dir = _unpacked(tmp_path / "unpacked", "human_voice")
     ours = datasets.prepare("human_voice", data_dir=tmp_path, manual_dir=manual_dir, workers=1, progress=False)

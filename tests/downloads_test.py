@@ -138,6 +138,12 @@ def test_a_link_that_fails_is_named_with_where_to_get_the_set(server, tmp_path, 
         _prepare(tmp_path, manual_dir=tmp_path / "m")
 
 
+def test_without_a_network_the_error_says_where_to_get_the_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "ZENODO", "http://127.0.0.1:1/records")
+    with pytest.raises(sources.MissingError, match="does not list its files .*refused.*get it from https://zenodo.org"):
+        _prepare(tmp_path)
+
+
 def test_a_record_that_has_changed_is_named(server, tmp_path):
     _record(server, "0" * 32, "renamed.zip")
     with pytest.raises(sources.MissingError, match="has no file like vivae.*zip: its record has changed"):

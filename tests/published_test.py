@@ -368,6 +368,12 @@ def test_the_hubs_copy_of_asvp_esd_is_read_too(tmp_path):
     assert {recording.path: recording.label for recording in listing.recordings} == names
 
 
+def test_audio_in_formats_to_convert_first_is_named(tmp_path):
+    _unpack(tmp_path / "freesound_babies", {"a.wav": _wav("a.wav"), "b.M4A": b"x", "c.webm": b"x"})
+    listing = _list("freesound_babies", tmp_path)
+    assert listing.notes == ["2 files in formats to convert first were left out: b.M4A, c.webm"]
+
+
 def test_the_babies_of_asvp_esd_are_found_in_the_folder_of_the_whole(tmp_path):
     _pack(tmp_path / "asvp_esd" / "ASVP-ESD-Update.zip", _contents("asvp_esd_babies"))
     assert {recording.group for recording in _list("asvp_esd_babies", tmp_path).recordings} == {"actor_50", "actor_200"}

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import sources, trees
 
-UNSUPPORTED = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mka", ".ra", ".ape", ".wv")
 FAIRSEQ_ROW = re.compile(r"[^\t]+\t[0-9]+\s*")
 BYTES_PER_FRAME = 2
 DETOUR = re.compile("^[./]|//|/[.]|/$")  # what `os.path.normpath` could change, or an absolute path
@@ -43,7 +42,7 @@ def default_name(path: pathlib.Path) -> str:
 def _list_tree(root: pathlib.Path, tree: trees.Tree) -> sources.Listing:
     files = sorted(tree.files())
     found = [(name, size) for name, size in files if trees.is_audio(name)]
-    unsupported = [name for name, _ in files if name.lower().endswith(UNSUPPORTED)]
+    unsupported = [name for name, _ in files if name.lower().endswith(trees.UNSUPPORTED)]
     if not found:
         raise errors.InputError(
             f"{root} holds no audio that can be read ({len(files)} files, {len(unsupported)} of them in formats to "

@@ -96,6 +96,9 @@ def describe(
     left_out = [name for name, _ in found.files if trees.is_audio(name) and name not in taken]
     if left_out:
         notes = [*notes, f"{len(left_out)} audio files outside the published layout were left out: {some(left_out)}"]
+    unsupported = [name for name, _ in found.files if name.lower().endswith(trees.UNSUPPORTED)]
+    if unsupported:
+        notes = [*notes, f"{len(unsupported)} files in formats to convert first were left out: {some(unsupported)}"]
     return sources.Listing(
         recordings=sorted(recordings),
         labels=layout.labels if labels is None else tuple(labels),

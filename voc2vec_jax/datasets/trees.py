@@ -20,6 +20,19 @@ from voc2vec_jax import audio, errors
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
+UNSUPPORTED = (
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".wma",
+    ".amr",
+    ".3gp",
+    ".webm",
+    ".mka",
+    ".ra",
+    ".ape",
+    ".wv",
+)  # audio to convert first
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
