@@ -2,6 +2,8 @@
 
 import csv
 import pathlib
+import pickle
+import tarfile
 import zipfile
 
 import numpy as np
@@ -94,6 +96,22 @@ def test_archive_and_folder_in_every_place_list_the_same(tmp_path, name):
         for recording in listing.recordings:
             assert len(listing.loader.load(recording.locator)) == len(TONE)
     assert len({base.listing_digest(listing) for listing in listings}) == 1
+
+
+def test_the_form_of_openslr_is_a_tgz_without_class_folders(tmp_path):
+    folder = _wav(tmp_path / "u" / "NonverbalVocalization" / "OXPA_4_7_0_27_0_0_0.wav").parent
+    (folder / "Nonverbal_Vocalization_metadata.json").write_text("{}")
+    with tarfile.open(tmp_path / "NonverbalVocalization.tgz", "w:gz") as archive:
+        archive.add(folder, "NonverbalVocalization")
+    listing = _list("nonverbal_vocalization", tmp_path)
+    assert [(r.path, r.group, r.label) for r in listing.recordings] == [("OXPA_4_7_0_27_0_0_0.wav", "OXPA", "coughing")]
+
+
+def test_a_tree_is_restored_once_in_a_process(tmp_path):
+    by_name = _zipped(tmp_path / "human-voice-dataset.zip", _unpacked(tmp_path / "u", "human_voice"))
+    loader = _list("human_voice", by_name).loader
+    again, once_more = (pickle.loads(pickle.dumps(loader)) for _ in range(2))
+    assert again is once_more and len(again.load(_list("human_voice", by_name).recordings[0].locator)) == len(TONE)
 
 
 def test_the_labels_are_the_published_ones_in_their_order():

@@ -1,5 +1,6 @@
 """What is downloaded is checked before it counts, and a transfer that stopped goes on where it was."""
 
+import fcntl
 import functools
 import hashlib
 import http.server
@@ -105,6 +106,15 @@ def test_a_transfer_that_stopped_goes_on(server, tmp_path, there):
     assert len(_prepare(tmp_path, manual_dir=tmp_path / "m")) == 2
     wanted = {0: [None, "bytes=1000-"], 100: ["bytes=100-", "bytes=1100-"], len(VIVAE): []}
     assert _Server.ranges[1:] == wanted[there]
+
+
+def test_two_downloads_of_one_file_at_once_are_refused(server, tmp_path):
+    (tmp_path / "m").mkdir()
+    with (tmp_path / "m" / "VIVAE.zip.part").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(sources.MissingError, match="VIVAE.zip.part is being downloaded by another process"):
+            _prepare(tmp_path, manual_dir=tmp_path / "m")
+    assert len(_prepare(tmp_path, manual_dir=tmp_path / "m")) == 2
 
 
 def test_a_server_that_cannot_go_on_starts_over(server, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Fetching a data set from a plain public link: resumed where it stopped, checked before it counts."""
 
+import fcntl
 import fnmatch
 import hashlib
 import http.client
@@ -102,6 +103,15 @@ def _check_space(files: list[File], folder: pathlib.Path) -> None:
 
 def _fetch_file(file: File, folder: pathlib.Path, remote: Remote, progress: bool) -> None:
     part = folder / f"{file.name}.part"
+    with part.open("ab") as mine:
+        try:
+            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise errors.RunError(f"{part} is being downloaded by another process: wait for it") from error
+        _fetch_checked(file, part, remote, progress)
+
+
+def _fetch_checked(file: File, part: pathlib.Path, remote: Remote, progress: bool) -> None:
     for attempt in range(ATTEMPTS):
         try:
             _transfer(file, part, progress)
@@ -114,7 +124,7 @@ def _fetch_file(file: File, folder: pathlib.Path, remote: Remote, progress: bool
     if fault:
         part.unlink()
         raise errors.RunError(f"{file.url} {fault}: what was downloaded has been deleted, try again")
-    part.rename(folder / file.name)
+    part.rename(part.with_name(file.name))
 
 
 def _transfer(file: File, part: pathlib.Path, progress: bool) -> None:

@@ -111,7 +111,7 @@ class ZipTree:
         return {_checked(self.root, member.filename): member for member in self._archive.infolist()}
 
     def __reduce__(self):
-        return ZipTree, (self.root,)
+        return _restored, (ZipTree, self.root)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +164,7 @@ class TarTree:
         return {_checked(self.root, member.name).removeprefix("./"): member for member in members}
 
     def __reduce__(self):
-        return TarTree, (self.root,)
+        return _restored, (TarTree, self.root)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +196,7 @@ class UnionTree:
         return {name: part for part in reversed(self.parts) for name, _ in part.files()}
 
     def __reduce__(self):
-        return UnionTree, (self.parts,)
+        return _restored, (UnionTree, self.parts)
 
 
 Tree = FolderTree | ZipTree | TarTree | UnionTree
@@ -205,6 +205,12 @@ Tree = FolderTree | ZipTree | TarTree | UnionTree
 def archive_tree(path: pathlib.Path) -> ZipTree | TarTree:
     """The tree of an archive, by its ending."""
     return TarTree(path) if path.name.lower().endswith(TAR_SUFFIXES) else ZipTree(path)
+
+
+@functools.lru_cache(maxsize=16)
+def _restored(kind: type, of: pathlib.Path | tuple["Tree", ...]) -> "Tree":
+    """A tree that comes with every piece of work of a process, whose contents are listed there once."""
+    return kind(of)
 
 
 def is_audio(name: str) -> bool:
