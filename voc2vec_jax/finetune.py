@@ -70,8 +70,8 @@ def main(argv: list[str]) -> int:
 def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
     """Run or resume the cross-validations that `config` describes; returns the exit status."""
     finetune_recipe.check(config)
-    runtime.set_up_jax(config)
     runtime.one_device_a_core()
+    runtime.set_up_jax(config)
     jobs = list(plan_jobs(config, pathlib.Path(workdir)))
     with cli.StopSignal() as stop:
         for number, job in enumerate(jobs):
