@@ -1,9 +1,11 @@
 """Copies of a sound are found whatever was done to them, other sounds are not, and the cost is that of a look-up."""
 
+import io
 import pickle
 
 import numpy as np
 import pytest
+import soundfile
 import soxr
 
 from voc2vec_jax import duplicates, errors
@@ -26,6 +28,13 @@ def prints(clips) -> duplicates.Fingerprints:
     return duplicates.fingerprints(clips)
 
 
+def _vorbis(clip: np.ndarray) -> np.ndarray:
+    file = io.BytesIO()
+    soundfile.write(file, clip / 32768, 16_000, format="OGG", subtype="VORBIS")
+    file.seek(0)
+    return _int16(soundfile.read(file)[0] * 32768)
+
+
 CHANGES = {
     "a tenth of the gain": lambda clip: _int16(clip * 0.1),
     "upside down": lambda clip: -np.maximum(clip, -32767),
@@ -33,6 +42,7 @@ CHANGES = {
     "silence added in front": lambda clip: np.concatenate([np.zeros(7777, np.int16), clip]),
     "by way of 8 kHz": lambda clip: _int16(soxr.resample(soxr.resample(clip / 1.0, 16_000, 8_000), 8_000, 16_000)),
     "its last two thirds": lambda clip: clip[len(clip) // 3 :],
+    "by way of Vorbis": _vorbis,
     "rounded otherwise": lambda clip: np.maximum(clip, -32000) - np.int16(1),
 }
 

@@ -1,4 +1,4 @@
-"""VocalSound: six vocal sounds by 3,365 speakers, `<sex><speaker>_<session>_<class>.wav`, at 16 kHz or 44.1 kHz."""
+"""VocalSound: six vocal sounds, `<sex><speaker>_<session>_<class>.wav`, at 16 kHz or 44.1 kHz."""
 
 import pathlib
 import re
