@@ -284,6 +284,16 @@ def test_the_parts_of_a_set_are_taken_together(tmp_path):
         assert len(listing.loader.load(recording.locator)) > 300
 
 
+def test_a_part_that_is_also_unpacked_counts_once(tmp_path):
+    contents = _contents("nonspeech7k")
+    whole = _list("nonspeech7k", _unpack(tmp_path / "nonspeech7k", contents).parent)
+    _pack(tmp_path / "nonspeech7k" / "test.zip", {path: data for path, data in contents.items() if path[:5] == "test/"})
+    listing = _list("nonspeech7k", tmp_path)
+    assert listing.recordings == whole.recordings
+    assert listing.notes[-1] == "3 recordings are listed more than once: the first entry of each was kept"
+    assert all(len(listing.loader.load(recording.locator)) > 300 for recording in listing.recordings)
+
+
 def test_unzipped_into_folders_of_their_own_the_splits_are_found(tmp_path):
     moved = {re.sub("^(train|test)/", r"\1/\1/", path): data for path, data in _contents("nonspeech7k").items()}
     listing = _list("nonspeech7k", _unpack(tmp_path / "nonspeech7k", moved))
