@@ -42,6 +42,7 @@ class Data:
         )
         self.valid_plan = plans.ValidationPlan(layout, self.corpus.samples, self.valid_rows)
         self._resident = None
+        self.aligned = None  # the units of every frame, for a family that reads them
 
     def upload(self) -> None:
         """Bring the corpus to the devices when `config.input` is "resident"."""
@@ -60,7 +61,7 @@ class Data:
     @contextlib.contextmanager
     def _batches(self, plan, first, last, batching, micros):
         hosts = jax.process_count()
-        options: dict[str, Any] = {"batching": batching}
+        options: dict[str, Any] = {"batching": batching, "aligned": self.aligned}
         options["row_slice"] = (jax.process_index(), hosts) if hosts > 1 else None
         if self._resident is not None:
             yield (self._cropped(batch, micros) for batch in self._resident.batches(plan, first, last, **options))
@@ -70,16 +71,17 @@ class Data:
             yield (self._uploaded(batch, micros) for batch in batches)
 
     def _uploaded(self, batch: dict, micros: int) -> tuple[dict, Int64[np.ndarray, "g r"]]:
-        return {name: self._put(batch[name], micros) for name in ("audio", "lengths", "index")}, batch["index"]
+        return {name: self._put(x, micros) for name, x in batch.items()}, batch["index"]
 
     def _cropped(self, batch: dict, micros: int) -> tuple[dict, Int64[np.ndarray, "g r"]]:
-        where = [self._put(batch[name], micros) for name in ("block_start", "offset", "lengths")]
+        bucket_samples = batch.pop("bucket_samples")
+        put = {name: self._put(x, micros) for name, x in batch.items()}
+        where = [put.pop(name) for name in ("block_start", "offset")]
         crop = jax.jit(
             resident.crop, static_argnames="bucket_samples", out_shardings=sharding.over_batch(self._mesh, 0)
         )
-        clips = crop(self._resident.blocks, *where, bucket_samples=batch["bucket_samples"])
-        index = self._put(batch["index"], micros)
-        return {"audio": clips, "lengths": where[2], "index": index}, batch["index"]
+        clips = crop(self._resident.blocks, *where, put["lengths"], bucket_samples=bucket_samples)
+        return {"audio": clips, **put}, batch["index"]
 
     def _put(self, x: np.ndarray, micros: int) -> jax.Array:
         """[groups, ...] of this host as [g, micros, ...] over all devices."""

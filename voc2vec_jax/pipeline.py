@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Bool, Int, Int64
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, units
 from voc2vec_jax import plan as plans
 from voc2vec_jax.datasets import records
 
@@ -44,6 +44,7 @@ class Corpus:
         self.samples = np.concatenate([part.samples for part in self._parts]).astype(np.int32)
         self.set_index = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         self.recording = np.concatenate([p.recording + o for p, o in zip(self._parts, offsets)]).astype(np.int64)
+        self.fingerprints = tuple(part.fingerprint for part in self._parts)
         parts_text = " ".join(f"{part.name}={part.fingerprint}" for part in self._parts)
         self.fingerprint = hashlib.sha256(parts_text.encode()).hexdigest()
 
@@ -151,15 +152,17 @@ def train_batches(
     workers: int = 0,
     threads: int = 2,
     prefetch: int = 4,
+    aligned: units.Aligned | None = None,
 ) -> Batches:
     """Batches of steps first_step to last_step - 1, in order: what a run from step 0 would get, to the bit.
 
     A batch is {"audio": int16 [g, r, bucket] zero-padded, "lengths": int32 [g, r], "index": int64 [g, r] corpus
-    rows}. `row_slice` (i, n) reads part i of n equal parts of the rows (group after group) and no other.
-    `threads` read in this process, or in each of `workers` processes; `prefetch` batches are kept ready.
+    rows}; with `aligned` also "units": int32 [g, r, t]. `row_slice` (i, n) reads part i of n equal parts of the rows
+    (group after group) and no other. `threads` read in this process, or in each of `workers` processes; `prefetch`
+    batches are kept ready.
     """
     check_row_slice(plan.layout, row_slice)
-    batch = functools.partial(_batch, corpus, plan, batching, row_slice)
+    batch = functools.partial(_batch, corpus, plan, batching, row_slice, aligned)
     source = grain.MapDataset.range(first_step, max(first_step, last_step)).map(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
     if not workers:
@@ -223,7 +226,14 @@ def check_row_slice(layout: plans.Layout, row_slice: tuple[int, int] | None) -> 
         )
 
 
-def _batch(corpus, plan, batching, row_slice, k) -> dict[str, np.ndarray]:
+def units_of(aligned: units.Aligned | None, rows: Rows) -> dict[str, np.ndarray]:
+    """What a batch gains for a family that reads units."""
+    if aligned is None:
+        return {}
+    return {"units": aligned.classes(rows.index, rows.start, rows.lengths, rows.bucket_samples)}
+
+
+def _batch(corpus, plan, batching, row_slice, aligned, k) -> dict[str, np.ndarray]:
     rows = step_rows(corpus, plan, k, batching, row_slice)
     audio = np.zeros((rows.index.size, rows.bucket_samples), np.int16)
     present = np.flatnonzero(rows.index.ravel() != plans.EMPTY)
@@ -235,6 +245,7 @@ def _batch(corpus, plan, batching, row_slice, k) -> dict[str, np.ndarray]:
         "audio": audio.reshape(*rows.index.shape, -1),
         "lengths": rows.lengths,
         "index": rows.index,
+        **units_of(aligned, rows),
     }
 
 

@@ -10,11 +10,17 @@ import ml_collections
 
 from voc2vec_jax import audio, configuration, errors, models
 
-SECONDS_OF_REFERENCE_BATCH = 1.556 * 3600  # 64 GPUs of 1.4 million samples
+SECONDS_OF_REFERENCE_BATCH = {  # GPUs of 1.4 million samples each
+    "wav2vec2": 64 * 1.4e6 / audio.RATE_HZ,
+    "hubert": 32 * 1.4e6 / audio.RATE_HZ,
+}
 
 
 def pretraining(family: str = "wav2vec2") -> ml_collections.ConfigDict:
-    """The recipe of the paper (wav2vec 2.0 base on ten sets), every field of which can be overridden."""
+    """The recipe of the paper (wav2vec 2.0 base on ten sets), every field of which can be overridden.
+
+    For "hubert" fairseq's recipe of its second iteration; `units` names what tools/units.py made.
+    """
     c = ml_collections.ConfigDict()
     c.sets = ("synthetic",)
     c.set_weights = ()  # copies of each set's examples per epoch, in the order of `sets`; empty: one each
@@ -61,6 +67,11 @@ def pretraining(family: str = "wav2vec2") -> ml_collections.ConfigDict:
     c.stop_on_collapse = False
     c.tensorboard = False
 
+    if family == "hubert":
+        c.units = ""
+        c.batch_seconds = 2560.0  # 32 groups
+        c.clip_norm = 10.0
+
     c.family = family
     c.model = ml_collections.ConfigDict(_plain(dataclasses.asdict(models.FAMILIES[family].Config())))
     for name in ("dtype", "remat", "padding"):
@@ -86,11 +97,13 @@ def shrink(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     e.width, e.depth, e.heads, e.inner_width = 128, 4, 4, 512
     e.positional_kernel = 32
     e.norm_first = True
-    e.dropout = e.attention_dropout = e.input_dropout = e.layerdrop = c.model.quantizer_dropout = 0.0
-    c.model.codebook_entries, c.model.codebook_width, c.model.target_width = 8, 64, 64
+    e.dropout = e.attention_dropout = e.input_dropout = e.layerdrop = 0.0
+    c.model.target_width = 64
     c.model.mask_share, c.model.mask_frames = 0.3, 3
     c.model.feature_gradient_scale = c.model.feature_penalty_weight = 1.0
-    c.model.gumbel_decay = 0.998
+    if c.family == "wav2vec2":
+        c.model.codebook_entries, c.model.codebook_width = 8, 64
+        c.model.quantizer_dropout, c.model.gumbel_decay = 0.0, 0.998
     return c
 
 
@@ -118,7 +131,7 @@ _LIMITS = (
         + ("group_rows", "groups_per_device", "fsdp", "crop_samples")
         + tuple(f"model.encoder.{name}" for name in _SIZES)
         + tuple(f"model.{name}" for name in ("codebook_groups", "codebook_entries", "codebook_width", "target_width"))
-        + tuple(f"model.{name}" for name in ("mask_frames", "min_masks", "negatives")),
+        + tuple(f"model.{name}" for name in ("mask_frames", "min_masks", "negatives", "classes")),
     ),
     (
         "0 or more",
@@ -129,7 +142,8 @@ _LIMITS = (
     (
         "above 0",
         lambda x: 0 < x < math.inf,
-        ("batch_seconds", "peak_lr", "adam_eps", "model.logit_temperature", "model.gumbel_start", "model.gumbel_end"),
+        ("batch_seconds", "peak_lr", "adam_eps", "model.logit_temperature", "model.gumbel_start", "model.gumbel_end")
+        + ("model.label_rate_hz",),
     ),
     (
         "at least 0 and under 1",
@@ -188,6 +202,11 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
     family = family_of(config.family)
     fields = config.model.to_dict()
     encoder = {**fields.pop("encoder"), "dtype": config.dtype, "remat": config.remat}
+    if fields.keys() - vars(family.Config()).keys():
+        raise errors.InputError(
+            f"family {config.family!r} has no {min(fields.keys() - vars(family.Config()).keys())}: "
+            "take a recipe of that family"
+        )
     model = family.Config(encoder=type(family.Config().encoder)(**encoder), **fields)
     _check_encoder(model.encoder)
     if config.crop_samples < model.min_samples:

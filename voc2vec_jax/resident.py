@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int16, Int32, Int64
 
-from voc2vec_jax import errors, pipeline
+from voc2vec_jax import errors, pipeline, units
 from voc2vec_jax import plan as plans
 
 BLOCK_SAMPLES = 1600
@@ -71,6 +71,7 @@ class Resident:
         *,
         batching: plans.Batching = "pad",
         row_slice: tuple[int, int] | None = None,
+        aligned: units.Aligned | None = None,
     ) -> Iterator[dict[str, np.ndarray | int]]:
         """What `pipeline.train_batches` yields, with "block_start" and "offset" (int32) in place of "audio".
 
@@ -89,6 +90,7 @@ class Resident:
                 "lengths": rows.lengths,
                 "index": rows.index,
                 "bucket_samples": rows.bucket_samples,
+                **pipeline.units_of(aligned, rows),
             }
 
 

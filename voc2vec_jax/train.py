@@ -30,6 +30,7 @@ from voc2vec_jax import (
     run_folder,
     runtime,
     sharding,
+    units,
     update,
     watch,
 )
@@ -65,6 +66,8 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
         saver = stack.enter_context(
             checkpoint.Checkpoints(workdir, config.keep_checkpoints, config.keep_every_steps or None)
         )
+        copy = jax.process_index() == 0
+        data.aligned = units.for_run(config, model, data.corpus, pathlib.Path(workdir), copy=copy)
         run = Run(config, pathlib.Path(workdir), family, model, mesh, data, saver)
         run.restore_or_start()
         describe(config, run)
@@ -121,7 +124,7 @@ class Run:
             self.best = metadata["best"]
             logs.say(f"resuming {self.workdir} from step {self.step}")
         elif self.config.init_from:
-            params = continued_params(self.config, self.family, self.model)
+            params = continued_params(self.config, self.family, self.model, self.data.aligned)
             self.state = jax.jit(functools.partial(update.start_state, self.optimizer), out_shardings=self.shardings)(
                 params
             )
@@ -248,19 +251,22 @@ class Run:
 def draw_curves(workdir: pathlib.Path, model: Any) -> None:
     """The run's picture, from its metrics file."""
     if jax.process_index() == 0:
-        negatives = getattr(model, "negatives", 100)
+        negatives = model.negatives if hasattr(model, "negatives") else model.classes - 1
         plots.curves(workdir / "metrics.jsonl", workdir / "curves.png", negatives=negatives)
 
 
-def continued_params(config: ml_collections.ConfigDict, family: Any, model: Any) -> Any:
-    """Parameters of `init_from`, completed by fresh ones where the source has none (said loudly)."""
+def continued_params(
+    config: ml_collections.ConfigDict, family: Any, model: Any, aligned: units.Aligned | None = None
+) -> Any:
+    """Parameters of `init_from`, completed by fresh ones (said loudly) where the source has none or other units."""
     source = model_sources.read(config.init_from)
     if source.family != config.family:
         raise errors.InputError(
             f"{config.init_from} is a {source.family} model and the configuration trains {config.family}: "
             "give weights of the same family"
         )
-    heads = not any(name.startswith("quantizer") for name in source.missing)
+    of_other_units = aligned is not None and units.clustering_of_run(config.init_from) != aligned.clustering
+    heads = not of_other_units and not any(name.startswith("quantizer") for name in source.missing)
     check_same_architecture(config.init_from, source.config, model, heads)
     if source.normalize:
         logs.warn(f"{config.init_from} was trained on audio of zero mean and unit variance, pre-training here is not")
@@ -268,11 +274,14 @@ def continued_params(config: ml_collections.ConfigDict, family: Any, model: Any)
     taken, missing = {}, []
     for path, value in jax.tree_util.tree_leaves_with_path(source.params):
         taken[sharding.path_name(path)] = value
+    for name in family.OF_UNITS if of_other_units else ():
+        taken.pop(name, None)
     names = [sharding.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(fresh)]
     missing = [name for name in names if name not in taken]
     logs.say(f"continuing from {config.init_from}: {len(names) - len(missing)} of {len(names)} parameters taken over")
     if missing:
-        logs.warn(f"NOT in {config.init_from}, so freshly initialised: {', '.join(missing)}")
+        why = f"NOT in {config.init_from}" + ", or of other units" * of_other_units
+        logs.warn(f"{why}, so freshly initialised: {', '.join(missing)}")
     return jax.tree_util.tree_map_with_path(
         lambda p, x: np.asarray(taken.get(sharding.path_name(p), x), x.dtype), fresh
     )
@@ -322,10 +331,11 @@ def describe(config: ml_collections.ConfigDict, run: Run) -> None:
         "that fill the last batch"
     )
     seconds = plan.samples_per_epoch / rate / plan.steps_per_epoch
-    if seconds < FAR_UNDER * recipes.SECONDS_OF_REFERENCE_BATCH:
+    reference = recipes.SECONDS_OF_REFERENCE_BATCH[config.family]
+    if seconds < FAR_UNDER * reference:
         logs.warn(
-            f"an update sees about {seconds:.0f} s of audio, far under the recipe's 1.6 h "
-            f"({recipes.SECONDS_OF_REFERENCE_BATCH:.0f} s): expect worse representations, or raise batch_seconds"
+            f"an update sees about {seconds:.0f} s of audio, far under the recipe's {reference / 3600:.1f} h "
+            f"({reference:.0f} s): expect worse representations, or raise batch_seconds"
         )
 
 

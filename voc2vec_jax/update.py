@@ -43,7 +43,7 @@ def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.No
 
 def loss_sums(family, model, params, micro, keys: encoder.Noise, step, *, train: bool, equal_masks: bool):
     """(loss sum, metric sums with `weight`) of loss groups [g, r, s] of int16."""
-    batch = {"audio": micro["audio"].astype(jnp.float32) * INT16_SCALE, "lengths": micro["lengths"]}
+    batch = {**micro, "audio": micro["audio"].astype(jnp.float32) * INT16_SCALE}
     loss, weight, sums = family.loss_fn(model, params, batch, keys, step, train=train, equal_masks=equal_masks)
     return loss, {**sums, "weight": weight}
 

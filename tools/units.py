@@ -1,0 +1,82 @@
+"""Makes units, the targets of HuBERT's pre-training: clusters of the frames of prepared records.
+
+    python tools/units.py mfcc100 --data_dir=DATA --sets=voc125                          first iteration
+    python tools/units.py layer6_500 --data_dir=DATA --sets=voc125 --model=RUN --layer=6 --clusters=500      second
+    python tools/units.py mfcc100 --data_dir=DATA --sets=nonverbal_vocalization         the same clusters, another set
+
+Run again it keeps what is there and goes on where it was stopped. Prints how good the units are (use of the clusters,
+and what they tell of the labels of sets that have some), beside report.json and report.png in DATA/units/NAME.
+"""
+
+import os
+import sys
+
+from voc2vec_jax import cli, datasets, errors, logs, unit_making, unit_report, units
+from voc2vec_jax.datasets import catalog, records
+
+FLAGS = {
+    "data_dir": cli.Flag("folder of the prepared sets", required=True),
+    "sets": cli.Flag("prepared sets, with commas between them; voc125 is the ten of pre-training", required=True),
+    "model": cli.Flag("cluster a layer of this model (a run, a folder, a file, a Hub id) instead of MFCCs"),
+    "layer": cli.Flag("of --model: 6 is the output of the sixth block", default=6, kind=int),
+    "clusters": cli.Flag("number of clusters", default=100, kind=int),
+    "share": cli.Flag("of the records that are clustered; all get units", default=0.1, kind=float),
+    "seed": cli.Flag("of the sample and of k-means", default=0, kind=int),
+    "workers": cli.Flag("processes that compute MFCCs, 0 for one per core", default=0, kind=int),
+    "batch_seconds": cli.Flag("of audio that --model computes at once, 0 for what suits the machine", 0.0, float),
+}
+NAME = cli.Positional("NAME", "of the units, such as mfcc100", most=1)
+
+
+def main(argv: list[str]) -> int:
+    """Clusters, assigns and reports."""
+    arguments = cli.parse(argv, flags=FLAGS, program="python tools/units.py", positional=NAME)
+    (name,) = arguments.words
+    sets = _sets(arguments)
+    if not 0 <= arguments.seed < 2**32 or arguments.workers < 0 or arguments.batch_seconds < 0:
+        raise errors.InputError("--seed, --workers and --batch_seconds are 0 or more, --seed under 2**32")
+    workers = arguments.workers or len(os.sched_getaffinity(0))
+    features = _features(arguments)
+    clustering = unit_making.make_clustering(
+        name,
+        arguments.data_dir,
+        sets,
+        features,
+        clusters=arguments.clusters,
+        share=arguments.share,
+        seed=arguments.seed,
+        workers=workers,
+        say=logs.say,
+    )
+    pairs = []
+    for prepared in [records.open_set(arguments.data_dir, each) for each in sets]:
+        made = unit_making.make_units(name, prepared, clustering, features, workers=workers, say=logs.say)
+        pairs.append((prepared, made))
+    rows = [unit_report.quality(*pair) for pair in pairs]
+    folder = units.clustering_folder(arguments.data_dir, name)
+    units.save_json(folder / "report.json", {"units": name, "sets": rows})
+    unit_report.draw(folder / "report.png", name, pairs)
+    print(datasets.format_table(unit_report.table(rows)))
+    print(
+        f"{name}: {len(clustering.centroids)} clusters at {clustering.rate_hz:g} Hz; report.json and .png in {folder}"
+    )
+    return errors.EXIT_DONE
+
+
+def _sets(arguments: cli.Arguments) -> list[str]:
+    words = [word for word in arguments.sets.split(",") if word]
+    return list(
+        dict.fromkeys(name for word in words for name in (catalog.PRETRAINING if word == "voc125" else (word,)))
+    )
+
+
+def _features(arguments: cli.Arguments) -> unit_making.Features:
+    if not arguments.model:
+        return unit_making.Mfcc()
+    from voc2vec_jax import unit_layers  # here, for the processes that compute MFCCs need no JAX
+
+    return unit_layers.Layer(arguments.model, arguments.layer, arguments.batch_seconds or None)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
