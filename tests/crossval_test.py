@@ -43,7 +43,7 @@ def tiny_learner(parts, **options) -> classifiers.Finetuner:
     )
 
 
-def run_folds(folds, slots, axis, devices, recipe=None, parts=((2, 2400), (2, 2400))):
+def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),)):
     """Logits on all clips after one epoch of each fold, whatever the number of slots."""
     clips = Clips(18)
     learner = tiny_learner(parts)
@@ -147,7 +147,7 @@ def alone():
     return run_folds([0, 1, 2, 3, 4], 1, "map", 1)
 
 
-@pytest.mark.parametrize(("slots", "axis", "devices"), [(5, "map", 1), (3, "vmap", 1), (8, "map", 8), (4, "vmap", 2)])
+@pytest.mark.parametrize(("slots", "axis", "devices"), [(3, "vmap", 1), (8, "map", 8), (4, "vmap", 2)])
 def test_a_fold_does_not_depend_on_its_neighbours(alone, slots, axis, devices):
     found = run_folds([4, 3, 2, 1, 0], slots, axis, devices)
     assert found.keys() == alone.keys()
@@ -159,7 +159,7 @@ def test_a_fold_does_not_depend_on_its_neighbours(alone, slots, axis, devices):
 
 def test_lengths_of_the_parts_change_nothing(alone):
     """With the same batches: padding is exact."""
-    found = run_folds([0], 1, "map", 1, parts=((4, 3200),))
+    found = run_folds([0], 1, "map", 1, parts=((2, 2400), (2, 3200)))
     np.testing.assert_allclose(found[0], alone[0], atol=1e-4)
 
 

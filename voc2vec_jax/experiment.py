@@ -332,10 +332,7 @@ class Experiment:
         train = np.mean([progress.history[-2]["loss"] for progress in active])
         names = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "F1"}
         scores = ", ".join(f"{text} {np.mean([row[name] for row in last]):.3f}" for name, text in names.items())
-        which = ",".join(f"{progress.fold}@{progress.epoch}" for progress in active)
-        self.bar.write(
-            f"fold@epoch {which}: loss {train:.3f}, validation {scores}; {speed:.0f} audio-seconds per second"
-        )
+        self.bar.write(f"{_where(active)}: loss {train:.3f}, validation {scores}; {speed:.0f} audio-seconds per second")
 
     # --- the end of a fold ----------------------------------------------------------------------------------------
 
@@ -378,6 +375,13 @@ class Experiment:
             f"fold {progress.fold} done after {progress.epoch} epochs (best {progress.best_epoch}): UAR "
             f"{scored.uar:.3f}, accuracy {scored.accuracy:.3f}, F1 {scored.f1_macro:.3f} on {len(split.test)} clips"
         )
+
+
+def _where(active: Sequence[Progress]) -> str:
+    """Which folds are at which epoch: "epoch 3 of folds 0, 1, 2"."""
+    epochs = sorted({one.epoch for one in active})
+    at = [(epoch, [str(one.fold) for one in active if one.epoch == epoch]) for epoch in epochs]
+    return "; ".join(f"epoch {epoch} of fold{'s' * (len(which) > 1)} {', '.join(which)}" for epoch, which in at)
 
 
 def _loss(logits: np.ndarray, true: np.ndarray, class_weights: np.ndarray) -> float:

@@ -86,12 +86,14 @@ def plan_jobs(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Itera
     """Every pair of a data set and a system; a single one has the run folder itself."""
     named = [config.model] if config.model else list(config.systems)
     named = list(finetune_recipe.PAPER_SYSTEMS) if named == ["paper"] else named
+    titles = [system_title(config, name) for name in named]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise errors.InputError(f"two of the systems have the same name {title}: give each once")
     pairs = [(dataset, systems.resolve(name), name) for dataset in config.datasets for name in named]
     for dataset, (system, source), name in pairs:
-        title = config.name or (system.name if system else slug(name))
+        title = system_title(config, name)
         how = config.how if config.how != "auto" else system.kind if system else "finetune"
-        if config.fresh:
-            title = f"{title}-fresh"
         folder = workdir if len(pairs) == 1 else workdir / dataset / title
         own = ml_collections.ConfigDict(configuration.as_dict(config))
         own.datasets, own.model, own.systems, own.how = (dataset,), name, (), how
@@ -100,6 +102,13 @@ def plan_jobs(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Itera
             continue
         for layer in probe_layers(config.layers, source):
             yield Job(dataset, f"{title}-layer-{layer:02d}", source, how, layer, folder / f"layer_{layer:02d}", own)
+
+
+def system_title(config: ml_collections.ConfigDict, name: str) -> str:
+    """What tables and folders call a system."""
+    system, _ = systems.resolve(name)
+    title = config.name or (system.name if system else slug(name))
+    return f"{title}-fresh" if config.fresh and not config.name else title
 
 
 def slug(name: str) -> str:
