@@ -42,7 +42,7 @@ class Layer:
             digest.update(name.encode() + np.ascontiguousarray(flat[name]).tobytes())
         self.description = {"kind": "layer", "layer": layer, "model": digest.hexdigest()[:32]}
 
-    def extract(self, clips: Sequence[np.ndarray]) -> list[Float32[np.ndarray, "t d"]]:
+    def extract(self, clips: Sequence[np.ndarray]) -> list[Float32[np.ndarray, "_t d"]]:
         """The layer's frames of every clip; none of a clip that is too short for one."""
         nothing = np.zeros((0, self._config.encoder.width), np.float32)
         return self._run(clips, lambda x: x, nothing)

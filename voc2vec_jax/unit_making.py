@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import kaldi_native_fbank
 import numpy as np
@@ -27,6 +27,7 @@ CEPSTRA = 13
 MOST_CLUSTERS = 2**16
 
 
+@runtime_checkable
 class Features(Protocol):
     """What is clustered: one vector per frame."""
 
@@ -34,7 +35,7 @@ class Features(Protocol):
     description: Mapping[str, Any]
     parallel: bool  # over processes; else the accelerator does it
 
-    def extract(self, clips: Sequence[Int16[np.ndarray, " s"]]) -> list[Float32[np.ndarray, "t d"]]:
+    def extract(self, clips: Sequence[Int16[np.ndarray, "_s"]]) -> list[Float32[np.ndarray, "_t d"]]:
         """The frames of some clips; none of a clip that is too short for one."""
 
     def assign(self, clips: Sequence[np.ndarray], centroids: Float32[np.ndarray, "k d"]) -> list[np.ndarray]:
@@ -52,7 +53,7 @@ class Mfcc:
     description = {"kind": "mfcc", "deltas": 2}
     parallel = True
 
-    def extract(self, clips: Sequence[Int16[np.ndarray, " s"]]) -> list[Float32[np.ndarray, "t 39"]]:
+    def extract(self, clips: Sequence[Int16[np.ndarray, "_s"]]) -> list[Float32[np.ndarray, "_t 39"]]:
         return [self._one(clip) for clip in clips]
 
     def _one(self, clip: Int16[np.ndarray, " s"]) -> Float32[np.ndarray, "t 39"]:
@@ -64,7 +65,7 @@ class Mfcc:
         first = deltas(cepstra)
         return np.concatenate([cepstra, first, deltas(first)], axis=1)
 
-    def assign(self, clips: Sequence[Int16[np.ndarray, " s"]], centroids: Float32[np.ndarray, "k d"]):
+    def assign(self, clips: Sequence[Int16[np.ndarray, "_s"]], centroids: Float32[np.ndarray, "k d"]):
         return [nearest(frames, centroids) for frames in self.extract(clips)]
 
 
@@ -240,7 +241,7 @@ def _is_whole(path: pathlib.Path, count: int) -> bool:
         packed = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return False
-    return len(packed) > count and packed[0] == count and len(packed) == 1 + count + packed[1 : 1 + count].sum()
+    return len(packed) > count and bool(packed[0] == count and len(packed) == 1 + count + packed[1 : 1 + count].sum())
 
 
 def _lots(rows: Int64[np.ndarray, " n"]) -> list[Int64[np.ndarray, " m"]]:
