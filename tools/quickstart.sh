@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Set-up and a first pre-training run: bash tools/quickstart.sh [MANUAL_DIR] [--config.FIELD=VALUE ...]
+# Set-up, pre-training, ten folds of fine-tuning, report: bash tools/quickstart.sh [MANUAL_DIR] [--config.FIELD=VALUE ...]
 # Without MANUAL_DIR the data are synthetic and nothing is downloaded but the packages. MANUAL_DIR holds archives of
-# data sets that voc2vec_jax knows, or any audio files. A second call resumes, or says that the run is complete.
+# data sets that voc2vec_jax knows, or any audio files; the fields are those of pre-training. A second call resumes, or
+# says that all is complete. Folds are trained on the first set that has labels.
 set -euo pipefail
 manual_dir=""
 if [ $# -gt 0 ] && [ "${1#--}" = "$1" ]; then
@@ -48,7 +49,35 @@ fi
 stage "pre-training" "$python" -m voc2vec_jax.train --config=configs/quickstart.py --workdir="$workdir" \
   ${options[@]+"${options[@]}"} "$@"
 
+# The first of the sets $1 (separated by commas) that has at least two classes, or nothing.
+labelled_set() {
+  "$python" - "$1" <<'PYTHON'
+import sys
+
+from voc2vec_jax.datasets import records
+
+for name in sys.argv[1].split(","):
+    if len(records.open_set("data", name).labels) > 1:
+        print(name)
+        break
+PYTHON
+}
+
 checkpoint="$(ls "$workdir/checkpoints" | grep -E '^[0-9]+$' | sort -n | tail -n 1)"
+task="$(labelled_set "${sets:-synthetic}")"
+if [ -n "$task" ]; then
+  stage "ten folds on $task" "$python" -m voc2vec_jax.finetune --config=configs/finetune.py:"$task" \
+    --config.model="$workdir" --config.name=quickstart --config.data_dir=data --workdir="${workdir}_folds" \
+    --config.manual_dir="$manual_dir" --config.peak_lr=2e-3 --config.warmup_steps=60 --config.epochs=20 \
+    --config.max_seconds=4 --config.rare=keep
+  stage "report" "$python" tools/report.py "${workdir}_folds" --output="${workdir}_folds/report.html"
+fi
 echo "checkpoint  $root/$workdir/checkpoints/$checkpoint"
 echo "metrics     $root/$workdir/metrics.jsonl"
 echo "curves      $root/$workdir/curves.png"
+if [ -n "$task" ]; then
+  echo "scores      $root/${workdir}_folds/summary.md"
+  echo "report      $root/${workdir}_folds/report.html"
+else
+  echo "no set with labels was given, so that nothing was fine-tuned"
+fi

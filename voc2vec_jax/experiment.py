@@ -3,9 +3,7 @@
 RUN/fold_XX/fold.json, written last, makes a fold count; RUN/checkpoints/ holds the folds in progress.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import math
 import pathlib
@@ -19,7 +17,20 @@ import numpy as np
 import tqdm
 from jaxtyping import Float32, Int64
 
-from voc2vec_jax import checkpoint, cli, crossval, errors, files, folds, logs, memory, metrics, tasks
+from voc2vec_jax import (
+    audio,
+    checkpoint,
+    cli,
+    crossval,
+    errors,
+    files,
+    fold_results,
+    folds,
+    logs,
+    memory,
+    metrics,
+    tasks,
+)
 
 MONITOR = "f1_macro"  # what selects the epoch, as in the official script
 SHARE_FOR_STATES = 0.4  # of the free memory; the rest is for what a step computes
@@ -72,8 +83,12 @@ class Experiment:
         self.chunk, self.losses = 0, []
         self.saved = 0
         self.epochs_since_save = 0
-        self.done = {k for k in range(len(setting.splits)) if (fold_folder(setting.workdir, k) / "fold.json").is_file()}
-        self.histories: dict[int, list] = {k: read_fold(setting.workdir, k)["history"] for k in self.done}
+        self.done = {
+            k
+            for k in range(len(setting.splits))
+            if (fold_results.fold_folder(setting.workdir, k) / "fold.json").is_file()
+        }
+        self.histories: dict[int, list] = {k: fold_results.read_fold(setting.workdir, k)["history"] for k in self.done}
 
     def _total_steps(self, split: folds.Fold) -> int:
         return self.setting.recipe.epochs * -(-len(split.train) // self.setting.recipe.batch_clips)
@@ -231,7 +246,7 @@ class Experiment:
             if stop.requested and self.chunk < len(calls):
                 return self._stopped(stop)
         self.chunk = 0
-        seconds = sum(float(setting.task.samples[rows[rows >= 0]].sum()) for rows in planned) / 16_000
+        seconds = sum(float(setting.task.samples[rows[rows >= 0]].sum()) for rows in planned) / audio.RATE_HZ
         self._validate()
         self._show(seconds / (time.monotonic() - began))
         self.losses = []
@@ -349,14 +364,16 @@ class Experiment:
     def _finish(self, slot: int, progress: Progress, logits: np.ndarray, vectors: np.ndarray) -> None:
         """Write a fold's results, `fold.json` last, and free its slot."""
         setting, task = self.setting, self.setting.task
-        split, folder = setting.splits[progress.fold], fold_folder(setting.workdir, progress.fold)
+        split, folder = setting.splits[progress.fold], fold_results.fold_folder(setting.workdir, progress.fold)
         folder.mkdir(parents=True, exist_ok=True)
         true = task.label[split.test]
         scored = metrics.scores(true, logits.argmax(1), len(task.labels))
         if setting.save_model:
             setting.save_model(folder / "model", jax.device_get(self.engine.take(self.state.best, slot)))
-        write_npz(folder / "embeddings.npz", ids=task.ids[split.test], labels=true, vectors=vectors.astype(np.float32))
-        write_predictions(folder / "predictions.csv", task, progress.fold, split.test, logits)
+        fold_results.write_npz(
+            folder / "embeddings.npz", ids=task.ids[split.test], labels=true, vectors=vectors.astype(np.float32)
+        )
+        fold_results.write_predictions(folder / "predictions.csv", task, progress.fold, split.test, logits)
         entry = {
             "fold": progress.fold,
             **{name: getattr(scored, name) for name in metrics.NAMES},
@@ -391,54 +408,3 @@ def _loss(logits: np.ndarray, true: np.ndarray, class_weights: np.ndarray) -> fl
     own = wide[np.arange(len(true)), true] - np.log(np.exp(wide).sum(1))
     weight = class_weights[true].astype(np.float64)
     return float(-(own * weight).sum() / max(weight.sum(), math.ulp(0.0)))
-
-
-def fold_folder(workdir: pathlib.Path, fold: int) -> pathlib.Path:
-    """RUN/fold_03."""
-    return workdir / f"fold_{fold:02d}"
-
-
-def read_fold(workdir: pathlib.Path, fold: int) -> dict[str, Any]:
-    """A finished fold's record; InputError when its file is damaged."""
-    path = fold_folder(workdir, fold) / "fold.json"
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as fault:
-        raise errors.InputError(f"{path} is damaged ({fault}): delete it and run again, the fold is redone") from fault
-
-
-def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
-    """Arrays, none of them pickled, under a name that appears when they are complete."""
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    files.write_atomic(path, content.getvalue())
-
-
-def write_predictions(
-    path: pathlib.Path, task: tasks.Task, fold: int, rows: Int64[np.ndarray, "n"], logits: Float32[np.ndarray, "n v"]
-) -> None:
-    """One line a clip: where it is, its label, what was predicted with which probability, and all probabilities."""
-    wide = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    shares = wide / wide.sum(1, keepdims=True)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*PREDICTION_COLUMNS, *(f"p:{label}" for label in task.labels)])
-    for row, share in zip(rows, shares):
-        best = int(share.argmax())
-        writer.writerow(
-            [
-                fold,
-                task.ids[row],
-                task.paths[row],
-                f"{task.start_seconds[row]:.3f}",
-                f"{task.samples[row] / 16_000:.3f}",
-                task.labels[task.label[row]],
-                task.labels[best],
-                f"{share[best]:.6f}",
-                *(f"{value:.6f}" for value in share),
-            ]
-        )
-    files.write_atomic(path, text.getvalue().encode())
-
-
-PREDICTION_COLUMNS = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")

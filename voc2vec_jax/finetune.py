@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from voc2vec_jax import (
+    audio,
     baselines,
     checkpoint,
     classifiers,
@@ -26,6 +27,7 @@ from voc2vec_jax import (
     errors,
     experiment,
     finetune_recipe,
+    fold_results,
     folds,
     leaks,
     logs,
@@ -187,7 +189,7 @@ def split(config: ml_collections.ConfigDict, task: tasks.Task) -> list[folds.Fol
 
 def describe(job: Job, task: tasks.Task, splits: list[folds.Fold]) -> None:
     """What is about to be computed."""
-    seconds = float(task.samples.sum()) / 16_000
+    seconds = float(task.samples.sum()) / audio.RATE_HZ
     groups = len(np.unique(task.group[task.group >= 0]))
     known = f"{groups} speakers or recordings" if groups else "no speakers known"
     sizes = "/".join(str(len(part)) for part in splits[0])
@@ -237,7 +239,7 @@ def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: 
         quiet = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop"), 0.0)
         encoder = dataclasses.replace(encoder, **quiet)
     model = dataclasses.replace(source.config, encoder=encoder)
-    longest = round(config.max_seconds * 16_000)
+    longest = round(config.max_seconds * audio.RATE_HZ)
     if as_paper:
         parts = ((config.batch_clips, longest),)
     else:
@@ -293,7 +295,7 @@ def feature_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source
     )
 
     def save(folder: pathlib.Path, params: Any) -> None:
-        experiment.write_npz(folder.with_suffix(".npz"), **convert_names.flatten(params))
+        fold_results.write_npz(folder.with_suffix(".npz"), **convert_names.flatten(params))
 
     return dict(
         learner=learner,

@@ -20,7 +20,7 @@ from voc2vec_jax.models import heads
 DTYPES = ("float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
 FORMATS = ("hf", "fairseq", "jax")
-BATCH_SECONDS = {"cpu": 32.0}  # of audio that `embed` computes at once, by platform
+BATCH_SECONDS = {"cpu": 64.0}  # of audio that `embed` computes at once, by platform
 BATCH_SECONDS_ELSEWHERE = 512.0
 TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5  # added to the variance of a clip that is normalised
 

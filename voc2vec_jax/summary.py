@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from voc2vec_jax import errors, experiment, files, metrics, tasks
+from voc2vec_jax import audio, errors, files, fold_results, metrics, tasks
 
 FILE = "summary.json"
 _TITLES = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1"}
@@ -39,10 +39,10 @@ def line(workdir: pathlib.Path) -> str:
 
 def write(workdir: pathlib.Path, system: str, source: str, task: tasks.Task, config: ml_collections.ConfigDict) -> None:
     """Gather the folds that are done; a summary of fewer than all says so and is not `complete`."""
-    done = [k for k in range(config.folds) if (experiment.fold_folder(workdir, k) / "fold.json").is_file()]
+    done = [k for k in range(config.folds) if fold_results.is_done(workdir, k)]
     if not done:
         return
-    records = [experiment.read_fold(workdir, k) for k in done]
+    records = [fold_results.read_fold(workdir, k) for k in done]
     for record in records:
         record.pop("history")
         if record.pop("task") != task.fingerprint:
@@ -65,7 +65,7 @@ def write(workdir: pathlib.Path, system: str, source: str, task: tasks.Task, con
         "std": std,
         "labels": list(task.labels),
         "clips": len(task),
-        "hours": float(task.samples.sum()) / 16_000 / 3600,
+        "hours": float(task.samples.sum()) / audio.RATE_HZ / 3600,
         "audio_root": task.audio_root and str(task.audio_root),
         "leaks": json.loads(leaks.read_bytes()) if leaks.is_file() else None,
     }
@@ -79,7 +79,7 @@ def _write_predictions(workdir: pathlib.Path, done: list[int]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for number, fold in enumerate(done):
-        path = experiment.fold_folder(workdir, fold) / "predictions.csv"
+        path = fold_results.fold_folder(workdir, fold) / "predictions.csv"
         rows = list(csv.reader(io.StringIO(path.read_text())))
         writer.writerows(rows if number == 0 else rows[1:])
     files.write_atomic(workdir / "predictions.csv", text.getvalue().encode())
