@@ -2,6 +2,7 @@
 
 python tools/benchmark.py data [--data_dir=DIR --sets=a,b] [--clips=2000] [--threads=2] [--workers=2]
 python tools/benchmark.py embed --input=DIR [--model=SRC] [--clips=32] [--against=transformers] [--passes=3]
+python tools/benchmark.py finetune [--model=tiny|base] [--folds=10] [--clips=96] [--dtype=bfloat16] [--passes=3]
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from voc2vec_jax import cli, data_benchmark, embed_benchmark, errors, pretrained
+from voc2vec_jax import cli, data_benchmark, embed_benchmark, errors, finetune_benchmark, pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,29 @@ EMBED_FLAGS = {
     "passes": cli.Flag("turns of each side; the best counts", default=3, kind=int),
 }
 
-COMMANDS = {"data": Command(DATA_FLAGS, data), "embed": Command(EMBED_FLAGS, embed)}
+
+def finetune(arguments: cli.Arguments) -> Iterator[dict]:
+    """Ten folds at once against one after another."""
+    values = {name: getattr(arguments, name) for name in FINETUNE_FLAGS}
+    return finetune_benchmark.figures(finetune_benchmark.Settings(**values))
+
+
+FINETUNE_FLAGS = {
+    "model": cli.Flag("architecture, random weights", default="tiny", choices=finetune_benchmark.MODELS),
+    "folds": cli.Flag("folds that are trained", default=10, kind=int),
+    "clips": cli.Flag("clips of noise of each fold", default=96, kind=int),
+    "least_seconds": cli.Flag("of a clip", default=1.0, kind=float),
+    "most_seconds": cli.Flag("of a clip", default=3.0, kind=float),
+    "batch_clips": cli.Flag("clips in a batch", default=16, kind=int),
+    "dtype": cli.Flag("of the computation", default="float32", choices=("float32", "bfloat16")),
+    "passes": cli.Flag("turns of each way; the median counts", default=3, kind=int),
+}
+
+COMMANDS = {
+    "data": Command(DATA_FLAGS, data),
+    "embed": Command(EMBED_FLAGS, embed),
+    "finetune": Command(FINETUNE_FLAGS, finetune),
+}
 
 
 def main(argv: list[str]) -> None:
