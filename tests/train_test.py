@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import exported_objective
 import jax
 import numpy as np
 import pytest
@@ -71,6 +72,10 @@ def params_of(workdir, step=STEPS):
 def identical(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+def test_transformers_computes_the_same_objective_from_a_trained_run(whole, tmp_path):
+    exported_objective.assert_same_objective(whole, tmp_path / "hf")
 
 
 def rows_of(workdir):
