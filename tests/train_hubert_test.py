@@ -135,6 +135,24 @@ def test_it_exports_to_fairseq_and_transformers(whole, tmp_path):
     assert np.abs(found - wanted).max() < 1e-4
 
 
+@pytest.fixture(scope="module")
+def other_units(data_dir, tmp_path_factory):
+    """The same records with units of the same name from another clustering."""
+    folder = tmp_path_factory.mktemp("other") / "data"
+    shutil.copytree(data_dir, folder)
+    shutil.rmtree(folder / "units")
+    make(folder, records.open_set(folder, "synthetic"), seed=1)
+    return folder
+
+
+def test_a_run_is_not_resumed_on_other_units(whole, other_units, cache, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "units")
+    status, _, err = train_test.finish(start(cache, other_units, tmp_path / "run"))
+    assert status == 2
+    assert "the units tiny are not those that" in err
+
+
 def continued(source, folder, request):
     config = configuration.load(str(request.config.rootpath / TINY))
     config.data_dir, config.init_from = str(folder), str(source)
@@ -144,14 +162,11 @@ def continued(source, folder, request):
     return train.continued_params(config, family, model, aligned)
 
 
-def test_heads_are_taken_over_with_the_same_units_only(whole, data_dir, tmp_path, request, capsys):
+def test_heads_are_taken_over_with_the_same_units_only(whole, data_dir, other_units, request, capsys):
     source = model_sources.read(whole).params
     assert train_test.identical(continued(whole, data_dir, request), source)
-    shutil.copytree(data_dir, tmp_path / "data")
-    shutil.rmtree(tmp_path / "data" / "units")
-    make(tmp_path / "data", records.open_set(tmp_path / "data", "synthetic"), seed=1)
     capsys.readouterr()
-    params = continued(whole, tmp_path / "data", request)
+    params = continued(whole, other_units, request)
     said = capsys.readouterr().err
     assert "or of other units, so freshly initialised: label_embeddings, project_context/bias" in said
     assert train_test.identical(params["encoder"], source["encoder"])

@@ -121,6 +121,11 @@ class Run:
                     f"the prepared sets in {self.config.data_dir} are not those that {self.workdir} was trained on: "
                     "bring the old ones back or give another --workdir"
                 )
+            if metadata.get("units") != self.metadata()["units"]:
+                raise errors.InputError(
+                    f"the units {self.config.units} are not those that {self.workdir} was trained on: bring back its "
+                    "own units folder or give another --workdir"
+                )
             self.best = metadata["best"]
             logs.say(f"resuming {self.workdir} from step {self.step}")
         elif self.config.init_from:
@@ -245,7 +250,8 @@ class Run:
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint holds besides the state."""
         config = configuration.as_dict(self.config)
-        return {"step": self.step, "best": self.best, "corpus": self.data.corpus.fingerprint, "config": config}
+        corpus, clustering = self.data.corpus.fingerprint, self.data.aligned and self.data.aligned.clustering
+        return {"step": self.step, "best": self.best, "corpus": corpus, "units": clustering, "config": config}
 
 
 def draw_curves(workdir: pathlib.Path, model: Any) -> None:
