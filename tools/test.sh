@@ -6,4 +6,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 set_up test
 stage "ruff check" "$python" -m ruff check .
 stage "ruff format" "$python" -m ruff format --check --quiet .
-stage "pytest" "$python" -m pytest "$@"
+# Two workers, a file each at a time: most of a test is compiling, on one core
+stage "pytest" "$python" -m pytest --numprocesses=2 --dist=loadfile "$@"
