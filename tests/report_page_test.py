@@ -167,6 +167,10 @@ def test_players_open_the_very_file_at_the_clip(tmp_path):
     moved.parent.mkdir(parents=True)
     moved.write_bytes(b"RIFF")
     assert "/moved/vivae/anger/" in report_html.player(run, row, tmp_path / "moved")  # --audio goes first
+    unpacked = tmp_path / "unpacked" / "archive-main" / "dataset" / "anger" / name
+    unpacked.parent.mkdir(parents=True)
+    unpacked.write_bytes(b"RIFF")
+    assert "/archive-main/dataset/anger/" in report_html.player(run, row, tmp_path / "unpacked")
 
 
 @pytest.mark.parametrize(

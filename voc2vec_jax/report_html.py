@@ -1,6 +1,7 @@
 """One page that needs nothing beside it but the listener's own recordings."""
 
 import base64
+import functools
 import hashlib
 import os
 import pathlib
@@ -202,15 +203,15 @@ def _clip(run: report_runs.Run, row: report_runs.Prediction, audio: str | os.Pat
 def player(run: report_runs.Run, row: report_runs.Prediction, audio: str | os.PathLike | None) -> str:
     """An `<audio>` that opens the listener's own file at the clip, or a sentence where that file is not there.
 
-    Looked for as <audio>/<data set>/<path>, <audio>/<path> and <the run's audio root>/<path>; a path that leads out of
-    its folder is not followed.
+    Looked for as <audio>/<data set>/<path>, <audio>/<path>, in the folders of the two levels below <audio>, and as <the
+    run's audio root>/<path>; a path that leads out of its folder is not followed.
     """
     relative = pathlib.PurePosixPath(row.path)
     if not row.path:
         return "This clip has no file of its own."
     if relative.is_absolute() or ".." in relative.parts or "\0" in row.path:
         return "The path of this clip leads out of its folder, so it is not opened."
-    roots = [pathlib.Path(audio) / run.dataset, pathlib.Path(audio)] if audio else []
+    roots = [pathlib.Path(audio) / run.dataset, pathlib.Path(audio), *_below(pathlib.Path(audio))] if audio else []
     roots += [pathlib.Path(run.audio_root)] if run.audio_root else []
     if not roots:
         return "The run does not know where its recordings are; give --audio=FOLDER."
@@ -220,4 +221,11 @@ def player(run: report_runs.Run, row: report_runs.Prediction, audio: str | os.Pa
             source = f"{file.as_uri()}#t={row.start_seconds:.3f},{row.start_seconds + row.seconds:.3f}"
             label = _text(f"{row.id}, true {row.label}, predicted {row.predicted}")
             return f'<audio controls preload="none" aria-label="{label}" src="{_text(source)}"></audio>'
-    return f"The file <bdi>{_text(row.path)}</bdi> is not in <bdi>{_text(str(roots[-1]))}</bdi>; give --audio=FOLDER."
+    given = audio or run.audio_root
+    return f"The file <bdi>{_text(row.path)}</bdi> is not in <bdi>{_text(str(given))}</bdi>; give --audio=FOLDER."
+
+
+@functools.lru_cache
+def _below(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """The folders of the two levels below, as an unpacked archive has them."""
+    return tuple(sorted({*folder.glob("*/"), *folder.glob("*/*/")}))
