@@ -1,10 +1,12 @@
 """Cross-validation from the command line: whole runs, kills at any moment, grids, probes, and wrong input."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import soundfile
 from sklearn import metrics as sklearn_metrics
 
 import voc2vec_jax as v2v
-from voc2vec_jax import cli, convert, convert_names, convert_write, datasets, errors, finetune, models
+from voc2vec_jax import cli, convert, convert_names, convert_write, datasets, errors, finetune, finetune_recipe, models
 from voc2vec_jax.models import encoder as encoders
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -206,9 +208,7 @@ def test_a_finished_run_is_left_alone_and_another_configuration_refused(whole, m
 
 
 def test_an_incomplete_summary_says_so(whole, tmp_path):
-    import shutil
-
-    from voc2vec_jax import finetune_recipe, summary, tasks
+    from voc2vec_jax import summary, tasks
 
     part = tmp_path / "part"
     shutil.copytree(whole, part)
@@ -307,8 +307,6 @@ def test_wrong_input_is_one_sentence(case, model, data_dir, tmp_path, capsys):
 
 
 def test_bad_clips_are_named_or_left_out_but_never_replaced(clips, model, tmp_path, capsys):
-    import shutil
-
     own = tmp_path / "own"
     shutil.copytree(clips, own)
     (own / "high" / "broken.wav").write_bytes(b"RIFF none")
@@ -323,8 +321,6 @@ def test_bad_clips_are_named_or_left_out_but_never_replaced(clips, model, tmp_pa
 
 
 def test_rare_and_single_classes_are_refused(clips, model, tmp_path, capsys):
-    import shutil
-
     own = tmp_path / "own"
     shutil.copytree(clips, own)
     for number in range(2, 9):
@@ -337,6 +333,18 @@ def test_rare_and_single_classes_are_refused(clips, model, tmp_path, capsys):
     given = ("folder", model, tmp_path / "data", tmp_path / "run", f"--config.data={manifest}")
     assert run(*given) == 2
     assert "of one class (same)" in capsys.readouterr().err
+
+
+def test_masks_are_the_checkpoints_unless_the_configuration_says_otherwise():
+    config = finetune_recipe.finetuning()
+    plain = convert.Checkpoint("wav2vec2", None, {})
+    said = {"mask_time_prob": 0.2, "mask_time_length": 5, "mask_time_min_masks": 0}
+    own = dataclasses.replace(plain, raw_config=said)
+    off = dataclasses.replace(plain, raw_config={**said, "apply_spec_augment": False})
+    found = [dataclasses.astuple(finetune.augmentation(config, source)) for source in (plain, own, off)]
+    assert found == [(0.05, 10, 2), (0.2, 5, 0), (0.0, 5, 0)]
+    config.mask_share, config.min_masks = 0.0, 1
+    assert dataclasses.astuple(finetune.augmentation(config, own)) == (0.0, 5, 1)
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(model, data_dir, tmp_path, capsys):

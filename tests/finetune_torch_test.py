@@ -92,7 +92,7 @@ def our_losses(folder, batches, clips, recipe, longest):
 
 
 def test_losses_of_twenty_steps_are_those_of_transformers(tmp_path):
-    longest = 16_000 if BASE else 6_000
+    longest = 8_000 if BASE else 6_000
     clips = Clips(45, longest)
     recipe = crossval.Recipe(batch_clips=16, warmup_steps=5, peak_lr=1e-4 if BASE else 1e-3)
     batches = []

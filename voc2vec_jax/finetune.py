@@ -255,7 +255,7 @@ def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: 
         eps=pretrained.normalisation_eps(source),
         attend_padding=as_paper,
         normalize_padding=as_paper and not makes_mask,
-        augment=classifiers.SpecAugment(config.mask_share, config.mask_frames, config.min_masks),
+        augment=augmentation(config, source),
     )
     clips = resident.Resident(task, np.arange(len(task)))
     data = {"blocks": clips.blocks, "block_start": clips.block_start, "samples": task.samples, "labels": task.label}
@@ -275,6 +275,19 @@ def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: 
         stratified=len(parts) > 1,
         save_model=save if config.save_models else None,
     )
+
+
+def augmentation(config: ml_collections.ConfigDict, source: convert.Checkpoint) -> classifiers.SpecAugment:
+    """The configuration's masks; what it leaves open is the checkpoint's own, else transformers' default."""
+    raw, default = source.raw_config, classifiers.SpecAugment()
+    own = (
+        raw.get("mask_time_prob", default.share) if raw.get("apply_spec_augment", True) else 0.0,
+        raw.get("mask_time_length", default.span),
+        raw.get("mask_time_min_masks", default.min_spans),
+    )
+    wanted = (config.mask_share, config.mask_frames, config.min_masks)
+    share, span, min_spans = (value if value >= 0 else said for value, said in zip(wanted, own))
+    return classifiers.SpecAugment(float(share), int(span), int(min_spans))
 
 
 def feature_source(job: Job) -> str:

@@ -53,7 +53,8 @@ def finetuning() -> ml_collections.ConfigDict:
     c.clip_norm = 1.0
     c.class_weights = True  # the loss of a clip times n / (classes * clips of its class)
     c.dropouts = True  # those of the checkpoint's configuration
-    c.mask_share, c.mask_frames, c.min_masks = 0.05, 10, 2  # SpecAugment's masks in time; share 0: none
+    # SpecAugment's masks in time; under 0: as the checkpoint's config.json says, else 0.05, 10 and 2; share 0: none
+    c.mask_share, c.mask_frames, c.min_masks = -1.0, -1, -1
     c.seed = 0
 
     c.dtype = "float32"  # "float32" | "bfloat16": of the computation
@@ -76,16 +77,17 @@ _LIMITS = (
     (
         "1 or more",
         lambda x: x >= 1,
-        ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "mask_frames", "checkpoint_every_epochs"),
+        ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs"),
     ),
     ("2 or more", lambda x: x >= 2, ("folds",)),
     (
         "0 or more",
         lambda x: 0 <= x < math.inf,
-        ("warmup_steps", "weight_decay", "clip_norm", "folds_at_once", "min_masks"),
+        ("warmup_steps", "weight_decay", "clip_norm", "folds_at_once"),
     ),
     ("above 0", lambda x: 0 < x < math.inf, ("peak_lr", "max_seconds")),
-    ("at least 0 and under 1", lambda x: 0 <= x < 1, ("mask_share",)),
+    ("under 1", lambda x: x < 1, ("mask_share",)),
+    ("1 or more, or under 0", lambda x: x != 0, ("mask_frames",)),
     ("above 0 and at most 0.5", lambda x: 0 < x <= 0.5, ("validation_share",)),
     ("from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32, ("seed", "split_seed")),
 )
