@@ -18,7 +18,20 @@ import soundfile
 from sklearn import metrics as sklearn_metrics
 
 import voc2vec_jax as v2v
-from voc2vec_jax import cli, convert, convert_names, convert_write, datasets, errors, finetune, finetune_recipe, models
+from voc2vec_jax import (
+    cli,
+    convert,
+    convert_names,
+    convert_write,
+    datasets,
+    errors,
+    experiment,
+    finetune,
+    finetune_recipe,
+    memory,
+    models,
+    slots,
+)
 from voc2vec_jax.models import encoder as encoders
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -242,6 +255,24 @@ def test_features_of_the_users_own_are_learned(data_dir, tmp_path):
     assert found["system"] == "opensmile" and found["mean"]["uar"] > 0.9
     assert run("synthetic", "opensmile", data_dir, tmp_path / "raw", *more, "--config.scale=none") == 0
     assert summary_of(tmp_path / "raw")["mean"]["uar"] < found["mean"]["uar"]
+
+
+def test_memory_of_an_accelerator_is_planned_with_the_compiled_step(data_dir, tmp_path, monkeypatch):
+    chosen, seen = experiment.Experiment._choose_slots, []
+
+    def planned(self, pending):
+        state = slots.tree_bytes(self.abstract)
+        monkeypatch.setattr(memory, "bytes_free", lambda device: 10**9)
+        seen.append(self._fitting(state))
+        monkeypatch.setattr(memory, "bytes_free", lambda device: 3 * state)
+        seen.append(self._fitting(state))
+        return chosen(self, pending)
+
+    monkeypatch.setattr(experiment.Experiment, "_choose_slots", planned)
+    path = features_of(data_dir, tmp_path / "own.npz")
+    more = (f"--config.features={path}", "--config.epochs=1", "--config.leaks=false")
+    assert run("synthetic", "opensmile", data_dir, tmp_path / "run", *more) == 0
+    assert seen[0] > 100 and seen[1] == 1
 
 
 def test_a_grid_has_a_folder_for_each_and_a_probe_one_for_each_layer(model, data_dir, tmp_path, capsys):

@@ -29,11 +29,11 @@ from voc2vec_jax import (
     logs,
     memory,
     metrics,
+    slots,
     tasks,
 )
 
 MONITOR = "f1_macro"  # what selects the epoch, as in the official script
-SHARE_FOR_STATES = 0.4  # of the free memory; the rest is for what a step computes
 CPU_STEPS = 8  # of a compiled call on a CPU: a signal and the progress bar wait no longer than this
 
 
@@ -116,17 +116,24 @@ class Experiment:
         return True
 
     def _choose_slots(self, pending: int) -> int:
-        """As many folds as were asked for, or as their states leave room for; a multiple of the devices."""
-        state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.abstract))
-        # Gradients and the copy that a save makes come on top of the state.
-        fitting = max(1, int(SHARE_FOR_STATES * memory.bytes_free(self.devices[0]) // (1.6 * state)))
-        if self.devices[0].platform == "cpu":  # whose devices share the machine's memory
-            wanted = min(self.setting.slots or fitting, pending)
+        """As many folds as were asked for, or as memory allows; a multiple of the devices."""
+        device, state = self.devices[0], slots.tree_bytes(self.abstract)
+        if device.platform == "cpu":  # whose devices share the machine's memory
+            fitting = self.setting.slots or slots.fitting_on_cpu(memory.bytes_free(device), state)
+            wanted = min(fitting, pending)
             self.devices = self.devices[:wanted]
         else:
             self.devices = self.devices[:pending]
-            wanted = min(self.setting.slots or fitting * len(self.devices), pending)
+            wanted = min(self.setting.slots or len(self.devices) * self._fitting(state), pending)
         return -(-wanted // len(self.devices)) * len(self.devices)
+
+    def _fitting(self, state: int) -> int:
+        """The folds that one accelerator holds beside the data."""
+        setting, device = self.setting, self.devices[0]
+        fold = {name: value[0] for name, value in self._of_folds([0]).items()}
+        step = slots.step_bytes(setting.learner, setting.recipe, self.abstract, fold, dict(setting.data), device)
+        free = memory.bytes_free(device) - slots.tree_bytes(dict(setting.data))
+        return slots.fitting(free, state, step, setting.axis)
 
     def _build(self, slots: int) -> None:
         setting = self.setting
@@ -154,16 +161,17 @@ class Experiment:
         return pending
 
     def _fold_arrays(self) -> None:
-        numbers = [progress.fold if progress else 0 for progress in self.slots]
-        stacked = {
-            name: np.stack([self.setting.fold_arrays[k][name] for k in numbers]) for name in self.setting.fold_arrays[0]
-        }
-        stacked |= {
+        self.folds = self.engine.put(self._of_folds([progress.fold if progress else 0 for progress in self.slots]))
+
+    def _of_folds(self, numbers: list[int]) -> dict[str, np.ndarray]:
+        """What the programs need of some folds, stacked."""
+        own = self.setting.fold_arrays
+        return {
+            **{name: np.stack([own[k][name] for k in numbers]) for name in own[0]},
             "number": np.array(numbers, np.int32),
             "total_steps": np.array([self.totals[k] for k in numbers], np.int32),
             "class_weights": self.setting.class_weights[np.array(numbers)],
         }
-        self.folds = self.engine.put(stacked)
 
     def _shrink(self, pending: list[int]) -> None:
         """Where all slots of a device are computed together, ended ones are dropped as soon as half are."""
