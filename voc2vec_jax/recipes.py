@@ -64,8 +64,7 @@ def pretraining(family: str = "wav2vec2") -> ml_collections.ConfigDict:
     c.validate_every_steps = 1000
     c.keep_checkpoints = 3
     c.keep_every_steps = 0  # checkpoints at multiples of this are kept for good; 0: none
-    c.stop_on_collapse = False
-    c.tensorboard = False
+    c.stop_on_collapse = c.tensorboard = False
 
     if family == "hubert":
         c.units = ""
