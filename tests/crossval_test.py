@@ -183,6 +183,29 @@ def test_a_batch_without_clips_changes_nothing():
     assert max(jax.tree.leaves(moved)) > 1e-6
 
 
+@pytest.mark.parametrize(("family", "layer_sum"), [("hubert", True), ("wavlm", False), ("data2vec", True)])
+def test_every_family_is_fine_tuned(family, layer_sum):
+    """All parameters that features depend on move, and outputs stay finite."""
+    base = models.FAMILIES[family].Config()
+    tiny = tiny_learner(((4, 2400),)).config.encoder
+    sizes = ("conv_channels", "conv_kernels", "conv_strides", "width", "depth", "heads", "inner_width")
+    own = {name: getattr(tiny, name) for name in (*sizes, "positional_groups")} | {"positional_kernel": 5}
+    config = dataclasses.replace(base, encoder=dataclasses.replace(base.encoder, **own))
+    learner = classifiers.Finetuner(family, config, heads.Config(CLASSES, 8, layer_sum), ((4, 2400),), normalize=True)
+    recipe = crossval.Recipe(batch_clips=4, warmup_steps=1, peak_lr=1e-3)
+    state = jax.jit(functools.partial(crossval.start, learner, recipe))(0)
+    clips = Clips(4)
+    kept = resident.Resident(clips, np.arange(4))
+    data = {"blocks": kept.blocks, "block_start": kept.block_start, "samples": clips.samples, "labels": clips.labels}
+    fold = {"number": np.int32(0), "total_steps": np.int32(9), "class_weights": np.ones(CLASSES, np.float32)}
+    step, after = jax.jit(functools.partial(crossval.update, learner, recipe)), state
+    for _ in range(3):
+        after, loss = step(after, fold, data, np.arange(4, dtype=np.int32))
+        assert np.isfinite(float(loss))
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after.params, state.params)
+    assert min(jax.tree.leaves(moved["head"])) > 0 and max(jax.tree.leaves(moved["encoder"]["conv_stem"])) > 0
+
+
 def test_initial_parameters_replace_fresh_ones_and_must_fit():
     learner = tiny_learner(((4, 2400),))
     recipe = crossval.Recipe()
