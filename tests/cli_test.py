@@ -305,7 +305,11 @@ PROGRAM = """
 def test_a_signal_before_or_in_the_loop_leaves_with_75(place, number):
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(PROGRAM), place]
     root = pathlib.Path(__file__).parent.parent
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores SIGINT
+    try:  # and its children would too; a handler is reset where a program starts
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert process.stdout.readline() == "started\n"
     time.sleep(0.1)
     process.send_signal(number)

@@ -16,12 +16,18 @@ def test_both_sides_embed_the_same_files(tmp_path):
     for number, samples in enumerate((5000, 2000, 7000, 3000)):
         soundfile.write(tmp_path / "clips" / f"{number}.wav", 0.001 * rng.normal(size=samples), 16_000)
     settings = embed_benchmark.Settings(
-        str(tmp_path / "clips"), str(tmp_path / "model.pt"), clips=3, against="transformers", batch_seconds=2.0
+        str(tmp_path / "clips"),
+        str(tmp_path / "model.pt"),
+        clips=3,
+        against="transformers",
+        batch_seconds=2.0,
+        evaluate=True,
     )
     figures = {figure["figure"]: figure for figure in embed_benchmark.figures(settings)}
     assert all(figure["files"] == 3 and figure["audio_seconds"] == 0.9 for figure in figures.values())
     assert figures["embed shuffled and grouped otherwise"]["largest_difference"] < 1e-5
     assert figures["embed voc2vec_jax"]["difference"] < 1e-5
+    assert figures["embed voc2vec_jax, evaluate"]["difference"] < 1e-5
     assert figures["embed transformers, clips singly"]["difference"] < 1e-5
     assert figures["embed transformers, padded batches of 16"]["difference"] > 1e-3  # its group norm sees padding
     assert all(f["audio_seconds_per_second"] > 0 for f in figures.values() if "shuffled" not in f["figure"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from voc2vec_jax import audio, embedding, errors
+from voc2vec_jax import audio, buckets, embedding, errors
 from voc2vec_jax.models import encoder as encoders
 
 ENCODER = encoders.EncoderConfig()
@@ -66,7 +66,7 @@ def test_batches_hold_every_piece_once_in_few_shapes(count):
     assert sorted(seen) == list(range(count))
     assert len(shapes) <= plan.shapes
     grown = np.array(plan.buckets[1:]) / plan.buckets[:-1]
-    assert grown.max() <= embedding.GROWTH * 1.05 and plan.buckets[0] <= 8000 and plan.buckets[-1] == 48_079
+    assert grown.max() <= buckets.GROWTH * 1.05 and plan.buckets[0] <= 8000 and plan.buckets[-1] == 48_079
 
 
 def ramps(batch):

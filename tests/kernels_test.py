@@ -55,3 +55,25 @@ def test_grouped_conv(kernel, t):
 def test_weight_norm_gives_each_tap_its_length():
     w = kernels.weight_norm(jnp.arange(1.0, 6.0)[:, None, None], normal(0, 5, 3, 4))
     assert jnp.sqrt((w**2).sum((1, 2))) == pytest.approx(np.arange(1.0, 6.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_random_bits_are_those_of_jax(size):
+    keys = jax.random.split(jax.random.key(3), 4)
+    wanted = jax.vmap(lambda key: jax.random.bits(key, (size,), jnp.uint32))(keys)
+    np.testing.assert_array_equal(kernels.random_bits(keys, size), wanted)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])
+def test_gelu_and_its_derivative_are_exact(dtype, tolerance):
+    x = jnp.concatenate([jnp.linspace(-12, 12, 4001), jnp.array([0.0, -0.0, 40.0, -40.0])])
+
+    def wanted(x):
+        return jax.nn.gelu(x, approximate=False)
+
+    found, pull = jax.vjp(kernels.gelu, x.astype(dtype))
+    assert found.dtype == dtype and pull(found)[0].dtype == dtype
+    narrow = x.astype(dtype).astype(jnp.float32)
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted(narrow), rtol=tolerance, atol=1e-6)
+    slope = pull(jnp.ones_like(found))[0].astype(jnp.float32)
+    np.testing.assert_allclose(slope, jax.vmap(jax.grad(wanted))(narrow), rtol=tolerance, atol=2e-6)

@@ -8,6 +8,9 @@ import pytest
 from matplotlib import figure, image
 
 from voc2vec_jax import errors, plots
+from voc2vec_jax.models import hubert, wav2vec2
+
+VIEW = wav2vec2.view(wav2vec2.Config())
 
 
 def rows(count, total):
@@ -35,13 +38,13 @@ def rows(count, total):
             yield {"step": step, "split": "validation", "loss": contrastive + 0.2, "accuracy": 0.3}
 
 
-def drawn(source, folder, monkeypatch, **options):
+def drawn(source, folder, monkeypatch, view=VIEW):
     """The panels by title, after drawing."""
     sheets = []
     monkeypatch.setattr(
         figure, "Figure", lambda *a, made=figure.Figure, **k: sheets.append(made(*a, **k)) or sheets[-1]
     )
-    plots.curves(source, folder / "curves.png", **options)
+    plots.curves(source, folder / "curves.png", view)
     assert image.imread(folder / "curves.png").shape == (840, 1500, 4)
     return {panel.get_title(): panel for panel in sheets[0].axes if panel.get_title()}, sheets[0]
 
@@ -67,7 +70,8 @@ def test_all_panels_of_a_real_run_are_drawn_labelled_and_end_at_the_last_step(tm
 
 
 def test_chance_follows_the_number_of_negatives(tmp_path, monkeypatch):
-    panels, _ = drawn(list(rows(5, 50)), tmp_path, monkeypatch, negatives=7)
+    view = wav2vec2.view(wav2vec2.Config(negatives=7))
+    panels, _ = drawn(list(rows(5, 50)), tmp_path, monkeypatch, view)
     assert labels(panels["contrastive loss"])[-1] == "chance, 3.00"
 
 
@@ -81,6 +85,17 @@ def test_one_row_missing_fields_nulls_and_nothing_at_all(tmp_path, monkeypatch):
     none, sheet = drawn([], tmp_path, monkeypatch)
     assert all(panel.texts[0].get_text() == "not recorded" for panel in none.values())
     assert sheet.get_suptitle() == "no training step yet"
+
+
+def test_the_panels_are_the_objectives_own(tmp_path, monkeypatch):
+    row = {"loss": 5.0, "masked_loss": 4.9, "feature_penalty": 0.1, "accuracy": 0.2, "commonest_unit": 0.1}
+    row |= {"unit_perplexity": 80.0, "predicted_perplexity": 20.0, "lr": 1e-4, "grad_norm": 1.0}
+    given = [{"step": 1, **row, "audio_seconds_per_second": 9.0}, {"step": 1, "split": "validation", **row}]
+    view = hubert.view(hubert.Config(classes=104))
+    panels, _ = drawn(given, tmp_path, monkeypatch, view)
+    assert len(panels) == 8 and all(panel.lines and not panel.texts for panel in panels.values())
+    assert labels(panels["loss over masked units"]) == ["training", "validation", "chance, 6.70"]
+    assert labels(panels["accuracy of masked units"]) == ["training", "always the commonest unit", "validation"]
 
 
 def test_nulls_leave_a_gap_and_not_a_zero(tmp_path, monkeypatch):
@@ -104,4 +119,4 @@ def test_smoothing_keeps_constants_and_the_mean_and_has_no_lag():
 
 def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(errors.RunError, match="curves.png cannot be written: No such file or directory"):
-        plots.curves([], pathlib.Path(tmp_path / "none" / "curves.png"))
+        plots.curves([], pathlib.Path(tmp_path / "none" / "curves.png"), VIEW)

@@ -164,7 +164,7 @@ def test_pools_and_layers_are_those_of_the_frames(model, clips):
     assert_close(model.embed([clips[3]], pool="max", layer=[0, -1]), states.max(1)[None, [0, 2]], TOLERANCE)
     assert_close(model.embed([clips[3]], pool="first", layer=-2), states[1:2, 0], TOLERANCE)
     assert_close(model.embed([clips[3]], pool=None, layer=[1, 2])[0], states[1:].transpose(1, 0, 2), TOLERANCE)
-    assert model._layers(2) == model._layers(-1)
+    assert model.layer_numbers(2) == model.layer_numbers(-1)
 
 
 def test_long_recordings_in_windows(model):

@@ -1,10 +1,12 @@
 """Placement is a pure function of name and shape, and says so when it cannot be done."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from voc2vec_jax import errors, recipes, sharding
+from voc2vec_jax import errors, optim, recipes, sharding, update
 from voc2vec_jax.models import wav2vec2
 
 TREE = {"layers": {"kernel": jnp.zeros((3, 8, 4))}, "norm": {"scale": jnp.zeros(5)}, "count": jnp.zeros([])}
@@ -38,10 +40,11 @@ def test_fsdp_must_divide_the_devices():
         sharding.make_mesh(fsdp=3)
 
 
-def test_the_recipes_rules_cut_nearly_all_of_base_in_eight():
+def test_the_recipes_rules_cut_nearly_all_of_base_and_its_optimizer_in_eight():
     config = recipes.pretraining()
     model = wav2vec2.Config()
-    shapes = jax.eval_shape(lambda: wav2vec2.init_params(model, jax.random.key(0)))
+    adam = optim.fairseq_adam(lambda _: 1e-3, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
+    shapes = jax.eval_shape(functools.partial(update.init_state, wav2vec2, model, adam, 0))
     rules = [(pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules]
     places = sharding.shard_tree(shapes, sharding.make_mesh(fsdp=8), rules)
     whole = sum(x.size for x in jax.tree.leaves(shapes))

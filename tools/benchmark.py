@@ -1,7 +1,9 @@
 """Speed of one part of the software: one JSON line per figure.
 
 python tools/benchmark.py data [--data_dir=DIR --sets=a,b] [--clips=2000] [--threads=2] [--workers=2]
-python tools/benchmark.py embed --input=DIR [--model=SRC] [--clips=32] [--against=transformers] [--passes=3]
+python tools/benchmark.py train [--model=base] [--rows=2 --seconds=10] [--dtype=bfloat16] [--step=update]
+                                [--against=transformers] [--breakdown] [--growth] [--profile=DIR] [--passes=3]
+python tools/benchmark.py embed --input=DIR [--model=SRC] [--clips=32] [--evaluate] [--against=transformers]
 python tools/benchmark.py finetune [--model=tiny|base] [--folds=10] [--clips=96] [--dtype=bfloat16] [--passes=3]
 """
 
@@ -10,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from voc2vec_jax import cli, data_benchmark, embed_benchmark, errors, finetune_benchmark, pretrained
+from voc2vec_jax import cli, data_benchmark, embed_benchmark, errors, finetune_benchmark, pretrained, train_benchmark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ EMBED_FLAGS = {
     "batch_seconds": cli.Flag("audio that is computed at once; without it the default of embed", kind=float),
     "dtype": cli.Flag("of the computation", default="float32", choices=pretrained.DTYPES),
     "passes": cli.Flag("turns of each side; the best counts", default=3, kind=int),
+    "evaluate": cli.Flag("batch evaluation too, Parquet files written", default=False, kind=bool),
 }
 
 
@@ -77,7 +80,29 @@ FINETUNE_FLAGS = {
     "passes": cli.Flag("turns of each way; the median counts", default=3, kind=int),
 }
 
+
+def train(arguments: cli.Arguments) -> Iterator[dict]:
+    """A pre-training step."""
+    values = {name: getattr(arguments, name) for name in TRAIN_FLAGS}
+    return train_benchmark.figures(train_benchmark.Settings(**values))
+
+
+TRAIN_FLAGS = {
+    "model": cli.Flag("architecture, random weights", default="base", choices=train_benchmark.MODELS),
+    "rows": cli.Flag("clips in the step", default=2, kind=int),
+    "seconds": cli.Flag("of each clip", default=10.0, kind=float),
+    "dtype": cli.Flag("of the computation", default="float32", choices=("float32", "bfloat16")),
+    "step": cli.Flag("forward and backward, or the optimizer too", default="gradient", choices=train_benchmark.STEPS),
+    "remat": cli.Flag("what the backward pass recomputes", default="none", choices=("none", "layer")),
+    "against": cli.Flag("measure its step too, in turns", choices=("transformers",)),
+    "breakdown": cli.Flag("time of each part", default=False, kind=bool),
+    "growth": cli.Flag("time and memory for more and longer clips", default=False, kind=bool),
+    "profile": cli.Flag("folder for a trace of some steps"),
+    "passes": cli.Flag("turns of each side; the median counts", default=3, kind=int),
+}
+
 COMMANDS = {
+    "train": Command(TRAIN_FLAGS, train),
     "data": Command(DATA_FLAGS, data),
     "embed": Command(EMBED_FLAGS, embed),
     "finetune": Command(FINETUNE_FLAGS, finetune),

@@ -44,33 +44,38 @@ def load(source: str | os.PathLike | io.IOBase, name: str | None = None) -> Floa
     `source` is a path or an open, seekable binary file; `name` is what errors call it. `AudioError` for
     what is unreadable, truncated, empty, not finite, or has nothing left after resampling.
     """
+    return np.concatenate([*stream(source, name)])
+
+
+def stream(source: str | os.PathLike | io.IOBase, name: str | None = None) -> Iterator[Float32[np.ndarray, " _"]]:
+    """`load` block by block, in the memory of one block; what is wrong may show only at the end."""
     if isinstance(source, str | os.PathLike):
         name = name or os.fspath(source)
         try:
             with open(source, "rb") as file:
-                return load(file, name)
+                yield from stream(file, name)
         except OSError as error:
             raise AudioError(name, f"cannot be opened ({error.strerror or error})") from error
+        return
     name = name or str(getattr(source, "name", "recording"))
     _check_length(source, name)
     try:
         with soundfile.SoundFile(source) as file:
-            return _mono_16k(file, name)
+            yield from _mono_16k(file, name)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise AudioError(name, f"cannot be decoded ({_sentence(error)})") from error
 
 
-def _mono_16k(file: soundfile.SoundFile, name: str) -> Float32[np.ndarray, " s"]:
+def _mono_16k(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.ndarray, " _"]]:
     rate_hz = file.samplerate
     if rate_hz < LOWEST_RATE_HZ:
         raise AudioError(name, f"its header gives a rate of {rate_hz} Hz, which is no rate of audio")
-    blocks = _mono_blocks(file, name)
-    if rate_hz != RATE_HZ:
-        blocks = _resampled(blocks, rate_hz)
-    audio = np.concatenate([np.zeros(0, np.float32), *blocks])
-    if not len(audio):
+    samples = 0
+    for block in _resampled(_mono_blocks(file, name), rate_hz):
+        samples += len(block)
+        yield block
+    if not samples:
         raise AudioError(name, f"nothing is left of its {file.frames} frames at {rate_hz} Hz after resampling")
-    return audio
 
 
 def _mono_blocks(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.ndarray, " _"]]:
@@ -98,6 +103,9 @@ def mix_down(frames: Float32[np.ndarray, "s channels"]) -> Float32[np.ndarray, "
 
 def _resampled(blocks: Iterator[Float32[np.ndarray, " _"]], rate_hz: int) -> Iterator[Float32[np.ndarray, " _"]]:
     """The same bits as `soxr.resample(..., quality="HQ")` of the whole."""
+    if rate_hz == RATE_HZ:
+        yield from blocks
+        return
     stream = soxr.ResampleStream(rate_hz, RATE_HZ, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield stream.resample_chunk(block)

@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from voc2vec_jax import errors, files, logs
+from voc2vec_jax import agreement, errors, files, logs
 
 _MANIFEST = "manifest.json"
+_OWN_ARRAYS = "arrays.npz"  # of a process alone among others
 _HASHING_THREADS = 2
 
 
@@ -143,11 +144,16 @@ def read(folder: str | pathlib.Path, subtree: str | None = None) -> tuple[Any, d
 class Checkpoints:
     """Writer and reader of RUN/checkpoints and RUN/best; all processes call the same methods in the same order.
 
+    Every process writes its part, process 0 hashes and decides. With `alone` each process has a run of its own, whose
+    arrays are on its own devices.
+
     The newest `keep` checkpoints stay, and those whose step is a multiple of `keep_every_steps`. Older ones go
     only after a newer one is complete.
     """
 
-    def __init__(self, run: str | pathlib.Path, keep: int = 3, keep_every_steps: int | None = None) -> None:
+    def __init__(
+        self, run: str | pathlib.Path, keep: int = 3, keep_every_steps: int | None = None, *, alone: bool = False
+    ) -> None:
         if keep < 1:
             raise errors.InputError(f"{keep} checkpoints cannot be kept: keep at least 1")
         self.folder = pathlib.Path(run).absolute() / "checkpoints"
@@ -155,7 +161,10 @@ class Checkpoints:
         self._keep = keep
         self._keep_every_steps = keep_every_steps
         _silence_orbax()
-        self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._alone = alone and agreement.count() > 1
+        self._leads = self._alone or agreement.index() == 0
+        self._agreed: Callable = (lambda decide: decide()) if self._alone else agreement.of_first
+        self._orbax = _orbax()
         self._finisher = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
 
@@ -205,35 +214,49 @@ class Checkpoints:
     def _start(self, parent: pathlib.Path, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
         self.wait()
         folder = parent / str(step)
-        if (folder / _MANIFEST).is_file():
+        if self._agreed(lambda: (folder / _MANIFEST).is_file()):
             return
-        copy = _snapshot(state)
+        copy = jax.device_get(state) if self._alone else _snapshot(state)
         try:
-            if jax.process_index() == 0:
-                _set_aside(folder, "partial")
-                folder.mkdir(parents=True)
-                (folder / "metadata.json").write_text(json.dumps(metadata, indent=1))
+            self._agreed(lambda: self._make(folder, metadata))
             with jax.transfer_guard("allow"):
-                self._orbax.save(folder / "state", args=ocp.args.StandardSave(copy))
+                self._begin(folder / "state", copy)
         except (OSError, ValueError) as error:
             raise self._failure(folder, error) from error
         kinds = {name: _kind(leaf) for name, leaf in _leaves(copy).items()}
         self._pending = self._finisher.submit(self._finish, folder, step, kinds)
 
+    def _begin(self, folder: pathlib.Path, state: Any) -> None:
+        """Start to write the arrays; Orbax leaves those that only one of several processes has to process 0."""
+        if not self._alone:
+            self._orbax.save(folder, args=ocp.args.StandardSave(state))
+            return
+        folder.mkdir()
+        np.savez(folder / _OWN_ARRAYS, **_leaves(state))
+
+    def _make(self, folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
+        try:
+            _set_aside(folder, "partial")
+            folder.mkdir(parents=True)
+            (folder / "metadata.json").write_text(json.dumps(metadata, indent=1))
+        except OSError as error:
+            raise self._failure(folder, error) from error
+
     def _finish(self, folder: pathlib.Path, step: int, kinds: Mapping[str, str]) -> None:
         """In the background: wait for Orbax, write the manifest, then remove what is too old."""
         try:
             self._orbax.wait_until_finished()
-            if jax.process_index() == 0:
+            if self._leads:
                 _write_manifest(folder, step, kinds)
         except Exception as error:
             raise self._failure(folder, error) from error
-        if jax.process_index() == 0:
+        if self._leads:
             self._prune(folder.parent, step)
 
     def _failure(self, folder: pathlib.Path, error: Exception) -> errors.RunError:
         """The error to raise for a folder that stayed incomplete; it is removed, for its room may be lacking."""
-        shutil.rmtree(folder, ignore_errors=True)
+        if self._leads:
+            shutil.rmtree(folder, ignore_errors=True)
         done = steps(self.folder)
         newest = f"the newest complete one is of step {done[-1]}" if done else "there is none before it"
         return errors.RunError(f"the checkpoint {folder} could not be written: {_reason(error)}; {newest}")
@@ -265,12 +288,20 @@ class Checkpoints:
         renamed and passed over. RunError when none is intact but one was complete; InputError, naming the
         first parameter that differs, when the checkpoint is of another model.
         """
+        step = self._agreed(self._choose)
+        if step is None:
+            return None
+        folder = self.folder / str(step)
+        return step, self._load(folder, abstract_state), _read_json(folder / "metadata.json")
+
+    def _choose(self) -> int | None:
+        """The step to restore; what is passed over is renamed."""
         passed: list[tuple[pathlib.Path, str, str]] = []
         for step, folder in reversed(_numbered(self.folder)):
             found = fault(folder)
             if found is None:
                 self._pass_over(passed, f"resuming from step {step}")
-                return step, self._load(folder, abstract_state), _read_json(folder / "metadata.json")
+                return step
             # only the newest can have been cut short by a kill; without a manifest, an older one was damaged
             cut_short = not passed and not (folder / _MANIFEST).is_file()
             passed.append((folder, found, "partial" if cut_short else "corrupt"))
@@ -284,8 +315,6 @@ class Checkpoints:
         return None
 
     def _pass_over(self, passed: list[tuple[pathlib.Path, str, str]], instead: str) -> None:
-        if jax.process_index():
-            return
         for folder, found, kind in passed:
             kept = _set_aside(folder, kind)
             state = "half-written" if kind == "partial" else "corrupt"
@@ -294,11 +323,23 @@ class Checkpoints:
     def _load(self, folder: pathlib.Path, abstract_state: Any) -> Any:
         saved = _read_manifest(folder)["leaves"]
         _check_same_leaves(folder, saved, {name: _kind(leaf) for name, leaf in _leaves(abstract_state).items()})
+        if self._alone:
+            with np.load(folder / "state" / _OWN_ARRAYS) as arrays:
+                return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in saved])
         target = jax.tree.map(_abstract, abstract_state)
         try:
             return self._orbax.restore(folder / "state", args=ocp.args.StandardRestore(target))
         except (OSError, ValueError) as error:
             raise errors.RunError(f"{folder} is intact but cannot be restored: {_reason(error)}") from error
+
+
+def _orbax() -> ocp.AsyncCheckpointer:
+    """The writer of all processes; several wait for each other without their devices."""
+    if agreement.count() == 1:
+        return ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+    options = ocp.options.MultiprocessingOptions(active_processes=set(range(agreement.count())))
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -256,6 +256,10 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def at(self, step: int) -> str | None:
+        """The signal that asks to stop after `step`, None to go on."""
+        return self.requested
+
     def _handle(self, number: int, frame: object) -> None:
         name = signal.Signals(number).name
         self._interrupts += number == signal.SIGINT
@@ -278,26 +282,38 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     prints tracebacks as well. SystemExit passes.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    debug = any(token.lower() in ("--debug", "--debug=true", "--debug=1") for token in argv)
     before = _catch_sigterm()
     try:
         return main(argv) or errors.EXIT_DONE
-    except errors.InputError as error:
-        return _report(error, str(error), errors.EXIT_INPUT, debug)
-    except errors.RunError as error:
-        return _report(error, str(error), errors.EXIT_FAULT, debug)
-    except Interrupted as error:
-        text = "interrupted twice: run the same command again to go on from the last complete checkpoint"
-        return _report(error, text, errors.EXIT_FAULT, debug)
-    except KeyboardInterrupt as error:
-        name = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT"
-        print(f"stopped by {name}: run the same command again to go on", file=sys.stderr)
-        return errors.EXIT_STOPPED
-    except Exception as error:
-        return _report(error, _describe(error), errors.EXIT_FAULT, debug)
+    except (Exception, KeyboardInterrupt) as error:
+        status, text = explain(error)
+        if wants_traceback(argv) and status != errors.EXIT_STOPPED:
+            traceback.print_exception(error)
+        print(text, file=sys.stderr)
+        return status
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def wants_traceback(argv: Sequence[str]) -> bool:
+    """Whether `--debug` was given; before anything else is read."""
+    return any(token.lower() in ("--debug", "--debug=true", "--debug=1") for token in argv)
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit status and the line to print for what a main raised."""
+    if isinstance(error, errors.InputError):
+        return errors.EXIT_INPUT, f"error: {error}"
+    if isinstance(error, errors.RunError):
+        return errors.EXIT_FAULT, f"error: {error}"
+    if isinstance(error, Interrupted):
+        text = "interrupted twice: run the same command again to go on from the last complete checkpoint"
+        return errors.EXIT_FAULT, f"error: {text}"
+    if isinstance(error, KeyboardInterrupt):
+        name = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT"
+        return errors.EXIT_STOPPED, f"stopped by {name}: run the same command again to go on"
+    return errors.EXIT_FAULT, f"error: {_describe(error)}"
 
 
 def _catch_sigterm() -> Any:
@@ -311,14 +327,7 @@ def _catch_sigterm() -> Any:
     return signal.signal(signal.SIGTERM, terminate)
 
 
-def _report(error: BaseException, text: str, status: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
-    print(f"error: {text}", file=sys.stderr)
-    return status
-
-
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """One sentence for an exception that nobody foresaw: its type, place and first line."""
     frames = traceback.extract_tb(error.__traceback__)
     package = str(pathlib.Path(__file__).parent)

@@ -17,6 +17,7 @@ from voc2vec_jax import (
     convert_names,
     convert_write,
     errors,
+    evaluate_benchmark,
     logs,
     model_sources,
     models,
@@ -24,6 +25,7 @@ from voc2vec_jax import (
 )
 
 PADDED_ROWS = 16  # clips in a padded batch of transformers
+REGROUPED_CLIPS = 64  # clips that are embedded once more in another grouping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +39,15 @@ class Settings:
     batch_seconds: float | None = None
     dtype: str = "float32"
     passes: int = 1
+    evaluate: bool = False  # batch evaluation, too
 
 
 def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
     """Our speed with and without compilation, agreement of two groupings, and the other side's on the same files.
 
-    Every time includes decoding. The sides take turns, `passes` times, and the best turn of each counts;
-    "difference" is from our first vectors.
+    At most REGROUPED_CLIPS random clips are grouped otherwise (any vector depends on its own clip only). Every time
+    includes decoding. The sides take turns, `passes` times, and the best turn of each counts; "difference" is from
+    our first vectors.
     """
     files = _files(settings)
     seconds = sum(len(audio.load(path)) for path in files) / audio.RATE_HZ
@@ -64,19 +68,23 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
     with tempfile.TemporaryDirectory() as folder:
         model = _model(settings, folder)
         ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
+        if settings.evaluate:
+            ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
         if settings.against == "transformers":
             ways |= _transformers(folder, files, model.checkpoint.normalizes)
         first, elapsed = _timed(ours)
         yield figure("voc2vec_jax with compilation", elapsed, compilations=model.compilations)
-        order = np.random.default_rng(0).permutation(len(files))
+        order = np.random.default_rng(0).permutation(len(files))[:REGROUPED_CLIPS]
         difference = np.abs(
             ours(order, 0.37 * (settings.batch_seconds or pretrained.default_batch_seconds())) - first[order]
         )
         yield {
             "figure": "embed shuffled and grouped otherwise",
             "largest_difference": float(difference.max()),
-            **common,
+            **(common | {"files": len(order)}),
         }
+        if settings.evaluate:
+            ways["voc2vec_jax, evaluate"]()  # compiles
         timed = [{name: _timed(way) for name, way in ways.items()} for _ in range(settings.passes)]
         for name in ways:
             best = min(one[name][1] for one in timed)

@@ -6,6 +6,7 @@ Nothing here depends on a model's family: the caller gives the function that com
 import bisect
 import collections
 import concurrent.futures
+import functools
 import itertools
 import math
 import os
@@ -18,11 +19,10 @@ import numpy as np
 import soxr
 from jaxtyping import Float32, Int32
 
-from voc2vec_jax import audio, errors, masking
+from voc2vec_jax import audio, buckets, errors, masking
 from voc2vec_jax.models import encoder as encoders
 
-SHORTEST_BUCKET_SAMPLES = 8_000
-GROWTH = 2 ** (1 / 3)  # of a bucket over the one before
+FILLED = 0.7  # share of a left-over batch that is audio
 THREADS = min(4, os.cpu_count() or 1)
 POOLS = ("mean", "max", "first", None)
 
@@ -39,13 +39,26 @@ class Window(NamedTuple):
 class Layout:
     """How recordings become batches: windows, and the static shapes that windows are padded to.
 
-    `shapes` bounds the number of compilations: lengths in geometric steps, rows in powers of two.
+    `shapes` bounds the number of compilations: lengths in geometric steps, a few numbers of rows for each.
     """
 
     def __init__(
-        self, encoder: encoders.EncoderConfig, window_seconds: float, overlap_seconds: float, batch_seconds: float
+        self,
+        encoder: encoders.EncoderConfig,
+        window_seconds: float,
+        overlap_seconds: float,
+        batch_seconds: float,
+        devices: int = 1,
+        *,
+        lengths: Sequence[int] = (),
+        copies: float = 1.0,
+        shape_seconds: float = 0.0,
     ):
-        """InputError for durations that make no sense."""
+        """Rows are multiples of `devices`, each with up to `batch_seconds`. InputError for senseless durations.
+
+        With `lengths` in samples, each of `copies` recordings, the buckets are fitted to them: one more is worth
+        `shape_seconds` of audio. Without, they are geometric.
+        """
         stem = encoder.conv_kernels, encoder.conv_strides
         self.frames = encoder.frames
         self.hop_samples = math.prod(encoder.conv_strides)
@@ -61,13 +74,19 @@ class Layout:
             raise errors.InputError(f"batch_seconds is {batch_seconds}: give the seconds of audio in one batch")
         self.window_samples = masking.samples_for_frames(self.window_frames, *stem)
         longest = masking.samples_for_frames(self.window_frames + 1, *stem) - 1
-        self.buckets = _geometric(min(SHORTEST_BUCKET_SAMPLES, longest), longest, self.hop_samples)
-        self.rows = {b: _power_of_two_below(batch_seconds * audio.RATE_HZ / b) for b in self.buckets}
+        windows = [w.stop - w.start for samples in lengths if self.frames(samples) > 0 for w in self.windows(samples)]
+        if windows:
+            shape_samples = shape_seconds * audio.RATE_HZ
+            self.buckets = buckets.fitted(windows, copies, longest, self.hop_samples, shape_samples)
+        else:
+            self.buckets = buckets.geometric(longest, self.hop_samples)
+        most = {b: _power_of_two_below(batch_seconds * audio.RATE_HZ / b) for b in self.buckets}
+        self.sizes = {b: [devices * rows for rows in _quarters(most[b])] for b in self.buckets}
 
     @property
     def shapes(self) -> int:
         """The most shapes that any set of recordings needs."""
-        return sum(rows.bit_length() for rows in self.rows.values())
+        return sum(len(sizes) for sizes in self.sizes.values())
 
     def bucket(self, samples: int) -> int:
         """The smallest bucket that holds a window of `samples`."""
@@ -95,16 +114,13 @@ class Layout:
         ]
 
 
-def _geometric(first: int, last: int, step: int) -> list[int]:
-    """Multiples of `step` that grow by `GROWTH`, then `last`."""
-    lengths = [first]
-    while lengths[-1] < last:
-        lengths.append(min(last, math.ceil(lengths[-1] * GROWTH / step) * step))
-    return lengths
-
-
 def _power_of_two_below(x: float) -> int:
     return 1 << max(0, math.floor(math.log2(x)) if x >= 1 else 0)
+
+
+def _quarters(rows: int) -> list[int]:
+    """`rows`, a quarter of it and so on down to 1."""
+    return [rows] if rows == 1 else [rows, *_quarters(max(1, rows // 4))]
 
 
 class Piece(NamedTuple):
@@ -115,6 +131,7 @@ class Piece(NamedTuple):
     audio: Float32[np.ndarray, " s"]
     first: int
     last: int
+    of: int = 1  # windows that the item has
 
 
 class Batch(NamedTuple):
@@ -127,23 +144,33 @@ class Batch(NamedTuple):
 
 
 def batches(pieces: Iterator[Piece], layout: Layout) -> Iterator[Batch]:
-    """Full batches as soon as a bucket has one; what is left over goes from the longest on into the fewest batches."""
+    """Full batches as soon as a bucket has one; what is left over goes from the longest on into batches that fit."""
     waiting: dict[int, list[Piece]] = {bucket: [] for bucket in layout.buckets}
     for piece in pieces:
         bucket = layout.bucket(len(piece.audio))
         waiting[bucket].append(piece)
-        if len(waiting[bucket]) == layout.rows[bucket]:
-            yield _padded(waiting[bucket], bucket)
+        if len(waiting[bucket]) == layout.sizes[bucket][0]:
+            yield _padded(waiting[bucket], bucket, len(waiting[bucket]))
             waiting[bucket] = []
-    left = [piece for bucket in reversed(layout.buckets) for piece in waiting[bucket]]
+    left = sorted((piece for some in waiting.values() for piece in some), key=_shortest_last)
     while left:
         bucket = layout.bucket(len(left[0].audio))
-        yield _padded(left[: layout.rows[bucket]], bucket)
-        left = left[layout.rows[bucket] :]
+        rows = _fitting(left, bucket, layout.sizes[bucket])
+        yield _padded(left[:rows], bucket, rows)
+        left = left[rows:]
 
 
-def _padded(pieces: list[Piece], samples: int) -> Batch:
-    rows = 1 << (len(pieces) - 1).bit_length()
+def _shortest_last(piece: Piece) -> tuple[int, int, int]:
+    return -len(piece.audio), piece.item, piece.number
+
+
+def _fitting(pieces: list[Piece], samples: int, sizes: list[int]) -> int:
+    """The most rows, of the descending `sizes`, of which the first pieces fill a fair share; else the fewest."""
+    audio_of = [0, *itertools.accumulate(len(piece.audio) for piece in pieces[: sizes[0]])]
+    return next((rows for rows in sizes if audio_of[min(rows, len(pieces))] >= FILLED * rows * samples), sizes[-1])
+
+
+def _padded(pieces: list[Piece], samples: int, rows: int) -> Batch:
     padded = np.zeros((rows, samples), np.float32)
     lengths, kept = np.zeros(rows, np.int32), np.zeros((rows, 2), np.int32)
     for row, piece in enumerate(pieces):
@@ -232,16 +259,36 @@ def loaded(items: Sequence[Any], least_samples: int) -> Iterator[Float32[np.ndar
             yield ahead.popleft().result()
 
 
+class Collector:
+    """Puts the windows of recordings together as they come in, in any order."""
+
+    def __init__(self, pool: str | None, whole: Callable[[list[tuple[int, np.ndarray]]], np.ndarray] | None = None):
+        """`whole` makes one value of a recording's windows, each with its number of frames; `join` by default."""
+        self._pool = pool
+        self._whole = whole or functools.partial(join, pool=pool)
+        self._parts: dict[int, dict[int, tuple[int, np.ndarray]]] = collections.defaultdict(dict)
+
+    def add(self, pieces: list[Piece], values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Takes a computed batch; yields the items that it completes, with their values."""
+        for piece, value in zip(pieces, values):
+            if self._pool is None:
+                value = value[piece.first : piece.last]
+            parts = self._parts[piece.item]
+            parts[piece.number] = piece.last - piece.first, value.copy()  # a view would keep the batch
+            if len(parts) == piece.of:
+                whole = self._parts.pop(piece.item)
+                yield piece.item, self._whole([whole[k] for k in range(len(whole))])
+
+
 class Job:
     """One pass over items: what became of each, and the vectors as their windows come in."""
 
     def __init__(self, layout: Layout, pool: str | None, prepare: Callable, advance: Callable[[], Any]):
         """`prepare` brings a clip's samples into the form that the model takes; `advance` is called for each item."""
-        self.layout, self.pool, self.prepare, self.advance = layout, pool, prepare, advance
+        self.layout, self.prepare, self.advance = layout, prepare, advance
         self.unusable: dict[int, errors.InputError] = {}
         self.done: dict[int, np.ndarray] = {}
-        self._windows: dict[int, int] = {}
-        self._parts: dict[int, dict[int, tuple[int, np.ndarray]]] = collections.defaultdict(dict)
+        self._collector = Collector(pool)
 
     def run(self, items: Sequence[Any], compute: Callable[[Batch], Any], skip: bool) -> None:
         """Fills `done` and, with `skip`, `unusable`; without it the first unusable item is raised.
@@ -264,24 +311,16 @@ class Job:
                 self.advance()
                 continue
             windows = self.layout.windows(len(clip))
-            self._windows[index] = len(windows)
             clip = self.prepare(clip)
             for number, w in enumerate(windows):
-                yield Piece(index, number, clip[w.start : w.stop], w.first, w.last)
+                yield Piece(index, number, clip[w.start : w.stop], w.first, w.last, len(windows))
 
     def _take(self, computed: tuple[list[Piece], Any] | None) -> None:
         if computed is None:
             return
-        pieces, values = computed[0], np.asarray(computed[1])
-        for piece, value in zip(pieces, values):
-            if self.pool is None:
-                value = value[piece.first : piece.last].copy()
-            parts = self._parts[piece.item]
-            parts[piece.number] = piece.last - piece.first, value
-            if len(parts) == self._windows[piece.item]:
-                whole = self._parts.pop(piece.item)
-                self.done[piece.item] = join([whole[k] for k in range(len(whole))], self.pool)
-                self.advance()
+        for item, value in self._collector.add(computed[0], np.asarray(computed[1])):
+            self.done[item] = value
+            self.advance()
 
 
 def join(parts: Sequence[tuple[int, np.ndarray]], pool: str | None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """One cross-validation: folds go through an engine's slots, epoch by epoch, each saved, scored and written when done.
 
-RUN/fold_XX/fold.json, written last, makes a fold count; RUN/checkpoints/ holds the folds in progress.
+RUN/fold_XX/fold.json, written last, makes a fold count; RUN/checkpoints/ holds the folds in progress. Of n processes
+process i trains the folds k with k % n == i and keeps what is in progress in RUN/processes/<i>_of_<n>/.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import tqdm
 from jaxtyping import Float32, Int64
 
 from voc2vec_jax import (
+    agreement,
     audio,
     checkpoint,
     cli,
@@ -72,22 +74,19 @@ class Progress:
 
 
 class Experiment:
-    """Runs the folds of a `Setting` that are not done yet."""
+    """Runs the folds of a `Setting` that are not done yet, of several processes those of this one."""
 
     def __init__(self, setting: Setting, saver: checkpoint.Checkpoints):
         self.setting, self.saver = setting, saver
         self.devices = jax.local_devices()
+        self.own = range(agreement.index(), len(setting.splits), agreement.count())
         self.totals = [self._total_steps(split) for split in setting.splits]
         self.abstract = jax.eval_shape(lambda: crossval.start(setting.learner, setting.recipe, 0, setting.initial))
         self.slots: list[Progress | None] = []
         self.chunk, self.losses = 0, []
         self.saved = 0
         self.epochs_since_save = 0
-        self.done = {
-            k
-            for k in range(len(setting.splits))
-            if (fold_results.fold_folder(setting.workdir, k) / "fold.json").is_file()
-        }
+        self.done = {k for k in self.own if fold_results.is_done(setting.workdir, k)}
         self.histories: dict[int, list] = {k: fold_results.read_fold(setting.workdir, k)["history"] for k in self.done}
 
     def _total_steps(self, split: folds.Fold) -> int:
@@ -97,14 +96,14 @@ class Experiment:
 
     def run(self, stop: cli.StopSignal) -> bool:
         """All folds, or False when a signal stopped the run with everything saved."""
-        setting = self.setting
-        if len(self.done) == len(setting.splits):
+        pending = [k for k in self.own if k not in self.done]
+        if not pending:
             return True
-        pending = [k for k in range(len(setting.splits)) if k not in self.done]
         self._build(self._choose_slots(len(pending)))
         restored = self._restore()
         pending = [k for k in pending if k not in restored]
-        with tqdm.tqdm(total=len(setting.splits), initial=len(self.done), unit="fold", disable=None) as self.bar:
+        disable = None if logs.speaks() else True  # None: unless it is a terminal
+        with tqdm.tqdm(total=len(self.own), initial=len(self.done), unit="fold", disable=disable) as self.bar:
             while True:
                 if self.chunk == 0:
                     pending = self._fill(pending)
@@ -345,8 +344,11 @@ class Experiment:
 
     def _write_metrics(self) -> None:
         rows = {**self.histories, **{p.fold: p.history for p in self.slots if p}}
-        text = "".join(json.dumps(row) + "\n" for fold in sorted(rows) for row in rows[fold])
-        files.write_atomic(self.setting.workdir / "metrics.jsonl", text.encode())
+        fold_results.write_metrics(fold_results.own_folder(self.setting.workdir), rows)
+
+    def _tell(self, line: str) -> None:
+        if logs.speaks():
+            self.bar.write(line)
 
     def _show(self, speed: float) -> None:
         """A line on the epoch: the mean over the folds that are being trained."""
@@ -355,7 +357,7 @@ class Experiment:
         train = np.mean([progress.history[-2]["loss"] for progress in active])
         names = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "F1"}
         scores = ", ".join(f"{text} {np.mean([row[name] for row in last]):.3f}" for name, text in names.items())
-        self.bar.write(f"{_where(active)}: loss {train:.3f}, validation {scores}; {speed:.0f} audio-seconds per second")
+        self._tell(f"{_where(active)}: loss {train:.3f}, validation {scores}; {speed:.0f} audio-seconds per second")
 
     # --- the end of a fold ----------------------------------------------------------------------------------------
 
@@ -396,7 +398,7 @@ class Experiment:
         self.done.add(progress.fold)
         self.slots[slot] = None
         self.bar.update()
-        self.bar.write(
+        self._tell(
             f"fold {progress.fold} done after {progress.epoch} epochs (best {progress.best_epoch}): UAR "
             f"{scored.uar:.3f}, accuracy {scored.accuracy:.3f}, F1 {scored.f1_macro:.3f} on {len(split.test)} clips"
         )

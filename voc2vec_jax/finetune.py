@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from voc2vec_jax import (
+    agreement,
     audio,
     baselines,
     checkpoint,
@@ -24,6 +25,7 @@ from voc2vec_jax import (
     convert_names,
     convert_write,
     crossval,
+    distributed,
     errors,
     experiment,
     finetune_recipe,
@@ -46,8 +48,9 @@ from voc2vec_jax.models import heads
 FLAGS = {
     "config": cli.Flag("recipe: PATH:DATASET", kind=cli.CONFIG, required=True),
     "workdir": cli.Flag("run folder; a rerun with the same one resumes", required=True),
+    **distributed.FLAGS,
 }
-MARKS = ("checkpoints/*", "fold_*/fold.json")
+MARKS = ("checkpoints/*", "processes/*/checkpoints/*", "fold_*/fold.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Job:
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.finetune")
+    distributed.join(arguments)
     return finetune(arguments.config, arguments.workdir)
 
 
@@ -74,8 +78,10 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
     finetune_recipe.check(config)
     runtime.one_device_a_core()
     runtime.set_up_jax(config)
+    agreement.same(dict(configuration.fields(config)))
     jobs = list(plan_jobs(config, pathlib.Path(workdir)))
     with cli.StopSignal() as stop:
+        distributed.share(stop)
         for number, job in enumerate(jobs):
             if len(jobs) > 1:
                 logs.say(f"[{number + 1}/{len(jobs)}] {job.dataset}, {job.name}: {job.workdir}")
@@ -132,26 +138,40 @@ def probe_layers(text: str, source: str) -> list[int]:
 
 
 def run(job: Job, stop: cli.StopSignal) -> bool:
-    """One cross-validation, or False when a signal stopped it; a finished one is left as it is."""
+    """One cross-validation, or False when a signal stopped it; a finished one is left as it is.
+
+    Of several processes each trains folds of its own, on its own devices; process 0 gathers what they leave.
+    """
     config = job.config
     with contextlib.ExitStack() as stack:
         values = {**configuration.as_dict(config), "layer": job.layer}
-        stack.enter_context(run_folder.claim(job.workdir, values, finetune_recipe.MAY_DIFFER, MARKS))
-        if summary.is_complete(job.workdir):
+        run_folder.claim_for_all(stack, job.workdir, values, finetune_recipe.MAY_DIFFER, MARKS)
+        if agreement.of_first(lambda: summary.is_complete(job.workdir)):
             logs.say(f"{job.workdir} is complete: {summary.line(job.workdir)}")
             return True
-        checkpoint_ = None if job.how != "finetune" else model_sources.read(job.source)
-        task = open_task(job, checkpoint_)
+        checkpoint_ = None
+        if job.how == "finetune":
+            checkpoint_ = agreement.first_alone(lambda: model_sources.read(job.source))
+        task = agreement.first_alone(lambda: open_task(job, checkpoint_))
         splits = split(config, task)
         describe(job, task, splits)
-        saver = stack.enter_context(checkpoint.Checkpoints(job.workdir, keep=1))
-        setting = build(job, task, splits, checkpoint_)
-        if config.leaks and not (job.workdir / "leaks.json").is_file():
+        own = fold_results.own_folder(job.workdir)
+        own.mkdir(parents=True, exist_ok=True)
+        saver = stack.enter_context(checkpoint.Checkpoints(own, keep=1, alone=True))
+        setting = agreement.first_alone(lambda: build(job, task, splits, checkpoint_))
+        if config.leaks and agreement.index() == 0 and not (job.workdir / "leaks.json").is_file():
             leaks.write(job.workdir, task, splits, config.data_dir, pretraining_sets(job.source))
-        if not experiment.Experiment(setting, saver).run(stop):
-            summary.write(job.workdir, job.name, job.source, task, config)
-            return False
-    summary.write(job.workdir, job.name, job.source, task, config)
+        experiment.Experiment(setting, saver).run(stop)
+        agreement.wait_for_all()
+        return agreement.of_first(lambda: gather(job, task))
+
+
+def gather(job: Job, task: tasks.Task) -> bool:
+    """The summary of the folds that are done; whether these are all."""
+    fold_results.gather_metrics(job.workdir, job.config.folds)
+    summary.write(job.workdir, job.name, job.source, task, job.config)
+    if not summary.is_complete(job.workdir):
+        return False
     logs.say(f"{job.workdir}: {summary.line(job.workdir)}")
     return True
 
@@ -342,4 +362,4 @@ def pretraining_sets(source: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(distributed.run(main))

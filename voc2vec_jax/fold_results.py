@@ -1,15 +1,16 @@
-"""What a finished fold leaves in its folder: scores, predictions, features."""
+"""What folds leave in their folders: scores, predictions, features, and metrics of every epoch."""
 
 import csv
 import io
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from voc2vec_jax import audio, errors, files, tasks
+from voc2vec_jax import agreement, audio, errors, files, tasks
 
 PREDICTION_COLUMNS = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
 
@@ -65,3 +66,28 @@ def write_predictions(
             ]
         )
     files.write_atomic(path, text.getvalue().encode())
+
+
+def own_folder(workdir: pathlib.Path) -> pathlib.Path:
+    """Where this process keeps its folds in progress: the run folder itself when it is alone."""
+    if agreement.count() == 1:
+        return workdir
+    return workdir / "processes" / f"{agreement.index():02d}_of_{agreement.count():02d}"
+
+
+def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
+    """metrics.jsonl of all processes: what is done from the folds, the rest from who trains it."""
+    if agreement.count() == 1:
+        return
+    rows: dict[int, list] = {}
+    for path in sorted((workdir / "processes").glob(f"*_of_{agreement.count():02d}/metrics.jsonl")):
+        for row in map(json.loads, path.read_text().splitlines()):
+            rows.setdefault(row["fold"], []).append(row)
+    rows |= {k: read_fold(workdir, k)["history"] for k in range(folds) if is_done(workdir, k)}
+    write_metrics(workdir, rows)
+
+
+def write_metrics(folder: pathlib.Path, rows: Mapping[int, list]) -> None:
+    """metrics.jsonl, fold by fold."""
+    text = "".join(json.dumps(row) + "\n" for fold in sorted(rows) for row in rows[fold])
+    files.write_atomic(folder / "metrics.jsonl", text.encode())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from voc2vec_jax import errors, files
+from voc2vec_jax import errors, files, views
 
 _process = 0
 
@@ -29,9 +29,14 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """A warning on stderr, from any process."""
-    name = "" if _process == 0 else f" (process {_process})"
-    tqdm.tqdm.write(f"warning{name}: {text}", file=sys.stderr)
+    """A warning on stderr, from process 0 only: the others find the same things odd."""
+    if _process == 0:
+        tqdm.tqdm.write(f"warning: {text}", file=sys.stderr)
+
+
+def speaks() -> bool:
+    """Whether this is the process that prints."""
+    return _process == 0
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
@@ -154,31 +159,29 @@ def _repair(path: pathlib.Path, resume_step: int) -> None:
         files.write_atomic(path, text)
 
 
-_COLUMNS = (  # heading, width, field or fields, format
-    ("loss", 8, ("loss",), ".4f"),
-    ("contrast", 8, ("contrastive",), ".4f"),
-    ("div", 7, ("diversity",), ".4f"),
-    ("ppl(code,prob)", 14, ("code_perplexity", "prob_perplexity"), ".1f"),
-    ("acc", 6, ("accuracy",), ".4f"),
-    ("temp", 6, ("temperature",), ".3f"),
-    ("lr", 9, ("lr",), ".2e"),
-    ("gnorm", 8, ("grad_norm",), ".3g"),
-    ("audio_s/s", 9, ("audio_seconds_per_second",), ".0f"),
+_LOSS = (views.Column("loss", 8, ("loss",), ".4f"),)
+_LAST = (
+    views.Column("lr", 9, ("lr",), ".2e"),
+    views.Column("gnorm", 8, ("grad_norm",), ".3g"),
+    views.Column("audio_s/s", 9, ("audio_seconds_per_second",), ".0f"),
 )
 
 
-def header(total_steps: int) -> str:
+def header(total_steps: int, view: views.View) -> str:
     """The headings over the columns of `line`."""
-    names = [f"{heading:>{width}}" for heading, width, *_ in _COLUMNS]
+    names = [f"{column.heading:>{column.width}}" for column in (*_LOSS, *view.columns, *_LAST)]
     return "  ".join([f"{'step':>{_step_width(total_steps)}}", *names, f"{'eta':>7}"])
 
 
-def line(step: int, total_steps: int, row: Mapping[str, Any], eta_seconds: float | int | None = None) -> str:
+def line(
+    step: int, total_steps: int, row: Mapping[str, Any], view: views.View, eta_seconds: float | int | None = None
+) -> str:
     """One aligned line for a step; a field that the row lacks, or null, is a dash."""
     place = "valid" if row.get("split") == "validation" else str(total_steps)
     cells = [f"{f'{step}/{place}':>{_step_width(total_steps)}}"]
-    for _, width, names, form in _COLUMNS:
-        cells.append(f"{','.join(_number(row.get(name), form) for name in names):>{width}}")
+    for column in (*_LOSS, *view.columns, *_LAST):
+        text = ",".join(_number(row.get(name), column.form) for name in column.fields)
+        cells.append(f"{text:>{column.width}}")
     return "  ".join([*cells, f"{duration(eta_seconds):>7}"])
 
 
@@ -209,8 +212,8 @@ class Progress:
 
     HEADER_EVERY_LINES = 25
 
-    def __init__(self, total_steps: int, first_step: int = 0) -> None:
-        self._total = total_steps
+    def __init__(self, total_steps: int, first_step: int = 0, view: views.View = views.COMMON) -> None:
+        self._total, self._view = total_steps, view
         self._step = self._start_step = first_step
         self._start_time: float | None = None
         self._lines = 0
@@ -237,9 +240,9 @@ class Progress:
         if _process:
             return
         if self._lines % self.HEADER_EVERY_LINES == 0:
-            tqdm.tqdm.write(header(self._total), file=sys.stdout)
+            tqdm.tqdm.write(header(self._total, self._view), file=sys.stdout)
         self._lines += 1
-        tqdm.tqdm.write(line(step, self._total, row, self.eta_seconds), file=sys.stdout)
+        tqdm.tqdm.write(line(step, self._total, row, self._view, self.eta_seconds), file=sys.stdout)
         sys.stdout.flush()
 
     def close(self) -> None:

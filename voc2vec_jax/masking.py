@@ -7,7 +7,7 @@ it is in nor on how many devices share the work.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def frame_lengths(samples, kernels: tuple[int, ...], strides: tuple[int, ...]):
@@ -110,10 +110,14 @@ def negatives(keys: Key[Array, "b"], counts: Int[Array, "b"], m: int, n: int) ->
 
 def draw_counts(drawn: Int[Array, "b m n"]) -> Int[Array, "b m m"]:
     """How often each masked frame stands among each other one's negatives; draws outside the row are left out."""
-    b, m, _ = drawn.shape
-    rows = jnp.arange(b)[:, None, None]
-    own = jnp.arange(m)[None, :, None]
-    return jnp.zeros((b, m, m), jnp.int32).at[rows, own, drawn].add(1, mode="drop")
+    m = drawn.shape[1]
+    own = jnp.arange(m)[:, None]
+    return jax.vmap(lambda row: jnp.zeros((m, m), jnp.int32).at[own, row].add(1, mode="drop"))(drawn)
+
+
+def of_rows(x: Float[Array, "b t d"], index: Int[Array, "b m"]) -> Float[Array, "b m d"]:
+    """`x[b, index[b]]`, row by row: indexed together, rows on other devices would be fetched."""
+    return jax.vmap(lambda row, chosen: row[chosen])(x, index)
 
 
 def shortest_maskable(share: float, span: int, min_spans: int) -> int:

@@ -1,16 +1,17 @@
 """The curves of a pre-training run as one picture."""
 
+import functools
 import io
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import axes, figure, ticker
 from matplotlib.backends import backend_agg
 
-from voc2vec_jax import errors, files, logs
+from voc2vec_jax import errors, files, logs, views
 
 _TRAIN, _VALID, _SECOND = "#1f6fb4", "#d1495b", "#3a9d6e"
 _SMOOTHED_FROM = 30  # values
@@ -21,14 +22,13 @@ Rows = Sequence[Mapping[str, Any]]
 def curves(
     source: str | pathlib.Path | Rows,
     picture: str | pathlib.Path,
+    view: views.View,
     *,
-    negatives: int = 100,
     title: str = "",
 ) -> None:
-    """Draw the rows of a metrics file (its path, or the rows) into a PNG.
+    """Draw the rows of a metrics file (its path, or the rows) into a PNG: the objective's panels and the common ones.
 
-    Rows may lack fields or hold nulls; a panel without data says so. `negatives` sets the chance lines: a guess
-    among `negatives + 1` candidates. RunError when the PNG cannot be written.
+    Rows may lack fields or hold nulls; a panel without data says so. RunError when the PNG cannot be written.
     """
     rows = logs.read(source) if isinstance(source, (str, pathlib.Path)) else source
     train = [row for row in rows if row.get("split", "train") == "train"]
@@ -36,10 +36,14 @@ def curves(
     sheet = figure.Figure(figsize=(15, 8.4), layout="constrained")
     sheet.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
     backend_agg.FigureCanvasAgg(sheet)
-    panels = sheet.subplots(2, 4)
-    for panel, draw in zip(panels.flat, _PANELS):
-        draw(panel, train, valid, negatives)
+    described = [_TOTAL, *view.panels, _NORM]
+    draws = [functools.partial(_draw, description=panel) for panel in described] + [_draw_rate, _draw_speed]
+    panels = sheet.subplots(2, -(-len(draws) // 2)).flat
+    for panel, draw in zip(panels, draws):
+        draw(panel, train, valid)
         _finish(panel, max([1, *(row["step"] for row in rows)]))
+    for unused in list(panels):
+        unused.remove()
     sheet.suptitle(title or _summary(train, valid), fontsize=12)
     image = io.BytesIO()
     sheet.savefig(image, dpi=100, format="png")
@@ -113,65 +117,41 @@ def _chance(panel: axes.Axes, level: float, text: str) -> None:
         panel.axhline(level, label=text, **_CHANCE)
 
 
-def _pair(panel: axes.Axes, train: Rows, valid: Rows, name: str) -> None:
-    _line(panel, train, name, "training")
-    _dots(panel, valid, name)
+_TOTAL = views.Panel("total loss", views.BITS, (("loss", "training"),), validation="loss")
+_NORM = views.Panel("gradient norm", "before clipping, log scale", (("grad_norm", "gradient norm"),), log=True)
 
 
-def _draw_loss(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
-    panel.set(title="total loss", ylabel="bits per masked frame")
-    _pair(panel, train, valid, "loss")
-
-
-def _draw_contrastive(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
-    panel.set(title="contrastive loss", ylabel="bits per masked frame")
-    _pair(panel, train, valid, "contrastive")
-    chance = math.log2(negatives + 1)
-    _chance(panel, chance, f"chance, {chance:.2f}")
-
-
-def _draw_accuracy(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
-    panel.set(title="contrastive accuracy", ylabel="share of masked frames")
-    _pair(panel, train, valid, "accuracy")
-    _chance(panel, 1 / (negatives + 1), f"chance, {1 / (negatives + 1):.3f}")
-    panel.set_ylim(bottom=0)
-
-
-def _draw_perplexity(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
-    panel.set(title="perplexity of the quantizer", ylabel="entries in use (all groups)")
-    _line(panel, train, "code_perplexity", "codes chosen")
-    _line(panel, train, "prob_perplexity", "mean probability", _SECOND)
-    _dots(panel, valid, "code_perplexity", "codes chosen, validation")
-    panel.set_ylim(bottom=0)
+def _draw(panel: axes.Axes, train: Rows, valid: Rows, description: views.Panel) -> None:
+    panel.set(title=description.title, ylabel=description.unit)
+    if description.log:
+        panel.set_yscale("log")
+    for (name, label), colour in zip(description.lines, (_TRAIN, _SECOND)):
+        _line(panel, _positive(train, name) if description.log else train, name, label, colour)
+    if description.validation:
+        _dots(panel, valid, description.validation)
+    if description.chance is not None:
+        level = description.chance
+        _chance(panel, level, f"chance, {level:.2f}" if level >= 1 else f"chance, {level:.3f}")
+    if description.unit in (views.SHARE, views.ENTRIES):
+        panel.set_ylim(bottom=0)
 
 
 def _positive(rows: Rows, name: str) -> Rows:
     return [row for row in rows if (row.get(name) or 0) > 0]
 
 
-def _draw_parts(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
-    panel.set(title="diversity loss and feature penalty", ylabel="bits per masked frame, log scale", yscale="log")
-    _line(panel, _positive(train, "diversity"), "diversity", "diversity")
-    _line(panel, _positive(train, "feature_penalty"), "feature_penalty", "feature penalty", _SECOND)
-
-
-def _draw_rate(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
+def _draw_rate(panel: axes.Axes, train: Rows, valid: Rows) -> None:
     panel.set(title="learning rate", ylabel="per update")
     _exact(panel, *_series(train, "lr"), "learning rate")
     panel.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     panel.set_ylim(bottom=0)
 
 
-def _draw_norm(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
-    panel.set(title="gradient norm", ylabel="before clipping, log scale", yscale="log")
-    _line(panel, _positive(train, "grad_norm"), "grad_norm", "gradient norm")
-
-
-def _draw_speed(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> None:
-    panel.set(title="throughput and temperature", ylabel="audio seconds per second")
+def _draw_speed(panel: axes.Axes, train: Rows, valid: Rows) -> None:
+    steps, values = _series(train, "temperature")
+    panel.set(title="throughput and temperature" if len(values) else "throughput", ylabel="audio seconds per second")
     _line(panel, train, "audio_seconds_per_second", "audio s/s")
     panel.set_ylim(bottom=0)
-    steps, values = _series(train, "temperature")
     if len(values):
         right = panel.twinx()
         _exact(right, steps, values, "temperature", _SECOND)
@@ -179,18 +159,6 @@ def _draw_speed(panel: axes.Axes, train: Rows, valid: Rows, negatives: int) -> N
         right.set_ylabel("Gumbel temperature", color=_SECOND)
         right.tick_params(axis="y", colors=_SECOND)
         right.spines["top"].set_visible(False)
-
-
-_PANELS: tuple[Callable[[axes.Axes, Rows, Rows, int], None], ...] = (
-    _draw_loss,
-    _draw_contrastive,
-    _draw_accuracy,
-    _draw_perplexity,
-    _draw_parts,
-    _draw_rate,
-    _draw_norm,
-    _draw_speed,
-)
 
 
 def _two_or_five(value: float, position: int | None) -> str:

@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jaxtyping import Array, Float, Float32, Int, Int32
+from scipy import special
 
 from voc2vec_jax import audio as recordings
-from voc2vec_jax import convert, convert_names, convert_write, embedding, errors, logs, masking, model_sources, models
+from voc2vec_jax import (
+    buckets,
+    convert,
+    convert_names,
+    convert_write,
+    embedding,
+    errors,
+    logs,
+    masking,
+    model_sources,
+    models,
+    sharding,
+    work,
+)
 from voc2vec_jax.models import heads
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -22,6 +37,10 @@ PADDINGS = ("exact", "legacy")
 FORMATS = ("hf", "fairseq", "jax")
 BATCH_SECONDS = {"cpu": 64.0}  # of audio that `embed` computes at once, by platform
 BATCH_SECONDS_ELSEWHERE = 512.0
+# What a shape costs, in operations that could be done while it compiles; orders of magnitude will do
+COMPILE_SECONDS = 6.0
+OPERATIONS_PER_SECOND = {"cpu": 1e11}
+OPERATIONS_PER_SECOND_ELSEWHERE = 1e14
 TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5  # added to the variance of a clip that is normalised
 
 
@@ -113,11 +132,10 @@ def _embed(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _classify(config: heads.Config, params: Any, pooled: Float[Array, "n l d"]) -> Float[Array, "n v"]:
-    """Probabilities from means over frames, which the head's projection commutes with."""
+    """Logits from means over frames, which the head's projection commutes with."""
     valid = jnp.ones((pooled.shape[0], 1), bool)
     states = pooled.transpose(1, 0, 2)[:, :, None]
-    logits = heads.Classifier(config).apply({"params": params}, states[-1], valid, states)
-    return jax.nn.softmax(logits, axis=-1)
+    return heads.Classifier(config).apply({"params": params}, states[-1], valid, states)
 
 
 class Model:
@@ -164,6 +182,25 @@ class Model:
 
     def _normalised(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
         return embedding.normalised(clip, self._eps)
+
+    def prepare(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
+        """A clip as the model takes it: normalised over its samples if the checkpoint wants that."""
+        return clip if self.eps is None else embedding.normalised(clip, self.eps)
+
+    @property
+    def eps(self) -> float | None:
+        """Added to the variance of a clip that is normalised; None: the checkpoint wants the audio as it is."""
+        return self._eps if self.checkpoint.normalizes else None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the outputs depend on beside the input: weights, architecture, classes, normalisation."""
+        digest = hashlib.sha256(repr((self.family, self.checkpoint.config, self.eps, self.labels)).encode())
+        used = {name: self.checkpoint.params[name] for name in ("encoder", "head") if name in self.checkpoint.params}
+        for name, array in sorted(convert_names.flatten(used).items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def _precision(self) -> contextlib.AbstractContextManager:
         """float32 is float32 on accelerators too."""
@@ -242,16 +279,16 @@ class Model:
         warning. InputError names the first such item otherwise, and any argument that makes no sense.
         """
         several = layer == "all" or not isinstance(layer, int | np.integer)
-        layers = self._layers(layer)
+        layers = self.layer_numbers(layer)
         options = (batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress)
-        job, n = self._run(items, pool, layers, *options)
+        job, n = self._run(items, pool, self.features(layers, pool), *options)
         nothing = np.zeros((0, len(layers), self.config.encoder.width), np.float32)
         nothing = nothing if pool is None else np.full(nothing.shape[1:], np.nan, np.float32)
         values = [job.done.get(index, nothing) for index in range(n)]
         values = values if several else [value[..., 0, :] for value in values]
         return values if pool is None else np.stack(values)
 
-    def _layers(self, layer: Any) -> tuple[int, ...]:
+    def layer_numbers(self, layer: Any) -> tuple[int, ...]:
         """Layers as `_embed` takes them; depth and -1 become the last frames."""
         depth = self.config.encoder.depth
         wanted = list(range(depth + 1)) if isinstance(layer, str) and layer == "all" else layer
@@ -265,7 +302,70 @@ class Model:
                 )
         return tuple(depth + 1 if k % (depth + 1) == depth else int(k) % (depth + 1) for k in wanted)
 
-    def _run(self, items, pool, layers, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
+    def features(self, layers: tuple[int, ...], pool: str | None) -> Callable[[embedding.Batch], Float[Array, "b ..."]]:
+        """A function that computes a batch of `embedding.batches`: [b, layers, d], not pooled [b, t, layers, d].
+
+        `layers` are those of `layer_numbers`. Does not wait for the device.
+        """
+        config = dataclasses.replace(self.config, encoder=dataclasses.replace(self.config.encoder, padding="exact"))
+
+        def compute(batch: embedding.Batch) -> Float[Array, "b ..."]:
+            self._shapes.add((pool, layers, batch.audio.shape))
+            arrays = batch.audio, batch.lengths, batch.kept
+            with self._precision():
+                return _embed(self.family, config, layers, pool, self._params, *arrays)
+
+        return compute
+
+    def logits(self) -> Callable[[embedding.Batch], Float[Array, "b v"]]:
+        """As `features`, the head's logits over the kept frames; those of a recording are the mean over its frames.
+
+        InputError for a model without a trained classification head: it never makes one up.
+        """
+        head = self.checkpoint.head
+        if head is None:
+            raise errors.InputError(
+                f"{self.name} has no trained classification head, so it cannot predict: fine-tune it (python -m "
+                f"voc2vec_jax.finetune --config.model={self.name}), or take its features with embed"
+            )
+        last = self.config.encoder.depth + 1
+        pooled = self.features(tuple(range(last)) if head.layer_sum else (last,), "mean")
+        params = jax.device_put(self.checkpoint.params["head"])
+
+        def compute(batch: embedding.Batch) -> Float[Array, "b v"]:
+            with self._precision():
+                return _classify(head, params, pooled(batch))
+
+        return compute
+
+    def spread(self, mesh: jax.sharding.Mesh) -> None:
+        """Holds the parameters on every device of a mesh, for batches that are cut over it."""
+        self._params = jax.device_put(self._params, sharding.replicated(mesh))
+
+    def layout(
+        self,
+        known: tuple[list[int], float],
+        window_seconds: float,
+        overlap_seconds: float,
+        batch_seconds: float,
+        devices: int = 1,
+    ) -> embedding.Layout:
+        """Windows and static shapes for recordings of `known` (`buckets.known_lengths`): more shapes where it pays."""
+        lengths, copies = known
+        operations = sum(work.forward(self.config, 10 * recordings.RATE_HZ).values()) / 10
+        rate = OPERATIONS_PER_SECOND.get(jax.default_backend(), OPERATIONS_PER_SECOND_ELSEWHERE)
+        return embedding.Layout(
+            self.config.encoder,
+            window_seconds,
+            overlap_seconds,
+            batch_seconds,
+            devices,
+            lengths=lengths,
+            copies=copies,
+            shape_seconds=COMPILE_SECONDS * rate / operations,
+        )
+
+    def _run(self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
         """The finished job over `items`, and how many there are."""
         for name, value, allowed in (
             ("pool", pool, embedding.POOLS),
@@ -275,18 +375,10 @@ class Model:
                 raise errors.InputError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}")
         items = embedding.check(items)
         batch_seconds = default_batch_seconds() if batch_seconds is None else batch_seconds
-        layout = embedding.Layout(self.config.encoder, window_seconds, overlap_seconds, batch_seconds)
-        config = dataclasses.replace(self.config, encoder=dataclasses.replace(self.config.encoder, padding="exact"))
-        prepare = self._normalised if self.checkpoint.normalizes else lambda clip: clip
-
-        def compute(batch: embedding.Batch) -> Float[Array, "b ..."]:
-            self._shapes.add((pool, layers, batch.audio.shape))
-            arrays = batch.audio, batch.lengths, batch.kept
-            with self._precision():
-                return _embed(self.family, config, layers, pool, self._params, *arrays)
-
+        lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
+        layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
-            job = embedding.Job(layout, pool, prepare, bar.update)
+            job = embedding.Job(layout, pool, self.prepare, bar.update)
             job.run(items, compute, skip=on_unreadable == "skip")
         if job.unusable:
             logs.warn(
@@ -306,22 +398,10 @@ class Model:
 
         InputError for a model without a trained classification head: it never makes one up.
         """
-        head = self.checkpoint.head
-        if head is None:
-            raise errors.InputError(
-                f"{self.name} has no trained classification head, so it cannot predict: fine-tune it (python -m "
-                f"voc2vec_jax.finetune --config.model={self.name}), or take its features with embed"
-            )
-        depth = self.config.encoder.depth
-        layers = tuple(range(depth + 1)) if head.layer_sum else (depth + 1,)
-        job, n = self._run(items, "mean", layers, batch_seconds, 30.0, 2.0, on_unreadable, progress)
-        probabilities = np.full((n, head.classes), np.nan, np.float32)
-        if job.done:
-            pooled = np.stack([job.done[index] for index in sorted(job.done)])
-            empty = np.zeros(((1 << (len(pooled) - 1).bit_length()) - len(pooled), *pooled.shape[1:]), np.float32)
-            with self._precision():
-                found = _classify(head, self.checkpoint.params["head"], np.concatenate([pooled, empty]))
-            probabilities[sorted(job.done)] = np.asarray(found)[: len(pooled)]
+        job, n = self._run(items, "mean", self.logits(), batch_seconds, 30.0, 2.0, on_unreadable, progress)
+        probabilities = np.full((n, len(self.labels)), np.nan, np.float32)
+        for index, logits in job.done.items():
+            probabilities[index] = special.softmax(logits)
         labels = [None if index in job.unusable else self.labels[probabilities[index].argmax()] for index in range(n)]
         return Prediction(tuple(labels), probabilities, self.labels)
 

@@ -7,8 +7,9 @@ from types import ModuleType
 from typing import Any
 
 import ml_collections
+import optax
 
-from voc2vec_jax import audio, configuration, errors, models
+from voc2vec_jax import audio, configuration, errors, models, optim
 
 SECONDS_OF_REFERENCE_BATCH = {  # GPUs of 1.4 million samples each
     "wav2vec2": 64 * 1.4e6 / audio.RATE_HZ,
@@ -218,6 +219,20 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
             f"codebook_groups {groups} does not divide codebook_width {model.codebook_width}: choose a divisor"
         )
     return family, model
+
+
+def build_optimizer(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a configuration and its learning rate after k completed updates."""
+    schedule = optim.linear_schedule(config.peak_lr, config.total_steps, config.warmup_share)
+    optimizer = optim.fairseq_adam(
+        schedule,
+        b1=config.adam_b1,
+        b2=config.adam_b2,
+        eps=config.adam_eps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+    return optimizer, schedule
 
 
 def _check_encoder(e) -> None:

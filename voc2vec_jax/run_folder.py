@@ -1,5 +1,6 @@
 """One folder, one configuration, one live process: `config.json`, `env.json` and the lock of a run."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 import jax
 
-from voc2vec_jax import errors, files, logs
+from voc2vec_jax import agreement, errors, files, logs
 
 _PACKAGES = ("voc2vec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -69,6 +70,15 @@ def claim(
         os.close(lock)
         raise
     return Claim(folder, lock)
+
+
+def claim_for_all(stack: contextlib.ExitStack, *arguments: Any) -> None:
+    """`claim` by process 0 for all processes, until `stack` unwinds; what refuses it is raised in every one."""
+
+    def enter() -> None:
+        stack.enter_context(claim(*arguments))
+
+    agreement.of_first(enter)
 
 
 def _unwritable(folder: pathlib.Path, error: OSError) -> str:

@@ -13,8 +13,11 @@ BATCH_AXES = ("replica", "fsdp")
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices: `fsdp` of them share one copy of the parameters, the rest are replicas."""
-    devices = list(jax.devices() if devices is None else devices)
+    """A mesh of all devices: `fsdp` of them share one copy of the parameters, the rest are replicas.
+
+    Process by process, so that the rows that a process reads are those of its devices.
+    """
+    devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
     if fsdp < 1 or len(devices) % fsdp:
         raise errors.InputError(f"fsdp {fsdp} does not divide the {len(devices)} devices; choose a divisor")
     grid = np.array(devices).reshape(-1, fsdp)

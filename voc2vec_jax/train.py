@@ -15,16 +15,18 @@ import ml_collections
 import numpy as np
 
 from voc2vec_jax import (
+    agreement,
     audio,
     checkpoint,
     cli,
     configuration,
+    distributed,
+    dry_run,
     errors,
     feed,
     files,
     logs,
     model_sources,
-    optim,
     plots,
     recipes,
     run_folder,
@@ -32,12 +34,15 @@ from voc2vec_jax import (
     sharding,
     units,
     update,
+    views,
     watch,
 )
 
 FLAGS = {
     "config": cli.Flag("recipe: PATH or PATH:ARGUMENT", kind=cli.CONFIG, required=True),
     "workdir": cli.Flag("run folder; a rerun with the same one resumes", required=True),
+    "dry_run": cli.Flag("print shapes, memory and arithmetic of a step, and write nothing", default=False, kind=bool),
+    **distributed.FLAGS,
 }
 # What may change between a run and its resumption without changing what it computes.
 MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
@@ -49,25 +54,32 @@ FAR_UNDER = 0.5  # of the reference's batch
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.train")
-    return train(arguments.config, arguments.workdir)
+    distributed.join(arguments)
+    return train(arguments.config, arguments.workdir, dry=arguments.dry_run)
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> int:
-    """Run or resume the pre-training that `config` describes; returns the exit status."""
+def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) -> int:
+    """Run or resume the pre-training that `config` describes, or report what it takes; returns the exit status."""
     recipes.check(config)
     runtime.set_up_jax(config)
     family, model = recipes.build_model(config)
     mesh = sharding.make_mesh(config.fsdp)
     groups, micros = recipes.loss_groups(config, mesh.size)
-    data = feed.Data(config, mesh, groups, micros, model.min_samples)
+    if dry:
+        planned = Run(config, pathlib.Path(workdir), family, model, mesh, None, None)
+        dry_run.report(config, planned, mesh, groups, micros)
+        return errors.EXIT_DONE
+    agreement.same(dict(configuration.fields(config)))
+    data = agreement.first_alone(lambda: feed.Data(config, mesh, groups, micros, model.min_samples))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(run_folder.claim(workdir, configuration.as_dict(config), MAY_DIFFER))
-        stop = stack.enter_context(cli.StopSignal())
+        run_folder.claim_for_all(stack, workdir, configuration.as_dict(config), MAY_DIFFER)
+        stop = stack.enter_context(distributed.stop_signal())
         saver = stack.enter_context(
             checkpoint.Checkpoints(workdir, config.keep_checkpoints, config.keep_every_steps or None)
         )
-        copy = jax.process_index() == 0
-        data.aligned = units.for_run(config, model, data.corpus, pathlib.Path(workdir), copy=copy)
+        copy = agreement.index() == 0
+        folder = pathlib.Path(workdir)
+        data.aligned = agreement.first_alone(lambda: units.for_run(config, model, data.corpus, folder, copy=copy))
         run = Run(config, pathlib.Path(workdir), family, model, mesh, data, saver)
         run.restore_or_start()
         describe(config, run)
@@ -79,18 +91,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
 class Run:
     """One pre-training run: its state on the devices, and what is done with it step by step."""
 
-    def __init__(self, config, workdir: pathlib.Path, family, model, mesh, data: feed.Data, saver):
+    def __init__(self, config, workdir: pathlib.Path, family, model, mesh, data: feed.Data | None, saver):
         self.config, self.workdir, self.data, self.saver = config, workdir, data, saver
         self.family, self.model = family, model
-        self.schedule = optim.linear_schedule(config.peak_lr, config.total_steps, config.warmup_share)
-        self.optimizer = optim.fairseq_adam(
-            self.schedule,
-            b1=config.adam_b1,
-            b2=config.adam_b2,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
-            clip_norm=config.clip_norm,
-        )
+        self.optimizer, self.schedule = recipes.build_optimizer(config)
         init = functools.partial(update.init_state, family, model, self.optimizer, config.seed)
         rules = [(pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules]
         self.init, self.abstract = init, jax.eval_shape(init)
@@ -104,6 +108,7 @@ class Run:
         evaluate = update.make_evaluate(family, model, seed=config.seed, equal_masks=equal_masks)
         self.evaluate = jax.jit(evaluate, out_shardings=everywhere)
         self.summary = jax.jit(family.summary)
+        self.view = family.view(model)
         self.watch = watch.CollapseWatch(functools.partial(family.collapse_signs, model))
         self.metrics: logs.Metrics | None = None
         self.state, self.step, self.best, self.waiting = None, 0, None, None
@@ -142,19 +147,22 @@ class Run:
             logs.say(f"{self.workdir} is complete: {self.step} steps are done")
             return errors.EXIT_DONE
         with (
-            logs.Progress(self.config.total_steps, self.step) as self.progress,
+            logs.Progress(self.config.total_steps, self.step, self.view) as self.progress,
             self.data.train(self.step, self.config.total_steps) as batches,
         ):
             self.clock = time.monotonic()
-            for batch, index in batches:
+            if stopping := stop.at(self.step):
+                logs.say(f"stopped by {stopping} at step {self.step}; everything is saved")
+                return errors.EXIT_STOPPED
+            for batch, _ in batches:
                 with jax.transfer_guard("disallow"):
                     self.state, row = self.update(self.state, batch)
                 self.read_row()
                 self.step += 1
-                self.waiting = (self.step, row, index)
+                self.waiting = (self.step, row)
                 self.saver.check()
                 # Read once: a signal that comes later in this step is seen after the next one.
-                stopping = stop.requested
+                stopping = stop.at(self.step)
                 if stopping or self.due("validate_every_steps") or self.due("checkpoint_every_steps"):
                     self.pause(stopping is not None)
                 if stopping:
@@ -182,20 +190,20 @@ class Run:
         if stopping or self.due("checkpoint_every_steps"):
             self.save()
         if stopping or self.due("validate_every_steps"):
-            draw_curves(self.workdir, self.model)
+            draw_curves(self.workdir, self.view)
         self.clock = time.monotonic()
 
     def read_row(self) -> None:
         """Fetch, check, write and show the numbers of the step before."""
         if self.waiting is None:
             return
-        (step, row, index), self.waiting = self.waiting, None
+        (step, row), self.waiting = self.waiting, None
         row = {name: float(x) for name, x in jax.device_get(row).items()}
         now = time.monotonic()
         row["audio_seconds_per_second"] = row.pop("audio_seconds") / (now - self.clock)
         self.clock = now
         if not (row.pop("finite") and math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-            self.refuse(step, row, index)
+            self.refuse(step, row)
         self.metrics.write(step, row)
         self.progress.advance(step)
         if step <= 5 or step % self.config.log_every_steps == 0 or step == self.config.total_steps:
@@ -205,13 +213,14 @@ class Run:
             logs.say(f"expected to end in {left}, at {row['audio_seconds_per_second']:.0f} audio-seconds per second")
         self.look_out(step, row)
 
-    def refuse(self, step: int, row: dict, index: np.ndarray) -> None:
-        """Stop at a step that is not finite, and write down which clips it saw."""
-        rows = [int(i) for i in index.ravel() if i >= 0]
+    def refuse(self, step: int, row: dict) -> None:
+        """Stop at a step that is not finite, and write down which clips it saw, on all hosts."""
+        rows = self.data.plan.step(step - 1).rows.tolist()
         row = {name: x if math.isfinite(x) else None for name, x in row.items()}
         report = {"step": step, "row": row, "rows": rows, "ids": [self.data.corpus.ids(i) for i in rows]}
         path = self.workdir / f"nonfinite_step_{step}.json"
-        files.write_atomic(path, json.dumps(report, indent=1).encode())
+        if agreement.index() == 0:
+            files.write_atomic(path, json.dumps(report, indent=1).encode())
         raise errors.RunError(
             f"loss, gradient or parameters at step {step} are not finite: its clips are listed in {path}; lower "
             "peak_lr or leave them out"
@@ -254,11 +263,10 @@ class Run:
         return {"step": self.step, "best": self.best, "corpus": corpus, "units": clustering, "config": config}
 
 
-def draw_curves(workdir: pathlib.Path, model: Any) -> None:
+def draw_curves(workdir: pathlib.Path, view: views.View) -> None:
     """The run's picture, from its metrics file."""
     if jax.process_index() == 0:
-        negatives = model.negatives if hasattr(model, "negatives") else model.classes - 1
-        plots.curves(workdir / "metrics.jsonl", workdir / "curves.png", negatives=negatives)
+        plots.curves(workdir / "metrics.jsonl", workdir / "curves.png", view)
 
 
 def continued_params(
@@ -327,7 +335,8 @@ def describe(config: ml_collections.ConfigDict, run: Run) -> None:
     if len(data.short_rows):
         names = [data.corpus.ids(row) for row in data.short_rows]
         listed = run.workdir / "left_out.txt"
-        files.write_atomic(listed, "".join(f"{name}\n" for name in names).encode())
+        if agreement.index() == 0:
+            files.write_atomic(listed, "".join(f"{name}\n" for name in names).encode())
         logs.warn(
             f"{len(names)} clips are too short to mask (under {run.model.min_samples / rate:.3f} s) and left out, "
             f"such as {names[0]}: {listed} lists them"
@@ -346,4 +355,4 @@ def describe(config: ml_collections.ConfigDict, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(distributed.run(main))

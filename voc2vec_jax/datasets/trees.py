@@ -45,16 +45,22 @@ class FolderTree:
 
     def files(self) -> Iterator[tuple[str, int]]:
         """(posix path below the root, bytes) of every file, in no particular order."""
+        for name in self.names():
+            path = self.root / name
+            yield name, path.stat().st_size if path.exists() else 0
+
+    def names(self) -> Iterator[str]:
+        """Posix path below the root of every file, in no particular order; no file is looked at."""
         seen = set()
         for folder, subfolders, names in os.walk(self.root, followlinks=True, onerror=_refuse_folder):
             seen.add(os.path.realpath(folder))
             subfolders[:] = [
                 s for s in subfolders if not _hidden(s) and os.path.realpath(os.path.join(folder, s)) not in seen
             ]
+            inside = pathlib.Path(folder).relative_to(self.root)
             for name in names:
-                path = pathlib.Path(folder, name)
                 if not _hidden(name):
-                    yield path.relative_to(self.root).as_posix(), path.stat().st_size if path.exists() else 0
+                    yield (inside / name).as_posix()
 
     def load(self, locator: str) -> Float32[np.ndarray, " s"]:
         """The recording at a path below the root (or an absolute one), as `audio.load`."""

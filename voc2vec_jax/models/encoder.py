@@ -88,10 +88,25 @@ def dropout(x: Float[Array, "b *d"], share: float, noise: Noise | None) -> Float
     threshold = round(share * 2**16)
     if noise is None or threshold == 0:
         return x
+    return _dropped(x, noise.rows, threshold)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dropped(x: Float[Array, "b *d"], keys: Key[Array, "b"], threshold: int) -> Float[Array, "b *d"]:
+    """x without the entries whose 16 random bits are under `threshold`; linear in x.
+
+    The backward pass draws the bits again: that costs less than to keep and to read which entries were dropped.
+    """
     size = math.prod(x.shape[1:])
-    bits = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(noise.rows)
+    bits = kernels.random_bits(keys, -(-size // 2))
     bits = jax.lax.bitcast_convert_type(bits, jnp.uint16).reshape(x.shape[0], -1)[:, :size].reshape(x.shape)
     return jnp.where(bits >= threshold, x * (1 / (1 - threshold / 2**16)), 0).astype(x.dtype)
+
+
+_dropped.defvjp(
+    lambda x, keys, threshold: (_dropped(x, keys, threshold), keys),
+    lambda threshold, keys, gradient: (_dropped(gradient, keys, threshold), None),
+)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -114,13 +129,19 @@ def torch_linear_init(fan_in: int) -> Callable:
 def projection(config: EncoderConfig, fan_in: int, fan_out: int, name: str) -> nn.Dense:
     """A dense layer outside the blocks, initialised as torch's Linear."""
     init = torch_linear_init(fan_in)
-    return nn.Dense(fan_out, dtype=config.compute_dtype, kernel_init=init, bias_init=init, name=name)
+    dtype = config.compute_dtype
+    return nn.Dense(fan_out, dtype=dtype, kernel_init=init, bias_init=init, dot_general=_rows_dot, name=name)
 
 
 def dense(config: EncoderConfig, width: int, name: str) -> nn.Dense:
     """A dense layer inside the blocks, with BERT's initialisation."""
     init = nn.initializers.normal(0.02)
-    return nn.Dense(width, dtype=config.compute_dtype, kernel_init=init, name=name)
+    return nn.Dense(width, dtype=config.compute_dtype, kernel_init=init, dot_general=_rows_dot, name=name)
+
+
+def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):
+    """nn.Dense's product, which is always over the last axis of x."""
+    return kernels.rows_matmul(x, kernel, precision)
 
 
 def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> nn.LayerNorm:
@@ -168,7 +189,7 @@ class ConvStem(nn.Module):
             elif i == 0:
                 counted = frames if c.padding == "exact" else jnp.full_like(frames, x.shape[1])
                 x = TimeNorm(c, name="norm_0")(x, masking.valid_frames(counted, x.shape[1]))
-            x = nn.gelu(x, approximate=False)
+            x = kernels.gelu(x)
         return x
 
 
@@ -207,7 +228,7 @@ class PositionalConv(nn.Module):
             g = self.param("g", lambda key: jnp.sqrt(jnp.sum(v * v, (1, 2), keepdims=True)))
             bias = self.param("bias", nn.initializers.zeros, (c.width,))
             out = kernels.grouped_conv(x, kernels.weight_norm(g, v).astype(x.dtype), c.positional_groups)
-            return nn.gelu(out + bias.astype(x.dtype)[None, None], approximate=False)
+            return kernels.gelu(out + bias.astype(x.dtype)[None, None])
         for j in range(c.positional_depth):
             if c.padding == "exact" and j > 0:
                 x = jnp.where(valid[..., None], x, 0)
@@ -219,7 +240,7 @@ class PositionalConv(nn.Module):
                 use_bias=False,
                 dtype=c.compute_dtype,
             )
-            x = nn.gelu(norm(x), approximate=False)
+            x = kernels.gelu(norm(x))
         return x
 
 
@@ -258,17 +279,32 @@ class Attention(nn.Module):
         def split(name):
             return dense(c, d, name)(x).reshape(b, t, c.heads, c.head_width)
 
-        query = split("query") * c.head_width**-0.5
-        scores = jnp.einsum("bqhc,bkhc->bhqk", query, split("key"))
-        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
         if bias is not None:
             gate = self.parts.position_gate
-            scores = scores + (bias[None] if gate is None else gate(self, x)[..., None] * bias[None])
-        scores = jnp.where(valid[:, None, None], scores, jnp.finfo(scores.dtype).min)
-        share = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        share = dropout(share, c.attention_dropout, noise)
-        out = jnp.einsum("bhqk,bkhc->bqhc", share, split("value")).reshape(b, t, d)
-        return dense(c, d, "out")(out)
+            bias = bias[None] if gate is None else gate(self, x)[..., None] * bias[None]
+        query, key, value = split("query") * c.head_width**-0.5, split("key"), split("value")
+        out = _attended(c.attention_dropout, query, key, value, bias, valid, noise)
+        return dense(c, d, "out")(out.reshape(b, t, d))
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def _attended(
+    dropped: float,
+    query: Float[Array, "b t h c"],
+    key: Float[Array, "b t h c"],
+    value: Float[Array, "b t h c"],
+    bias: Float[Array, "_b h t t"] | None,
+    valid: Bool[Array, "b t"],
+    noise: Noise | None,
+) -> Float[Array, "b t h c"]:
+    """Values weighted by attention. The backward pass computes the weights again, so that none of h t t is kept."""
+    scores = jnp.einsum("bqhc,bkhc->bhqk", query, key)
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if bias is not None:
+        scores = scores + bias
+    scores = jnp.where(valid[:, None, None], scores, jnp.finfo(scores.dtype).min)
+    share = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    return jnp.einsum("bhqk,bkhc->bqhc", dropout(share, dropped, noise), value)
 
 
 class Block(nn.Module):
@@ -294,7 +330,7 @@ class Block(nn.Module):
             return dropout(attention(x, valid, bias, noises[0]), c.dropout, noises[1])
 
         def mlp(x):
-            x = nn.gelu(dense(c, c.inner_width, "mlp_in")(x), approximate=False)
+            x = kernels.gelu(dense(c, c.inner_width, "mlp_in")(x))
             x = dense(c, c.width, "mlp_out")(dropout(x, c.activation_dropout, noises[2]))
             return dropout(x, c.dropout, noises[3])
 
@@ -388,14 +424,19 @@ class Encoder(nn.Module):
             draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - c.layerdrop, (c.depth,)))
             keep = draw(noise.fold_in(4 * c.depth + 2).groups).T
         bias = None if parts.position_bias is None else parts.position_bias(self, x.shape[1])
-        block = nn.remat(Block, prevent_cse=False) if c.remat == "layer" else Block
-        scan = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=(0, 0, nn.broadcast),
-            length=c.depth,
-        )
         carry, numbers = (x, valid, noise), jnp.arange(c.depth)
-        (x, _, _), layers = scan(c, parts, collect, name="layers")(carry, numbers, keep, bias)
+        (x, _, _), layers = block_stack(c, parts, collect, name="layers")(carry, numbers, keep, bias)
         return x, layers
+
+
+def block_stack(config: EncoderConfig, parts: Parts = Parts(), collect: bool = False, name: str | None = None):
+    """All blocks as one scanned module, (carry, numbers, keep, bias) -> (carry, layers); see `Block`."""
+    block = nn.remat(Block, prevent_cse=False) if config.remat == "layer" else Block
+    scan = nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, 0, nn.broadcast),
+        length=config.depth,
+    )
+    return scan(config, parts, collect, name=name)

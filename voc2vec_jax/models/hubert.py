@@ -1,13 +1,14 @@
 """HuBERT: the shared encoder and the prediction of a cluster for every masked frame."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax import losses, masking
+from voc2vec_jax import losses, masking, views
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import wav2vec2
 
@@ -81,7 +82,7 @@ class PreTraining(nn.Module):
             masked=wav2vec2.scatter_mask(index, masked_valid, e.frames(audio.shape[1])),
             feature_gradient_scale=c.feature_gradient_scale,
         )
-        x = x[jnp.arange(x.shape[0])[:, None], index]
+        x = masking.of_rows(x, index)
         context = encoders.projection(e, e.width, c.target_width, "project_context")(x)
         classes = self.param("label_embeddings", nn.initializers.uniform(1.0), (c.classes, c.target_width))
         logits = jnp.einsum("bmd,vd->bmv", losses.unit(context), losses.unit(classes)) / c.logit_temperature
@@ -90,13 +91,7 @@ class PreTraining(nn.Module):
 
 def draw(config: Config, noise: encoders.Noise, frames: Int[Array, "g r"], t: int, *, equal_masks: bool) -> Draws:
     """Masks for the rows of g loss groups; `equal_masks` trims them to a group's smallest count, as fairseq does."""
-    flat = frames.reshape(-1)
-    shape = {"share": config.mask_share, "span": config.mask_frames, "min_spans": config.min_masks}
-    masked = masking.span_mask(noise.fold_in(wav2vec2.MASK).rows, flat, t, **shape)
-    if equal_masks:
-        counts = jnp.where(frames > 0, masked.sum(1).reshape(frames.shape), t).min(1, keepdims=True)
-        keep = jnp.broadcast_to(counts, frames.shape).reshape(-1)
-        masked = masking.equal_counts(noise.fold_in(wav2vec2.TRIM).rows, masked, keep)
+    masked = wav2vec2.draw_masks(config, noise, frames, t, equal_masks=equal_masks)
     return Draws(*masking.masked_index(masked, config.masked_bound(t)))
 
 
@@ -173,6 +168,27 @@ def summary(sums: dict) -> dict:
 def schedules(config: Config, step) -> dict:
     """Quantities that follow from the number of completed updates alone: none here."""
     return {}
+
+
+def view(config: Config) -> views.View:
+    """The terms of the objective as people see them; the accuracy of a constant guess is a line beside the model's."""
+    columns = (
+        views.Column("masked", 8, ("masked_loss",), ".4f"),
+        views.Column("penalty", 8, ("feature_penalty",), ".4f"),
+        views.Column("ppl(unit,pred)", 14, ("unit_perplexity", "predicted_perplexity"), ".1f"),
+        views.Column("acc", 6, ("accuracy",), ".4f"),
+        views.Column("guess", 6, ("commonest_unit",), ".4f"),
+    )
+    guess = (("accuracy", "training"), ("commonest_unit", "always the commonest unit"))
+    perplexities = (("predicted_perplexity", "predicted"), ("unit_perplexity", "true units"))
+    level = math.log2(config.classes)
+    panels = (
+        views.Panel("loss over masked units", views.BITS, (("masked_loss", "training"),), "masked_loss", level),
+        views.Panel("accuracy of masked units", views.SHARE, guess, "accuracy"),
+        views.Panel("perplexity of units", views.ENTRIES, perplexities, "predicted_perplexity"),
+        views.Panel("feature penalty", f"{views.BITS}, log scale", (("feature_penalty", "feature penalty"),), log=True),
+    )
+    return views.View(columns, panels)
 
 
 def collapse_signs(config: Config, row: dict) -> list[str]:

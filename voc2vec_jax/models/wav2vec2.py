@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax import losses, masking
+from voc2vec_jax import losses, masking, views
 from voc2vec_jax.models import encoder as encoders
 
 # One logged step beyond these looks collapsed: code perplexity per codebook, share of negatives equal to the
@@ -129,7 +129,6 @@ class PreTraining(nn.Module):
         step: Int[Array, ""],
     ) -> dict:
         c, e = self.config, self.config.encoder
-        rows = jnp.arange(audio.shape[0])[:, None]
         x, out = encoders.Encoder(e, name="encoder")(
             audio,
             lengths,
@@ -137,11 +136,11 @@ class PreTraining(nn.Module):
             masked=scatter_mask(draws.index, draws.masked_valid, e.frames(audio.shape[1])),
             feature_gradient_scale=c.feature_gradient_scale,
         )
-        seen = out["features"][rows, draws.index]
+        seen = masking.of_rows(out["features"], draws.index)
         seen = encoders.dropout(seen, c.quantizer_dropout, noise and noise.fold_in(QUANTIZER))
         quantized, code, share = Quantizer(c, name="quantizer")(seen, draws.gumbel, c.temperature(step))
         targets = encoders.projection(e, c.codebook_width, c.target_width, "project_quantized")(quantized)
-        context = encoders.projection(e, e.width, c.target_width, "project_context")(x[rows, draws.index])
+        context = encoders.projection(e, e.width, c.target_width, "project_context")(masking.of_rows(x, draws.index))
         logits = jnp.einsum("bid,bjd->bij", losses.unit(context), losses.unit(targets)) / c.logit_temperature
         return {**out, "logits": logits, "code": code, "code_share": share}
 
@@ -152,30 +151,37 @@ MASK, NEGATIVES, GUMBEL, ENCODER, QUANTIZER, TRIM = range(6)
 
 def scatter_mask(index: Int[Array, "b m"], masked_valid: Bool[Array, "b m"], t: int) -> Bool[Array, "b {t}"]:
     """The [b, t] mask whose True frames are the valid ones of `index`."""
-    rows = jnp.arange(index.shape[0])[:, None]
-    return jnp.zeros((index.shape[0], t), bool).at[rows, jnp.where(masked_valid, index, t)].set(True, mode="drop")
+    place = jnp.where(masked_valid, index, t)
+    return jax.vmap(lambda row: jnp.zeros(t, bool).at[row].set(True, mode="drop"))(place)
+
+
+def draw_masks(
+    config: Any, noise: encoders.Noise, frames: Int[Array, "g r"], t: int, *, equal_masks: bool
+) -> Bool[Array, "b {t}"]:
+    """The masked frames of the rows of g loss groups; `config` has the mask's share, span and least number of spans.
+
+    `equal_masks` trims the rows of a group to its smallest number of masked frames, as fairseq does.
+    """
+    flat = frames.reshape(-1)
+    shape = {"share": config.mask_share, "span": config.mask_frames, "min_spans": config.min_masks}
+    masked = masking.span_mask(noise.fold_in(MASK).rows, flat, t, **shape)
+    if not equal_masks:
+        return masked
+    counts = jnp.where(frames > 0, masked.sum(1).reshape(frames.shape), t).min(1, keepdims=True)
+    keep = jnp.broadcast_to(counts, frames.shape).reshape(-1)
+    return masking.equal_counts(noise.fold_in(TRIM).rows, masked, keep)
 
 
 def draw(
     config: Config, noise: encoders.Noise, frames: Int[Array, "g r"], t: int, *, train: bool, equal_masks: bool
 ) -> Draws:
-    """Masks, negatives and (in training) Gumbel noise for the rows of g loss groups.
-
-    `equal_masks` trims the rows of a group to its smallest number of masked frames, as fairseq does.
-    """
-    keys = [noise.fold_in(purpose).rows for purpose in (MASK, NEGATIVES, GUMBEL, TRIM)]
-    flat = frames.reshape(-1)
-    masked = masking.span_mask(
-        keys[0], flat, t, share=config.mask_share, span=config.mask_frames, min_spans=config.min_masks
-    )
-    if equal_masks:
-        counts = jnp.where(frames > 0, masked.sum(1).reshape(frames.shape), t).min(1, keepdims=True)
-        masked = masking.equal_counts(keys[3], masked, jnp.broadcast_to(counts, frames.shape).reshape(-1))
+    """Masks as `draw_masks`, negatives and (in training) Gumbel noise for the rows of g loss groups."""
+    masked = draw_masks(config, noise, frames, t, equal_masks=equal_masks)
     m = config.masked_bound(t)
     index, masked_valid = masking.masked_index(masked, m)
-    negatives = masking.negatives(keys[1], masked_valid.sum(1), m, config.negatives)
+    negatives = masking.negatives(noise.fold_in(NEGATIVES).rows, masked_valid.sum(1), m, config.negatives)
     shape = (m, config.codebook_groups, config.codebook_entries)
-    gumbel = jax.vmap(lambda key: jax.random.gumbel(key, shape))(keys[2]) if train else None
+    gumbel = jax.vmap(lambda key: jax.random.gumbel(key, shape))(noise.fold_in(GUMBEL).rows) if train else None
     return Draws(index, masked_valid, negatives, gumbel)
 
 
@@ -266,6 +272,29 @@ def summary(sums: dict) -> dict:
 def schedules(config: Config, step) -> dict:
     """Quantities that follow from the number of completed updates alone, logged with every step."""
     return {"temperature": config.temperature(step)}
+
+
+def view(config: Config) -> views.View:
+    """The terms of the objective as people see them; a guess is one among the positive and its negatives."""
+    candidates = config.negatives + 1
+    columns = (
+        views.Column("contrast", 8, ("contrastive",), ".4f"),
+        views.Column("div", 7, ("diversity",), ".4f"),
+        views.Column("ppl(code,prob)", 14, ("code_perplexity", "prob_perplexity"), ".1f"),
+        views.Column("acc", 6, ("accuracy",), ".4f"),
+        views.Column("temp", 6, ("temperature",), ".3f"),
+    )
+    choices = (("code_perplexity", "codes chosen"), ("prob_perplexity", "mean probability"))
+    parts = (("diversity", "diversity"), ("feature_penalty", "feature penalty"))
+    panels = (
+        views.Panel(
+            "contrastive loss", views.BITS, (("contrastive", "training"),), "contrastive", math.log2(candidates)
+        ),
+        views.Panel("contrastive accuracy", views.SHARE, (("accuracy", "training"),), "accuracy", 1 / candidates),
+        views.Panel("perplexity of the quantizer, all groups", views.ENTRIES, choices, "code_perplexity"),
+        views.Panel("diversity loss and feature penalty", f"{views.BITS}, log scale", parts, log=True),
+    )
+    return views.View(columns, panels)
 
 
 def collapse_signs(config: Config, row: dict) -> list[str]:

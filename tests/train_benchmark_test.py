@@ -1,0 +1,64 @@
+"""The benchmark of a pre-training step measures what it says, on both sides."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from voc2vec_jax import errors, train_benchmark, work
+
+SMALL = train_benchmark.Settings(model="tiny", rows=2, seconds=1.0, passes=1)
+
+
+def by_name(settings):
+    figures = list(train_benchmark.figures(settings))
+    json.dumps(figures, allow_nan=False)
+    return {figure["figure"]: figure for figure in figures}
+
+
+def test_both_sides_and_the_parts_are_timed(monkeypatch):
+    monkeypatch.setattr(work, "matmul_rate", lambda dtype: 1e9)
+    settings = train_benchmark.Settings(**{**vars(SMALL), "against": "transformers", "breakdown": True})
+    found = by_name(settings)
+    ours, theirs = found["train voc2vec_jax"], found["train transformers"]
+    assert theirs["ratio"] == 1.0
+    assert math.isclose(ours["ratio"], ours["step_seconds"] / theirs["step_seconds"], rel_tol=0.05, abs_tol=0.01)
+    assert ours["model_gflop"] == theirs["model_gflop"] > 0
+    assert math.isclose(
+        ours["share_of_matmul_rate"], ours["model_gflop"] / ours["step_seconds"], rel_tol=0.05, abs_tol=0.05
+    )
+    assert ours["compile_seconds"] > 0 and ours["step_mb"] >= 1
+    parts = {name for name in found if name.startswith("train part")}
+    assert len(parts) == 5 and all(found[name]["floor_seconds"] >= 0 for name in parts)
+
+
+def test_the_gradient_is_that_of_an_update():
+    """The timed program computes what training computes: a step of plain descent with it is the update's."""
+    ours = train_benchmark.Ours(SMALL)
+    grads, sums = ours.compiled(ours.state, ours.batch)
+    grads = jax.tree.map(lambda x: x / sums["weight"], grads)
+    row = train_benchmark.Ours(train_benchmark.Settings(**{**vars(SMALL), "step": "update"}))
+    _, row = row.compiled(row.state, row.batch)
+    norm = jnp.sqrt(sum(jnp.sum(x * x) for x in jax.tree.leaves(grads)))
+    np.testing.assert_allclose(norm, row["grad_norm"], rtol=1e-5)
+
+
+def test_growth_compares_equal_amounts_of_audio(monkeypatch):
+    monkeypatch.setattr(work, "matmul_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(train_benchmark, "GROWTH", ((1, 1.0), (2, 1.0)))
+    settings = train_benchmark.Settings(**{**vars(SMALL), "growth": True})
+    grown = [figure for figure in train_benchmark.figures(settings) if figure["figure"] == "train growth"]
+    assert [(figure["rows"], figure["seconds"]) for figure in grown] == [(1, 1.0), (2, 1.0)]
+    for figure in grown:
+        assert math.isclose(
+            figure["seconds_per_audio_second"], figure["step_seconds"] / figure["rows"], rel_tol=0.1, abs_tol=1e-3
+        )
+
+
+@pytest.mark.parametrize("fault", [{"rows": 0}, {"passes": 0}, {"seconds": 0.1}])
+def test_values_without_sense_are_refused(fault):
+    with pytest.raises(errors.InputError, match="--rows="):
+        next(train_benchmark.figures(train_benchmark.Settings(**{**vars(SMALL), **fault})))

@@ -1,0 +1,62 @@
+"""The count of operations equals what the compiler counts, and grows as the model does."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from voc2vec_jax import audio, work
+from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.models import hubert, wav2vec2
+
+BASE = wav2vec2.Config()
+
+
+def counted(config, samples):
+    """XLA's own count of a forward pass before it optimises; what is no product is small beside products."""
+    init = functools.partial(wav2vec2.Model(config).init, jax.random.key(0))
+    clip = jax.ShapeDtypeStruct((1, samples), jnp.float32)
+    lengths = jax.ShapeDtypeStruct((1,), jnp.int32)
+    params = jax.eval_shape(init, clip, lengths)
+    return jax.jit(wav2vec2.Model(config).apply).lower(params, clip, lengths).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("seconds", [2, 10])
+def test_operations_are_those_that_the_compiler_counts(seconds):
+    # One block: a loop's body is counted once, however often it runs
+    config = dataclasses.replace(BASE, encoder=dataclasses.replace(BASE.encoder, depth=1))
+    samples = seconds * audio.RATE_HZ
+    parts = work.forward(config, samples)
+    ours = sum(count for name, count in parts.items() if name != "objective")
+    assert ours < counted(config, samples) < 1.06 * ours
+
+
+def test_a_second_of_base_is_fifteen_billion_operations_and_three_times_that_in_training():
+    forward, training = (f(BASE, 10 * audio.RATE_HZ) for f in (work.forward, work.training))
+    assert set(forward) == set(work.PARTS)
+    encoder = sum(forward.values()) - forward["objective"]
+    np.testing.assert_allclose(encoder / 10 / 1e9, 14.9, rtol=0.01)
+    np.testing.assert_allclose(forward["conv stem"] / encoder, 0.33, atol=0.01)
+    assert 2.9 * encoder < sum(training.values()) < 3.05 * encoder + 3 * forward["objective"]
+
+
+def test_attention_alone_grows_with_the_square_of_the_length():
+    config = dataclasses.replace(BASE, encoder=encoders.EncoderConfig(width=64, depth=2, heads=4, inner_width=128))
+    blocks = [work.forward(config, k * 10 * audio.RATE_HZ)["blocks"] for k in (1, 2)]
+    t = [config.encoder.frames(k * 10 * audio.RATE_HZ) for k in (1, 2)]
+    linear = 2 * 2 * (4 * 64**2 + 2 * 64 * 128)
+    square = [(total - linear * frames) / frames**2 for total, frames in zip(blocks, t)]
+    np.testing.assert_allclose(square[0], square[1])
+
+
+def test_a_family_without_a_quantizer_has_the_same_encoder():
+    parts = work.forward(hubert.Config(), 160_000)
+    expected = work.forward(BASE, 160_000)
+    assert parts["objective"] == 0.0 and {**expected, "objective": 0.0} == parts
+
+
+def test_the_matmul_rate_is_a_rate():
+    assert work.matmul_rate("float32", sizes=((64, 32, 16),), seconds=0.01) > 1e6

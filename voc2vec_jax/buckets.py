@@ -1,0 +1,70 @@
+"""Which static lengths clips are padded to: few, for each is compiled, and close above the lengths that there are."""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from voc2vec_jax import audio
+
+SHORTEST_SAMPLES = 8_000
+GROWTH = 2 ** (1 / 3)  # of a bucket over the one before, when nothing is known of the clips
+FINE_GROWTH = 2 ** (1 / 24)  # of a candidate over the one before, when their lengths are known
+SAMPLED_ITEMS = 2_000  # of whose headers the lengths are read
+
+
+def geometric(longest: int, step: int, growth: float = GROWTH) -> list[int]:
+    """Multiples of `step` that grow by `growth`, then `longest`."""
+    lengths = [min(SHORTEST_SAMPLES, longest)]
+    while lengths[-1] < longest:
+        lengths.append(min(longest, max(lengths[-1] + step, math.ceil(lengths[-1] * growth / step) * step)))
+    return lengths
+
+
+def fitted(lengths: Sequence[int], copies: float, longest: int, step: int, shape_samples: float) -> list[int]:
+    """The buckets that cost least, for `copies` clips of each of these lengths, the last being `longest`.
+
+    A clip costs the bucket that it is padded to, a bucket `shape_samples`, what could be computed while it compiles:
+    the best cut of the finely spaced candidates, found by dynamic programming.
+    """
+    grid = geometric(longest, step, FINE_GROWTH)
+    held = np.searchsorted(np.sort(np.asarray(lengths)), grid, side="right") * copies
+    held = [0.0, *held.tolist()]  # clips that fit into the first k candidates
+    best, before = [0.0], [0]
+    for j in range(1, len(held)):
+        costs = [best[i] + (held[j] - held[i]) * grid[j - 1] + shape_samples * (held[j] > held[i]) for i in range(j)]
+        best.append(min(costs))
+        before.append(costs.index(best[-1]))
+    chosen, at = [], len(grid)
+    while at:
+        chosen.append(grid[at - 1])
+        at = before[at]
+    return chosen[::-1]
+
+
+def spread(count: int) -> range:
+    """Places of about `SAMPLED_ITEMS` items, evenly among `count`."""
+    return range(0, count, max(1, count // SAMPLED_ITEMS))
+
+
+def known_lengths(items: Sequence[Any], count: int) -> tuple[list[int], float]:
+    """Samples at 16 kHz of the items, from arrays and headers, and how many of `count` each of them stands for.
+
+    What cannot be read has no length here; it is reported when its turn comes.
+    """
+    found = [length for length in map(_length, items) if length]
+    return found, count / max(1, len(found))
+
+
+def _length(item: Any) -> int:
+    if isinstance(item, str | os.PathLike):
+        try:
+            header = soundfile.info(os.fspath(item))
+        except (soundfile.SoundFileError, OSError):
+            return 0
+        return round(header.frames * audio.RATE_HZ / header.samplerate)
+    array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)
+    return round(len(array) * audio.RATE_HZ / rate)

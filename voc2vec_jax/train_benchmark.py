@@ -1,0 +1,316 @@
+"""How fast a pre-training step is, where its time goes, and transformers' step beside it."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import os
+import pathlib
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import compilation_cache
+
+from voc2vec_jax import audio, convert_configs, errors, logs, recipes, train_parts, update, work
+
+MODELS = ("base", "large", "tiny")
+STEPS = ("gradient", "update")
+PROFILED_STEPS = 3
+GROWTH = ((1, 10.0), (2, 10.0), (4, 10.0), (8, 10.0), (2, 5.0), (2, 20.0), (2, 30.0))  # rows, seconds
+
+Figure = dict[str, str | int | float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured: one step of `rows` clips of `seconds`, in train mode with the recipe's dropouts.
+
+    `step` "gradient" is forward and backward, "update" the whole step with the optimizer.
+    """
+
+    model: str = "base"
+    rows: int = 2
+    seconds: float = 10.0
+    dtype: str = "float32"
+    step: str = "gradient"
+    remat: str = "none"
+    against: str | None = None
+    passes: int = 3
+    breakdown: bool = False
+    growth: bool = False
+    profile: str | None = None
+
+    @property
+    def samples(self) -> int:
+        return round(self.seconds * audio.RATE_HZ)
+
+
+class Ours:
+    """One step of this project, compiled ahead; `compile_seconds` cold, `cached_seconds` from the persistent cache."""
+
+    def __init__(self, settings: Settings, cached: bool = False):
+        self.family, self.model, config = built(settings)
+        optimizer, schedule = recipes.build_optimizer(config)
+        options = {"seed": 0, "equal_masks": False}
+        whole = update.make_update(self.family, self.model, optimizer, schedule, **options)
+        self.state = jax.jit(functools.partial(update.init_state, self.family, self.model, optimizer, 0))()
+        self.batch = jax.device_put(noise_batch(settings))
+        self.step = whole if settings.step == "update" else self._gradient
+        self.donates = settings.step == "update"
+        with jax.default_matmul_precision(precision(settings)):
+            self.compile_seconds, self.compiled = self._compiled()
+            self.cached_seconds = None
+            if cached:
+                jax.clear_caches()
+                self.cached_seconds, self.compiled = self._compiled()
+
+    def _gradient(self, state, batch):
+        """Gradients and metric sums of the loss groups; the state stays as it is."""
+        step, (g, a, rows) = state["step"], batch["lengths"].shape
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), update.TRAIN), step)
+
+        def loss(params):
+            keys = update.noise(key, jnp.arange(g) * a, rows)
+            micro = jax.tree.map(lambda x: x[:, 0], batch)
+            return update.loss_sums(self.family, self.model, params, micro, keys, step, train=True, equal_masks=False)
+
+        return jax.grad(loss, has_aux=True)(state["params"])
+
+    def _compiled(self) -> tuple[float, Any]:
+        began = time.perf_counter()
+        jitted = jax.jit(self.step, donate_argnums=0 if self.donates else ())
+        compiled = jitted.lower(self.state, self.batch).compile()
+        return time.perf_counter() - began, compiled
+
+    def __call__(self) -> None:
+        """Runs the step and waits for it."""
+        first, second = self.compiled(self.state, self.batch)
+        if self.donates:
+            self.state = first
+        jax.block_until_ready((first, second))
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the compiled step holds at its peak, by XLA's own account: arguments, results, temporaries."""
+        m = self.compiled.memory_analysis()
+        return m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes
+
+
+def built(settings: Settings) -> tuple[Any, Any, Any]:
+    """(family, model, recipe) of the settings."""
+    config = recipes.pretraining()
+    if settings.model == "tiny":
+        config = recipes.tiny(config)
+    elif settings.model == "large":
+        e = config.model.encoder
+        e.width, e.depth, e.heads, e.inner_width = 1024, 24, 16, 4096
+        e.conv_norm, e.conv_bias, e.norm_first = "layer", True, True
+        config.model.codebook_width = config.model.target_width = 768
+    config.crop_samples = max(config.crop_samples, settings.samples)
+    config.dtype, config.remat = settings.dtype, settings.remat
+    return *recipes.build_model(config), config
+
+
+def noise_batch(settings: Settings) -> dict[str, np.ndarray]:
+    """One loss group of white noise as the trainer's input hands it over: int16 [1, 1, rows, samples]."""
+    shape = (1, 1, settings.rows, settings.samples)
+    clips = np.random.default_rng(0).integers(-9000, 9000, shape).astype(np.int16)
+    return {"audio": clips, "lengths": np.full(shape[:3], settings.samples, np.int32)}
+
+
+def precision(settings: Settings) -> str:
+    """float32 is float32 on accelerators too."""
+    return "highest" if settings.dtype == "float32" else "default"
+
+
+def figures(settings: Settings) -> Iterator[Figure]:
+    """The machine's matmul rate, our step and the other side's in turns, and on request its parts and its growth."""
+    check(settings)
+    with _empty_cache():
+        ours = Ours(settings, cached=True)
+    common = {
+        **{name: getattr(settings, name) for name in ("model", "rows", "seconds", "dtype", "step", "remat")},
+        "device": jax.devices()[0].device_kind,
+        "cpus": len(os.sched_getaffinity(0)),
+        "jax": jax.__version__,
+    }
+    rate = work.matmul_rate(settings.dtype)
+    yield {"figure": "train matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
+    yield from _compared(settings, ours, rate, common)
+    if settings.profile:
+        _profile(ours, settings.profile)
+    if settings.breakdown:
+        yield from _parts(settings, ours, rate, common)
+    if settings.growth:
+        yield from _growth(settings, common)
+
+
+def check(settings: Settings) -> None:
+    """InputError for values that make no sense."""
+    if min(settings.rows, settings.passes) < 1 or settings.seconds < 0.5:
+        raise errors.InputError(
+            f"--rows={settings.rows} --seconds={settings.seconds:g} --passes={settings.passes}: give 1 or more rows "
+            "and passes, and clips of 0.5 s or more"
+        )
+
+
+@contextlib.contextmanager
+def _empty_cache() -> Iterator[None]:
+    """A persistent compilation cache that is empty, so that the first compilation in it is a cold one."""
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = [getattr(jax.config, name) for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for name, value in zip(names, (folder, 0.0)):
+                jax.config.update(name, value)
+            compilation_cache.compilation_cache.reset_cache()
+            yield
+        finally:
+            for name, value in zip(names, before):
+                jax.config.update(name, value)
+            compilation_cache.compilation_cache.reset_cache()
+
+
+def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
+    sides: dict[str, Callable[[], None]] = {"voc2vec_jax": ours}
+    ours()
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if settings.against:
+        sides[settings.against] = _transformers(settings, ours)
+        sides[settings.against]()
+    turns = [{name: steady_seconds(side) for name, side in sides.items()} for _ in range(settings.passes)]
+    median = {name: float(np.median([turn[name] for turn in turns])) for name in sides}
+    operations = settings.rows * sum(work.training(ours.model, settings.samples).values())
+    for name in sides:
+        times = [turn[name] for turn in turns]
+        yield {
+            "figure": f"train {name}",
+            "step_seconds": round(median[name], 4),
+            "spread": round(max(times) / min(times), 2),
+            "ratio": round(median[name] / median[settings.against], 3) if settings.against else None,
+            "audio_seconds_per_second": round(settings.rows * settings.seconds / median[name], 2),
+            "model_gflop": round(operations / 1e9, 3),
+            "share_of_matmul_rate": round(operations / median[name] / rate, 3),
+            **({"compile_seconds": round(ours.compile_seconds, 1)} if name == "voc2vec_jax" else {}),
+            **({"cached_compile_seconds": round(ours.cached_seconds, 1)} if name == "voc2vec_jax" else {}),
+            **(_memory(ours, peak_mb) if name == "voc2vec_jax" else _torch_memory()),
+            "passes": settings.passes,
+            "load": round(os.getloadavg()[0], 1),
+            **common,
+        }
+
+
+def _memory(ours: Ours, peak_mb: float) -> Figure:
+    stats = jax.devices()[0].memory_stats() or {}
+    found: Figure = {"step_mb": round(ours.memory_bytes / 1e6), "process_peak_mb": round(peak_mb)}
+    return found | ({"peak_mb": round(stats["peak_bytes_in_use"] / 1e6)} if "peak_bytes_in_use" in stats else {})
+
+
+def _torch_memory() -> Figure:
+    import torch
+
+    return {"peak_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if torch.cuda.is_available() else {}
+
+
+def steady_seconds(call: Callable[[], Any]) -> float:
+    """How long a call takes right after another one, as in training.
+
+    The one before is not counted: memory that the other side's turn has given back to the system is fetched anew.
+    """
+    call()
+    return seconds_of(call)
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """How long one call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _profile(ours: Ours, folder: str) -> None:
+    with jax.profiler.trace(folder):
+        for _ in range(PROFILED_STEPS):
+            ours()
+    logs.say(f"a trace of {PROFILED_STEPS} steps is in {pathlib.Path(folder)}: open it with xprof or Perfetto")
+
+
+def _parts(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
+    whole = ours if settings.step == "gradient" else Ours(dataclasses.replace(settings, step="gradient"))
+    whole()
+    seconds = float(np.median([seconds_of(whole) for _ in range(settings.passes)]))
+    with jax.default_matmul_precision(precision(settings)):
+        for part in train_parts.figures(ours.model, settings.rows, settings.samples, settings.passes, rate, seconds):
+            yield {**part, **common}
+
+
+def _growth(settings: Settings, common: Figure) -> Iterator[Figure]:
+    """Seconds of an audio-second's step and memory of a clip, for more clips and for longer ones."""
+    for rows, seconds in GROWTH:
+        ours = Ours(dataclasses.replace(settings, rows=rows, seconds=seconds))
+        ours()
+        median = float(np.median([seconds_of(ours) for _ in range(settings.passes)]))
+        yield {
+            **common,
+            "figure": "train growth",
+            "rows": rows,
+            "seconds": seconds,
+            "step_seconds": round(median, 3),
+            "seconds_per_audio_second": round(median / rows / seconds, 4),
+            "step_mb_per_clip": round((ours.memory_bytes - _parameter_bytes(ours)) / rows / 1e6, 1),
+        }
+
+
+def _parameter_bytes(ours: Ours) -> int:
+    return sum(x.nbytes for x in jax.tree.leaves(ours.state))
+
+
+def _transformers(settings: Settings, ours: Ours) -> Callable[[], None]:
+    """Its step for the same architecture and batch: the masks and negatives are drawn beforehand, at no cost to it.
+
+    On a GPU it is compiled by torch and computes in bfloat16 where asked, by autocast. It has no feature penalty.
+    """
+    absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise errors.InputError(f"--against=transformers needs {' and '.join(absent)}: pip install them")
+    import torch
+    import transformers
+    from transformers.models.wav2vec2 import modeling_wav2vec2
+
+    transformers.utils.logging.set_verbosity_error()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    values = convert_configs.to_hf("wav2vec2", ours.model)
+    config = transformers.Wav2Vec2Config(**values)
+    network = transformers.Wav2Vec2ForPreTraining(config).to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-5, fused=device == "cuda")
+    compiled = torch.compile(network) if device == "cuda" else network
+    shape = (settings.rows, ours.model.encoder.frames(settings.samples))
+    mask = modeling_wav2vec2._compute_mask_indices(shape, ours.model.mask_share, ours.model.mask_frames)
+    sampled = modeling_wav2vec2._sample_negative_indices(shape, ours.model.negatives, mask)
+    clips = np.asarray(ours.batch["audio"][0, 0], np.float32) / 32768
+    inputs = {
+        "input_values": torch.tensor(clips, device=device),
+        "mask_time_indices": torch.tensor(mask, device=device),
+        "sampled_negative_indices": torch.tensor(sampled, device=device),
+    }
+    narrow = settings.dtype == "bfloat16"
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
+            loss = compiled(**inputs).loss
+        loss.backward()
+        if settings.step == "update":
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
+    return step
