@@ -27,6 +27,14 @@ def check(ours, theirs, *args):
         assert np.abs(a - b).max() <= 1e-5 * max(1, np.abs(b).max())
 
 
+@pytest.mark.parametrize("t", [1, 63, 64, 20_000])
+def test_weighted_sum(t):
+    """Of values far from zero: a sum one after another would be off by a hundred times the tolerance."""
+    weight, x = jax.random.uniform(jax.random.key(0), (2, t)), 100 + normal(1, 2, t, 5)
+    wanted = np.einsum("bt,btc->bc", np.asarray(weight, np.float64), np.asarray(x, np.float64))
+    np.testing.assert_allclose(kernels.weighted_sum(weight, x), wanted, rtol=1e-6)
+
+
 @pytest.mark.parametrize("channels", [1, 80])
 @pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2), (5, 3), (4, 4), (1, 1), (2, 3), (7, 1)])
 @pytest.mark.parametrize("n", [40, 43])
@@ -38,9 +46,12 @@ def test_strided_conv(channels, kernel, stride, n):
     check(lambda x, w: kernels.strided_conv(x, w, stride), theirs, x, w)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("kernel", [1, 3, 8, 19, 33])
-@pytest.mark.parametrize("t", [1, 50])
-def test_grouped_conv(kernel, t):
+@pytest.mark.parametrize("t", [1, 50, 301])
+def test_grouped_conv(backend, kernel, t, monkeypatch):
+    """Few and many frames; groups one after another and all at once."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     groups, width = 4, 24
 
     def theirs(x, w):

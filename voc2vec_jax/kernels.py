@@ -6,6 +6,7 @@ rate on CPU and GPU, in bfloat16 too, keeps its speed when parameters carry a ba
 its gradients, which are matrix products as well.
 """
 
+import functools
 import math
 
 import jax
@@ -14,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
 UNFOLD_WIDTH = 64  # inputs narrower than this are unfolded and multiplied once
-POSITIONAL_TAPS = 8  # taps that one product of the positional convolution takes together
+SUMMED_RUN = 64  # terms that a weighted sum adds up one after another
+FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its kernel rather than of its input
 
 
 def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=None) -> Float[Array, "*b o"]:
@@ -48,29 +50,96 @@ def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride
     return out
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def grouped_conv(x: Float[Array, "b t d"], kernel: Float[Array, "k i d"], groups: int) -> Float[Array, "b t d"]:
     """Same-length 1-D convolution in `groups` groups, k // 2 zeros before and (k - 1) // 2 after.
 
     This is torch's Conv1d(padding=k // 2) without the last output of an even kernel (fairseq's SamePad).
     """
-    b, t, d = x.shape
-    k, i, _ = kernel.shape
-    o = d // groups
-    taps = min(POSITIONAL_TAPS, k)
-    pieces = -(-k // taps)
-    extra = pieces * taps - k
-    x = jnp.pad(x, ((0, 0), (k // 2, (k - 1) // 2 + extra), (0, 0)))
-    x = x.reshape(b, -1, groups, i).transpose(2, 0, 1, 3)
-    span = t + (pieces - 1) * taps
-    x = jnp.concatenate([x[:, :, j : j + span] for j in range(taps)], axis=3)
-    kernel = jnp.pad(kernel, ((0, extra), (0, 0), (0, 0)))
-    kernel = kernel.reshape(pieces, taps, i, groups, o).transpose(0, 3, 1, 2, 4).reshape(pieces, groups, taps * i, o)
-    out = None
-    for j in range(pieces):
-        rows = x[:, :, j * taps : j * taps + t].reshape(groups, b * t, taps * i)
-        part = jnp.einsum("gni,gio->gno", rows, kernel[j])
-        out = part if out is None else out + part
-    return out.reshape(groups, b, t, o).transpose(1, 2, 0, 3).reshape(b, t, d)
+    convolve = functools.partial(_convolved, before=kernel.shape[0] // 2)
+    return _joined(_for_each_group(convolve, _parted(x, groups), _parted(kernel, groups)))
+
+
+def _grouped_forward(x, kernel, groups):
+    return grouped_conv(x, kernel, groups), (x, kernel)
+
+
+def _grouped_backward(groups, kept, gradient):
+    k = kept[1].shape[0]
+
+    def gradients(x, kernel, gradient):
+        back = _convolved(gradient, kernel.transpose(0, 2, 1)[::-1], k - 1 - k // 2)
+        return back, _kernel_gradient(x, gradient, k)
+
+    to_x, to_kernel = _for_each_group(gradients, *(_parted(y, groups) for y in (*kept, gradient)))
+    return _joined(to_x), _joined(to_kernel)
+
+
+grouped_conv.defvjp(_grouped_forward, _grouped_backward)
+
+
+def _parted(x: Float[Array, "m n d"], groups: int) -> Float[Array, "{groups} m n _i"]:
+    return x.reshape(*x.shape[:2], groups, -1).transpose(2, 0, 1, 3)
+
+
+def _joined(x: Float[Array, "g m n i"]) -> Float[Array, "m n _d"]:
+    return x.transpose(1, 2, 0, 3).reshape(*x.shape[1:3], -1)
+
+
+def _for_each_group(f, *arrays):
+    """f of each group: one after another on CPUs, where what a group needs stays in the cache; else all at once."""
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda one: f(*one), arrays)
+    return jax.vmap(f)(*arrays)
+
+
+def _at_once(frames: int, k: int) -> int:
+    """How many neighbouring outputs of a convolution with k taps one row of the product gives."""
+    return min(2 if frames < FEW_FRAMES else 8, 1 << (max(1, k // 4).bit_length() - 1))
+
+
+def _convolved(x: Float[Array, "b t i"], kernel: Float[Array, "k i o"], before: int) -> Float[Array, "b t o"]:
+    """Same-length convolution with `before` zeros in front.
+
+    A row of the product gives several neighbouring outputs, for each of which the kernel is written once, shifted:
+    a few zeros are multiplied, but the product is as wide as the machine likes it and copies its input less often.
+    """
+    b, t, _ = x.shape
+    k, i, o = kernel.shape
+    count = _at_once(b * t, k)
+    shifted = [jnp.pad(kernel, ((p, count - 1 - p), (0, 0), (0, 0))) for p in range(count)]
+    wide = jnp.stack(shifted, axis=2).reshape((k + count - 1) * i, count * o)
+    return jnp.matmul(_rows(x, k, before, count), wide).reshape(b, -1, o)[:, :t]
+
+
+def _rows(x: Float[Array, "b t i"], k: int, before: int, count: int) -> Float[Array, "_n _s"]:
+    """The k + count - 1 frames that each `count` neighbouring outputs see."""
+    b, t, i = x.shape
+    n, seen = -(-t // count), k + count - 1
+    x = jnp.pad(x, ((0, 0), (before, (n - 1) * count + seen - t - before), (0, 0)))
+    frames = count * np.arange(n)[:, None] + np.arange(seen)
+    return x.at[:, frames].get(mode="promise_in_bounds").reshape(b * n, seen * i)
+
+
+def _kernel_gradient(x: Float[Array, "b t i"], gradient: Float[Array, "b t o"], k: int) -> Float[Array, "{k} i o"]:
+    """Of `_convolved` with k // 2 zeros in front: the product's gradient, each shifted kernel's taken back."""
+    b, t, i = x.shape
+    o = gradient.shape[2]
+    count = _at_once(b * t, k)
+    outputs = jnp.pad(gradient, ((0, 0), (0, -t % count), (0, 0))).reshape(-1, count * o)
+    wide = jnp.matmul(_rows(x, k, k // 2, count).T, outputs).reshape(k + count - 1, i, count, o)
+    return sum(wide[p : p + k, :, p] for p in range(count))
+
+
+def weighted_sum(weight: Float[Array, "b t"], x: Float[Array, "b t c"]) -> Float[Array, "b c"]:
+    """The sum over t of x times its weight, as products of short runs: exact as pairwise sums, at memory's speed."""
+    b, t, c = x.shape
+    runs = t // SUMMED_RUN
+    cut = runs * SUMMED_RUN
+    whole = x[:, :cut].reshape(b, runs, SUMMED_RUN, c), weight[:, :cut].reshape(b, runs, SUMMED_RUN)
+    precision = jax.lax.Precision.HIGHEST
+    sums = jnp.einsum("brtc,brt->brc", *whole, precision=precision).sum(1)
+    return sums + jnp.einsum("btc,bt->bc", x[:, cut:], weight[:, cut:], precision=precision)
 
 
 def weight_norm(g: Float[Array, "k 1 1"], v: Float[Array, "k i d"]) -> Float[Array, "k i d"]:

@@ -160,14 +160,12 @@ class TimeNorm(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        weight = valid[..., None].astype(wide)
-        count = jnp.maximum(weight.sum(1, keepdims=True), 1)
-        x = x.astype(wide)
-        mean = (x * weight).sum(1, keepdims=True) / count
-        centred = x - mean
-        variance = (centred * centred * weight).sum(1, keepdims=True) / count
-        out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None, None]) + bias[None, None]
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        weight = valid.astype(x.dtype)
+        count = jnp.maximum(weight.sum(1), 1)[:, None]
+        centred = x - (kernels.weighted_sum(weight, x) / count)[:, None]
+        variance = kernels.weighted_sum(weight, centred * centred) / count
+        out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None])[:, None] + bias[None, None]
         return out.astype(self.config.compute_dtype)
 
 
@@ -277,34 +275,34 @@ class Attention(nn.Module):
         b, t, d = x.shape
 
         def split(name):
-            return dense(c, d, name)(x).reshape(b, t, c.heads, c.head_width)
+            return dense(c, d, name)(x).reshape(b, t, c.heads, c.head_width).transpose(0, 2, 1, 3)
 
         if bias is not None:
             gate = self.parts.position_gate
             bias = bias[None] if gate is None else gate(self, x)[..., None] * bias[None]
         query, key, value = split("query") * c.head_width**-0.5, split("key"), split("value")
         out = _attended(c.attention_dropout, query, key, value, bias, valid, noise)
-        return dense(c, d, "out")(out.reshape(b, t, d))
+        return dense(c, d, "out")(out.transpose(0, 2, 1, 3).reshape(b, t, d))
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _attended(
     dropped: float,
-    query: Float[Array, "b t h c"],
-    key: Float[Array, "b t h c"],
-    value: Float[Array, "b t h c"],
+    query: Float[Array, "b h t c"],
+    key: Float[Array, "b h t c"],
+    value: Float[Array, "b h t c"],
     bias: Float[Array, "_b h t t"] | None,
     valid: Bool[Array, "b t"],
     noise: Noise | None,
-) -> Float[Array, "b t h c"]:
+) -> Float[Array, "b h t c"]:
     """Values weighted by attention. The backward pass computes the weights again, so that none of h t t is kept."""
-    scores = jnp.einsum("bqhc,bkhc->bhqk", query, key)
+    scores = jnp.matmul(query, key.transpose(0, 1, 3, 2))
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     if bias is not None:
         scores = scores + bias
     scores = jnp.where(valid[:, None, None], scores, jnp.finfo(scores.dtype).min)
     share = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-    return jnp.einsum("bhqk,bkhc->bqhc", dropout(share, dropped, noise), value)
+    return jnp.matmul(dropout(share, dropped, noise), value)
 
 
 class Block(nn.Module):
