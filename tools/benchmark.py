@@ -12,7 +12,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from voc2vec_jax import cli, data_benchmark, embed_benchmark, errors, finetune_benchmark, pretrained, train_benchmark
+from voc2vec_jax import (
+    cli,
+    data_benchmark,
+    embed_benchmark,
+    errors,
+    finetune_benchmark,
+    pretrained,
+    runtime,
+    train_benchmark,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +120,7 @@ COMMANDS = {
 
 def main(argv: list[str]) -> None:
     """Runs the subcommand that `argv` begins with."""
+    runtime.keep_memory()
     name = argv[0] if argv else ""
     if name not in COMMANDS:
         raise errors.InputError(f"benchmark {name!r} is not one of {', '.join(COMMANDS)}")

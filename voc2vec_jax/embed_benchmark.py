@@ -1,6 +1,8 @@
 """How fast `Model.embed` turns files into vectors, whether grouping changes them, and transformers on the same."""
 
+import contextlib
 import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
@@ -21,6 +23,7 @@ from voc2vec_jax import (
     logs,
     model_sources,
     models,
+    peer,
     pretrained,
 )
 
@@ -65,13 +68,14 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
     def ours(order=slice(None), batch_seconds=settings.batch_seconds) -> np.ndarray:
         return model.embed(list(np.array(files)[order]), batch_seconds=batch_seconds)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         model = _model(settings, folder)
         ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
         if settings.evaluate:
             ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
         if settings.against == "transformers":
-            ways |= _transformers(folder, files, model.checkpoint.normalizes)
+            other = stack.enter_context(_peer(folder, files, model.checkpoint.normalizes))
+            ways |= {name: functools.partial(other.call, name) for name in other.names}
         first, elapsed = _timed(ours)
         yield figure("voc2vec_jax with compilation", elapsed, compilations=model.compilations)
         order = np.random.default_rng(0).permutation(len(files))[:REGROUPED_CLIPS]
@@ -132,11 +136,16 @@ def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     return result, time.perf_counter() - start
 
 
-def _transformers(folder: str, files: list[pathlib.Path], normalizes: bool) -> dict[str, Callable[[], np.ndarray]]:
-    """The loops that its users write: mean of the last frames, clip by clip and in padded batches with a mask."""
+def _peer(folder: str, files: list[pathlib.Path], normalizes: bool) -> peer.Peer:
+    """transformers on the same weights and files, in a process of its own."""
     absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if absent:
         raise errors.InputError(f"--against=transformers needs {' and '.join(absent)}: pip install them")
+    return peer.Peer(transformers_loops, folder, files, normalizes)
+
+
+def transformers_loops(folder: str, files: list[pathlib.Path], normalizes: bool) -> dict[str, Callable[[], np.ndarray]]:
+    """The loops that its users write: mean of the last frames, clip by clip and in padded batches with a mask."""
     import torch
     import transformers
 

@@ -43,6 +43,7 @@ FLAGS = {
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
+    runtime.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.evaluate")
     share = shares.find(arguments.shard, os.environ)
     settings = settings_of(arguments)

@@ -68,6 +68,7 @@ class Job:
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
+    runtime.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.finetune")
     distributed.join(arguments)
     return finetune(arguments.config, arguments.workdir)

@@ -12,10 +12,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Bool, Float, Key, UInt32
 
 UNFOLD_WIDTH = 64  # inputs narrower than this are unfolded and multiplied once
 SUMMED_RUN = 64  # terms that a weighted sum adds up one after another
+GRADIENT_TAPS = 8  # of a grouped convolution's kernel that are neighbours in the product of its gradient
 FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its kernel rather than of its input
 
 
@@ -79,11 +80,13 @@ grouped_conv.defvjp(_grouped_forward, _grouped_backward)
 
 
 def _parted(x: Float[Array, "m n d"], groups: int) -> Float[Array, "{groups} m n _i"]:
-    return x.reshape(*x.shape[:2], groups, -1).transpose(2, 0, 1, 3)
+    m, n, d = x.shape
+    return x.reshape(m, n, groups, d // groups).transpose(2, 0, 1, 3)
 
 
 def _joined(x: Float[Array, "g m n i"]) -> Float[Array, "m n _d"]:
-    return x.transpose(1, 2, 0, 3).reshape(*x.shape[1:3], -1)
+    g, m, n, i = x.shape
+    return x.transpose(1, 2, 0, 3).reshape(m, n, g * i)
 
 
 def _for_each_group(f, *arrays):
@@ -122,13 +125,23 @@ def _rows(x: Float[Array, "b t i"], k: int, before: int, count: int) -> Float[Ar
 
 
 def _kernel_gradient(x: Float[Array, "b t i"], gradient: Float[Array, "b t o"], k: int) -> Float[Array, "{k} i o"]:
-    """Of `_convolved` with k // 2 zeros in front: the product's gradient, each shifted kernel's taken back."""
+    """Of `_convolved` with k // 2 zeros in front.
+
+    Tap `taps` * p + r meets output u - `taps` * p at input u + r: with r neighbouring inputs and p shifted outputs side
+    by side, all taps are one product over u, no larger than the kernel, which is what devices have to sum.
+    """
     b, t, i = x.shape
     o = gradient.shape[2]
-    count = _at_once(b * t, k)
-    outputs = jnp.pad(gradient, ((0, 0), (0, -t % count), (0, 0))).reshape(-1, count * o)
-    wide = jnp.matmul(_rows(x, k, k // 2, count).T, outputs).reshape(k + count - 1, i, count, o)
-    return sum(wide[p : p + k, :, p] for p in range(count))
+    taps = min(GRADIENT_TAPS, k)
+    shifts = -(-k // taps)
+    reach = taps * (shifts - 1)
+    x = jnp.pad(x, ((0, 0), (k // 2, reach + taps - 1 - k // 2), (0, 0)))
+    gradient = jnp.pad(gradient, ((0, 0), (reach, reach), (0, 0)))
+    u = np.arange(t + reach)[:, None]
+    inputs = x.at[:, u + np.arange(taps)].get(mode="promise_in_bounds").reshape(-1, taps * i)
+    outputs = gradient.at[:, u + reach - taps * np.arange(shifts)].get(mode="promise_in_bounds").reshape(-1, shifts * o)
+    product = jnp.matmul(inputs.T, outputs).reshape(taps, i, shifts, o)
+    return product.transpose(2, 0, 1, 3).reshape(-1, i, o)[:k]
 
 
 def weighted_sum(weight: Float[Array, "b t"], x: Float[Array, "b t c"]) -> Float[Array, "b c"]:
@@ -199,3 +212,19 @@ def random_bits(keys: Key[Array, "b"], size: int) -> UInt32[Array, "b {size}"]:
         x = x + schedule[(i + 1) % 3]
         y = y + schedule[(i + 2) % 3] + np.uint32(i + 1)
     return x ^ y
+
+
+def random_shares(keys: Key[Array, "b"], size: int, threshold: int) -> Bool[Array, "b {size}"]:
+    """Whether 16 random bits of each entry, a row for each key, are `threshold` or more: 1 - threshold / 2**16 are."""
+
+    def shares():
+        bits = jax.lax.bitcast_convert_type(random_bits(keys, -(-size // 2)), jnp.uint16)
+        return bits.reshape(keys.shape[0], -1)[:, :size] >= threshold
+
+    if jax.default_backend() != "cpu" or not keys.shape[0]:
+        return shares()
+    # XLA for CPUs fuses the bits with each of their uses and computes them anew each time, in the slow order of the
+    # user's indices. Nothing is fused across the bounds of a loop; of this one only we know that it turns once.
+    once = 1 + (jax.random.key_data(keys)[0, 0] >> 31 >> 1).astype(jnp.int32)
+    nothing = jnp.zeros((keys.shape[0], size), bool)
+    return jax.lax.fori_loop(0, once, lambda turn, before: shares(), nothing)

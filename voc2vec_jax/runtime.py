@@ -1,13 +1,15 @@
 """How JAX computes in a run of ours."""
 
 import contextlib
+import importlib.util
 import os
 import pathlib
+from importlib import metadata
 
 import jax
 import ml_collections
 
-from voc2vec_jax import logs
+from voc2vec_jax import logs, memory
 
 
 def set_up_jax(config: ml_collections.ConfigDict) -> None:
@@ -19,6 +21,17 @@ def set_up_jax(config: ml_collections.ConfigDict) -> None:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
     logs.set_process(jax.process_index())
+
+
+def keep_memory() -> None:
+    """Where JAX will compute on CPUs, freed memory stays with the process (`memory.keep_freed`); before JAX starts.
+
+    Its threads get their share of the allocator when they begin, so that it is too late afterwards.
+    """
+    platforms = jax.config.jax_platforms or os.environ.get("JAX_PLATFORMS", "")
+    plugins = metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("libtpu")
+    if platforms == "cpu" or not (platforms or plugins):
+        memory.keep_freed()
 
 
 def one_device_a_core() -> None:

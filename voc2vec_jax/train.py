@@ -53,6 +53,7 @@ FAR_UNDER = 0.5  # of the reference's batch
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
+    runtime.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.train")
     distributed.join(arguments)
     return train(arguments.config, arguments.workdir, dry=arguments.dry_run)

@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import os
 import pathlib
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import compilation_cache
 
-from voc2vec_jax import audio, convert_configs, errors, logs, recipes, train_parts, update, work
+from voc2vec_jax import audio, convert_configs, errors, logs, memory, peer, recipes, train_parts, update, work
 
 MODELS = ("base", "large", "tiny")
 STEPS = ("gradient", "update")
@@ -178,13 +177,21 @@ def _empty_cache() -> Iterator[None]:
 
 
 def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
-    sides: dict[str, Callable[[], None]] = {"voc2vec_jax": ours}
+    sides: dict[str, Callable[[], Any]] = {"voc2vec_jax": ours}
     ours()
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if settings.against:
-        sides[settings.against] = _transformers(settings, ours)
-        sides[settings.against]()
-    turns = [{name: steady_seconds(side) for name, side in sides.items()} for _ in range(settings.passes)]
+    peak_mb = memory.peak_bytes() / 1e6
+    with contextlib.ExitStack() as stack:
+        if settings.against:
+            other = stack.enter_context(_peer(settings, ours))
+            sides[settings.against] = functools.partial(other.call, "step")
+        turns = [{name: steady_seconds(side) for name, side in sides.items()} for _ in range(settings.passes)]
+        held = {"voc2vec_jax": _memory(ours, peak_mb)}
+        if settings.against:
+            held[settings.against] = other.call("memory")
+    compiling = {
+        "compile_seconds": round(ours.compile_seconds, 1),
+        "cached_compile_seconds": round(ours.cached_seconds, 1),
+    }
     median = {name: float(np.median([turn[name] for turn in turns])) for name in sides}
     operations = settings.rows * sum(work.training(ours.model, settings.samples).values())
     for name in sides:
@@ -197,9 +204,8 @@ def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> It
             "audio_seconds_per_second": round(settings.rows * settings.seconds / median[name], 2),
             "model_gflop": round(operations / 1e9, 3),
             "share_of_matmul_rate": round(operations / median[name] / rate, 3),
-            **({"compile_seconds": round(ours.compile_seconds, 1)} if name == "voc2vec_jax" else {}),
-            **({"cached_compile_seconds": round(ours.cached_seconds, 1)} if name == "voc2vec_jax" else {}),
-            **(_memory(ours, peak_mb) if name == "voc2vec_jax" else _torch_memory()),
+            **(compiling if name == "voc2vec_jax" else {}),
+            **held[name],
             "passes": settings.passes,
             "load": round(os.getloadavg()[0], 1),
             **common,
@@ -210,12 +216,6 @@ def _memory(ours: Ours, peak_mb: float) -> Figure:
     stats = jax.devices()[0].memory_stats() or {}
     found: Figure = {"step_mb": round(ours.memory_bytes / 1e6), "process_peak_mb": round(peak_mb)}
     return found | ({"peak_mb": round(stats["peak_bytes_in_use"] / 1e6)} if "peak_bytes_in_use" in stats else {})
-
-
-def _torch_memory() -> Figure:
-    import torch
-
-    return {"peak_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if torch.cuda.is_available() else {}
 
 
 def steady_seconds(call: Callable[[], Any]) -> float:
@@ -271,14 +271,21 @@ def _parameter_bytes(ours: Ours) -> int:
     return sum(x.nbytes for x in jax.tree.leaves(ours.state))
 
 
-def _transformers(settings: Settings, ours: Ours) -> Callable[[], None]:
-    """Its step for the same architecture and batch: the masks and negatives are drawn beforehand, at no cost to it.
-
-    On a GPU it is compiled by torch and computes in bfloat16 where asked, by autocast. It has no feature penalty.
-    """
+def _peer(settings: Settings, ours: Ours) -> peer.Peer:
+    """transformers' step for the same architecture and batch, in a process of its own."""
     absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if absent:
         raise errors.InputError(f"--against=transformers needs {' and '.join(absent)}: pip install them")
+    clips = np.asarray(ours.batch["audio"][0, 0], np.float32) / 32768
+    return peer.Peer(transformers_step, settings, ours.model, clips)
+
+
+def transformers_step(settings: Settings, model: Any, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Its "step", and the "memory" that it took.
+
+    The masks and negatives are drawn beforehand, at no cost to it. On a GPU it is compiled by torch and computes in
+    bfloat16 where asked, by autocast. It has no feature penalty.
+    """
     import torch
     import transformers
     from transformers.models.wav2vec2 import modeling_wav2vec2
@@ -286,15 +293,13 @@ def _transformers(settings: Settings, ours: Ours) -> Callable[[], None]:
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    values = convert_configs.to_hf("wav2vec2", ours.model)
-    config = transformers.Wav2Vec2Config(**values)
+    config = transformers.Wav2Vec2Config(**convert_configs.to_hf("wav2vec2", model))
     network = transformers.Wav2Vec2ForPreTraining(config).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-5, fused=device == "cuda")
     compiled = torch.compile(network) if device == "cuda" else network
-    shape = (settings.rows, ours.model.encoder.frames(settings.samples))
-    mask = modeling_wav2vec2._compute_mask_indices(shape, ours.model.mask_share, ours.model.mask_frames)
-    sampled = modeling_wav2vec2._sample_negative_indices(shape, ours.model.negatives, mask)
-    clips = np.asarray(ours.batch["audio"][0, 0], np.float32) / 32768
+    shape = (settings.rows, model.encoder.frames(settings.samples))
+    mask = modeling_wav2vec2._compute_mask_indices(shape, model.mask_share, model.mask_frames)
+    sampled = modeling_wav2vec2._sample_negative_indices(shape, model.negatives, mask)
     inputs = {
         "input_values": torch.tensor(clips, device=device),
         "mask_time_indices": torch.tensor(mask, device=device),
@@ -312,5 +317,10 @@ def _transformers(settings: Settings, ours: Ours) -> Callable[[], None]:
         if device == "cuda":
             torch.cuda.synchronize()
 
+    def held() -> Figure:
+        found: Figure = {"process_peak_mb": round(memory.peak_bytes() / 1e6)}
+        return found | ({"peak_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if device == "cuda" else {})
+
     logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
-    return step
+    step()
+    return {"step": step, "memory": held}

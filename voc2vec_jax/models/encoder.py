@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax import kernels, masking
+from voc2vec_jax import attention, kernels, masking
 
 CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
 
@@ -85,28 +85,17 @@ def dropout(x: Float[Array, "b *d"], share: float, noise: Noise | None) -> Float
 
     The share is rounded to a multiple of 2**-16 and the scale follows it, so the expectation is exact.
     """
+    kept, scale = kept_entries(x.shape, share, noise)
+    return x if kept is None else jnp.where(kept, x * scale, 0).astype(x.dtype)
+
+
+def kept_entries(shape: tuple[int, ...], share: float, noise: Noise | None) -> tuple[Bool[Array, "b *d"] | None, float]:
+    """Which entries of [b, ...] a dropout of `share` keeps (None: all) and what they are multiplied by."""
     threshold = round(share * 2**16)
     if noise is None or threshold == 0:
-        return x
-    return _dropped(x, noise.rows, threshold)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dropped(x: Float[Array, "b *d"], keys: Key[Array, "b"], threshold: int) -> Float[Array, "b *d"]:
-    """x without the entries whose 16 random bits are under `threshold`; linear in x.
-
-    The backward pass draws the bits again: that costs less than to keep and to read which entries were dropped.
-    """
-    size = math.prod(x.shape[1:])
-    bits = kernels.random_bits(keys, -(-size // 2))
-    bits = jax.lax.bitcast_convert_type(bits, jnp.uint16).reshape(x.shape[0], -1)[:, :size].reshape(x.shape)
-    return jnp.where(bits >= threshold, x * (1 / (1 - threshold / 2**16)), 0).astype(x.dtype)
-
-
-_dropped.defvjp(
-    lambda x, keys, threshold: (_dropped(x, keys, threshold), keys),
-    lambda threshold, keys, gradient: (_dropped(gradient, keys, threshold), None),
-)
+        return None, 1.0
+    kept = kernels.random_shares(noise.rows, math.prod(shape[1:]), threshold)
+    return kept.reshape(shape), 1 / (1 - threshold / 2**16)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -281,28 +270,9 @@ class Attention(nn.Module):
             gate = self.parts.position_gate
             bias = bias[None] if gate is None else gate(self, x)[..., None] * bias[None]
         query, key, value = split("query") * c.head_width**-0.5, split("key"), split("value")
-        out = _attended(c.attention_dropout, query, key, value, bias, valid, noise)
+        kept, scale = kept_entries((b, c.heads, t, t), c.attention_dropout, noise)
+        out = attention.attend(query, key, value, bias, valid, kept, scale)
         return dense(c, d, "out")(out.transpose(0, 2, 1, 3).reshape(b, t, d))
-
-
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
-def _attended(
-    dropped: float,
-    query: Float[Array, "b h t c"],
-    key: Float[Array, "b h t c"],
-    value: Float[Array, "b h t c"],
-    bias: Float[Array, "_b h t t"] | None,
-    valid: Bool[Array, "b t"],
-    noise: Noise | None,
-) -> Float[Array, "b h t c"]:
-    """Values weighted by attention. The backward pass computes the weights again, so that none of h t t is kept."""
-    scores = jnp.matmul(query, key.transpose(0, 1, 3, 2))
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    if bias is not None:
-        scores = scores + bias
-    scores = jnp.where(valid[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    share = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
-    return jnp.matmul(dropout(share, dropped, noise), value)
 
 
 class Block(nn.Module):
@@ -324,8 +294,8 @@ class Block(nn.Module):
         attention_norm, mlp_norm = layer_norm(c, "attention_norm"), layer_norm(c, "mlp_norm")
 
         def attend(x):
-            attention = Attention(c, self.parts, name="attention")
-            return dropout(attention(x, valid, bias, noises[0]), c.dropout, noises[1])
+            attended = Attention(c, self.parts, name="attention")(x, valid, bias, noises[0])
+            return dropout(attended, c.dropout, noises[1])
 
         def mlp(x):
             x = kernels.gelu(dense(c, c.inner_width, "mlp_in")(x))
