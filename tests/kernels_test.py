@@ -37,8 +37,12 @@ def test_weighted_sum(t):
 
 @pytest.mark.parametrize("channels", [1, 80])
 @pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2), (5, 3), (4, 4), (1, 1), (2, 3), (7, 1)])
-@pytest.mark.parametrize("n", [40, 43])
-def test_strided_conv(channels, kernel, stride, n):
+@pytest.mark.parametrize("n", [3, 40, 41, 43])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_strided_conv(channels, kernel, stride, n, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    n = max(n, kernel)
+
     def theirs(x, w):
         return jax.lax.conv_general_dilated(x, w, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
 

@@ -20,6 +20,21 @@ GRADIENT_TAPS = 8  # of a grouped convolution's kernel that are neighbours in th
 FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its kernel rather than of its input
 
 
+def forward_options() -> dict[str, str]:
+    """Compiler options for programs that are a forward pass: on CPUs Eigen's products, where the compiler has others.
+
+    YNNPACK's, the default since jaxlib 0.10, take longer for as many rows as the first convolutions have.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:  # a compiler without this option
+        return {}
+    return options
+
+
 def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=None) -> Float[Array, "*b o"]:
     """x @ kernel over flattened leading axes.
 
@@ -34,6 +49,8 @@ def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride
     b, n, i = x.shape
     k, _, o = kernel.shape
     t = (n - k) // stride + 1
+    if (k, stride) == (3, 2) and i >= UNFOLD_WIDTH and _counts_operations(x.dtype):
+        return _paired_conv(x, kernel)
     pieces = -(-k // stride)
     blocks = t + pieces - 1
     x = x[:, : blocks * stride]
@@ -49,6 +66,31 @@ def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride
         part = rows_matmul(x[:, j : j + t, : taps.shape[0]], taps)
         out = part if out is None else out + part
     return out
+
+
+def _counts_operations(dtype) -> bool:
+    """Whether products take longest, so that fewer of them pay; in narrow types their sums would be rounded."""
+    return jax.default_backend() == "cpu" and jnp.finfo(dtype).bits >= 32
+
+
+def _paired_conv(x: Float[Array, "b n i"], kernel: Float[Array, "3 i o"]) -> Float[Array, "b _t o"]:
+    """`strided_conv` with three taps and stride 2, by five products of samples for two outputs instead of six.
+
+    The even samples meet the outer taps in a convolution of two taps, for which Winograd's F(2, 2) takes three
+    products (Lavin and Gray 2016): x0 a + x1 c = (x0 - x1) a + x1 (a + c) and x1 a + x2 c = x1 (a + c) + (x2 - x1) c.
+    """
+    b, n, i = x.shape
+    o = kernel.shape[2]
+    t = (n - 3) // 2 + 1
+    pairs = -(-t // 2)
+    x = jnp.pad(x, ((0, 0), (0, 4 * pairs + 4 - n), (0, 0))).reshape(b, 2 * pairs + 2, 2, i)
+    even = x[:, :, 0].reshape(b, pairs + 1, 2, i)
+    x0, x1, x2 = even[:, :-1, 0], even[:, :-1, 1], even[:, 1:, 0]
+    first, middle, last = kernel
+    shared = rows_matmul(x1, first + last)
+    outer = jnp.stack([rows_matmul(x0 - x1, first) + shared, shared + rows_matmul(x2 - x1, last)], axis=2)
+    inner = rows_matmul(x[:, : 2 * pairs, 1], middle)
+    return (outer.reshape(b, 2 * pairs, o) + inner)[:, :t]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

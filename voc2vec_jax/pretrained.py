@@ -23,6 +23,7 @@ from voc2vec_jax import (
     convert_write,
     embedding,
     errors,
+    kernels,
     logs,
     masking,
     model_sources,
@@ -98,7 +99,12 @@ def _forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], 
     return x, states
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.cache
+def _compiled_embed() -> Callable[..., Float[Array, "b *l d"]]:
+    """`_embed` compiled for the device at hand."""
+    return jax.jit(_embed, static_argnums=(0, 1, 2, 3), compiler_options=kernels.forward_options())
+
+
 def _embed(
     family: str,
     config: Any,
@@ -313,7 +319,7 @@ class Model:
             self._shapes.add((pool, layers, batch.audio.shape))
             arrays = batch.audio, batch.lengths, batch.kept
             with self._precision():
-                return _embed(self.family, config, layers, pool, self._params, *arrays)
+                return _compiled_embed()(self.family, config, layers, pool, self._params, *arrays)
 
         return compute
 
