@@ -67,7 +67,7 @@ EMBED_FLAGS = {
     "against": cli.Flag("measure it on the same files too", choices=("transformers",)),
     "batch_seconds": cli.Flag("audio that is computed at once; without it the default of embed", kind=float),
     "dtype": cli.Flag("of the computation", default="float32", choices=pretrained.DTYPES),
-    "passes": cli.Flag("turns of each side; the best counts", default=3, kind=int),
+    "passes": cli.Flag("turns of each side; the median counts", default=3, kind=int),
     "evaluate": cli.Flag("batch evaluation too, Parquet files written", default=False, kind=bool),
 }
 

@@ -46,8 +46,9 @@ def _forward(query, key, value, bias, valid, kept, scale):
     most = scores.max(-1, keepdims=True)
     weights = jnp.exp(scores - most)
     total = weights.sum(-1, keepdims=True)
-    weights = _dropped(weights / total, kept, scale)
-    out = jnp.matmul(weights.astype(value.dtype), value)
+    weights = _dropped(weights, kept, scale).astype(value.dtype)
+    out = jnp.matmul(weights, value, preferred_element_type=scores.dtype) / total
+    out = out.astype(value.dtype)
     return out, (query, key, value, bias, valid, kept, out, most + jnp.log(total))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt32
 
 UNFOLD_WIDTH = 64  # inputs narrower than this are unfolded and multiplied once
-SUMMED_RUN = 64  # terms that a weighted sum adds up one after another
+SUMMED_RUNS = 8  # runs of terms that a weighted sum adds up by themselves
 GRADIENT_TAPS = 8  # of a grouped convolution's kernel that are neighbours in the product of its gradient
 FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its kernel rather than of its input
 
@@ -187,14 +187,14 @@ def _kernel_gradient(x: Float[Array, "b t i"], gradient: Float[Array, "b t o"], 
 
 
 def weighted_sum(weight: Float[Array, "b t"], x: Float[Array, "b t c"]) -> Float[Array, "b c"]:
-    """The sum over t of x times its weight, as products of short runs: exact as pairwise sums, at memory's speed."""
-    b, t, c = x.shape
-    runs = t // SUMMED_RUN
-    cut = runs * SUMMED_RUN
-    whole = x[:, :cut].reshape(b, runs, SUMMED_RUN, c), weight[:, :cut].reshape(b, runs, SUMMED_RUN)
-    precision = jax.lax.Precision.HIGHEST
-    sums = jnp.einsum("brtc,brt->brc", *whole, precision=precision).sum(1)
-    return sums + jnp.einsum("btc,bt->bc", x[:, cut:], weight[:, cut:], precision=precision)
+    """The sum over t of x times its weight, as a matrix product of some runs of t: at memory's speed.
+
+    A matrix, since a single row of weights would become a slow loop, and so that no sum is of too many terms.
+    """
+    t = x.shape[1]
+    run = np.arange(t) * SUMMED_RUNS // max(t, 1)
+    parted = jnp.where(run == np.arange(SUMMED_RUNS)[:, None], weight[:, None], 0)
+    return jnp.matmul(parted, x, precision=jax.lax.Precision.HIGHEST).sum(1)
 
 
 def weight_norm(g: Float[Array, "k 1 1"], v: Float[Array, "k i d"]) -> Float[Array, "k i d"]:

@@ -36,7 +36,7 @@ from voc2vec_jax.models import heads
 DTYPES = ("float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
 FORMATS = ("hf", "fairseq", "jax")
-BATCH_SECONDS = {"cpu": 32.0}  # of audio that `embed` computes at once, by platform
+BATCH_SECONDS = {"cpu": 64.0}  # of audio that `embed` computes at once, by platform
 BATCH_SECONDS_ELSEWHERE = 512.0
 # What a shape costs, in operations that could be done while it compiles; orders of magnitude will do
 COMPILE_SECONDS = 6.0
