@@ -79,6 +79,22 @@ def test_random_bits_are_those_of_jax(size):
     np.testing.assert_array_equal(kernels.random_bits(keys, size), wanted)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_random_shares_are_the_halves_of_random_bits(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    keys, threshold = jax.random.split(jax.random.key(5), 3), 20_000
+    wanted = np.asarray(kernels.random_bits(keys, 501)).view(np.uint16)[:, :1001] >= threshold
+    np.testing.assert_array_equal(jax.jit(kernels.random_shares, static_argnums=(1, 2))(keys, 1001, threshold), wanted)
+    assert abs(wanted.mean() - (1 - threshold / 2**16)) < 0.03
+
+
+def test_options_are_the_compilers_own_and_for_cpus_only(monkeypatch):
+    options = kernels.forward_options()
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert kernels.forward_options() == {}
+
+
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])
 def test_gelu_and_its_derivative_are_exact(dtype, tolerance):
     x = jnp.concatenate([jnp.linspace(-12, 12, 4001), jnp.array([0.0, -0.0, 40.0, -40.0])])

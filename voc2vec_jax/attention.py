@@ -1,8 +1,9 @@
 """Scaled dot-product attention with a backward pass of its own, which keeps of the size of the scores but a mask.
 
-That is FlashAttention's (Dao et al. 2022, algorithm 4, over whole rows of scores): with the logarithm of each softmax's
-denominator at hand the weights come back as one exponential, and the sum that a softmax's gradient needs is the inner
-product of the output and its gradient.
+That is FlashAttention's (Dao et al. 2022, algorithm 4, over whole rows of scores): with each row's largest score and
+softmax denominator at hand the weights come back as one exponential, and the sum that a softmax's gradient needs is the
+inner product of the output and its gradient. The two are kept apart: in the logarithm of the denominator, added to the
+largest score, the weights would lose digits.
 """
 
 import functools
@@ -49,12 +50,12 @@ def _forward(query, key, value, bias, valid, kept, scale):
     weights = _dropped(weights, kept, scale).astype(value.dtype)
     out = jnp.matmul(weights, value, preferred_element_type=scores.dtype) / total
     out = out.astype(value.dtype)
-    return out, (query, key, value, bias, valid, kept, out, most + jnp.log(total))
+    return out, (query, key, value, bias, valid, kept, out, most, total)
 
 
 def _backward(scale, saved, gradient):
-    query, key, value, bias, valid, kept, out, log_total = saved
-    weights = jnp.exp(_scores(query, key, bias, valid) - log_total)
+    query, key, value, bias, valid, kept, out, most, total = saved
+    weights = jnp.exp(_scores(query, key, bias, valid) - most) / total
     to_value = jnp.matmul(_dropped(weights, kept, scale).astype(value.dtype).transpose(0, 1, 3, 2), gradient)
     to_weights = jnp.matmul(gradient, value.transpose(0, 1, 3, 2)).astype(weights.dtype)
     inner = (out.astype(weights.dtype) * gradient.astype(weights.dtype)).sum(-1, keepdims=True)

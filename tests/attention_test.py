@@ -1,0 +1,60 @@
+"""Attention's own backward pass against automatic differentiation of the formula."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from voc2vec_jax import attention
+
+B, H, T, C = 2, 3, 17, 8
+SCALE = 1 / 0.7
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def formula(query, key, value, bias, valid, kept):
+    scores = jnp.einsum("bqhc,bkhc->bhqk", *(jnp.moveaxis(x, 1, 2) for x in (query, key)))
+    scores = scores if bias is None else scores + bias
+    share = jax.nn.softmax(jnp.where(valid[:, None, None], scores, -jnp.inf))
+    share = share if kept is None else share * kept * SCALE
+    return jnp.einsum("bhqk,bhkc->bhqc", share, value)
+
+
+@pytest.mark.parametrize("bias_rows", [0, 1, B])
+@pytest.mark.parametrize("drops", [False, True])
+def test_attention_and_its_gradients_are_those_of_the_formula(bias_rows, drops):
+    arrays = [normal(seed, B, H, T, C) for seed in range(3)]
+    arrays += [normal(3, bias_rows, H, T, T)] if bias_rows else []
+    valid = jnp.arange(T)[None] < jnp.array([[T], [9]])
+    kept = jax.random.uniform(jax.random.key(4), (B, H, T, T)) < 1 / SCALE if drops else None
+
+    def loss(f, *arrays):
+        query, key, value, *bias = arrays
+        out = f(query, key, value, bias[0] if bias else None, valid, kept)
+        return jnp.sum(jnp.sin(out)), out
+
+    def ours(*arguments):
+        return attention.attend(*arguments, SCALE if drops else 1.0)
+
+    numbers = tuple(range(len(arrays)))
+    with jax.default_matmul_precision("highest"):
+        found = jax.grad(lambda *a: loss(ours, *a), numbers, has_aux=True)(*arrays)
+    with jax.enable_x64(True):
+        wide = [x.astype(jnp.float64) for x in arrays]
+        wanted = jax.grad(lambda *a: loss(formula, *a), numbers, has_aux=True)(*wide)
+    for a, b in zip(*(map(np.asarray, jax.tree.leaves(side)) for side in (found, wanted)), strict=True):
+        assert np.abs(a - b).max() < 2e-6 * np.abs(b).max()
+    assert not np.asarray(found[0][1][1, :, 9:]).any() and not np.asarray(found[0][2][1, :, 9:]).any()
+
+
+def test_narrow_values_are_rounded_once():
+    query, key, value = (normal(seed, 1, H, T, C) for seed in range(3))
+    valid = jnp.ones((1, T), bool)
+    narrow = [x.astype(jnp.bfloat16) for x in (query, key, value)]
+    found = attention.attend(*narrow, None, valid, None, 1.0)
+    wanted = formula(*(x.astype(jnp.float32) for x in narrow), None, valid, None)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.02)

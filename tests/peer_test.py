@@ -1,0 +1,40 @@
+"""The other side of a benchmark answers, and says why when it cannot."""
+
+import os
+
+import pytest
+
+from voc2vec_jax import errors, peer
+
+
+def counting(start):
+    numbers = iter(range(start, 100))
+    return {"next": lambda: next(numbers), "process": os.getpid}
+
+
+def failing(where):
+    def fail():
+        raise ValueError("no such luck")
+
+    if where == "build":
+        fail()
+    return {"run": fail, "die": lambda: os._exit(3)}
+
+
+def test_functions_are_called_in_another_process():
+    with peer.Peer(counting, 7) as other:
+        assert other.names == ["next", "process"]
+        assert [other.call("next"), other.call("next")] == [7, 8]
+        assert other.call("process") != os.getpid()
+
+
+def test_a_failure_is_told():
+    with pytest.raises(errors.RunError, match="no such luck"):
+        peer.Peer(failing, "build")
+    with peer.Peer(failing, "call") as other, pytest.raises(errors.RunError, match="no such luck"):
+        other.call("run")
+
+
+def test_the_end_of_the_process_is_told():
+    with peer.Peer(failing, "call") as other, pytest.raises(errors.RunError, match="ended with status 3"):
+        other.call("die")
