@@ -58,3 +58,9 @@ def test_narrow_values_are_rounded_once():
     wanted = formula(*(x.astype(jnp.float32) for x in narrow), None, valid, None)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.02)
+
+
+def test_no_frames_give_no_values():
+    empty, valid = jnp.zeros((1, H, 0, C)), jnp.ones((1, 0), bool)
+    out, pull = jax.vjp(lambda x: attention.attend(x, x, x, None, valid, None, 1.0), empty)
+    assert out.shape == pull(out)[0].shape == (1, H, 0, C)

@@ -44,7 +44,7 @@ def _dropped(weights, kept, scale):
 
 def _forward(query, key, value, bias, valid, kept, scale):
     scores = _scores(query, key, bias, valid)
-    most = scores.max(-1, keepdims=True)
+    most = scores.max(-1, keepdims=True, initial=jnp.finfo(scores.dtype).min)  # of no frames too
     weights = jnp.exp(scores - most)
     total = weights.sum(-1, keepdims=True)
     weights = _dropped(weights, kept, scale).astype(value.dtype)
