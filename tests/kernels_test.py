@@ -35,18 +35,6 @@ def test_weighted_sum(t):
     np.testing.assert_allclose(kernels.weighted_sum(weight, x), wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 300, 5), (3, 2, 40, 5), (2, 0, 5)])
-def test_add_bias(shape):
-    def loss(f, x, bias):
-        return jnp.sum(jnp.sin(f(x, bias)))
-
-    x, bias = normal(0, *shape), normal(1, 5)
-    found = jax.value_and_grad(loss, (1, 2))(kernels.add_bias, x, bias)
-    wanted = jax.value_and_grad(loss, (1, 2))(lambda x, bias: x + jnp.broadcast_to(bias, x.shape), x, bias)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("channels", [1, 80])
 @pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2), (5, 3), (4, 4), (1, 1), (2, 3), (7, 1)])
 @pytest.mark.parametrize("n", [3, 40, 41, 43])

@@ -35,12 +35,12 @@ def forward_options() -> dict[str, str]:
     return options
 
 
-def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"]) -> Float[Array, "*b o"]:
+def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=None) -> Float[Array, "*b o"]:
     """x @ kernel over flattened leading axes.
 
     The kernel's gradient then sums over one axis; over several, XLA's CPU compiler first transposes in memory.
     """
-    out = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel)
+    out = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
     return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -195,22 +195,6 @@ def weighted_sum(weight: Float[Array, "b t"], x: Float[Array, "b t c"]) -> Float
     run = np.arange(t) * SUMMED_RUNS // max(t, 1)
     parted = jnp.where(run == np.arange(SUMMED_RUNS)[:, None], weight[:, None], 0)
     return jnp.matmul(parted, x, precision=jax.lax.Precision.HIGHEST).sum(1)
-
-
-@jax.custom_vjp
-def add_bias(x: Float[Array, "*b o"], bias: Float[Array, "o"]) -> Float[Array, "*b o"]:
-    """x + bias; the bias's gradient is a `weighted_sum`, in float32 or wider."""
-    return x + jnp.broadcast_to(bias, x.shape)
-
-
-def _bias_gradient(_, gradient):
-    wide = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
-    *rows, t, width = (1, *wide.shape)
-    wide = wide.reshape(math.prod(rows), t, width)
-    return gradient, weighted_sum(jnp.ones(wide.shape[:2], wide.dtype), wide).sum(0).astype(gradient.dtype)
-
-
-add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _bias_gradient)
 
 
 def weight_norm(g: Float[Array, "k 1 1"], v: Float[Array, "k i d"]) -> Float[Array, "k i d"]:

@@ -115,31 +115,22 @@ def torch_linear_init(fan_in: int) -> Callable:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-class Dense(nn.Module):
-    """x @ kernel + bias over the last axis."""
-
-    width: int
-    dtype: jnp.dtype
-    kernel_init: Callable
-    bias_init: Callable = nn.initializers.zeros
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.width))
-        bias = self.param("bias", self.bias_init, (self.width,))
-        x = x.astype(self.dtype)
-        return kernels.add_bias(kernels.rows_matmul(x, kernel.astype(x.dtype)), bias.astype(x.dtype))
-
-
-def projection(config: EncoderConfig, fan_in: int, fan_out: int, name: str) -> Dense:
+def projection(config: EncoderConfig, fan_in: int, fan_out: int, name: str) -> nn.Dense:
     """A dense layer outside the blocks, initialised as torch's Linear."""
     init = torch_linear_init(fan_in)
-    return Dense(fan_out, config.compute_dtype, kernel_init=init, bias_init=init, name=name)
+    dtype = config.compute_dtype
+    return nn.Dense(fan_out, dtype=dtype, kernel_init=init, bias_init=init, dot_general=_rows_dot, name=name)
 
 
-def dense(config: EncoderConfig, width: int, name: str) -> Dense:
+def dense(config: EncoderConfig, width: int, name: str) -> nn.Dense:
     """A dense layer inside the blocks, with BERT's initialisation."""
-    return Dense(width, config.compute_dtype, kernel_init=nn.initializers.normal(0.02), name=name)
+    init = nn.initializers.normal(0.02)
+    return nn.Dense(width, dtype=config.compute_dtype, kernel_init=init, dot_general=_rows_dot, name=name)
+
+
+def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):
+    """nn.Dense's product, which is always over the last axis of x."""
+    return kernels.rows_matmul(x, kernel, precision)
 
 
 def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> nn.LayerNorm:
