@@ -1,5 +1,6 @@
 """The other side of a benchmark answers, and says why when it cannot."""
 
+import importlib.util
 import os
 
 import pytest
@@ -38,3 +39,10 @@ def test_a_failure_is_told():
 def test_the_end_of_the_process_is_told():
     with peer.Peer(failing, "call") as other, pytest.raises(errors.RunError, match="ended with status 3"):
         other.call("die")
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    peer.check()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else name)
+    with pytest.raises(errors.InputError, match="needs torch: pip install torch"):
+        peer.check()

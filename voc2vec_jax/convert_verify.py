@@ -3,7 +3,6 @@
 python -m voc2vec_jax.convert_verify SRC DST
 """
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax import cli, convert, convert_names, convert_write, errors, models
+from voc2vec_jax import cli, convert, convert_names, convert_write, errors, models, peer
 
 SAMPLES = 16000
 TOLERANCE = 1e-4  # largest difference of a hidden state, relative to the largest value when that is above 1
@@ -39,8 +38,7 @@ def report(source: Path, target: Path) -> dict[str, Any]:
     left, right = convert_names.flatten(before.params), convert_names.flatten(after.params)
     differ = [name for name in right if name not in left or not np.array_equal(left[name], right[name])]
     found = {"same": len(right) - len(differ), "differ": differ}
-    absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    if absent:
+    if absent := peer.absent():
         return found | {"unverified": f"that needs {' and '.join(absent)}"}
     if after.family not in convert_names.HF_PREFIXES:
         return found | {"unverified": f"transformers has no {after.family}"}

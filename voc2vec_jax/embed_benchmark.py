@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import os
 import pathlib
 import tempfile
@@ -52,6 +51,8 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
     includes decoding. The sides take turns, `passes` times, and the median counts; "difference" is from
     our first vectors.
     """
+    if settings.against:
+        peer.check()
     files = _files(settings)
     seconds = sum(len(audio.load(path)) for path in files) / audio.RATE_HZ
     common = {
@@ -73,8 +74,8 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
         ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
         if settings.evaluate:
             ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
-        if settings.against == "transformers":
-            other = stack.enter_context(_peer(folder, files, model.checkpoint.normalizes))
+        if settings.against:
+            other = stack.enter_context(peer.Peer(transformers_loops, folder, files, model.checkpoint.normalizes))
             ways |= {name: functools.partial(other.call, name) for name in other.names}
         first, elapsed = _timed(ours)
         yield figure("voc2vec_jax with compilation", elapsed, compilations=model.compilations)
@@ -140,14 +141,6 @@ def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     start = time.perf_counter()
     result = call()
     return result, time.perf_counter() - start
-
-
-def _peer(folder: str, files: list[pathlib.Path], normalizes: bool) -> peer.Peer:
-    """transformers on the same weights and files, in a process of its own."""
-    absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    if absent:
-        raise errors.InputError(f"--against=transformers needs {' and '.join(absent)}: pip install them")
-    return peer.Peer(transformers_loops, folder, files, normalizes)
 
 
 def transformers_loops(folder: str, files: list[pathlib.Path], normalizes: bool) -> dict[str, Callable[[], np.ndarray]]:

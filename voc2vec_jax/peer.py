@@ -1,11 +1,27 @@
 """The other side of a benchmark, in a process of its own with the settings that its users have."""
 
+import importlib.util
 import multiprocessing
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 from voc2vec_jax import errors
+
+_PACKAGES = ("torch", "transformers")
+
+
+def absent() -> list[str]:
+    """Those of torch and transformers that are not installed."""
+    return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def check() -> None:
+    """InputError where torch or transformers is not installed."""
+    if missing := absent():
+        raise errors.InputError(
+            f"--against=transformers needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        )
 
 
 class Peer:

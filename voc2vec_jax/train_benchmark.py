@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import os
 import pathlib
 import tempfile
@@ -151,12 +150,14 @@ def figures(settings: Settings) -> Iterator[Figure]:
 
 
 def check(settings: Settings) -> None:
-    """InputError for values that make no sense."""
+    """InputError for values that make no sense and for a side that is not installed."""
     if min(settings.rows, settings.passes) < 1 or settings.seconds < 0.5:
         raise errors.InputError(
             f"--rows={settings.rows} --seconds={settings.seconds:g} --passes={settings.passes}: give 1 or more rows "
             "and passes, and clips of 0.5 s or more"
         )
+    if settings.against:
+        peer.check()
 
 
 @contextlib.contextmanager
@@ -273,9 +274,6 @@ def _parameter_bytes(ours: Ours) -> int:
 
 def _peer(settings: Settings, ours: Ours) -> peer.Peer:
     """transformers' step for the same architecture and batch, in a process of its own."""
-    absent = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
-    if absent:
-        raise errors.InputError(f"--against=transformers needs {' and '.join(absent)}: pip install them")
     clips = np.asarray(ours.batch["audio"][0, 0], np.float32) / 32768
     return peer.Peer(transformers_step, settings, ours.model, clips)
 
