@@ -230,3 +230,14 @@ def test_remat_changes_no_gradient():
     grads = [jax.jit(jax.grad(lambda p, c=c: loss_of(c, p, audio, lengths)[0]))(params) for c in (CONFIG, saved)]
     for a, b in zip(*map(jax.tree.leaves, grads)):
         assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max() + 1e-6
+
+
+def test_norms_over_many_frames_far_from_zero():
+    """Sums of one frame after another would be off by a hundred times the tolerance."""
+    valid = jnp.arange(20_000)[None] < jnp.array([[20_000], [15_000]])
+    x = 100 + jax.random.normal(jax.random.key(0), (2, 20_000, 5))
+    found, _ = encoder.TimeNorm(SMALL).init_with_output(jax.random.key(1), x, valid)
+    for row, count in zip(range(2), (20_000, 15_000)):
+        wide = np.asarray(x[row, :count], np.float64)
+        wanted = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + encoder.CONV_NORM_EPS)
+        np.testing.assert_allclose(found[row, :count], wanted, atol=1e-4)

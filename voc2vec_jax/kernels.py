@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt32
 
 UNFOLD_WIDTH = 64  # inputs narrower than this are unfolded and multiplied once
-SUMMED_RUNS = 8  # runs of terms that a weighted sum adds up by themselves
 GRADIENT_TAPS = 8  # of a grouped convolution's kernel that are neighbours in the product of its gradient
 FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its kernel rather than of its input
 
@@ -23,9 +22,10 @@ FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its k
 def forward_options() -> dict[str, str]:
     """Compiler options for programs that are a forward pass: on CPUs Eigen's products, where the compiler has others.
 
-    YNNPACK's, the default since jaxlib 0.10, take longer for as many rows as the first convolutions have.
+    YNNPACK's, the default since jaxlib 0.10, take longer for as many rows as the first convolutions have. Its sums are
+    kept, which pass over memory once.
     """
-    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     if jax.default_backend() != "cpu":
         return {}
     try:
@@ -184,17 +184,6 @@ def _kernel_gradient(x: Float[Array, "b t i"], gradient: Float[Array, "b t o"], 
     outputs = gradient.at[:, u + reach - taps * np.arange(shifts)].get(mode="promise_in_bounds").reshape(-1, shifts * o)
     product = jnp.matmul(inputs.T, outputs).reshape(taps, i, shifts, o)
     return product.transpose(2, 0, 1, 3).reshape(-1, i, o)[:k]
-
-
-def weighted_sum(weight: Float[Array, "b t"], x: Float[Array, "b t c"]) -> Float[Array, "b c"]:
-    """The sum over t of x times its weight, as a matrix product of some runs of t: at memory's speed.
-
-    A matrix, since a single row of weights would become a slow loop, and so that no sum is of too many terms.
-    """
-    t = x.shape[1]
-    run = np.arange(t) * SUMMED_RUNS // max(t, 1)
-    parted = jnp.where(run == np.arange(SUMMED_RUNS)[:, None], weight[:, None], 0)
-    return jnp.matmul(parted, x, precision=jax.lax.Precision.HIGHEST).sum(1)
 
 
 def weight_norm(g: Float[Array, "k 1 1"], v: Float[Array, "k i d"]) -> Float[Array, "k i d"]:

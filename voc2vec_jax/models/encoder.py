@@ -150,10 +150,10 @@ class TimeNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        weight = valid.astype(x.dtype)
-        count = jnp.maximum(weight.sum(1), 1)[:, None]
-        centred = x - (kernels.weighted_sum(weight, x) / count)[:, None]
-        variance = kernels.weighted_sum(weight, centred * centred) / count
+        weight = valid.astype(x.dtype)[..., None]
+        count = jnp.maximum(weight.sum(1), 1)
+        centred = x - ((x * weight).sum(1) / count)[:, None]
+        variance = (centred * centred * weight).sum(1) / count
         out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None])[:, None] + bias[None, None]
         return out.astype(self.config.compute_dtype)
 
