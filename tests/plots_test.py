@@ -2,12 +2,13 @@
 
 import json
 import pathlib
+import threading
 
 import numpy as np
 import pytest
 from matplotlib import figure, image
 
-from voc2vec_jax import errors, plots
+from voc2vec_jax import errors, logs, plots
 from voc2vec_jax.models import hubert, wav2vec2
 
 VIEW = wav2vec2.view(wav2vec2.Config())
@@ -120,3 +121,36 @@ def test_smoothing_keeps_constants_and_the_mean_and_has_no_lag():
 def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(errors.RunError, match="curves.png cannot be written: No such file or directory"):
         plots.curves([], pathlib.Path(tmp_path / "none" / "curves.png"), VIEW)
+
+
+def test_in_the_background_the_last_rows_are_drawn_too(tmp_path, monkeypatch):
+    started, may_end, drawn = threading.Event(), threading.Event(), []
+
+    def curves(source, picture, view):
+        rows = len(logs.read(source))
+        started.set()
+        may_end.wait(60)
+        drawn.append(rows)
+
+    monkeypatch.setattr(plots, "curves", curves)
+    source = tmp_path / "metrics.jsonl"
+    with plots.Background(source, tmp_path / "curves.png", VIEW) as background:
+        for step in (1, 2, 3):
+            with source.open("a") as file:
+                file.write(json.dumps({"step": step}) + "\n")
+            background.draw()
+            assert started.wait(60) and not drawn
+        may_end.set()
+    assert drawn == [1, 3]
+
+
+def test_what_fails_in_the_background_is_told(tmp_path):
+    source = tmp_path / "metrics.jsonl"
+    source.write_text("")
+    with pytest.raises(errors.RunError, match="curves.png cannot be written"):
+        with plots.Background(source, tmp_path / "none" / "curves.png", VIEW) as background:
+            background.draw()
+    with pytest.raises(KeyError, match="another"):
+        with plots.Background(source, tmp_path / "none" / "curves.png", VIEW) as background:
+            background.draw()
+            raise KeyError("another")

@@ -5,6 +5,7 @@ import io
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ def curves(
     rows = logs.read(source) if isinstance(source, (str, pathlib.Path)) else source
     train = [row for row in rows if row.get("split", "train") == "train"]
     valid = [row for row in rows if row.get("split") == "validation"]
-    sheet = figure.Figure(figsize=(15, 8.4), layout="constrained")
-    sheet.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    sheet = figure.Figure(figsize=(15, 8.4))
+    sheet.subplots_adjust(left=0.05, right=0.95, bottom=0.07, top=0.9, wspace=0.42, hspace=0.32)
     backend_agg.FigureCanvasAgg(sheet)
     described = [_TOTAL, *view.panels, _NORM]
     draws = [functools.partial(_draw, description=panel) for panel in described] + [_draw_rate, _draw_speed]
@@ -51,6 +52,38 @@ def curves(
         files.write_atomic(pathlib.Path(picture), image.getvalue())
     except OSError as error:
         raise errors.RunError(f"the picture {picture} cannot be written: {error.strerror}") from error
+
+
+class Background:
+    """`curves` of a growing file, drawn in a thread, so that the devices need not wait; close it with `with`."""
+
+    def __init__(self, source: pathlib.Path, picture: pathlib.Path, view: views.View):
+        self._arguments = source, picture, view
+        self._thread = futures.ThreadPoolExecutor(1)
+        self._drawing: futures.Future | None = None
+        self._late = False  # rows have come while a picture of those before was drawn
+
+    def draw(self) -> None:
+        """Draws all rows, at the end if a picture is being drawn just now; RunError when that before failed."""
+        self._late = self._drawing is not None and not self._drawing.done()
+        if not self._late:
+            self._finish()
+            self._drawing = self._thread.submit(curves, *self._arguments)
+
+    def _finish(self) -> None:
+        if self._drawing is not None:
+            self._drawing.result()
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(self, kind: type | None, *fault: object) -> None:
+        with self._thread:
+            if kind is None:
+                self._finish()
+                if self._late:
+                    self.draw()
+                    self._finish()
 
 
 def _summary(train: Rows, valid: Rows) -> str:

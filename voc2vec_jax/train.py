@@ -34,7 +34,6 @@ from voc2vec_jax import (
     sharding,
     units,
     update,
-    views,
     watch,
 )
 
@@ -149,6 +148,7 @@ class Run:
             return errors.EXIT_DONE
         with (
             logs.Progress(self.config.total_steps, self.step, self.view) as self.progress,
+            plots.Background(self.workdir / "metrics.jsonl", self.workdir / "curves.png", self.view) as self.curves,
             self.data.train(self.step, self.config.total_steps) as batches,
         ):
             self.clock = time.monotonic()
@@ -190,8 +190,8 @@ class Run:
             self.validate()
         if stopping or self.due("checkpoint_every_steps"):
             self.save()
-        if stopping or self.due("validate_every_steps"):
-            draw_curves(self.workdir, self.view)
+        if agreement.index() == 0 and (stopping or self.due("validate_every_steps")):
+            self.curves.draw()
         self.clock = time.monotonic()
 
     def read_row(self) -> None:
@@ -262,12 +262,6 @@ class Run:
         config = configuration.as_dict(self.config)
         corpus, clustering = self.data.corpus.fingerprint, self.data.aligned and self.data.aligned.clustering
         return {"step": self.step, "best": self.best, "corpus": corpus, "units": clustering, "config": config}
-
-
-def draw_curves(workdir: pathlib.Path, view: views.View) -> None:
-    """The run's picture, from its metrics file."""
-    if jax.process_index() == 0:
-        plots.curves(workdir / "metrics.jsonl", workdir / "curves.png", view)
 
 
 def continued_params(
