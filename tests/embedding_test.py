@@ -69,6 +69,16 @@ def test_batches_hold_every_piece_once_in_few_shapes(count):
     assert grown.max() <= buckets.GROWTH * 1.05 and plan.buckets[0] <= 8000 and plan.buckets[-1] == 48_079
 
 
+@pytest.mark.parametrize("count, rows", [(1, [1]), (3, [1, 1, 1]), (4, [4]), (7, [4, 1, 1, 1]), (13, [16]), (16, [16])])
+def test_windows_that_are_left_over_share_a_batch_however_short_they_are(count, rows):
+    """A batch of one is padded just as far."""
+    plan = layout()
+    bucket = next(b for b in plan.buckets if plan.sizes[b][0] == 16)
+    shortest = max([0, *(b for b in plan.buckets if b < bucket)]) + 1
+    found = [batch.audio.shape for batch in embedding.batches(pieces([shortest] * count), plan)]
+    assert found == [(n, bucket) for n in rows]
+
+
 def ramps(batch):
     """A model whose frame t is the sample at its start, and minus that."""
     frames = batch.audio[:, :: layout().hop_samples, None]

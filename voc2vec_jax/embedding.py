@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int32
 from voc2vec_jax import audio, buckets, errors, masking
 from voc2vec_jax.models import encoder as encoders
 
-FILLED = 0.7  # share of a left-over batch that is audio
+FILLED = 0.8  # share of a left-over batch that would be computed anyway
 THREADS = min(4, os.cpu_count() or 1)
 POOLS = ("mean", "max", "first", None)
 
@@ -155,7 +155,7 @@ def batches(pieces: Iterator[Piece], layout: Layout) -> Iterator[Batch]:
     left = sorted((piece for some in waiting.values() for piece in some), key=_shortest_last)
     while left:
         bucket = layout.bucket(len(left[0].audio))
-        rows = _fitting(left, bucket, layout.sizes[bucket])
+        rows = _fitting([layout.bucket(len(piece.audio)) for piece in left], layout.sizes[bucket])
         yield _padded(left[:rows], bucket, rows)
         left = left[rows:]
 
@@ -164,10 +164,13 @@ def _shortest_last(piece: Piece) -> tuple[int, int, int]:
     return -len(piece.audio), piece.item, piece.number
 
 
-def _fitting(pieces: list[Piece], samples: int, sizes: list[int]) -> int:
-    """The most rows, of the descending `sizes`, of which the first pieces fill a fair share; else the fewest."""
-    audio_of = [0, *itertools.accumulate(len(piece.audio) for piece in pieces[: sizes[0]])]
-    return next((rows for rows in sizes if audio_of[min(rows, len(pieces))] >= FILLED * rows * samples), sizes[-1])
+def _fitting(buckets: list[int], sizes: list[int]) -> int:
+    """The most rows, of the descending `sizes`, that the first windows fill to a fair share; else the fewest.
+
+    `buckets` are those of the windows, the first being that of the batch; a window counts what it would cost alone.
+    """
+    alone = [0, *itertools.accumulate(buckets[: sizes[0]])]
+    return next((rows for rows in sizes if alone[min(rows, len(buckets))] >= FILLED * rows * buckets[0]), sizes[-1])
 
 
 def _padded(pieces: list[Piece], samples: int, rows: int) -> Batch:

@@ -39,7 +39,8 @@ FORMATS = ("hf", "fairseq", "jax")
 BATCH_SECONDS = {"cpu": 64.0}  # of audio that `embed` computes at once, by platform
 BATCH_SECONDS_ELSEWHERE = 512.0
 # What a shape costs, in operations that could be done while it compiles; orders of magnitude will do
-COMPILE_SECONDS = 6.0
+COMPILE_SECONDS = {"cpu": 3.0}  # 1.9 for a number of rows, and of those a length has one or two
+COMPILE_SECONDS_ELSEWHERE = 6.0
 OPERATIONS_PER_SECOND = {"cpu": 1e11}
 OPERATIONS_PER_SECOND_ELSEWHERE = 1e14
 TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5  # added to the variance of a clip that is normalised
@@ -359,7 +360,9 @@ class Model:
         """Windows and static shapes for recordings of `known` (`buckets.known_lengths`): more shapes where it pays."""
         lengths, copies = known
         operations = sum(work.forward(self.config, 10 * recordings.RATE_HZ).values()) / 10
-        rate = OPERATIONS_PER_SECOND.get(jax.default_backend(), OPERATIONS_PER_SECOND_ELSEWHERE)
+        platform = jax.default_backend()
+        rate = OPERATIONS_PER_SECOND.get(platform, OPERATIONS_PER_SECOND_ELSEWHERE)
+        compiling = COMPILE_SECONDS.get(platform, COMPILE_SECONDS_ELSEWHERE)
         return embedding.Layout(
             self.config.encoder,
             window_seconds,
@@ -368,7 +371,7 @@ class Model:
             devices,
             lengths=lengths,
             copies=copies,
-            shape_seconds=COMPILE_SECONDS * rate / operations,
+            shape_seconds=compiling * rate / operations,
         )
 
     def _run(self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
