@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from voc2vec_jax import audio, clips, embedding, evaluation_input
+from voc2vec_jax import audio, clips, embedding, evaluation_input, prefetch
 from voc2vec_jax.models import encoder as encoders
 
 FRAMES = encoders.EncoderConfig().frames
@@ -98,13 +98,13 @@ def test_things_made_ahead_are_the_same_and_few():
             made.append(k)
             yield k
 
-    with clips.ahead(things(), 3) as coming:
+    with prefetch.ahead(things(), 3) as coming:
         for k in range(10):
             assert next(coming) == k
         time.sleep(0.3)
         assert len(made) <= 10 + 3 + 1
     assert threading.active_count() < 10 and len(made) < 20
-    with clips.ahead(iter(range(5)), 2) as coming:
+    with prefetch.ahead(iter(range(5)), 2) as coming:
         assert list(coming) == list(range(5))
 
 
@@ -113,5 +113,5 @@ def test_a_fault_of_the_thread_is_raised_where_things_are_taken():
         yield 1
         raise ZeroDivisionError("in the thread")
 
-    with pytest.raises(ZeroDivisionError, match="in the thread"), clips.ahead(things(), 2) as coming:
+    with pytest.raises(ZeroDivisionError, match="in the thread"), prefetch.ahead(things(), 2) as coming:
         list(coming)

@@ -2,8 +2,8 @@
 
 import os
 
-# The compiler's optimisations take most of the time of tests this small, and none of their meaning; the tests that
-# start programs of their own run them as users do.
+# The compiler's optimisations take most of the time of tests this small, and none of their meaning; of the tests that
+# start programs of their own some run them as users do (train_hubert_test).
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import hosts
 import jax
 import numpy as np
 import pyarrow.parquet as pq
@@ -317,7 +318,7 @@ def test_compilations_are_counted_and_bounded(plain, folder, tmp_path, capsys):
 
 def start(cache, *given, environment=()):
     inherited = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
-    inherited["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    inherited["XLA_FLAGS"] = hosts.XLA
     inherited |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | dict(environment)
     command = [sys.executable, "-m", "voc2vec_jax.evaluate", *arguments(*given)]
     return subprocess.Popen(command, cwd=ROOT, env=inherited, stderr=subprocess.PIPE, text=True)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import hosts
 import numpy as np
 import pytest
 import soundfile
@@ -84,7 +85,7 @@ def run(*given):
 
 def start(cache, *given):
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    environment["XLA_FLAGS"] = hosts.XLA
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     command = [sys.executable, "-m", "voc2vec_jax.finetune", *arguments(*given)]
     return subprocess.Popen(

@@ -31,7 +31,7 @@ from voc2vec_jax import (
 from voc2vec_jax.datasets import records
 
 TINY = "tests/tiny_hubert_config.py"
-start = functools.partial(train_test.train, config=TINY)
+start = functools.partial(train_test.train, config=TINY, flags="")  # optimised, as users run it
 STEPS, KILLS = train_test.STEPS, 2
 
 

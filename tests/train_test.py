@@ -10,6 +10,7 @@ import sys
 import time
 
 import exported_objective
+import hosts
 import jax
 import numpy as np
 import pytest
@@ -34,9 +35,9 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def start(cache, *arguments):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
+def start(cache, *arguments, flags=hosts.XLA):
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     return subprocess.Popen(
         [sys.executable, "-m", "voc2vec_jax.train", *arguments],
         cwd=ROOT,
@@ -47,8 +48,9 @@ def start(cache, *arguments):
     )
 
 
-def train(cache, data_dir, workdir, *overrides, config=TINY):
-    return start(cache, f"--config={config}", f"--workdir={workdir}", f"--config.data_dir={data_dir}", *overrides)
+def train(cache, data_dir, workdir, *overrides, config=TINY, **options):
+    given = f"--config={config}", f"--workdir={workdir}", f"--config.data_dir={data_dir}", *overrides
+    return start(cache, *given, **options)
 
 
 def finish(process):

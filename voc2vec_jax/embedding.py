@@ -19,10 +19,12 @@ import numpy as np
 import soxr
 from jaxtyping import Float32, Int32
 
-from voc2vec_jax import audio, buckets, errors, masking
+from voc2vec_jax import audio, buckets, errors, masking, prefetch
 from voc2vec_jax.models import encoder as encoders
 
 FILLED = 0.8  # share of a left-over batch that would be computed anyway
+AHEAD = 1  # batches that are ready
+RUNNING = 2  # batches that are computed or waited for
 THREADS = min(4, os.cpu_count() or 1)
 POOLS = ("mean", "max", "first", None)
 
@@ -296,14 +298,16 @@ class Job:
     def run(self, items: Sequence[Any], compute: Callable[[Batch], Any], skip: bool) -> None:
         """Fills `done` and, with `skip`, `unusable`; without it the first unusable item is raised.
 
-        One batch computes while the next one is decoded and padded.
+        Batches compute while the next ones are decoded and padded; a CPU fills its cores best with two at a time.
         """
-        waiting: tuple[list[Piece], Any] | None = None
-        for batch in batches(self._pieces(items, skip), self.layout):
-            running = batch.pieces, compute(batch)
-            self._take(waiting)
-            waiting = running
-        self._take(waiting)
+        running: collections.deque[tuple[list[Piece], Any]] = collections.deque()
+        with prefetch.ahead(batches(self._pieces(items, skip), self.layout), AHEAD) as coming:
+            for batch in coming:
+                running.append((batch.pieces, compute(batch)))
+                if len(running) > RUNNING:
+                    self._take(*running.popleft())
+        while running:
+            self._take(*running.popleft())
 
     def _pieces(self, items: Sequence[Any], skip: bool) -> Iterator[Piece]:
         for index, clip in enumerate(loaded(items, self.layout.least_samples)):
@@ -318,10 +322,8 @@ class Job:
             for number, w in enumerate(windows):
                 yield Piece(index, number, clip[w.start : w.stop], w.first, w.last, len(windows))
 
-    def _take(self, computed: tuple[list[Piece], Any] | None) -> None:
-        if computed is None:
-            return
-        for item, value in self._collector.add(computed[0], np.asarray(computed[1])):
+    def _take(self, pieces: list[Piece], values: Any) -> None:
+        for item, value in self._collector.add(pieces, np.asarray(values)):
             self.done[item] = value
             self.advance()
 

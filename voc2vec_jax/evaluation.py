@@ -30,6 +30,7 @@ from voc2vec_jax import (
     evaluation_output,
     evaluation_rows,
     masking,
+    prefetch,
     pretrained,
     sharding,
 )
@@ -216,7 +217,7 @@ class Worker:
     def _results(self, numbers: Sequence[int], pool: concurrent.futures.Executor) -> Iterator[tuple]:
         """(part, pieces, values) of each batch; at the end of a part (part, [], None)."""
         waiting: collections.deque = collections.deque()
-        with clips.ahead(self._batches(numbers, pool), AHEAD) as coming:
+        with prefetch.ahead(self._batches(numbers, pool), AHEAD) as coming:
             for part, batch in coming:
                 waiting.append((part, batch.pieces, self._compute(batch)) if batch else (part, [], None))
                 if len(waiting) > RUNNING:

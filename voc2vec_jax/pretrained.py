@@ -281,7 +281,7 @@ class Model:
         first block, k the output of block k, -1 (as depth) the model's last frames, after the final norm of pre-LN
         models; several layers, or "all", give [n, layers, d].
         What is longer than `window_seconds` is computed in windows that overlap, each frame taken from the window in
-        whose middle it lies nearest; memory is bounded by `batch_seconds` of audio at once and a few decoded
+        whose middle it lies nearest; memory is bounded by a few batches of `batch_seconds` of audio and a few decoded
         recordings. `on_unreadable` "skip": items that cannot be used give NaN (with pool None no frames) and a
         warning. InputError names the first such item otherwise, and any argument that makes no sense.
         """
