@@ -36,3 +36,5 @@ def test_both_sides_embed_the_same_files(tmp_path):
 def test_a_folder_without_audio_is_refused(tmp_path):
     with pytest.raises(errors.InputError, match="holds no audio file"):
         next(embed_benchmark.figures(embed_benchmark.Settings(str(tmp_path))))
+    with pytest.raises(errors.InputError, match="absent is no folder"):
+        next(embed_benchmark.figures(embed_benchmark.Settings(str(tmp_path / "absent"))))

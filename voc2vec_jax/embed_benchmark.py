@@ -128,6 +128,8 @@ def random_base() -> convert.Checkpoint:
 
 def _files(settings: Settings) -> list[pathlib.Path]:
     folder = pathlib.Path(settings.input)
+    if not folder.is_dir():
+        raise errors.InputError(f"--input={folder} is no folder: give one that holds recordings")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in audio.SUFFIXES)
     if not found:
         raise errors.InputError(f"--input={folder} holds no audio file ({', '.join(audio.SUFFIXES)})")
