@@ -12,7 +12,7 @@ def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def check(ours, theirs, *args):
+def assert_same_with_gradients(ours, theirs, *args):
     weight = normal(9, *jax.eval_shape(theirs, *args).shape)
 
     @jax.jit
@@ -39,7 +39,7 @@ def test_strided_conv(channels, kernel, stride, n, backend, monkeypatch):
         return jax.lax.conv_general_dilated(x, w, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
 
     x, w = normal(0, 2, n, channels), normal(1, kernel, channels, 6)
-    check(lambda x, w: kernels.strided_conv(x, w, stride), theirs, x, w)
+    assert_same_with_gradients(lambda x, w: kernels.strided_conv(x, w, stride), theirs, x, w)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -56,7 +56,7 @@ def test_grouped_conv(backend, kernel, t, monkeypatch):
         return jax.lax.conv_general_dilated(x, w, (1,), padding, dimension_numbers=dims, feature_group_count=groups)
 
     x, w = normal(0, 2, t, width), normal(1, kernel, width // groups, width)
-    check(lambda x, w: kernels.grouped_conv(x, w, groups), theirs, x, w)
+    assert_same_with_gradients(lambda x, w: kernels.grouped_conv(x, w, groups), theirs, x, w)
 
 
 def test_weight_norm_gives_each_tap_its_length():

@@ -229,6 +229,7 @@ def test_reading_processes_end_with_a_killed_program(data, tmp_path):
     except subprocess.TimeoutExpired:
         os.kill(reader, signal.SIGKILL)
         raise
+    assert program.returncode == -signal.SIGKILL
 
 
 @pytest.fixture

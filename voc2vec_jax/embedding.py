@@ -157,7 +157,8 @@ def batches(pieces: Iterator[Piece], layout: Layout) -> Iterator[Batch]:
     left = sorted((piece for some in waiting.values() for piece in some), key=_shortest_last)
     while left:
         bucket = layout.bucket(len(left[0].audio))
-        rows = _fitting([layout.bucket(len(piece.audio)) for piece in left], layout.sizes[bucket])
+        sizes = layout.sizes[bucket]
+        rows = _fitting([layout.bucket(len(piece.audio)) for piece in left[: sizes[0]]], sizes)
         yield _padded(left[:rows], bucket, rows)
         left = left[rows:]
 
@@ -166,13 +167,13 @@ def _shortest_last(piece: Piece) -> tuple[int, int, int]:
     return -len(piece.audio), piece.item, piece.number
 
 
-def _fitting(buckets: list[int], sizes: list[int]) -> int:
+def _fitting(padded: list[int], sizes: list[int]) -> int:
     """The most rows, of the descending `sizes`, that the first windows fill to a fair share; else the fewest.
 
-    `buckets` are those of the windows, the first being that of the batch; a window counts what it would cost alone.
+    `padded` are the windows' own buckets, the first being that of the batch: what each would cost alone.
     """
-    alone = [0, *itertools.accumulate(buckets[: sizes[0]])]
-    return next((rows for rows in sizes if alone[min(rows, len(buckets))] >= FILLED * rows * buckets[0]), sizes[-1])
+    alone = [0, *itertools.accumulate(padded)]
+    return next((rows for rows in sizes if alone[min(rows, len(padded))] >= FILLED * rows * padded[0]), sizes[-1])
 
 
 def _padded(pieces: list[Piece], samples: int, rows: int) -> Batch:

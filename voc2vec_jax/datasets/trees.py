@@ -34,7 +34,7 @@ UNSUPPORTED = (
     ".wv",
 )  # audio to convert first
 
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
