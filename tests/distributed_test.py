@@ -53,6 +53,15 @@ def whole(launch, tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module", autouse=True)
+def waiting(cache):
+    """A process that waits for a dying one: it takes long and computes nothing, so it runs beside the others."""
+    processes = hosts.start(cache, 2, 1, "tests.waiting_program")
+    yield processes
+    for process in processes:
+        process.kill()
+
+
 def params_of(workdir, step=STEPS):
     return checkpoint.read(workdir / "checkpoints" / str(step))[0]["params"]
 
@@ -109,7 +118,7 @@ def test_a_killed_process_ends_the_others_and_the_rerun_reaches_the_same_bits(wh
     began = time.monotonic()
     statuses, said = hosts.finish(processes, timeout=60)
     assert time.monotonic() - began < 60
-    assert statuses == [1, -signal.SIGKILL]
+    assert statuses == [1, -signal.SIGKILL], said
     (sentence,) = [line for line in said[0].splitlines() if line.startswith("error: ")]
     assert sentence.startswith("error: process 1 of 2 on ") and "run the same command again" in sentence
     statuses, said = hosts.finish(launch(2, 2, workdir))
@@ -117,6 +126,12 @@ def test_a_killed_process_ends_the_others_and_the_rerun_reaches_the_same_bits(wh
     assert "resuming" in said[0]
     assert identical(params_of(workdir), params_of(whole))
     assert rows_of(workdir) == rows_of(whole)
+
+
+def test_a_death_is_told_before_the_runtime_aborts_those_who_wait(waiting):
+    statuses, said = hosts.finish(waiting, timeout=90)
+    assert statuses == [1, -signal.SIGKILL], said
+    assert "error: process 1 of 2 on " in said[0]
 
 
 def test_a_signal_to_any_process_saves_on_all(whole, launch, tmp_path):

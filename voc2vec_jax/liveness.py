@@ -16,8 +16,10 @@ import jax
 
 from voc2vec_jax import agreement, cli, errors
 
-HEARTBEAT_SECONDS = 30  # the runtime's own, after which it aborts every process
-DEAD_SECONDS = 24  # without a beat: ahead of the runtime, which says less
+# The runtime's own, after which it aborts every process and says less. Its beats are half of that apart: it may come
+# to that end only 25 s after a death, and the watch must be ahead of it.
+HEARTBEAT_SECONDS = 50
+DEAD_SECONDS = 16  # without a beat of the watch
 BROKEN_SECONDS = 8  # the same when a collective has failed already
 BEAT_SECONDS = 1.0
 GRACE_SECONDS = 1.0  # between the others' word that they leave and the end of process 0
