@@ -95,7 +95,8 @@ def accumulate(of_micro: Callable, batch: dict, a: int):
     if a == 1:
         return of_micro(0, jax.tree.map(lambda x: x[:, 0], batch))
     batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
-    first = jax.eval_shape(of_micro, 0, jax.tree.map(lambda x: x[0], batch))
+    of_micro = jax.jit(of_micro)  # traced once for its result's shapes and the scan
+    first = jax.eval_shape(of_micro, jnp.zeros([], jnp.int32), jax.tree.map(lambda x: x[0], batch))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 
     def add(total, inputs):

@@ -76,8 +76,12 @@ class Noise(NamedTuple):
 
     def fold_in(self, purpose: int | Int[Array, ""]) -> "Noise":
         """Independent noise for another purpose."""
-        fold = jax.vmap(jax.random.fold_in, (0, None))
-        return Noise(fold(self.rows, purpose), fold(self.groups, purpose))
+        return Noise(_folded(self.rows, purpose), _folded(self.groups, purpose))
+
+
+@jax.jit
+def _folded(keys, purpose):
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
 
 
 def dropout(x: Float[Array, "b *d"], share: float, noise: Noise | None) -> Float[Array, "b *d"]:
