@@ -1,10 +1,14 @@
 """Several processes on loopback are one run: same numbers, other topologies, faults at any moment, one end for all."""
 
+import itertools
 import json
 import os
 import random
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import hosts
@@ -55,11 +59,13 @@ def whole(launch, tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def waiting(cache):
-    """A process that waits for a dying one: it takes long and computes nothing, so it runs beside the others."""
-    processes = hosts.start(cache, 2, 1, "tests.waiting_program")
-    yield processes
-    for process in processes:
+    """Processes that wait for a dying one: they take long and compute nothing, so they run beside the others."""
+    runs = {late: hosts.start(cache, 2, 1, "tests.waiting_program", f"--late={late}") for late in (True, False)}
+    yield runs
+    for process in itertools.chain.from_iterable(runs.values()):
         process.kill()
+        if not process.stderr.closed:
+            process.communicate()
 
 
 def params_of(workdir, step=STEPS):
@@ -128,10 +134,43 @@ def test_a_killed_process_ends_the_others_and_the_rerun_reaches_the_same_bits(wh
     assert rows_of(workdir) == rows_of(whole)
 
 
-def test_a_death_is_told_before_the_runtime_aborts_those_who_wait(waiting):
-    statuses, said = hosts.finish(waiting, timeout=90)
+@pytest.mark.parametrize("late", [True, False])
+def test_a_death_is_told_before_the_runtime_aborts_those_who_wait(late, waiting):
+    statuses, said = hosts.finish(waiting[late], timeout=90)
     assert statuses == [1, -signal.SIGKILL], said
     assert "error: process 1 of 2 on " in said[0]
+
+
+def test_a_port_that_is_taken_is_named(cache):
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        address = f"localhost:{taken.getsockname()[1]}"
+        given = f"--distributed=explicit --coordinator={address} --processes=2 --process=0".split()
+        statuses, said = hosts.run(cache, 1, 1, "tests.waiting_program", *given)
+    assert statuses == [2]
+    assert f"error: process 0 cannot open {address} (" in said[0]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_process_leaves_though_its_log_is_full(stream):
+    program = "from voc2vec_jax import liveness; print('x'); liveness.exit_now(7, 'the fault')"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: full}
+        command = [sys.executable, "-c", program]
+        process = subprocess.Popen(command, cwd=hosts.ROOT, env=buffered, text=True, **streams)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 7
+    assert err is None or "the fault" in err.splitlines()
+
+
+def test_no_directive_of_the_slurm_script_comes_after_a_command():
+    """For sbatch reads none of those."""
+    lines = (hosts.ROOT / "tools" / "cluster" / "slurm.sbatch").read_text().splitlines()
+    commands = [number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")]
+    directives = [number for number, line in enumerate(lines) if line.startswith("#SBATCH")]
+    assert len(directives) >= 10 and max(directives) < min(commands)
 
 
 def test_a_signal_to_any_process_saves_on_all(whole, launch, tmp_path):

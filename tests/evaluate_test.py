@@ -20,7 +20,7 @@ import tiny_models
 from sklearn import metrics as sklearn_metrics
 
 import voc2vec_jax as v2v
-from voc2vec_jax import audio, cli, clips, datasets, evaluate, evaluation, evaluation_rows
+from voc2vec_jax import audio, cli, clips, datasets, evaluate, evaluation, evaluation_rows, pretrained
 
 ROOT = pathlib.Path(__file__).parent.parent
 KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
@@ -200,6 +200,27 @@ def test_half_precision_on_disk(vectors, plain, folder, tmp_path):
     assert run(plain, folder, tmp_path, "--store_dtype=float16") == 0
     assert column(tmp_path, "layer_2").dtype == np.float16 or "halffloat" in str(table(tmp_path).schema)
     np.testing.assert_allclose(column(tmp_path, "layer_2"), column(vectors, "layer_2"), rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_file_cannot_hold_is_unusable(vectors, plain, folder, tmp_path, monkeypatch):
+    reach = np.abs(column(vectors, "layer_2")).max(1)
+    monkeypatch.setattr(evaluation_rows, "FLOAT16_END", float(np.sort(reach)[-3]))
+    assert run(plain, folder, tmp_path, "--store_dtype=float16") == 0
+    lost = np.argsort(reach)[-3:]
+    names = np.delete(column(vectors, "path"), lost)
+    assert column(tmp_path, "path").tolist() == names.tolist()
+    with (tmp_path / "errors.csv").open() as file:
+        said = [row["reason"] for row in csv.DictReader(file) if "float16" in row["reason"]]
+    assert len(said) == 3 and all("give --store_dtype=float32" in reason for reason in said)
+
+
+def test_results_that_are_not_finite_are_unusable_and_never_scored(tuned, folder, tmp_path, monkeypatch, capsys):
+    logits = pretrained.Model.logits
+    monkeypatch.setattr(pretrained.Model, "logits", lambda self: lambda batch: logits(self)(batch) * np.nan)
+    assert run(tuned, folder, tmp_path, "--predict") == 2
+    assert "none of the 22 recordings can be used" in capsys.readouterr().err
+    assert not (tmp_path / "metrics.json").exists()
+    assert (tmp_path / "errors.csv").read_text().count("the model computes values for it that are not finite") == USABLE
 
 
 def test_a_manifest_keeps_its_order_ids_and_repeats(vectors, plain, folder, tmp_path):
@@ -411,6 +432,9 @@ def test_wrong_requests_are_refused_in_a_sentence(plain, tuned, folder, tmp_path
         ((plain, folder, out, "--layers=2,-1"), "names layer 2 twice"),
         ((plain, folder, out, "--predict"), "no trained classification head"),
         ((plain, folder, out, "--timeline"), "no trained classification head"),
+        ((tuned, folder, out, "--predict", "--store_dtype=float16"), "--store_dtype=float16 is for vectors"),
+        ((tuned, folder, out, "--predict", "--pool=max"), "--pool=max is for vectors, not for class probabilities"),
+        ((tuned, folder, out, "--timeline", "--layers=all"), "--layers=all is for vectors"),
         ((tuned, folder, out, "--predict", "--timeline"), "--predict and --timeline exclude each other"),
         ((tuned, folder, out, "--hop_seconds=1"), "--hop_seconds=1.0 is for sliding windows: add --timeline"),
         ((tuned, folder, out, "--timeline", "--hop_seconds=9"), "is more than --window_seconds=1.5"),

@@ -26,6 +26,7 @@ def folder(tmp_path):
 def test_a_folder_is_sorted_and_its_folders_are_the_classes(folder):
     names = ["cry/000.wav", "cry/002.wav", "laugh/001.wav"]
     assert listed(folder) == [(name, name, name.split("/")[0]) for name in names]
+    assert evaluation_input.open_input(str(folder)).table["id"].null_count == 3  # held once where it is the path
     assert listed(folder / "cry") == [("000.wav", "000.wav", None), ("002.wav", "002.wav", None)]
     assert listed(folder / "cry" / "002.wav") == [("002.wav", "002.wav", None)]
 

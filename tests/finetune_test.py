@@ -212,6 +212,18 @@ def test_sigterm_saves_and_the_rerun_goes_on(cache, model, data_dir, whole, tmp_
     assert summary_of(workdir) == summary_of(whole)
 
 
+def test_a_signal_while_jobs_are_planned_is_not_lost(model, data_dir, tmp_path, monkeypatch):
+    def plan(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield "a job"
+
+    begun = []
+    monkeypatch.setattr(finetune, "plan_jobs", plan)
+    monkeypatch.setattr(finetune, "run", lambda job, stop: begun.append((job, stop.requested)))
+    assert run("synthetic", model, data_dir, tmp_path) == 75
+    assert begun == [("a job", "SIGTERM")]
+
+
 def test_a_finished_run_is_left_alone_and_another_configuration_refused(whole, model, data_dir, capsys):
     before = (whole / "summary.json").stat().st_mtime_ns
     assert run("synthetic", model, data_dir, whole) == 0

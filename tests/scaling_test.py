@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from voc2vec_jax import collectives, dry_run, optim, plan, recipes, scaling, sharding, update
+from voc2vec_jax import collectives, dry_run, errors, optim, plan, recipes, scaling, sharding, update
 
 CONFIG = cluster_config.get_config()
 FAMILY, MODEL = recipes.build_model(CONFIG)
@@ -75,4 +75,17 @@ def test_a_loops_collectives_count_as_often_as_it_runs():
     mesh = sharding.make_mesh(1)
     x = jax.ShapeDtypeStruct((5, 16, 6), jnp.float32, sharding=sharding.over_batch(mesh, 1))
     program = jax.jit(summed, out_shardings=sharding.replicated(mesh)).lower(x).compile()
-    assert collectives.result_bytes(program.as_text())["all-reduce"] in (5 * 6 * 4, 6 * 4)
+    assert collectives.result_bytes(program.as_text())["all-reduce"] == 5 * 6 * 4
+
+
+def test_hosts_exchange_what_a_device_holds_of_the_parameters():
+    """Cut over the eight devices of a host there is one replica in each, and an eighth for each device to send."""
+    h200 = scaling.DEVICES["h200"]
+    whole, cut, half = (scaling.step(95_000_000, 1e15, h200, 64, fsdp) for fsdp in (1, 8, 4))
+    ring, gradient = 2 * 7 / 8, 4 * 95_000_000
+    assert whole.sent_bytes == pytest.approx(ring * gradient * (1 + 1 / 8))
+    assert cut.sent_bytes == pytest.approx(7 / 8 * gradient * 3 + ring * gradient / 8)
+    assert half.sent_bytes == pytest.approx(3 / 4 * gradient * 3 + 2 / 2 * gradient / 4 + ring * gradient / 4 / 2)
+    assert cut.collective_seconds > whole.collective_seconds
+    with pytest.raises(errors.InputError, match="--fsdp=64 is more than the 8 devices with links of their own"):
+        scaling.step(95_000_000, 1e15, h200, 64, 64)

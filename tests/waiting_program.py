@@ -1,4 +1,4 @@
-"""A process that waits in a barrier for one that dies as late after the runtime's heartbeat as may be."""
+"""Processes that wait in a barrier for one that dies: as it joins, or (`--late`) just before its next heartbeat."""
 
 import os
 import signal
@@ -7,11 +7,14 @@ import time
 
 from voc2vec_jax import agreement, cli, distributed, liveness
 
+FLAGS = {"late": cli.Flag("die late", default=False, kind=bool), **distributed.FLAGS}
+
 
 def main(argv):
-    distributed.join(cli.parse(argv, flags=distributed.FLAGS, program="waiting_program"))
+    arguments = cli.parse(argv, flags=FLAGS, program="waiting_program")
+    distributed.join(arguments)
     if agreement.index():
-        time.sleep(liveness.HEARTBEAT_SECONDS / 2 - 1)
+        time.sleep(arguments.late and liveness.HEARTBEAT_SECONDS / 2 - 1)
         os.kill(os.getpid(), signal.SIGKILL)
     agreement.wait_for_all()
 

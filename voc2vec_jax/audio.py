@@ -19,6 +19,7 @@ from voc2vec_jax import errors
 RATE_HZ = 16_000
 SEGMENT_SAMPLES = 10 * RATE_HZ
 LOWEST_RATE_HZ = 1_000  # a header below it is damaged, and would blow a file up in resampling
+MOST_FRAMES = 1 << 36  # weeks; a header above it was left by a writer that never learned the length, or is damaged
 BLOCK_FRAMES = 1 << 18
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
 
@@ -51,6 +52,8 @@ def stream(source: str | os.PathLike | io.IOBase, name: str | None = None) -> It
     """`load` block by block, in the memory of one block; what is wrong may show only at the end."""
     if isinstance(source, str | os.PathLike):
         name = name or os.fspath(source)
+        if "\0" in os.fspath(source):
+            raise AudioError(name, "cannot be opened (its name holds a zero byte)")
         try:
             with open(source, "rb") as file:
                 yield from stream(file, name)
@@ -70,6 +73,10 @@ def _mono_16k(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.ndarr
     rate_hz = file.samplerate
     if rate_hz < LOWEST_RATE_HZ:
         raise AudioError(name, f"its header gives a rate of {rate_hz} Hz, which is no rate of audio")
+    if file.frames > MOST_FRAMES:
+        raise AudioError(
+            name, "its header gives no length that can be, like that of a FLAC written to a pipe: encode it again"
+        )
     samples = 0
     for block in _resampled(_mono_blocks(file, name), rate_hz):
         samples += len(block)

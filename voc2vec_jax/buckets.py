@@ -63,7 +63,9 @@ def _length(item: Any) -> int:
     if isinstance(item, str | os.PathLike):
         try:
             header = soundfile.info(os.fspath(item))
-        except (soundfile.SoundFileError, OSError):
+        except (soundfile.SoundFileError, OSError, ValueError):
+            return 0
+        if header.frames > audio.MOST_FRAMES or header.samplerate < audio.LOWEST_RATE_HZ:
             return 0
         return round(header.frames * audio.RATE_HZ / header.samplerate)
     array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)

@@ -64,6 +64,11 @@ def join(arguments: cli.Arguments) -> None:
             heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_MARGIN_SECONDS,
         )
+    except jax.errors.JaxRuntimeError as error:
+        raise errors.InputError(
+            f"process {options.get('process_id', 0)} cannot open {_address(options)} ({_first_line(error)}): where "
+            "another program has the port, give all processes another"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise errors.InputError(
             f"{cluster} does not say how to connect the processes ({_first_line(error)}): give --distributed=explicit "
@@ -151,7 +156,7 @@ def _first_line(error: BaseException) -> str:
 
 def _give_up(options: dict[str, Any], seconds: int) -> None:
     """In a thread, for the runtime would abort without a word to the user."""
-    address = options.get("coordinator_address") or os.environ.get("JAX_COORDINATOR_ADDRESS") or "the coordinator"
+    address = _address(options)
     process, processes = options.get("process_id"), options.get("num_processes")
     if process == 0:
         text = (
@@ -162,6 +167,10 @@ def _give_up(options: dict[str, Any], seconds: int) -> None:
     else:
         text = f"process {process} found no coordinator at {address} within {seconds} s: start process 0 there"
     liveness.exit_now(errors.EXIT_FAULT, f"error: {text}")
+
+
+def _address(options: dict[str, Any]) -> str:
+    return options.get("coordinator_address") or os.environ.get("JAX_COORDINATOR_ADDRESS") or "the coordinator"
 
 
 def _answers(address: str) -> bool:

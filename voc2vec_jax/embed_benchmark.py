@@ -32,11 +32,11 @@ REGROUPED_CLIPS = 64  # clips that are embedded once more in another grouping
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is measured: `model` (None: base size with random weights) on the first `clips` files under `input`."""
+    """What is measured: `model` (None: base size with random weights) on `clips` of the files under `input`."""
 
     input: str
     model: str | None = None
-    clips: int = 0  # 0: all
+    clips: int = 0  # evenly spread among all; 0: all
     against: str | None = None
     batch_seconds: float | None = None
     dtype: str = "float32"

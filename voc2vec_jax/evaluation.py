@@ -133,6 +133,10 @@ def _check(settings: Settings) -> None:
             raise errors.InputError(f"--{name}={getattr(settings, name)}: give a positive number")
     if settings.threads < 1:
         raise errors.InputError(f"--threads={settings.threads}: give 1 or more")
+    if settings.kind != "embeddings":
+        for name, default in (("layers", (-1, [-1])), ("pool", ("mean",)), ("store_dtype", ("float32",))):
+            if (given := getattr(settings, name)) not in default:
+                raise errors.InputError(f"--{name}={given} is for vectors, not for class probabilities: leave it out")
     if settings.kind != "timeline" and settings.hop_seconds:
         raise errors.InputError(f"--hop_seconds={settings.hop_seconds} is for sliding windows: add --timeline")
     if not settings.hop <= settings.window:
@@ -254,7 +258,7 @@ class Worker:
     def _write(self, part: Part, results: Iterable[tuple], advance: Callable[[int], None]) -> None:
         """The files of a part; the one that says that it is done comes last."""
         first = part.items[0].row
-        pool = {"embeddings": self._settings.pool}.get(self._settings.kind, "mean")
+        pool = self._settings.pool
         whole = _stacked if self._timeline else None
         collector = embedding.Collector(None if pool == "none" else pool, whole)
         with contextlib.ExitStack() as stack:
@@ -264,6 +268,9 @@ class Worker:
                 for _, pieces, values in results:
                     for row, value in collector.add(pieces, np.asarray(values)) if pieces else ():
                         samples = part.samples[row]
+                        if not self._columns.holds(value):
+                            part.unusable[row] = self._not_finite(value)
+                            continue
                         rows.add(row, samples / audio.RATE_HZ, value)
                         if windows:
                             windows.add(part.items[row - first], samples, value)
@@ -275,6 +282,14 @@ class Worker:
             )
         for _ in part.unusable:
             advance(0)
+
+    def _not_finite(self, value: np.ndarray) -> str:
+        """Why a result cannot be stored."""
+        if np.isfinite(value).all():
+            return f"its vectors reach {np.abs(value).max():.3g}, beyond float16: give --store_dtype=float32"
+        dtype = self._model.config.encoder.dtype
+        narrow = f" (--dtype={dtype} may be too narrow)" if dtype != "float32" else ""
+        return f"the model computes values for it that are not finite{narrow}"
 
     def _timeline_writer(self, part: Part, stack: contextlib.ExitStack) -> evaluation_rows.TimelineWriter | None:
         if not self._timeline:

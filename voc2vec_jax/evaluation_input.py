@@ -53,9 +53,9 @@ class Items:
     def rows(self, first: int, last: int) -> list[Item]:
         """The items `first` to `last` - 1."""
         columns = self.table.slice(first, last - first).to_pydict()
-        paths = map(os.fsdecode, columns["path"])
         return [
-            Item(first + k, *item) for k, item in enumerate(zip(columns["id"], paths, columns["label"], strict=True))
+            Item(first + k, _as_text(path) if name is None else name, os.fsdecode(path), label)
+            for k, (name, path, label) in enumerate(zip(*(columns[field] for field in SCHEMA.names), strict=True))
         ]
 
 
@@ -100,14 +100,18 @@ def _listed(entries: Iterable[tuple[str, str, str]]) -> tuple[pa.Table, Any]:
         waiting.clear()
 
     for name, path, label in entries:
-        name, path = os.fsencode(name).decode("utf-8", "replace"), os.fsencode(path)
+        name, path = _as_text(os.fsencode(name)), os.fsencode(path)
         digest.update(b"\0".join((name.encode(), path, label.encode(), b"")))
-        waiting.append((name, path, label or None))
+        waiting.append((None if name == _as_text(path) else name, path, label or None))
         if len(waiting) == CHUNK_ROWS:
             flush()
     if waiting:
         flush()
     return pa.Table.from_batches(chunks, SCHEMA), digest
+
+
+def _as_text(path: bytes) -> str:
+    return path.decode("utf-8", "replace")
 
 
 def _of_files(name: str, root: pathlib.Path, entries: Iterable[tuple[str, str, str]]) -> Items:

@@ -3,7 +3,6 @@
 n = rows, d = width, l = layers, t = frames, w = windows, v = classes.
 """
 
-import csv
 import json
 import pathlib
 from collections.abc import Callable, Mapping
@@ -15,8 +14,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from scipy import special
 
-from voc2vec_jax import audio, embedding, evaluation_input
+from voc2vec_jax import audio, embedding, evaluation_input, evaluation_output
 
+FLOAT16_END = 65_520.0  # from here on the nearest float16 is infinite
 GROUP_BYTES = 32 << 20  # of vectors in a row group
 KINDS = ("embeddings", "probabilities", "timeline")
 TIMELINE_COLUMNS = ("row", "id", "start", "end", "label", "probability")
@@ -74,6 +74,12 @@ class Columns:
     def frame_times(self, frames: int) -> Float[np.ndarray, "t"]:
         """The middle of the samples that each frame sees, in seconds."""
         return ((np.arange(frames) * self._hop + self._field / 2) / audio.RATE_HZ).astype(np.float32)
+
+    def holds(self, value: np.ndarray) -> bool:
+        """Whether every number of it is finite, and so it is as stored."""
+        if self.item == pa.float16() and np.abs(value).max(initial=0) >= FLOAT16_END:
+            return False
+        return bool(np.isfinite(value).all())
 
     def _vectors(self, x: Float[np.ndarray, "n d"]) -> pa.Array:
         flat = np.ascontiguousarray(x.reshape(-1)).astype(self.item.to_pandas_dtype())
@@ -146,7 +152,7 @@ class TimelineWriter:
     def __init__(self, path: pathlib.Path, classes: list[str], cut: Callable[[int], list[embedding.Window]]):
         """`cut` gives the windows of a recording of so many samples."""
         self._file = path.open("w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer = evaluation_output.csv_writer(self._file)
         self._writer.writerow(TIMELINE_COLUMNS)
         self._classes, self._cut = classes, cut
 

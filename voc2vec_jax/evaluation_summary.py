@@ -45,26 +45,25 @@ def _scores(output: evaluation_output.Output, unusable: int) -> dict[str, Any]:
     """Scores of the rows whose label is a class of the model; {} when there is none."""
     classes = output.description["classes"]
     at = {label: k for k, label in enumerate(classes)}
-    true, predicted, foreign, unlabelled = [], [], collections.Counter(), 0
+    confusion, foreign, unlabelled = np.zeros([len(classes)] * 2, np.int64), collections.Counter(), 0
     for number in range(output.parts):
         columns = pq.read_table(output.part(number), columns=["label", "predicted"]).to_pydict()
         for label, guess in zip(columns["label"], columns["predicted"]):
             unlabelled += label is None
             if label in at:
-                true.append(at[label])
-                predicted.append(at[guess])
+                confusion[at[label], at[guess]] += 1
             elif label is not None:
                 foreign[label] += 1
-    if not true:
+    if not confusion.any():
         return {}
-    found = metrics.scores(np.array(true), np.array(predicted), len(classes))
-    recalls = metrics.recalls(found.confusion)
+    found = metrics.scores_of(confusion)
+    recalls = metrics.recalls(confusion)
     return {
-        "clips": len(true),
+        "clips": int(confusion.sum()),
         **{name: getattr(found, name) for name in metrics.NAMES},
         "recall": {label: None if np.isnan(r) else float(r) for label, r in zip(classes, recalls)},
         "labels": classes,
-        "confusion": found.confusion.tolist(),
+        "confusion": confusion.tolist(),
         "unlabelled": unlabelled,
         "labels_unknown_to_the_model": dict(sorted(foreign.items())),
         "unusable": unusable,

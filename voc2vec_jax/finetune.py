@@ -79,10 +79,10 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
     finetune_recipe.check(config)
     runtime.one_device_a_core()
     runtime.set_up_jax(config)
-    agreement.same(dict(configuration.fields(config)))
-    jobs = list(plan_jobs(config, pathlib.Path(workdir)))
-    with cli.StopSignal() as stop:
+    with cli.StopSignal() as stop:  # at once, for the runtime has taken SIGTERM and would keep it to itself
         distributed.share(stop)
+        agreement.same(dict(configuration.fields(config)))
+        jobs = list(plan_jobs(config, pathlib.Path(workdir)))
         for number, job in enumerate(jobs):
             if len(jobs) > 1:
                 logs.say(f"[{number + 1}/{len(jobs)}] {job.dataset}, {job.name}: {job.workdir}")

@@ -4,6 +4,7 @@ A thread in each process, the watch, tells process 0 every BEAT_SECONDS that it 
 must end or stop. Processes leave by `os._exit`, for the runtime's own shutdown would wait for the dead one.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -39,8 +40,9 @@ class Watch(threading.Thread):
         self.all: dict[str, Any] = {}
         self.stop_signal: cli.StopSignal | None = None
         self.left = threading.Event()
-        self._seen: dict[int, tuple[int, float]] = {}
+        self._seen: dict[int, tuple[int | None, float]] = {}
         self._hosts: dict[int, str] = {}
+        self.tell(beat=0)
 
     def run(self) -> None:
         beat = 0
@@ -96,8 +98,9 @@ class Watch(threading.Thread):
         now, live = time.monotonic(), self.live()
         broken = any(said.get("broken") for said in live.values())
         limit = BROKEN_SECONDS if broken else DEAD_SECONDS
-        for process, said in sorted(live.items()):
-            self._hosts[process] = said["host"]
+        for process in range(self.count):
+            said = live.get(process, {})  # nothing of one that died as it joined
+            self._hosts[process] = said.get("host", "a host that never spoke")
             if "fault" in said and process:
                 self.tell_all(end={**said["fault"], "process": process})
             if "stop" in said and "stop" not in self.all:
@@ -154,8 +157,13 @@ def _all_gone(watch: Watch) -> bool:
 
 
 def exit_now(status: int, text: str | None) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    if text:
-        os.write(2, f"{text}\n".encode())
-    os._exit(status)
+    """Leave at once, and even where nothing can be written any more (a log on a full disk)."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        if text:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{text}\n".encode())
+    finally:
+        os._exit(status)

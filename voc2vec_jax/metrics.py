@@ -68,12 +68,16 @@ def scores(true: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "m"], classes:
     """
     if len(true) == 0:
         raise ValueError("there are no scores of no clips")
-    matrix = confusion(true, predicted, classes)
+    return scores_of(confusion(true, predicted, classes))
+
+
+def scores_of(matrix: Int[np.ndarray, "v v"]) -> Scores:
+    """`scores` of the clips that a confusion matrix counts, one at least."""
     hits, occurring = np.diagonal(matrix), matrix.sum(1) + matrix.sum(0)
     present = occurring > 0
     recall = hits[present] / np.maximum(matrix.sum(1)[present], 1)
     f1 = 2 * hits[present] / occurring[present]
-    return Scores(float(recall.mean()), float(hits.sum() / len(true)), float(f1.mean()), matrix)
+    return Scores(float(recall.mean()), float(hits.sum() / matrix.sum()), float(f1.mean()), matrix)
 
 
 def summarise(folds: Sequence[Scores]) -> Summary:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from voc2vec_jax import audio, recipes, work
+from voc2vec_jax import audio, errors, recipes, work
 
 COUNTS = (1, 8, 64, 256, 1024)
 MODELS = ("base", "large")
@@ -107,18 +107,24 @@ def carried_bytes(parameters: int, cut: int, devices: int, fsdp: int) -> dict[st
 
 
 def step(parameters: int, operations: float, device: Device, devices: int, fsdp: int = 1) -> Step:
-    """One update: `operations` of a device's loss group, gradients of `parameters` over rings of all devices."""
+    """One update: `operations` of a device's loss group, gradients of `parameters` over rings of all devices.
+
+    With fsdp parameters are cut over neighbours, as the mesh lays them, and the rings join replicas: InputError for
+    parts that would lie on several hosts.
+    """
+    if fsdp > device.neighbours:
+        raise errors.InputError(f"--fsdp={fsdp} is more than the {device.neighbours} devices with links of their own")
     recipe = recipes.pretraining()
     heard = recipe.group_rows * recipe.crop_samples
     carried = carried_bytes(parameters, parameters if fsdp > 1 else 0, devices, fsdp)
-    near, far = min(devices, device.neighbours), -(-devices // device.neighbours)
+    near, far = max(1, min(devices, device.neighbours) // fsdp), -(-devices // device.neighbours)
     ring = lambda n: (n - 1) / n  # noqa: E731
     inside = carried["all-gather"] * ring(fsdp) + carried["reduce-scatter"] * fsdp * ring(fsdp)
     summed = carried["all-reduce"]
     sent_near = inside + 2 * ring(near) * summed
-    # between hosts each device sums the part that it got of its host's sum
+    # between hosts each device sums the part that it got of the sum of its host's replicas
     sent_far = 2 * ring(far) * summed / near
-    hops = 2 * (near - 1) + 2 * (far - 1)
+    hops = 2 * (near - 1) + 2 * (far - 1) + 3 * (fsdp - 1)
     seconds = (sent_near / device.near_bytes + sent_far / device.far_bytes) / device.link_share + hops * device.latency
     compute = operations / (device.operations * device.share)
     hosted = min(devices, device.devices_per_host)
