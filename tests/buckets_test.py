@@ -56,6 +56,11 @@ def test_lengths_come_from_headers_and_arrays(tmp_path):
 
 def test_of_many_items_a_sample_stands_for_all(monkeypatch):
     monkeypatch.setattr(buckets, "SAMPLED_ITEMS", 10)
-    assert list(buckets.spread(100)) == list(range(0, 100, 10)) and list(buckets.spread(3)) == [0, 1, 2]
+    assert [place // 10 for place in buckets.spread(100)] == list(range(10)) and buckets.spread(3) == [0, 1, 2]
     lengths, copies = buckets.known_lengths([np.zeros(k + 1) for k in buckets.spread(100)], 100)
-    assert lengths == list(range(1, 101, 10)) and copies == 10.0
+    assert lengths == [place + 1 for place in buckets.spread(100)] and copies == 10.0
+
+
+def test_a_list_that_repeats_itself_is_sampled_all_the_same():
+    assert len({place % 200 for place in buckets.spread(100_000)}) > 190  # every 50th would see four of these
+    assert len(buckets.spread(100_000)) == buckets.SAMPLED_ITEMS

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from voc2vec_jax import checkpoint, datasets, logs
+from voc2vec_jax import checkpoint, cli, datasets, logs
+from voc2vec_jax import train as training
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny_config.py"
@@ -215,24 +216,28 @@ WRONG = {
 }
 
 
-def test_wrong_input_is_one_sentence_and_status_2(cache, data_dir, tmp_path):
-    """All in one process each, two at a time; nothing is written to the working directory."""
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence_and_status_2(case, data_dir, tmp_path, monkeypatch, capsys):
+    """In this process; nothing is written to the working directory."""
+    monkeypatch.chdir(ROOT)
+    arguments, wanted = WRONG[case]
     write_short_set(tmp_path / "short")
-    waiting = list(WRONG.items())
-    running: list = []
-    while waiting or running:
-        while waiting and len(running) < 2:
-            name, (arguments, wanted) = waiting.pop()
-            arguments = [a.replace("SHORT", str(tmp_path / "short")) for a in arguments]
-            defaults = [f"--config={TINY}", f"--workdir={tmp_path / 'run'}", f"--config.data_dir={data_dir}"]
-            running.append((name, wanted, start(cache, *defaults, *arguments)))
-        name, wanted, process = running.pop(0)
-        status, _, err = finish(process)
-        assert status == 2, (name, err)
-        faults = [line for line in err.splitlines() if line.startswith("error: ")]
-        assert len(faults) == 1, (name, err)
-        assert wanted in faults[0], (name, err)
-        assert "Traceback" not in err, name
+    arguments = [a.replace("SHORT", str(tmp_path / "short")) for a in arguments]
+    defaults = [f"--config={TINY}", f"--workdir={tmp_path / 'run'}", f"--config.data_dir={data_dir}"]
+    defaults.append("--config.batch_seconds=32")  # for eight devices
+    assert cli.run(training.main, [*defaults, *arguments]) == 2
+    assert_one_sentence(capsys.readouterr().err, wanted)
+
+
+def test_a_program_ends_with_the_status_of_a_fault(cache):
+    status, _, err = finish(start(cache, "--config=configs/voc15.py"))
+    assert status == 2
+    assert_one_sentence(err, "did you mean configs/voc125.py")
+
+
+def assert_one_sentence(said, wanted):
+    (fault,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert wanted in fault and "Traceback" not in said
 
 
 def write_short_set(data_dir):

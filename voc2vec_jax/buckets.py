@@ -45,9 +45,14 @@ def fitted(lengths: Sequence[int], copies: float, longest: int, step: int, shape
     return chosen[::-1]
 
 
-def spread(count: int) -> range:
-    """Places of about `SAMPLED_ITEMS` items, evenly among `count`."""
-    return range(0, count, max(1, count // SAMPLED_ITEMS))
+def spread(count: int) -> list[int]:
+    """Places of about `SAMPLED_ITEMS` items among `count`: one somewhere in each stretch of equally many.
+
+    The same everywhere, and out of step with lists that repeat themselves (takes of a session, sessions of a speaker).
+    """
+    step = max(1, count // SAMPLED_ITEMS)
+    within = np.random.RandomState(0).randint(step, size=-(-count // step))
+    return [place for place in (step * np.arange(len(within)) + within).tolist() if place < count]
 
 
 def known_lengths(items: Sequence[Any], count: int) -> tuple[list[int], float]:

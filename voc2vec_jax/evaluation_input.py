@@ -212,7 +212,7 @@ def _of_sets(names: list[str], data_dir: str | os.PathLike) -> Items:
     samples = np.concatenate([opened.samples for opened in sets])
 
     def lengths() -> tuple[list[int], float]:
-        some = samples[list(buckets.spread(len(samples)))].tolist()
+        some = samples[buckets.spread(len(samples))].tolist()
         return some, len(samples) / len(some)
 
     return Items(",".join(names), table, digest.hexdigest(), stream, lengths)
