@@ -235,20 +235,30 @@ def test_four_processes_compute_the_same_and_are_resumed_by_fewer(whole, launch,
 
 @pytest.mark.skipif(not FAULTS, reason="VOC2VEC_FAULTS says how many")
 def test_random_faults_in_a_row(whole, launch, tmp_path):
-    draw = random.Random(1)
-    workdir = tmp_path / "faulty"
-    for number in range(FAULTS):
-        processes = launch(2, 2, workdir)
-        time.sleep(draw.uniform(4, 12))
-        victim, what = draw.choice(processes), draw.choice([signal.SIGKILL, signal.SIGTERM])
-        victim.send_signal(what)
-        began = time.monotonic()
-        statuses, _ = hosts.finish(processes, timeout=90)
-        print(f"fault {number}: {what.name} to {processes.index(victim)}: {statuses}, {time.monotonic() - began:.1f} s")
-    statuses, said = hosts.finish(launch(2, 2, workdir))
-    assert statuses == [0, 0], said
-    assert identical(params_of(workdir), params_of(whole))
-    assert rows_of(workdir) == rows_of(whole)
+    """One run after another, each until it ends in spite of its faults."""
+    draw, number = random.Random(1), 0
+    for run in itertools.count():
+        workdir, statuses = tmp_path / f"run {run}", None
+        while statuses != [0, 0]:
+            processes = launch(2, 2, workdir)
+            time.sleep(draw.uniform(4, 12) if number < FAULTS else 0)
+            victim, what = draw.choice(processes), draw.choice([signal.SIGKILL, signal.SIGTERM])
+            faulty = number < FAULTS and all(process.poll() is None for process in processes)
+            if faulty:
+                number += 1
+                victim.send_signal(what)
+            began = time.monotonic()
+            statuses, said = hosts.finish(processes, timeout=180)
+            if faulty:
+                taken = time.monotonic() - began
+                print(f"fault {number}: {what.name} to {processes.index(victim)}: {statuses}, {taken:.1f} s")
+            else:
+                assert statuses == [0, 0], said
+        assert identical(params_of(workdir), params_of(whole))
+        assert rows_of(workdir) == rows_of(whole)
+        print(f"run {run} ended with the bits of the uninterrupted one")
+        if number == FAULTS:
+            break
 
 
 WRONG = {

@@ -33,6 +33,17 @@ def test_both_sides_embed_the_same_files(tmp_path):
     assert all(f["audio_seconds_per_second"] > 0 for f in figures.values() if "shuffled" not in f["figure"])
 
 
+def test_files_are_taken_evenly_and_shuffled_on_request(tmp_path):
+    for number in range(20):
+        (tmp_path / f"{number:02d}.wav").touch()
+    taken = [
+        embed_benchmark._files(embed_benchmark.Settings(str(tmp_path), clips=10, order=o))
+        for o in ("paths", "shuffled")
+    ]
+    assert [path.name for path in taken[0]] == [f"{number:02d}.wav" for number in range(0, 20, 2)]
+    assert taken[1] != taken[0] and sorted(taken[1]) == taken[0]
+
+
 def test_a_folder_without_audio_is_refused(tmp_path):
     with pytest.raises(errors.InputError, match="holds no audio file"):
         next(embed_benchmark.figures(embed_benchmark.Settings(str(tmp_path))))

@@ -3,7 +3,8 @@
 python tools/benchmark.py data [--data_dir=DIR --sets=a,b] [--clips=2000] [--threads=2] [--workers=2]
 python tools/benchmark.py train [--model=base] [--rows=2 --seconds=10] [--dtype=bfloat16] [--step=update]
                                 [--against=transformers] [--breakdown] [--growth] [--profile=DIR] [--passes=3]
-python tools/benchmark.py embed --input=DIR [--model=SRC] [--clips=32] [--evaluate] [--against=transformers]
+python tools/benchmark.py embed --input=DIR [--model=SRC] [--clips=32] [--order=shuffled] [--evaluate]
+                                [--against=transformers] [--passes=3]
 python tools/benchmark.py finetune [--model=tiny|base] [--folds=10] [--clips=96] [--dtype=bfloat16] [--passes=3]
 """
 
@@ -69,6 +70,7 @@ EMBED_FLAGS = {
     "dtype": cli.Flag("of the computation", default="float32", choices=pretrained.DTYPES),
     "passes": cli.Flag("turns of each side; the median counts", default=3, kind=int),
     "evaluate": cli.Flag("batch evaluation too, Parquet files written", default=False, kind=bool),
+    "order": cli.Flag("of the files, for all sides", default="paths", choices=embed_benchmark.ORDERS),
 }
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from voc2vec_jax import (
 )
 
 PADDED_ROWS = 16  # clips in a padded batch of transformers
+ORDERS = ("paths", "shuffled")  # by path, neighbours are of one set and have like lengths
 REGROUPED_CLIPS = 64  # clips that are embedded once more in another grouping
 
 
@@ -42,6 +44,7 @@ class Settings:
     dtype: str = "float32"
     passes: int = 1
     evaluate: bool = False  # batch evaluation, too
+    order: str = "paths"  # of ORDERS, for all sides
 
 
 def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
@@ -61,6 +64,7 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
         "device": jax.devices()[0].device_kind,
         "cpus": len(os.sched_getaffinity(0)),
         "dtype": settings.dtype,
+        "order": settings.order,
     }
 
     def figure(name: str, elapsed: float, **more) -> dict[str, str | int | float]:
@@ -136,7 +140,10 @@ def _files(settings: Settings) -> list[pathlib.Path]:
     if settings.clips < 0 or settings.passes < 1:
         raise errors.InputError(f"--clips={settings.clips} --passes={settings.passes}: give 0 or more, 1 or more")
     step = max(1, len(found) // settings.clips) if settings.clips else 1
-    return found[::step][: settings.clips or None]
+    found = found[::step][: settings.clips or None]
+    if settings.order == "shuffled":
+        random.Random(0).shuffle(found)
+    return found
 
 
 def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
