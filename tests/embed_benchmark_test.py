@@ -44,6 +44,10 @@ def test_files_are_taken_evenly_and_shuffled_on_request(tmp_path):
     assert taken[1] != taken[0] and sorted(taken[1]) == taken[0]
 
 
+def test_sides_take_turns_there_and_back():
+    assert embed_benchmark._turns(["a", "b", "c"], 3) == [["a", "b", "c"], ["c", "b", "a"], ["a", "b", "c"]]
+
+
 def test_a_folder_without_audio_is_refused(tmp_path):
     with pytest.raises(errors.InputError, match="holds no audio file"):
         next(embed_benchmark.figures(embed_benchmark.Settings(str(tmp_path))))

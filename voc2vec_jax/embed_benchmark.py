@@ -51,8 +51,8 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
     """Our speed with and without compilation, agreement of two groupings, and the other side's on the same files.
 
     At most REGROUPED_CLIPS random clips are grouped otherwise (any vector depends on its own clip only). Every time
-    includes decoding. The sides take turns, `passes` times, and the median counts; "difference" is from
-    our first vectors.
+    includes decoding. The sides take turns, `passes` times, every other time in reverse, and the median counts;
+    "difference" is from our first vectors.
     """
     if settings.against:
         peer.check()
@@ -94,7 +94,7 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
         }
         if settings.evaluate:
             ways["voc2vec_jax, evaluate"]()  # compiles
-        timed = [{name: _timed(way) for name, way in ways.items()} for _ in range(settings.passes)]
+        timed = [{name: _timed(ways[name]) for name in turn} for turn in _turns(list(ways), settings.passes)]
         for name in ways:
             times = [one[name][1] for one in timed]
             yield figure(
@@ -144,6 +144,11 @@ def _files(settings: Settings) -> list[pathlib.Path]:
     if settings.order == "shuffled":
         random.Random(0).shuffle(found)
     return found
+
+
+def _turns(names: list[str], passes: int) -> list[list[str]]:
+    """There and back again: who comes after another side finds caches and memory cold."""
+    return [names[:: 1 if turn % 2 == 0 else -1] for turn in range(passes)]
 
 
 def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
