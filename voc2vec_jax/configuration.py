@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, files
 
 
 def _literal(name: str, text: str, kind: type, expected: str) -> Any:
@@ -129,7 +129,7 @@ def load(source: str) -> ml_collections.ConfigDict:
     """
     path, argument = _split_source(source)
     if not path.is_file():
-        raise errors.InputError(f"--config={source}: there is no file {path}{_similar_file(path)}")
+        raise errors.InputError(f"--config={source}: there is no file {path}{files.similar(path, '*.py')}")
     get_config = getattr(_execute(path), "get_config", None)
     if not callable(get_config):
         raise errors.InputError(f"--config={source}: {path} does not define get_config(arg=None)")
@@ -152,14 +152,6 @@ def _split_source(source: str) -> tuple[pathlib.Path, str | None]:
         return pathlib.Path(source), None
     path, found, argument = source.partition(".py:")
     return (pathlib.Path(f"{path}.py"), argument) if found else (pathlib.Path(source), None)
-
-
-def _similar_file(path: pathlib.Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor a folder {path.parent})"
-    present = sorted(other.name for other in path.parent.glob("*.py"))
-    near = difflib.get_close_matches(path.name, present, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _execute(path: pathlib.Path) -> Any:

@@ -1,5 +1,6 @@
-"""Writing that survives a kill or a power cut: atomic replacement, synced folders, content hashes."""
+"""Writing that survives a kill or a power cut (atomic replacement, synced folders, content hashes), and names."""
 
+import difflib
 import hashlib
 import io
 import os
@@ -44,3 +45,11 @@ def sha256(path: pathlib.Path, *, sync: bool = False) -> str:
         if sync:
             os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def similar(path: pathlib.Path, pattern: str = "*") -> str:
+    """For a sentence about a path that is absent: the name beside it that is most like it, or that there is none."""
+    if not path.parent.is_dir():
+        return f" (nor a folder {path.parent})"
+    near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob(pattern)), n=1)
+    return f" (did you mean {path.parent / near[0]}?)" if near else ""

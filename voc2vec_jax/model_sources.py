@@ -1,14 +1,13 @@
 """What `from_pretrained` may be given: a folder, a checkpoint file, a run of ours, or a model on the Hub."""
 
 import dataclasses
-import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voc2vec_jax import convert, convert_configs, convert_names, errors
+from voc2vec_jax import convert, convert_configs, convert_names, errors, files
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # of a repository; the first that it has is fetched
@@ -90,7 +89,7 @@ def _read_run(folder: Path, raw: dict[str, Any]) -> convert.Checkpoint:
 def _fetch(name: str) -> Path:
     """The folder of a model on the Hub: its JSON files and one kind of weights; HF_HUB_OFFLINE is honoured."""
     if not _HUB_NAME.fullmatch(name) or (Path(name).parent.is_dir() and Path(name).parent != Path(".")):
-        raise errors.InputError(f"{name} does not exist{_similar(Path(name))}; give a folder, a file or a Hub id")
+        raise errors.InputError(f"{name} does not exist{files.similar(Path(name))}; give a folder, a file or a Hub id")
     try:
         import huggingface_hub
     except ImportError:
@@ -116,13 +115,6 @@ def _fetch(name: str) -> Path:
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     why = "HF_HUB_OFFLINE is set; unset it" if offline else "the Hub is out of reach; connect"
     raise errors.InputError(f"{name} is neither here nor in the cache of the Hub, and {why} or give a folder")
-
-
-def _similar(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor a folder {path.parent})"
-    near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.iterdir()), n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _reason(fault: Exception) -> str:
