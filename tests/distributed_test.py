@@ -149,7 +149,7 @@ def test_a_port_that_is_taken_is_named(cache):
         given = f"--distributed=explicit --coordinator={address} --processes=2 --process=0".split()
         statuses, said = hosts.run(cache, 1, 1, "tests.waiting_program", *given)
     assert statuses == [2]
-    assert f"error: process 0 cannot open {address} (" in said[0]
+    assert f"error: process 0 cannot open the port of {address} (" in said[0]
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

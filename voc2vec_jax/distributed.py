@@ -52,6 +52,8 @@ def join(arguments: cli.Arguments) -> None:
     cluster = options.pop("cluster")
     if arguments.join_seconds < 1:
         raise errors.InputError(f"--join_seconds={arguments.join_seconds}: give 1 or more")
+    if options.get("process_id") == 0:
+        _check_port(options["coordinator_address"])
     if jax.config.jax_cpu_collectives_implementation is None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     giving_up = threading.Timer(arguments.join_seconds, _give_up, (options, arguments.join_seconds))
@@ -64,11 +66,6 @@ def join(arguments: cli.Arguments) -> None:
             heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_MARGIN_SECONDS,
         )
-    except jax.errors.JaxRuntimeError as error:
-        raise errors.InputError(
-            f"process {options.get('process_id', 0)} cannot open {_address(options)} ({_first_line(error)}): where "
-            "another program has the port, give all processes another"
-        ) from error
     except (RuntimeError, ValueError) as error:
         raise errors.InputError(
             f"{cluster} does not say how to connect the processes ({_first_line(error)}): give --distributed=explicit "
@@ -156,7 +153,7 @@ def _first_line(error: BaseException) -> str:
 
 def _give_up(options: dict[str, Any], seconds: int) -> None:
     """In a thread, for the runtime would abort without a word to the user."""
-    address = _address(options)
+    address = options.get("coordinator_address") or os.environ.get("JAX_COORDINATOR_ADDRESS") or "the coordinator"
     process, processes = options.get("process_id"), options.get("num_processes")
     if process == 0:
         text = (
@@ -169,8 +166,14 @@ def _give_up(options: dict[str, Any], seconds: int) -> None:
     liveness.exit_now(errors.EXIT_FAULT, f"error: {text}")
 
 
-def _address(options: dict[str, Any]) -> str:
-    return options.get("coordinator_address") or os.environ.get("JAX_COORDINATOR_ADDRESS") or "the coordinator"
+def _check_port(address: str) -> None:
+    """In process 0, whose runtime ends in a segmentation fault where it cannot open the port."""
+    try:
+        socket.create_server(("", int(address.rpartition(":")[2]))).close()
+    except (OSError, OverflowError) as error:
+        raise errors.InputError(
+            f"process 0 cannot open the port of {address} ({error}): give all processes another --coordinator"
+        ) from error
 
 
 def _answers(address: str) -> bool:
