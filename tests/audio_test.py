@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import tiny_models
 
 from voc2vec_jax import audio, errors
 
@@ -77,15 +78,6 @@ def _wav(frames: np.ndarray = TONE, rate_hz: int = 16_000, **options: str) -> by
     return bytearray(file.getvalue())
 
 
-def streamed_flac() -> bytes:
-    """A FLAC whose header gives no length, as encoders leave it that write to a pipe."""
-    data = io.BytesIO()
-    soundfile.write(data, TONE, 16_000, format="FLAC")
-    whole = bytearray(data.getvalue())
-    whole[21] &= 0xF0  # of the 36 bits for the number of samples, in STREAMINFO
-    return bytes(whole[:22] + bytes(4) + whole[26:])
-
-
 def _patched(data: bytearray, at: int, layout: str, value: int) -> bytearray:
     struct.pack_into(layout, data, at, value)
     return data
@@ -109,7 +101,7 @@ NOT_FINITE = [np.array([0, bad, 0], np.float32) for bad in (np.nan, np.inf, -np.
         (_wav(NOT_FINITE[2], subtype="DOUBLE"), "holds NaN or infinite samples"),
         (_wav(TONE[:1], 192_000), "nothing is left of its 1 frames at 192000 Hz after resampling"),
         (_patched(_wav(), 24, "<I", 8), "its header gives a rate of 8 Hz, which is no rate of audio"),
-        (streamed_flac(), f"{NO_LENGTH}, like that of a FLAC written to a pipe: encode it again"),
+        (tiny_models.streamed_flac(), f"{NO_LENGTH}, like that of a FLAC written to a pipe: encode it again"),
         (_patched(_wav(), 22, "<H", 0), "cannot be decoded (Channel count is zero)"),
     ],
 )

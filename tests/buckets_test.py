@@ -2,10 +2,10 @@
 
 import itertools
 
-import audio_test
 import numpy as np
 import pytest
 import soundfile
+import tiny_models
 
 from voc2vec_jax import buckets
 
@@ -48,7 +48,7 @@ def test_clips_of_one_length_are_hardly_padded_and_a_dear_shape_is_not_made():
 def test_lengths_come_from_headers_and_arrays(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(8_000), 8_000)
     (tmp_path / "b.wav").write_bytes(b"no audio")
-    (tmp_path / "c.flac").write_bytes(audio_test.streamed_flac())
+    (tmp_path / "c.flac").write_bytes(tiny_models.streamed_flac())
     names = ["a.wav", "b.wav", "none.wav", "c.flac", "zero\0byte.wav"]
     items = [*(tmp_path / name for name in names), np.zeros(5), (np.zeros(9), 48_000)]
     assert buckets.known_lengths(items, 5) == ([16_000, 5, 3], 5 / 3)

@@ -39,31 +39,15 @@ def write(
         test = np.sort(parts[fold])
         logits = rng.normal(size=(len(test), len(labels))) + skill * np.eye(len(labels))[true[test]]
         p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        scores = metrics.scores(true[test], p.argmax(1), len(labels))
         ids = [f"{labels[true[row]]}/{row}.wav" for row in range(clips)]
-        entries.append(
-            {
-                **{name: getattr(scores, name) for name in metrics.NAMES},
-                **{"fold": fold, "best_epoch": 2, "epochs": 3, "confusion": scores.confusion.tolist()},
-                **{"train": [ids[row] for row in range(clips) if row not in test], "validation": []},
-                "test": [ids[row] for row in test],
-            }
-        )
+        entries.append(fold_entry(fold, ids, test, metrics.scores(true[test], p.argmax(1), len(labels))))
         for row, chances in zip(test, p):
             words = (fold, ids[row], ids[row] + suffix, 0.5, 1.25, labels[true[row]], labels[chances.argmax()])
             rows.append([*words, chances.max(), *chances])
-        for epoch in (1, 2, 3) if curves else ():
-            lines.append({"fold": fold, "epoch": epoch, "split": "train", "loss": 1 / epoch, "lr": 1e-4})
-            score = dict.fromkeys(metrics.NAMES, 0.2 * epoch)
-            lines.append({"fold": fold, "epoch": epoch, "split": "validation", "loss": 2 / epoch, **score})
+        lines += epochs_of(fold) if curves else []
         if vectors:
-            (folder / f"fold_{fold:02d}").mkdir(exist_ok=True)
             spots = rng.normal(size=(len(test), 4)) + 5 * np.eye(4)[true[test] % 4]
-            np.savez(
-                folder / f"fold_{fold:02d}" / "embeddings.npz",
-                **{"ids": np.array([ids[row] for row in test]), "labels": true[test]},
-                vectors=spots.astype(np.float32),
-            )
+            write_vectors(folder / f"fold_{fold:02d}", [ids[row] for row in test], true[test], spots)
     summary = {
         **{"dataset": dataset, "title": title, "model": f"models/{system}", "system": system, "protocol": protocol},
         **{"complete": folds == planned, "planned_folds": planned, "folds": entries, "labels": list(labels)},
@@ -76,6 +60,30 @@ def write(
         writer.writerows([[*heads, *(f"p:{label}" for label in labels)], *rows])
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"fold": 0, "epo')
     return folder
+
+
+def fold_entry(fold, ids, test, scores):
+    """A fold of a summary."""
+    return {
+        **{name: getattr(scores, name) for name in metrics.NAMES},
+        **{"fold": fold, "best_epoch": 2, "epochs": 3, "confusion": scores.confusion.tolist()},
+        **{"train": [name for row, name in enumerate(ids) if row not in test], "validation": []},
+        "test": [ids[row] for row in test],
+    }
+
+
+def epochs_of(fold):
+    """The metrics of a fold's three epochs."""
+    for epoch in (1, 2, 3):
+        score = dict.fromkeys(metrics.NAMES, 0.2 * epoch)
+        yield {"fold": fold, "epoch": epoch, "split": "train", "loss": 1 / epoch, "lr": 1e-4}
+        yield {"fold": fold, "epoch": epoch, "split": "validation", "loss": 2 / epoch, **score}
+
+
+def write_vectors(folder, ids, true, vectors):
+    """A fold's pooled features."""
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / "embeddings.npz", ids=np.array(ids), labels=true, vectors=vectors.astype(np.float32))
 
 
 def edit(folder: pathlib.Path, **changes):

@@ -1,5 +1,6 @@
 """Models of random weights that compute in no time, as sources on disk, and recordings for them."""
 
+import io
 import pathlib
 
 import numpy as np
@@ -42,3 +43,12 @@ def recordings(folder: pathlib.Path, seconds: list[float], classes: tuple[str, .
         soundfile.write(folder / name, np.clip(wave - wave.mean(), -0.99, 0.99), 16_000)
         names.append(name)
     return names
+
+
+def streamed_flac() -> bytes:
+    """A FLAC whose header gives no length, as encoders leave it that write to a pipe."""
+    data = io.BytesIO()
+    soundfile.write(data, 0.1 * np.sin(np.arange(16_000)), 16_000, format="FLAC")
+    whole = bytearray(data.getvalue())
+    whole[21] &= 0xF0  # of the 36 bits for the number of samples, in STREAMINFO
+    return bytes(whole[:22] + bytes(4) + whole[26:])

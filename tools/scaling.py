@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
         raise errors.InputError(
             f"--fsdp={arguments.fsdp} does not divide {', '.join(map(str, scaling.COUNTS))} devices"
         )
-    print(*list(scaling.table(scaling.DEVICES[arguments.device], arguments.fsdp)), sep="\n")
+    print(*scaling.table(scaling.DEVICES[arguments.device], arguments.fsdp), sep="\n")
     return errors.EXIT_DONE
 
 

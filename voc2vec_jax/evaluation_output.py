@@ -16,7 +16,7 @@ import os
 import pathlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 from voc2vec_jax import errors, files
 
@@ -80,7 +80,7 @@ class Output:
         """Writes errors.csv from those of all parts; how many items it names."""
         count = 0
         with whole(self.root / "errors.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv_writer(file)
+            writer = files.csv_writer(file)
             writer.writerow(ERROR_COLUMNS)
             for number in range(self.parts):
                 if self.errors(number).exists():
@@ -156,16 +156,4 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A csv file in UTF-8; fields with separators, quotes and line breaks are quoted."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv_writer(file).writerows([columns, *rows])
-
-
-def csv_writer(file: IO[str]) -> Any:
-    """`csv.writer` with lines that end in a line feed; a carriage return in a field is quoted all the same."""
-    return csv.writer(_Lines(file))
-
-
-class _Lines(NamedTuple):
-    file: IO[str]
-
-    def write(self, line: str) -> None:
-        self.file.write(line.removesuffix("\r\n") + "\n")
+        files.csv_writer(file).writerows([columns, *rows])

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from scipy import special
 
-from voc2vec_jax import audio, embedding, evaluation_input, evaluation_output
+from voc2vec_jax import audio, embedding, evaluation_input, files
 
 FLOAT16_END = 65_520.0  # from here on the nearest float16 is infinite
 GROUP_BYTES = 32 << 20  # of vectors in a row group
@@ -152,7 +152,7 @@ class TimelineWriter:
     def __init__(self, path: pathlib.Path, classes: list[str], cut: Callable[[int], list[embedding.Window]]):
         """`cut` gives the windows of a recording of so many samples."""
         self._file = path.open("w", newline="", encoding="utf-8")
-        self._writer = evaluation_output.csv_writer(self._file)
+        self._writer = files.csv_writer(self._file)
         self._writer.writerow(TIMELINE_COLUMNS)
         self._classes, self._cut = classes, cut
 

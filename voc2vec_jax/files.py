@@ -1,10 +1,12 @@
 """Writing that survives a kill or a power cut (atomic replacement, synced folders, content hashes), and names."""
 
+import csv
 import difflib
 import hashlib
 import io
 import os
 import pathlib
+from typing import IO, Any, NamedTuple
 
 
 def sync_folder(folder: pathlib.Path) -> None:
@@ -53,3 +55,15 @@ def similar(path: pathlib.Path, pattern: str = "*") -> str:
         return f" (nor a folder {path.parent})"
     near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob(pattern)), n=1)
     return f" (did you mean {path.parent / near[0]}?)" if near else ""
+
+
+def csv_writer(file: IO[str]) -> Any:
+    """`csv.writer` with lines that end in a line feed; a carriage return in a field is quoted all the same."""
+    return csv.writer(_Lines(file))
+
+
+class _Lines(NamedTuple):
+    file: IO[str]
+
+    def write(self, line: str) -> None:
+        self.file.write(line.removesuffix("\r\n") + "\n")

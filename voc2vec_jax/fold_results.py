@@ -1,6 +1,5 @@
 """What folds leave in their folders: scores, predictions, features, and metrics of every epoch."""
 
-import csv
 import io
 import json
 import pathlib
@@ -48,7 +47,7 @@ def write_predictions(
     wide = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     shares = wide / wide.sum(1, keepdims=True)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = files.csv_writer(text)
     writer.writerow([*PREDICTION_COLUMNS, *(f"p:{label}" for label in task.labels)])
     for row, share in zip(rows, shares):
         best = int(share.argmax())

@@ -77,10 +77,10 @@ def write(workdir: pathlib.Path, system: str, source: str, task: tasks.Task, con
 def _write_predictions(workdir: pathlib.Path, done: list[int]) -> None:
     """The folds' predictions one after another."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = files.csv_writer(text)
     for number, fold in enumerate(done):
         path = fold_results.fold_folder(workdir, fold) / "predictions.csv"
-        rows = list(csv.reader(io.StringIO(path.read_text())))
+        rows = list(csv.reader(io.StringIO(path.read_bytes().decode())))
         writer.writerows(rows if number == 0 else rows[1:])
     files.write_atomic(workdir / "predictions.csv", text.getvalue().encode())
 

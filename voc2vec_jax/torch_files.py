@@ -29,7 +29,7 @@ class _Archive:
         with path.open("rb") as file:
             try:
                 infos = zipfile.ZipFile(file).infolist()
-            except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as fault:
+            except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as fault:
                 raise errors.InputError(f"{path} is truncated: {fault}; fetch it again") from fault
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         roots = [i.filename.removesuffix("data.pkl") for i in infos if i.filename.split("/")[1:] == ["data.pkl"]]
