@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import pathlib
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 
 def sync_folder(folder: pathlib.Path) -> None:
@@ -57,13 +57,13 @@ def similar(path: pathlib.Path, pattern: str = "*") -> str:
     return f" (did you mean {path.parent / near[0]}?)" if near else ""
 
 
-def csv_writer(file: IO[str]) -> Any:
+def csv_writer(file: io.TextIOBase) -> Any:
     """`csv.writer` with lines that end in a line feed; a carriage return in a field is quoted all the same."""
     return csv.writer(_Lines(file))
 
 
 class _Lines(NamedTuple):
-    file: IO[str]
+    file: io.TextIOBase
 
     def write(self, line: str) -> None:
         self.file.write(line.removesuffix("\r\n") + "\n")
