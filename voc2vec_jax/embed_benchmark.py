@@ -9,8 +9,8 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
-import jax
 import numpy as np
 
 from voc2vec_jax import (
@@ -21,15 +21,20 @@ from voc2vec_jax import (
     errors,
     evaluate_benchmark,
     logs,
+    memory,
     model_sources,
     models,
     peer,
     pretrained,
+    work,
 )
 
-PADDED_ROWS = 16  # clips in a padded batch of transformers
+PEER_ROWS = (1, 4, 16)  # clips in a batch of transformers
 ORDERS = ("paths", "shuffled")  # by path, neighbours are of one set and have like lengths
 REGROUPED_CLIPS = 64  # clips that are embedded once more in another grouping
+WARMING_CLIPS = 16  # of which the other side's warm-up consists on CPUs, which compile nothing for it
+
+Figure = dict[str, str | int | float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,28 +52,26 @@ class Settings:
     order: str = "paths"  # of ORDERS, for all sides
 
 
-def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
+def figures(settings: Settings) -> Iterator[Figure]:
     """Our speed with and without compilation, agreement of two groupings, and the other side's on the same files.
 
     At most REGROUPED_CLIPS random clips are grouped otherwise (any vector depends on its own clip only). Every time
     includes decoding. The sides take turns, `passes` times, every other time in reverse, and the median counts;
-    "difference" is from our first vectors.
+    "ratio" is to the fastest way of the other side and "difference" from our first vectors.
     """
     if settings.against:
         peer.check()
     files = _files(settings)
-    seconds = sum(len(audio.load(path)) for path in files) / audio.RATE_HZ
+    samples = [len(audio.load(path)) for path in files]
+    seconds = sum(samples) / audio.RATE_HZ
+    rate = work.matmul_rate(settings.dtype)
     common = {
+        "model": settings.model or "random base",
         "files": len(files),
         "audio_seconds": round(seconds, 1),
-        "device": jax.devices()[0].device_kind,
-        "cpus": len(os.sched_getaffinity(0)),
-        "dtype": settings.dtype,
         "order": settings.order,
+        **peer.machine(settings.dtype),
     }
-
-    def figure(name: str, elapsed: float, **more) -> dict[str, str | int | float]:
-        return {"figure": f"embed {name}", "audio_seconds_per_second": round(seconds / elapsed, 2), **common, **more}
 
     def ours(order=slice(None), batch_seconds=settings.batch_seconds) -> np.ndarray:
         return model.embed(list(np.array(files)[order]), batch_seconds=batch_seconds)
@@ -78,33 +81,56 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
         ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
         if settings.evaluate:
             ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
-        if settings.against:
-            other = stack.enter_context(peer.Peer(transformers_loops, folder, files, model.checkpoint.normalizes))
-            ways |= {name: functools.partial(other.call, name) for name in other.names}
+        yield {"figure": "embed matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
         first, elapsed = _timed(ours)
-        yield figure("voc2vec_jax with compilation", elapsed, compilations=model.compilations)
-        order = np.random.default_rng(0).permutation(len(files))[:REGROUPED_CLIPS]
-        difference = np.abs(
-            ours(order, 0.37 * (settings.batch_seconds or pretrained.default_batch_seconds())) - first[order]
-        )
         yield {
-            "figure": "embed shuffled and grouped otherwise",
-            "largest_difference": float(difference.max()),
-            **(common | {"files": len(order)}),
+            "figure": "embed voc2vec_jax with compilation",
+            "audio_seconds_per_second": round(seconds / elapsed, 2),
+            "compilations": model.compilations,
+            **common,
         }
+        yield _regrouped(settings, ours, first, common)
         if settings.evaluate:
             ways["voc2vec_jax, evaluate"]()  # compiles
+        held = {name: functools.partial(peer.memory_held, memory.peak_bytes()) for name in ways}
+        if settings.against:
+            arguments = folder, files, model.checkpoint.normalizes, settings.dtype
+            other = stack.enter_context(peer.Peer(transformers_loops, *arguments))
+            theirs = [name for name in other.names if name != "memory"]
+            ways |= {name: functools.partial(other.call, name) for name in theirs}
+            held |= dict.fromkeys(theirs, functools.partial(other.call, "memory"))
         timed = [{name: _timed(ways[name]) for name in turn} for turn in _turns(list(ways), settings.passes)]
+        times = {name: [one[name][1] for one in timed] for name in ways}
+        median = {name: float(np.median(times[name])) for name in ways}
+        operations = sum(sum(work.forward(model.config, n).values()) for n in samples)
+        fastest = min((median[name] for name in theirs), default=0.0) if settings.against else 0.0
         for name in ways:
-            times = [one[name][1] for one in timed]
-            yield figure(
-                name,
-                float(np.median(times)),
-                best=round(seconds / min(times), 2),
-                difference=float(np.abs(timed[0][name][0] - first).max()),
-                passes=settings.passes,
-                load=round(os.getloadavg()[0], 1),
-            )
+            yield {
+                "figure": f"embed {name}",
+                "audio_seconds_per_second": round(seconds / median[name], 2),
+                "best": round(seconds / min(times[name]), 2),
+                "spread": round(max(times[name]) / min(times[name]), 2),
+                **({"ratio": round(median[name] / fastest, 3)} if fastest else {}),
+                "model_gflop": round(operations / 1e9, 1),
+                "share_of_matmul_rate": round(operations / median[name] / rate, 3),
+                "difference": float(np.abs(timed[0][name][0] - first).max()),
+                **held[name](),
+                "passes": settings.passes,
+                "load": round(os.getloadavg()[0], 1),
+                **common,
+            }
+
+
+def _regrouped(settings: Settings, ours: Callable, first: np.ndarray, common: Figure) -> Figure:
+    order = np.random.default_rng(0).permutation(len(first))[:REGROUPED_CLIPS]
+    again = ours(order, 0.37 * (settings.batch_seconds or pretrained.default_batch_seconds()))
+    difference = float(np.abs(again - first[order]).max())
+    return {
+        "figure": "embed shuffled and grouped otherwise",
+        "largest_difference": difference,
+        **common,
+        "files": len(order),
+    }
 
 
 def _model(settings: Settings, folder: str) -> pretrained.Model:
@@ -139,8 +165,8 @@ def _files(settings: Settings) -> list[pathlib.Path]:
         raise errors.InputError(f"--input={folder} holds no audio file ({', '.join(audio.SUFFIXES)})")
     if settings.clips < 0 or settings.passes < 1:
         raise errors.InputError(f"--clips={settings.clips} --passes={settings.passes}: give 0 or more, 1 or more")
-    step = max(1, len(found) // settings.clips) if settings.clips else 1
-    found = found[::step][: settings.clips or None]
+    taken = min(settings.clips or len(found), len(found))
+    found = [found[k * len(found) // taken] for k in range(taken)]
     if settings.order == "shuffled":
         random.Random(0).shuffle(found)
     return found
@@ -157,32 +183,39 @@ def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     return result, time.perf_counter() - start
 
 
-def transformers_loops(folder: str, files: list[pathlib.Path], normalizes: bool) -> dict[str, Callable[[], np.ndarray]]:
-    """The loops that its users write: mean of the last frames, clip by clip and in padded batches with a mask."""
+def transformers_loops(
+    folder: str, files: list[pathlib.Path], normalizes: bool, dtype: str
+) -> dict[str, Callable[[], Any]]:
+    """The loops that its users write: mean of the last frames, clip by clip and in padded batches with a mask.
+
+    Narrow types by autocast; on a GPU compiled by torch, for lengths that change. Also the "memory" that they took.
+    """
     import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    device = peer.set_up_torch()
+    narrow = getattr(torch, dtype) if dtype != "float32" else None
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalizes, return_attention_mask=True)
     network = transformers.AutoModel.from_pretrained(folder).eval().to(device)
+    compiled = torch.compile(network, dynamic=True) if device == "cuda" else network
 
-    def embed(rows: int) -> np.ndarray:
+    def embed(rows: int, files: list[pathlib.Path]) -> np.ndarray:
         vectors = []
         for start in range(0, len(files), rows):
             clips = [audio.load(path) for path in files[start : start + rows]]
             batch = extractor(clips, sampling_rate=audio.RATE_HZ, padding=True, return_tensors="pt").to(device)
-            with torch.inference_mode():
-                frames = network(**batch).last_hidden_state
+            with torch.inference_mode(), torch.autocast(device, narrow, enabled=narrow is not None):
+                frames = compiled(**batch).last_hidden_state.float()
                 lengths = network._get_feat_extract_output_lengths(batch["attention_mask"].sum(1))
                 kept = torch.arange(frames.shape[1], device=device)[None] < lengths[:, None]
                 vectors.append(((frames * kept[..., None]).sum(1) / lengths[:, None]).cpu().numpy())
         return np.concatenate(vectors)
 
     logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
-    return {
-        "transformers, clips singly": lambda: embed(1),
-        f"transformers, padded batches of {PADDED_ROWS}": lambda: embed(PADDED_ROWS),
-    }
+    for rows in PEER_ROWS:
+        embed(rows, files if device == "cuda" else files[:WARMING_CLIPS])
+    loops = {"transformers, clips singly": functools.partial(embed, 1, files)}
+    padded = {f"transformers, padded batches of {n}": functools.partial(embed, n, files) for n in PEER_ROWS[1:]}
+    return loops | padded | {"memory": functools.partial(peer.memory_held_by_torch, device)}

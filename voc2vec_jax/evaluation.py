@@ -156,7 +156,7 @@ class Worker:
         settings: Settings,
     ):
         """InputError for durations that fit no window."""
-        self._items, self._output, self._settings, self._model = items, output, settings, model
+        self._items, self._output, self._settings = items, output, settings
         self._timeline = settings.kind == "timeline"
         encoder = model.config.encoder
         devices = jax.local_devices()
@@ -173,7 +173,7 @@ class Worker:
         field = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
         self._columns = evaluation_rows.Columns(output.description, self._layout.hop_samples, field)
         mesh = sharding.make_mesh(devices=devices)
-        model.spread(mesh)
+        self._model = model.spread(mesh)
         self._put = functools.partial(jax.device_put, device=sharding.over_batch(mesh, 0))
         self._compute = self._computer()
 

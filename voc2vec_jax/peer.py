@@ -1,12 +1,17 @@
 """The other side of a benchmark, in a process of its own with the settings that its users have."""
 
+import contextlib
 import importlib.util
 import multiprocessing
+import os
+import signal
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-from voc2vec_jax import errors
+import jax
+
+from voc2vec_jax import errors, memory
 
 _PACKAGES = ("torch", "transformers")
 
@@ -22,6 +27,44 @@ def check() -> None:
         raise errors.InputError(
             f"--against=transformers needs {' and '.join(missing)}: pip install {' '.join(missing)}"
         )
+
+
+def machine(dtype: str) -> dict[str, str | int]:
+    """What figures say of where they were measured."""
+    return {
+        "dtype": dtype,
+        "device": jax.devices()[0].device_kind,
+        "cpus": len(os.sched_getaffinity(0)),
+        "jax": jax.__version__,
+    }
+
+
+def memory_held(process_peak_bytes: int) -> dict[str, int]:
+    """The most memory that this process has held, and where JAX tells, its device's arrays; in MB."""
+    stats = jax.devices()[0].memory_stats() or {}
+    device = {"peak_mb": round(stats["peak_bytes_in_use"] / 1e6)} if "peak_bytes_in_use" in stats else {}
+    return {"process_peak_mb": round(process_peak_bytes / 1e6), **device}
+
+
+def memory_held_by_torch(device: str) -> dict[str, int]:
+    """As `memory_held`, in a process that computes with torch."""
+    import torch
+
+    held = {"peak_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if device == "cuda" else {}
+    return {"process_peak_mb": round(memory.peak_bytes() / 1e6), **held}
+
+
+def set_up_torch() -> str:
+    """Makes torch compute on what is here, in as many threads as there are cores, and returns its name for it.
+
+    float32 is float32 in its products and convolutions, as in ours; its random numbers are the same in every run.
+    """
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Peer:
@@ -44,6 +87,8 @@ class Peer:
 
     def __exit__(self, *fault: object) -> None:
         self._pipe.close()
+        if fault[0] is not None:  # it may be in the midst of a long call
+            self._process.terminate()
         self._process.join()
 
     def call(self, name: str) -> Any:
@@ -64,12 +109,14 @@ class Peer:
 
 def _serve(pipe, build: Callable[..., dict[str, Callable[[], Any]]], arguments: tuple) -> None:
     """Answers each name with (True, value) until the pipe is closed, a failure with (False, its text)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts both; ours then closes the pipe
     try:
         ways = build(*arguments)
         pipe.send((True, list(ways)))
         while True:
             pipe.send((True, ways[pipe.recv()]()))
-    except EOFError:
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception:
-        pipe.send((False, traceback.format_exc().strip().splitlines()[-1]))
+        with contextlib.suppress(BrokenPipeError):
+            pipe.send((False, traceback.format_exc().strip().splitlines()[-1]))

@@ -1,6 +1,7 @@
 """The front door: a model from anywhere, its features for any recordings, its labels, and the way back out."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -345,9 +346,14 @@ class Model:
 
         return compute
 
-    def spread(self, mesh: jax.sharding.Mesh) -> None:
-        """Holds the parameters on every device of a mesh, for batches that are cut over it."""
-        self._params = jax.device_put(self._params, sharding.replicated(mesh))
+    def spread(self, mesh: jax.sharding.Mesh) -> "Model":
+        """This model with its parameters on every device of a mesh, for batches that are cut over it.
+
+        A model of its own: what this one has compiled is for where its parameters are.
+        """
+        other = copy.copy(self)
+        other._params, other._shapes = jax.device_put(self._params, sharding.replicated(mesh)), set()
+        return other
 
     def layout(
         self,
