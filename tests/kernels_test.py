@@ -43,6 +43,15 @@ def test_strided_conv(channels, kernel, stride, n, backend, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("t", [0, 5, 64, 203])
+def test_sums_over_time(backend, t, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, weight = normal(0, 2, t, 3), normal(1, 2, t)
+    wanted = np.einsum("btc,bt->bc", np.asarray(x, np.float64), np.asarray(weight, np.float64))
+    np.testing.assert_allclose(kernels.time_sums(x, weight), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("kernel", [1, 3, 8, 19, 33])
 @pytest.mark.parametrize("t", [1, 50, 301])
 def test_grouped_conv(backend, kernel, t, monkeypatch):
@@ -100,3 +109,27 @@ def test_gelu_and_its_derivative_are_exact(dtype, tolerance):
     np.testing.assert_allclose(found.astype(jnp.float32), wanted(narrow), rtol=tolerance, atol=1e-6)
     slope = pull(jnp.ones_like(found))[0].astype(jnp.float32)
     np.testing.assert_allclose(slope, jax.vmap(jax.grad(wanted))(narrow), rtol=tolerance, atol=2e-6)
+
+
+@pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2)])
+def test_narrow_convolutions_are_rounded_once(kernel, stride):
+    """Of a sum of rounded products the error would be half as large again."""
+    x, w = (normal(seed, *shape).astype(jnp.bfloat16) for seed, shape in ((0, (2, 203, 96)), (1, (kernel, 96, 64))))
+    found = kernels.strided_conv(x, w, stride)
+    wanted = kernels.strided_conv(x.astype(jnp.float32), w.astype(jnp.float32), stride)
+    assert found.dtype == jnp.bfloat16
+    error = np.linalg.norm(found.astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
+    rounding = np.linalg.norm(wanted.astype(jnp.bfloat16).astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
+    assert error < 1.05 * rounding
+
+
+def test_a_narrow_grouped_convolution_and_its_gradients():
+    x, w, pulled = (
+        normal(seed, *shape).astype(jnp.bfloat16) for seed, shape in enumerate([(2, 99, 64), (16, 16, 64), (2, 99, 64)])
+    )
+    wide = [a.astype(jnp.float32) for a in (x, w)]
+    (found, pull), (wanted, wide_pull) = (jax.vjp(lambda *a: kernels.grouped_conv(*a, 4), *a) for a in ((x, w), wide))
+    pairs = [(found, wanted), *zip(pull(pulled), wide_pull(pulled.astype(jnp.float32)), strict=True)]
+    for a, b in pairs:
+        assert a.dtype == jnp.bfloat16
+        assert np.linalg.norm(a.astype(jnp.float32) - b) < 2.5e-3 * np.linalg.norm(b)

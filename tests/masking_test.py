@@ -98,6 +98,14 @@ def test_masked_index_literal():
     assert valid.tolist() == [[True, True, True, False], [True, False, False, False]]
 
 
+def test_rows_are_fetched_and_their_gradients_brought_back():
+    x = jnp.arange(20.0).reshape(2, 5, 2)
+    index, real = jnp.asarray([[3, 1, 0], [4, 0, 0]]), jnp.asarray([[1, 1, 0], [1, 0, 0]], bool)
+    found, pull = jax.vjp(lambda x: masking.of_rows(x, index, real), x)
+    assert found[..., 0].tolist() == [[6, 2, 0], [18, 0, 0]]
+    assert pull(jnp.ones_like(found))[0][..., 1].tolist() == [[0, 1, 0, 1, 0], [0, 0, 0, 0, 1]]
+
+
 def test_negatives_are_the_rows_others_uniformly():
     drawn = np.asarray(masking.negatives(keys(2), jnp.asarray([4, 3]), 5, 3000))
     for row, count in ((0, 4), (1, 3)):

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import parity
 import pytest
@@ -41,3 +42,13 @@ def test_buckets_of_the_published_models_are_exact():
     exact = [d if d < 80 else min(80 + math.floor(80 * math.log10(d / 80)), 159) for d in range(length)]
     assert buckets.tolist() == [bucket + 160 * (d > 0) for d, bucket in enumerate(exact)]
     assert buckets[713] == 160 + 155  # 155.99996 before it is cut: a coarser logarithm gives 156
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 7])
+def test_every_pair_of_positions_has_the_bias_of_its_offset(length):
+    by_offset = jax.random.normal(jax.random.key(0), (3, max(0, 2 * length - 1)))
+    found = wavlm.every_offset(by_offset, length)
+    assert found.shape == (3, length, length)
+    for i in range(length):
+        for j in range(length):
+            np.testing.assert_array_equal(found[:, i, j], by_offset[:, j - i + length - 1])

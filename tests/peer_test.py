@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import time
 
 import pytest
 
@@ -19,7 +20,7 @@ def failing(where):
 
     if where == "build":
         fail()
-    return {"run": fail, "die": lambda: os._exit(3)}
+    return {"run": fail, "die": lambda: os._exit(3), "sleep": lambda: time.sleep(600)}
 
 
 def test_functions_are_called_in_another_process():
@@ -39,6 +40,15 @@ def test_a_failure_is_told():
 def test_the_end_of_the_process_is_told():
     with peer.Peer(failing, "call") as other, pytest.raises(errors.RunError, match="ended with status 3"):
         other.call("die")
+
+
+def test_leaving_in_the_midst_of_a_call_ends_it_without_a_word(capfd):
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), peer.Peer(failing, "call") as other:
+        other._pipe.send("sleep")
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 60 and not other._process.is_alive()
+    assert capfd.readouterr().err == ""
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

@@ -95,7 +95,9 @@ BAD = {
     "model.encoder.conv_strides=5,2": "7, 7 and 2 entries",
     "model.codebook_groups=3": "codebook_groups 3 does not divide",
     "dtype=int8": "dtype 'int8' is none of float32, bfloat16",
-    "remat=all": "remat 'all' is none of none, layer",
+    "remat=all": "remat 'all' is none of none, layer, products",
+    "attention=flash": "attention 'flash' is none of own, xla, cudnn",
+    "attention=xla": "attention 'xla' cannot drop weights",
     "model.encoder.conv_norm=batch": "conv_norm 'batch'",
     "family=hubrt": "config.family 'hubrt'",
 }

@@ -10,6 +10,7 @@ import pytest
 
 from voc2vec_jax import errors, train_benchmark, work
 
+MODEL = train_benchmark.built(train_benchmark.Settings(model="tiny"))[1]
 SMALL = train_benchmark.Settings(model="tiny", rows=2, seconds=1.0, passes=1)
 
 
@@ -32,7 +33,23 @@ def test_both_sides_and_the_parts_are_timed(monkeypatch):
     )
     assert ours["compile_seconds"] > 0 and ours["step_mb"] >= 1
     parts = {name for name in found if name.startswith("train part")}
-    assert len(parts) == 5 and all(found[name]["floor_seconds"] >= 0 for name in parts)
+    names = ("conv stem", "positional conv", "blocks", "objective", "optimizer", "input to the device")
+    assert parts == {f"train part: {name}" for name in names}
+    assert all(found[name]["part_seconds"] > 0 for name in parts)
+    floors = [found[f"train part: {name}"]["floor_seconds"] for name in names[:4]]
+    projection = 2 * work.training(MODEL, 16_000)["projection"] / 1e9
+    assert math.isclose(sum(floors) + projection, ours["model_gflop"], rel_tol=0.02)
+    assert not any(found[f"train part: {name}"]["floor_seconds"] for name in names[4:])
+
+
+def test_groups_and_accumulation_are_one_update():
+    """A step of two groups, twice, holds four times the clips and has the mean gradient of them."""
+    more = train_benchmark.Settings(**{**vars(SMALL), "step": "update", "groups": 2, "micros": 2})
+    ours = train_benchmark.Ours(more)
+    assert ours.batch["audio"].shape == (2, 2, 2, 16_000) and more.clips == 8
+    _, row = ours.compiled(ours.state, ours.batch)
+    least = MODEL.masked_bound(MODEL.encoder.frames(16_000))
+    assert more.clips * least // 3 < row["masked_frames"] <= more.clips * least
 
 
 def test_the_gradient_is_that_of_an_update():
@@ -48,17 +65,26 @@ def test_the_gradient_is_that_of_an_update():
 
 def test_growth_compares_equal_amounts_of_audio(monkeypatch):
     monkeypatch.setattr(work, "matmul_rate", lambda dtype: 1e9)
-    monkeypatch.setattr(train_benchmark, "GROWTH", ((1, 1.0), (2, 1.0)))
+    monkeypatch.setattr(train_benchmark, "GROWTH", ((1, 2.0), (2, 1.0)))
     settings = train_benchmark.Settings(**{**vars(SMALL), "growth": True})
     grown = [figure for figure in train_benchmark.figures(settings) if figure["figure"] == "train growth"]
-    assert [(figure["rows"], figure["seconds"]) for figure in grown] == [(1, 1.0), (2, 1.0)]
+    assert [(figure["rows"], figure["seconds"]) for figure in grown] == [(1, 2.0), (2, 1.0)]
     for figure in grown:
-        assert math.isclose(
-            figure["seconds_per_audio_second"], figure["step_seconds"] / figure["rows"], rel_tol=0.1, abs_tol=1e-3
-        )
+        assert math.isclose(figure["seconds_per_audio_second"], figure["step_seconds"] / 2, rel_tol=0.1, abs_tol=1e-3)
 
 
-@pytest.mark.parametrize("fault", [{"rows": 0}, {"passes": 0}, {"seconds": 0.1}])
-def test_values_without_sense_are_refused(fault):
-    with pytest.raises(errors.InputError, match="--rows="):
+FAULTS = [
+    ({"rows": 0}, "--rows=0"),
+    ({"passes": 0}, "--passes=0"),
+    ({"seconds": 0.1}, "--seconds=0.1"),
+    ({"seconds": float("inf")}, "--seconds=inf"),
+    ({"groups": 0}, "--groups=0"),
+    ({"micros": 2}, "--micros=2 is for whole updates: add --step=update"),
+    ({"against": "transformers", "remat": "products"}, "--remat=products has no counterpart"),
+]
+
+
+@pytest.mark.parametrize("fault, message", FAULTS)
+def test_values_without_sense_are_refused(fault, message):
+    with pytest.raises(errors.InputError, match=message):
         next(train_benchmark.figures(train_benchmark.Settings(**{**vars(SMALL), **fault})))

@@ -222,10 +222,11 @@ def test_bfloat16_stays_near_float32():
     assert sums["contrastive"].dtype == jnp.float32
 
 
-def test_remat_changes_no_gradient():
+@pytest.mark.parametrize("remat", ["layer", "products"])
+def test_remat_changes_no_gradient(remat):
     audio, lengths = clips((0.5, 0.6))
     audio, lengths = jnp.asarray(audio, jnp.float32), jnp.asarray(lengths)
-    saved = dataclasses.replace(CONFIG, encoder=dataclasses.replace(SMALL, remat="layer"))
+    saved = dataclasses.replace(CONFIG, encoder=dataclasses.replace(SMALL, remat=remat))
     params = params_of(CONFIG)
     grads = [jax.jit(jax.grad(lambda p, c=c: loss_of(c, p, audio, lengths)[0]))(params) for c in (CONFIG, saved)]
     for a, b in zip(*map(jax.tree.leaves, grads)):

@@ -1,11 +1,15 @@
 """Speed of one part of the software: one JSON line per figure.
 
 python tools/benchmark.py data [--data_dir=DIR --sets=a,b] [--clips=2000] [--threads=2] [--workers=2]
-python tools/benchmark.py train [--model=base] [--rows=2 --seconds=10] [--dtype=bfloat16] [--step=update]
+python tools/benchmark.py train [--model=base] [--rows=2 --seconds=10] [--dtype=bfloat16] [--step=update --micros=8]
                                 [--against=transformers] [--breakdown] [--growth] [--profile=DIR] [--passes=3]
+python tools/benchmark.py attention [--frames=50,150,500,1500] [--dtype=bfloat16] [--dropout=0.1] [--passes=3]
 python tools/benchmark.py embed --input=DIR [--model=SRC] [--clips=32] [--order=shuffled] [--evaluate]
                                 [--against=transformers] [--passes=3]
-python tools/benchmark.py finetune [--model=tiny|base] [--folds=10] [--clips=96] [--dtype=bfloat16] [--passes=3]
+python tools/benchmark.py finetune [--model=tiny|base] [--folds=10] [--clips=96] [--dtype=bfloat16]
+                                   [--against=transformers] [--passes=3]
+
+NAME --help tells all flags of one. With --against a GPU's memory is handed out as it is needed, for both sides.
 """
 
 import dataclasses
@@ -13,7 +17,9 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
+from voc2vec_jax import attention as attentions
 from voc2vec_jax import (
+    attention_benchmark,
     cli,
     data_benchmark,
     embed_benchmark,
@@ -23,6 +29,7 @@ from voc2vec_jax import (
     runtime,
     train_benchmark,
 )
+from voc2vec_jax.models import encoder as encoders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +95,7 @@ FINETUNE_FLAGS = {
     "most_seconds": cli.Flag("of a clip", default=3.0, kind=float),
     "batch_clips": cli.Flag("clips in a batch", default=16, kind=int),
     "dtype": cli.Flag("of the computation", default="float32", choices=("float32", "bfloat16")),
+    "against": cli.Flag("measure its folds, one after another, too", choices=("transformers",)),
     "passes": cli.Flag("turns of each way; the median counts", default=3, kind=int),
 }
 
@@ -100,11 +108,14 @@ def train(arguments: cli.Arguments) -> Iterator[dict]:
 
 TRAIN_FLAGS = {
     "model": cli.Flag("architecture, random weights", default="base", choices=train_benchmark.MODELS),
-    "rows": cli.Flag("clips in the step", default=2, kind=int),
+    "rows": cli.Flag("clips in a loss group", default=2, kind=int),
+    "groups": cli.Flag("loss groups at once", default=1, kind=int),
+    "micros": cli.Flag("times that so many are accumulated in an update", default=1, kind=int),
     "seconds": cli.Flag("of each clip", default=10.0, kind=float),
     "dtype": cli.Flag("of the computation", default="float32", choices=("float32", "bfloat16")),
     "step": cli.Flag("forward and backward, or the optimizer too", default="gradient", choices=train_benchmark.STEPS),
-    "remat": cli.Flag("what the backward pass recomputes", default="none", choices=("none", "layer")),
+    "remat": cli.Flag("what the backward pass recomputes", default="none", choices=tuple(encoders.REMAT)),
+    "attention": cli.Flag("other than own: without its dropout", default="own", choices=attentions.IMPLEMENTATIONS),
     "against": cli.Flag("measure its step too, in turns", choices=("transformers",)),
     "breakdown": cli.Flag("time of each part", default=False, kind=bool),
     "growth": cli.Flag("time and memory for more and longer clips", default=False, kind=bool),
@@ -112,9 +123,34 @@ TRAIN_FLAGS = {
     "passes": cli.Flag("turns of each side; the median counts", default=3, kind=int),
 }
 
+
+def attention(arguments: cli.Arguments) -> Iterator[dict]:
+    """Implementations of attention alone."""
+    values = {name: getattr(arguments, name) for name in ATTENTION_FLAGS}
+    try:
+        values["frames"] = tuple(int(number) for number in values["frames"].split(","))
+    except ValueError as fault:
+        raise errors.InputError(f"--frames={values['frames']}: give whole numbers with commas between them") from fault
+    return attention_benchmark.figures(attention_benchmark.Settings(**values))
+
+
+ATTENTION_FLAGS = {
+    "frames": cli.Flag("lengths, separated by commas", default="50,150,500,1000,1500"),
+    "heads": cli.Flag("of 64 channels", default=12, kind=int),
+    "total": cli.Flag("frames of all rows together; 0: by platform", default=0, kind=int),
+    "dropout": cli.Flag("of the weights; other implementations than own have none", default=0.0, kind=float),
+    "dtype": cli.Flag("of the computation", default="float32", choices=pretrained.DTYPES),
+    "passes": cli.Flag("turns of each; the median counts", default=3, kind=int),
+}
+
+PROCESS_FLAGS = {
+    "deterministic": cli.Flag("the same bits in every run, on a GPU too, as training has it", default=True, kind=bool)
+}
+
 COMMANDS = {
     "train": Command(TRAIN_FLAGS, train),
     "data": Command(DATA_FLAGS, data),
+    "attention": Command(ATTENTION_FLAGS, attention),
     "embed": Command(EMBED_FLAGS, embed),
     "finetune": Command(FINETUNE_FLAGS, finetune),
 }
@@ -124,12 +160,20 @@ def main(argv: list[str]) -> None:
     """Runs the subcommand that `argv` begins with."""
     runtime.keep_memory()
     name = argv[0] if argv else ""
+    if name in ("--help", "-h"):
+        print(__doc__.strip())
+        return
     if name not in COMMANDS:
         raise errors.InputError(f"benchmark {name!r} is not one of {', '.join(COMMANDS)}")
     command = COMMANDS[name]
-    arguments = cli.parse(argv[1:], flags=command.flags, program=f"tools/benchmark.py {name}")
+    flags = {**command.flags, **PROCESS_FLAGS}
+    arguments = cli.parse(argv[1:], flags=flags, program=f"tools/benchmark.py {name}")
+    if arguments.deterministic:
+        runtime.compute_deterministically()
+    if arguments.values.get("against"):
+        runtime.share_device_memory()
     for figure in command.figures(arguments):
-        print(json.dumps(figure), flush=True)
+        print(json.dumps({**figure, "deterministic": arguments.deterministic}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Scaled dot-product attention with a backward pass of its own, which keeps of the size of the scores but a mask.
+"""Scaled dot-product attention: of our own, with a backward pass that keeps of the size of the scores but a mask, and
+the ones that JAX has.
 
-That is FlashAttention's (Dao et al. 2022, algorithm 4, over whole rows of scores): with each row's largest score and
-softmax denominator at hand the weights come back as one exponential, and the sum that a softmax's gradient needs is the
-inner product of the output and its gradient. The two are kept apart: in the logarithm of the denominator, added to the
-largest score, the weights would lose digits.
+Our backward pass is FlashAttention's (Dao et al. 2022, algorithm 4, over whole rows of scores): with each row's
+largest score and softmax denominator at hand the weights come back as one exponential, and the sum that a softmax's
+gradient needs is the inner product of the output and its gradient. The two are kept apart: in the logarithm of the
+denominator, added to the largest score, the weights would lose digits.
 """
 
 import functools
@@ -11,6 +12,52 @@ import functools
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from voc2vec_jax import errors
+
+# "own": `attend` | "xla", "cudnn": `jax.nn.dot_product_attention`, the latter FlashAttention on NVIDIA's GPUs
+IMPLEMENTATIONS = ("own", "xla", "cudnn")
+
+
+def check(implementation: str, dtype: str, drops: bool) -> None:
+    """InputError where attention cannot be computed so: `drops` says that weights are dropped in training."""
+    if implementation not in IMPLEMENTATIONS:
+        raise errors.InputError(f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
+    if implementation != "own" and drops:
+        raise errors.InputError(
+            f"attention {implementation!r} cannot drop weights: set attention_dropout to 0, or attention to own"
+        )
+    if implementation == "cudnn" and jnp.finfo(dtype).bits > 16:
+        raise errors.InputError(
+            f"attention 'cudnn' computes in bfloat16 and float16, and dtype is {dtype}: change one of the two"
+        )
+
+
+def by_library(
+    query: Float[Array, "b h t c"],
+    key: Float[Array, "b h t c"],
+    value: Float[Array, "b h t c"],
+    bias: Float[Array, "_b h t t"] | None,
+    valid: Bool[Array, "b t"],
+    implementation: str,
+) -> Float[Array, "b h t c"]:
+    """`attend` without dropout by `jax.nn.dot_product_attention`; `valid` are the first frames of each row.
+
+    InputError for "cudnn" without a GPU.
+    """
+    if implementation == "cudnn" and jax.default_backend() != "gpu":
+        raise errors.InputError(
+            f"attention 'cudnn' needs an NVIDIA GPU, and this is {jax.default_backend()}: set attention to own or xla"
+        )
+    moved = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
+    out = jax.nn.dot_product_attention(
+        *moved,
+        None if bias is None else bias.astype(query.dtype),
+        scale=1.0,
+        key_value_seq_lengths=jnp.maximum(valid.sum(1, dtype=jnp.int32), 1),  # of an empty row nothing is used
+        implementation=implementation,
+    )
+    return out.transpose(0, 2, 1, 3)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
@@ -31,11 +78,16 @@ def attend(
 
 
 def _scores(query, key, bias, valid):
-    scores = jnp.matmul(query, key.transpose(0, 1, 3, 2))
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = _wide_matmul(query, key)
     if bias is not None:
         scores = scores + bias
     return jnp.where(valid[:, None, None], scores, jnp.finfo(scores.dtype).min)
+
+
+def _wide_matmul(x, y):
+    """x times y transposed, in float32 or wider: in a narrow type large scores would lose what they differ in."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.matmul(x, y.transpose(0, 1, 3, 2), preferred_element_type=wide)
 
 
 def _dropped(weights, kept, scale):
@@ -57,7 +109,7 @@ def _backward(scale, saved, gradient):
     query, key, value, bias, valid, kept, out, most, total = saved
     weights = jnp.exp(_scores(query, key, bias, valid) - most) / total
     to_value = jnp.matmul(_dropped(weights, kept, scale).astype(value.dtype).transpose(0, 1, 3, 2), gradient)
-    to_weights = jnp.matmul(gradient, value.transpose(0, 1, 3, 2)).astype(weights.dtype)
+    to_weights = _wide_matmul(gradient, value)
     inner = (out.astype(weights.dtype) * gradient.astype(weights.dtype)).sum(-1, keepdims=True)
     to_scores = weights * (_dropped(to_weights, kept, scale) - inner)
     to_bias = None

@@ -14,7 +14,7 @@ from voc2vec_jax import convert, convert_configs, convert_names, errors, files, 
 
 _CLASSES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM", "data2vec": "Data2VecAudio"}
 _MASK = "encoder/mask_embedding"
-_RUNTIME = ("dtype", "padding", "remat")  # fields that say how to compute, not what
+_RUNTIME = ("dtype", "padding", "remat", "attention")  # fields that say how to compute, not what
 
 
 def write_hf(folder: str | Path, checkpoint: convert.Checkpoint) -> dict[str, str]:

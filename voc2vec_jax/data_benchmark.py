@@ -1,6 +1,7 @@
 """How fast the input pipeline is by itself: prepared records -> batches, with nothing that consumes them."""
 
 import dataclasses
+import os
 import pathlib
 import statistics
 import tempfile
@@ -10,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Int, Int16
 
-from voc2vec_jax import errors, pipeline, plan, resident
+from voc2vec_jax import errors, memory, peer, pipeline, plan, resident
 from voc2vec_jax.datasets import records, shards
 
 RATE_HZ = 16_000
+LEAST_MEAN_SECONDS, MOST_SECONDS = 0.5, 10  # of the noise clips
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,28 +34,47 @@ class Settings:
 
 
 def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
-    """One figure for each way to feed training: best and median over `passes` passes through the data.
+    """One figure for each way to feed training: the median and the best of `passes` passes through the data.
 
     "audio_seconds_per_second" counts real audio, without padding, from the first batch that is ready on.
     """
-    if settings.passes < 1 or settings.clips < 2:
-        raise errors.InputError(f"{settings.passes} passes over {settings.clips} clips: give 1 or more, 2 or more")
+    check(settings)
     with tempfile.TemporaryDirectory() as scratch:
         corpus = _corpus(settings, pathlib.Path(scratch))
         layout = plan.Layout(settings.groups, settings.group_rows)
         drawn = plan.Plan(layout, corpus.samples, corpus.set_index, np.arange(len(corpus)), seed=0)
+        if drawn.steps_per_epoch < 2:
+            raise errors.InputError(
+                f"{len(corpus)} clips are one step of --groups={settings.groups} --group_rows={settings.group_rows}, "
+                "and the first step is not timed: give more clips or smaller groups"
+            )
         seconds, items = _content(corpus, drawn)
         for name, pass_ in _ways(settings, corpus, drawn).items():
             times = [_elapsed(pass_) for _ in range(settings.passes)]
             yield {
                 "figure": f"data {name}",
-                "audio_seconds_per_second": round(seconds / min(times)),
-                "items_per_second": round(items / min(times)),
-                "median_audio_seconds_per_second": round(seconds / statistics.median(times)),
+                "audio_seconds_per_second": round(seconds / statistics.median(times)),
+                "best": round(seconds / min(times)),
+                "spread": round(max(times) / min(times), 2),
+                "items_per_second": round(items / statistics.median(times)),
                 "passes": settings.passes,
+                "process_peak_mb": round(memory.peak_bytes() / 1e6),
+                "load": round(os.getloadavg()[0], 1),
+                **peer.machine("int16"),
                 "clips": len(corpus),
                 "mean_seconds": round(float(corpus.samples.mean()) / RATE_HZ, 3),
             }
+
+
+def check(settings: Settings) -> None:
+    """InputError for values that make no sense."""
+    for name, least in (("clips", 2), ("groups", 1), ("group_rows", 1), ("threads", 1), ("workers", 1), ("passes", 1)):
+        if getattr(settings, name) < least:
+            raise errors.InputError(f"--{name}={getattr(settings, name)}: give {least} or more")
+    if not LEAST_MEAN_SECONDS <= settings.mean_seconds <= MOST_SECONDS:
+        raise errors.InputError(
+            f"--mean_seconds={settings.mean_seconds:g}: give {LEAST_MEAN_SECONDS} to {MOST_SECONDS}"
+        )
 
 
 def write_noise(

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from voc2vec_jax import (
+    attention,
     cli,
     errors,
     evaluation,
@@ -33,6 +34,7 @@ FLAGS = {
     "window_seconds": cli.Flag("longest stretch computed at once: 30, of a timeline 4", default=0.0, kind=float),
     "hop_seconds": cli.Flag("from one window of a timeline to the next; half a window", default=0.0, kind=float),
     "dtype": cli.Flag("of the computation", default="float32", choices=pretrained.DTYPES),
+    "attention": cli.Flag("how it is computed", default="own", choices=attention.IMPLEMENTATIONS),
     "store_dtype": cli.Flag("of the vectors in the files", default="float32", choices=("float32", "float16")),
     "batch_seconds": cli.Flag("audio computed at once on a device; by platform", default=0.0, kind=float),
     "part_files": cli.Flag("files in a part; by the length of the list", default=0, kind=int),
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
         ml_collections.ConfigDict({"deterministic": arguments.deterministic, "matmul_precision": "default"})
     )
     items = evaluation_input.open_input(arguments.input, arguments.data_dir)
-    model = pretrained.from_pretrained(arguments.model, dtype=arguments.dtype)
+    model = pretrained.from_pretrained(arguments.model, dtype=arguments.dtype, attention=arguments.attention)
     output = evaluation_output.Output(arguments.output, evaluation.describe(model, items, settings))
     numbers = share_of(output, share)
     logs.say(f"{len(items):,} recordings in {output.parts:,} parts, {share}: {len(numbers):,} parts to do")

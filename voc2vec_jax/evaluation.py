@@ -109,6 +109,7 @@ def describe(model: pretrained.Model, items: evaluation_input.Items, settings: S
         "width": model.config.encoder.width,
         "classes": list(model.labels) if settings.kind != "embeddings" else [],
         "dtype": model.config.encoder.dtype,
+        "attention": model.config.encoder.attention,
         "store_dtype": settings.store_dtype,
         "window_seconds": settings.window,
         "hop_seconds": settings.hop if settings.kind == "timeline" else None,

@@ -15,6 +15,7 @@ import numpy as np
 
 from voc2vec_jax import (
     agreement,
+    attention,
     audio,
     baselines,
     checkpoint,
@@ -255,10 +256,12 @@ def class_weights(task: tasks.Task, rows: np.ndarray, balanced: bool) -> np.ndar
 def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: convert.Checkpoint) -> dict[str, Any]:
     """The parts of a setting that fine-tune a whole model."""
     config, as_paper = job.config, job.config.protocol == "paper"
-    encoder = dataclasses.replace(source.config.encoder, dtype=config.dtype, remat=config.remat, padding="exact")
+    how = {name: config[name] for name in ("dtype", "remat", "attention")}
+    encoder = dataclasses.replace(source.config.encoder, **how, padding="exact")
     if not config.dropouts:
         quiet = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop"), 0.0)
         encoder = dataclasses.replace(encoder, **quiet)
+    attention.check(encoder.attention, encoder.dtype, encoder.attention_dropout > 0)
     model = dataclasses.replace(source.config, encoder=encoder)
     longest = round(config.max_seconds * audio.RATE_HZ)
     if as_paper:

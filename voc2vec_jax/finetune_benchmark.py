@@ -1,20 +1,38 @@
 """How fast ten folds train: one after another, side by side on one device, side by side on all devices."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from voc2vec_jax import audio, classifiers, crossval, errors, models, recipes, resident, runtime
+from voc2vec_jax import (
+    audio,
+    classifiers,
+    convert_configs,
+    crossval,
+    errors,
+    logs,
+    memory,
+    models,
+    peer,
+    recipes,
+    resident,
+    runtime,
+    work,
+)
 from voc2vec_jax.models import heads
 
 CLASSES = 6
 MODELS = ("tiny", "base")
+ONE = "one after another"
+LEAST_SECONDS, MOST_SECONDS = 0.1, 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +47,7 @@ class Settings:
     batch_clips: int = 16
     dtype: str = "float32"
     passes: int = 3
+    against: str | None = None
 
 
 class _Noise:
@@ -52,7 +71,7 @@ class _Way:
     def __init__(self, settings: Settings, clips: _Noise, slots: int, devices: list):
         axis = "map" if devices[0].platform == "cpu" else "vmap"
         learner, recipe = _learner(settings, clips), crossval.Recipe(batch_clips=settings.batch_clips)
-        self.rounds = -(-settings.folds // slots)
+        self.config, self.rounds = learner.config, -(-settings.folds // slots)
         self.engine = crossval.Engine(learner, recipe, slots, axis, devices)
         kept = resident.Resident(clips, np.arange(len(clips)))
         labels = (np.arange(len(clips)) % CLASSES).astype(np.int32)
@@ -88,38 +107,121 @@ def _learner(settings: Settings, clips: _Noise) -> classifiers.Finetuner:
     return classifiers.Finetuner("wav2vec2", config, head, parts, normalize=True)
 
 
-def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
+def figures(settings: Settings) -> Iterator[dict[str, Any]]:
     """The median epoch of each way, which take turns, and its ratio to folds one after another."""
-    if settings.model not in MODELS or min(settings.folds, settings.passes, settings.clips) < 1:
-        raise errors.InputError(
-            f"--model={settings.model} --folds={settings.folds} --clips={settings.clips} --passes={settings.passes}: "
-            f"choose a model of {', '.join(MODELS)} and numbers of 1 or more"
-        )
+    check(settings)
     runtime.one_device_a_core()
     clips, devices = _Noise(settings), jax.devices()
+    rate = work.matmul_rate(settings.dtype)
+    common = {
+        **{name: getattr(settings, name) for name in ("model", "folds", "clips", "batch_clips")},
+        **peer.machine(settings.dtype),
+    }
+    yield {"figure": "finetune matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
+    with jax.default_matmul_precision("highest"), contextlib.ExitStack() as stack:
+        ways = _ways(settings, clips, devices)
+        first = {name: way.epoch() for name, way in ways.items()}
+        epochs: dict[str, Callable[[], float]] = {name: way.epoch for name, way in ways.items()}
+        held = {name: peer.memory_held(memory.peak_bytes()) for name in ways}
+        config = ways[ONE].config
+        if settings.against:
+            other = stack.enter_context(peer.Peer(transformers_epoch, settings, config, clips.samples))
+            epochs[settings.against] = functools.partial(other.call, "epoch")
+        turns = [{name: epoch() for name, epoch in epochs.items()} for _ in range(settings.passes)]
+        if settings.against:
+            held[settings.against] = other.call("memory")
+    median = {name: float(np.median([turn[name] for turn in turns])) for name in epochs}
     seconds = settings.folds * float(clips.samples.sum()) / audio.RATE_HZ
+    parts = [work.training(config, int(samples)) for samples in clips.samples]
+    operations = settings.folds * sum(sum(part.values()) - part["objective"] for part in parts)
+    for name in epochs:
+        times = [turn[name] for turn in turns]
+        yield {
+            "figure": f"finetune {name}",
+            "audio_seconds_per_second": round(seconds / median[name], 1),
+            "speedup": round(median[ONE] / median[name], 2),
+            **({"ratio": round(median[name] / median[settings.against], 3)} if settings.against else {}),
+            "epoch_seconds": round(median[name], 2),
+            "spread": round(max(times) / min(times), 2),
+            **({"first_epoch_seconds": round(first[name], 1)} if name in first else {}),
+            "model_gflop": round(operations / 1e9, 1),
+            "share_of_matmul_rate": round(operations / median[name] / rate, 3),
+            **held[name],
+            "passes": settings.passes,
+            "load": round(os.getloadavg()[0], 1),
+            **common,
+        }
+
+
+def check(settings: Settings) -> None:
+    """InputError for values that make no sense and for a side that is not installed."""
+    if settings.model not in MODELS:
+        raise errors.InputError(f"--model={settings.model} is none of {', '.join(MODELS)}")
+    for name in ("folds", "clips", "batch_clips", "passes"):
+        if getattr(settings, name) < 1:
+            raise errors.InputError(f"--{name}={getattr(settings, name)}: give 1 or more")
+    if not LEAST_SECONDS <= settings.least_seconds <= settings.most_seconds <= MOST_SECONDS:
+        raise errors.InputError(
+            f"--least_seconds={settings.least_seconds:g} --most_seconds={settings.most_seconds:g}: give "
+            f"{LEAST_SECONDS} or more, and no less as the most, of at most {MOST_SECONDS}"
+        )
+    if settings.against:
+        peer.check()
+
+
+def _ways(settings: Settings, clips: _Noise, devices: list) -> dict[str, _Way]:
     ways = {
-        "one after another": _Way(settings, clips, 1, devices[:1]),
+        ONE: _Way(settings, clips, 1, devices[:1]),
         "side by side": _Way(settings, clips, settings.folds, devices[:1]),
     }
     count = max(k for k in range(1, len(devices) + 1) if settings.folds % k == 0)
     if count > 1:
         ways[f"side by side on {count} devices"] = _Way(settings, clips, settings.folds, devices[:count])
-    compiling = {name: way.epoch() for name, way in ways.items()}
-    turns = [{name: way.epoch() for name, way in ways.items()} for _ in range(settings.passes)]
-    median = {name: float(np.median([turn[name] for turn in turns])) for name in ways}
-    for name in ways:
-        yield {
-            "figure": f"finetune {name}",
-            "audio_seconds_per_second": round(seconds / median[name], 1),
-            "speedup": round(median["one after another"] / median[name], 2),
-            "epoch_seconds": round(median[name], 2),
-            "spread": round(max(turn[name] for turn in turns) / min(turn[name] for turn in turns), 2),
-            "first_epoch_seconds": round(compiling[name], 1),
-            "model": settings.model,
-            "folds": settings.folds,
-            "dtype": settings.dtype,
-            "device": devices[0].device_kind,
-            "cpus": len(os.sched_getaffinity(0)),
-            "load": round(os.getloadavg()[0], 1),
-        }
+    return ways
+
+
+def transformers_epoch(settings: Settings, config: Any, samples: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Seconds of an "epoch" of its folds one after another, in shuffled padded batches, and the "memory" it took.
+
+    The same architecture, dropouts, masks and optimizer; its LayerDrop leaves blocks out. On a GPU compiled by torch.
+    """
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    device = peer.set_up_torch()
+    np.random.seed(0)  # noqa: NPY002 (from this generator it draws masks)
+    described = transformers.Wav2Vec2Config(**convert_configs.to_hf("wav2vec2", config), num_labels=CLASSES)
+    network = transformers.Wav2Vec2ForSequenceClassification(described).to(device).train()
+    compiled = torch.compile(network, dynamic=True) if device == "cuda" else network
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0.0, fused=device == "cuda")
+    clips = [np.random.default_rng(row).standard_normal(count, np.float32) for row, count in enumerate(samples)]
+    narrow, rng = settings.dtype == "bfloat16", np.random.default_rng(0)
+
+    def step(rows: np.ndarray) -> None:
+        padded = torch.zeros(len(rows), max(len(clips[row]) for row in rows))
+        mask = torch.zeros(padded.shape, dtype=torch.long)
+        for place, row in enumerate(rows):
+            padded[place, : len(clips[row])] = torch.from_numpy(clips[row])
+            mask[place, : len(clips[row])] = 1
+        labels = torch.from_numpy(rows % CLASSES).to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
+            loss = compiled(padded.to(device), attention_mask=mask.to(device), labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def epoch(folds: int = settings.folds) -> float:
+        began = time.perf_counter()
+        for _ in range(folds):
+            order = rng.permutation(len(clips))
+            for at in range(0, len(order), settings.batch_clips):
+                step(order[at : at + settings.batch_clips])
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
+    epoch(1)
+    return {"epoch": epoch, "memory": functools.partial(peer.memory_held_by_torch, device)}

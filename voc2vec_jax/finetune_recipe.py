@@ -5,7 +5,8 @@ import re
 
 import ml_collections
 
-from voc2vec_jax import configuration, errors
+from voc2vec_jax import attention, configuration, errors
+from voc2vec_jax.models import encoder as encoders
 
 TASKS = ("asvp_esd", "asvp_esd_babies", "cnvve", "donateacry", "nonverbal_vocalization", "vivae")
 PAPER_SYSTEMS = ("opensmile", "emotion2vec", "data2vec", "wavlm", "wavlm-plus", "wav2vec2-ls", "wav2vec2-as")
@@ -60,7 +61,8 @@ def finetuning() -> ml_collections.ConfigDict:
     c.dtype = "float32"  # "float32" | "bfloat16": of the computation
     c.matmul_precision = "highest"  # of float32 products: "highest" is exact, "default" allows TF32
     c.deterministic = True  # the same bits on every run, on a GPU too
-    c.remat = "none"  # "none" | "layer": recompute blocks in the backward pass to save memory
+    c.remat = "none"  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products": less
+    c.attention = "own"  # "own" | "xla" | "cudnn": the latter two without attention_dropout
     c.folds_at_once = 0  # 0: as many as fit
     c.fold_axis = "auto"  # "vmap": folds computed together | "map": in turn | "auto": in turn on CPUs
     c.checkpoint_every_epochs = 1
@@ -99,7 +101,8 @@ _CHOICES = {
     "protocol": ("paper", "strict"),
     "dtype": ("float32", "bfloat16"),
     "matmul_precision": ("highest", "high", "default"),
-    "remat": ("none", "layer"),
+    "remat": tuple(encoders.REMAT),
+    "attention": attention.IMPLEMENTATIONS,
     "fold_axis": ("auto", "map", "vmap"),
 }
 

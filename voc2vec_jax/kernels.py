@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt32
 
+STRETCHES = 64  # in which a long sum over time is made
 UNFOLD_WIDTH = 64  # inputs narrower than this are unfolded and multiplied once
 GRADIENT_TAPS = 8  # of a grouped convolution's kernel that are neighbours in the product of its gradient
 FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its kernel rather than of its input
@@ -44,6 +45,20 @@ def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=
     return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+def time_sums(x: Float[Array, "b t c"], weight: Float[Array, "b t"]) -> Float[Array, "b c"]:
+    """Sums over time with a weight for each frame.
+
+    On CPUs of `STRETCHES` first: a sum over all of one clip's frames is compiled to one that takes ten times as long.
+    """
+    x = x * weight[..., None]
+    if jax.default_backend() != "cpu":
+        return x.sum(1)
+    b, t, c = x.shape
+    length = t // STRETCHES
+    even = STRETCHES * length
+    return x[:, :even].reshape(b, STRETCHES, length, c).sum(2).sum(1) + x[:, even:].sum(1)
+
+
 def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride: int) -> Float[Array, "b _t o"]:
     """Valid 1-D convolution (cross-correlation) of `stride`, t = (n - k) // stride + 1."""
     b, n, i = x.shape
@@ -57,7 +72,7 @@ def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride
     x = jnp.pad(x, ((0, 0), (0, blocks * stride - x.shape[1]), (0, 0)))
     x = x.reshape(b, blocks, stride * i)
     kernel = kernel.reshape(k * i, o)
-    if i < UNFOLD_WIDTH:
+    if i < UNFOLD_WIDTH or jnp.finfo(x.dtype).bits < 32:  # a sum of narrow products would be rounded twice
         x = jnp.concatenate([x[:, j : j + t] for j in range(pieces)], axis=2)
         return rows_matmul(x[:, :, : k * i], kernel)
     out = None

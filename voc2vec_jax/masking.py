@@ -115,9 +115,18 @@ def draw_counts(drawn: Int[Array, "b m n"]) -> Int[Array, "b m m"]:
     return jax.vmap(lambda row: jnp.zeros((m, m), jnp.int32).at[own, row].add(1, mode="drop"))(drawn)
 
 
-def of_rows(x: Float[Array, "b t d"], index: Int[Array, "b m"]) -> Float[Array, "b m d"]:
-    """`x[b, index[b]]`, row by row: indexed together, rows on other devices would be fetched."""
-    return jax.vmap(lambda row, chosen: row[chosen])(x, index)
+def of_rows(x: Float[Array, "b t d"], index: Int[Array, "b m"], real: Bool[Array, "b m"]) -> Float[Array, "b m d"]:
+    """`x[b, index[b]]` where `real`, else zeros; the real ones of a row differ.
+
+    Row by row: indexed together, rows on other devices would be fetched. Nothing is fetched twice, so that the gradient
+    adds to every frame at most once, in no order that a GPU would have to keep.
+    """
+    places = jnp.where(real, index, x.shape[1] + jnp.arange(index.shape[1])[None])
+
+    def chosen(row, place):
+        return row.at[place].get(mode="fill", fill_value=0, unique_indices=True)
+
+    return jax.vmap(chosen)(x, places)
 
 
 def shortest_maskable(share: float, span: int, min_spans: int) -> int:

@@ -16,6 +16,7 @@ import tqdm
 from jaxtyping import Array, Float, Float32, Int, Int32
 from scipy import special
 
+from voc2vec_jax import attention as attentions
 from voc2vec_jax import audio as recordings
 from voc2vec_jax import (
     buckets,
@@ -65,18 +66,20 @@ class Prediction:
     classes: tuple[str, ...]  # of the columns
 
 
-def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exact") -> "Model":
+def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exact", attention: str = "own") -> "Model":
     """The model that `src` names: a Hub id, a folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq
     `.pt` file, or a run folder of pre-training.
 
     `dtype` is that of the computation: float32, bfloat16 or float16. `padding`: "exact", or "legacy" for what
-    transformers computes of the same padded batch (`Model.__call__`). Says on stderr what it is and how the input
-    is normalised. InputError for anything that cannot be read.
+    transformers computes of the same padded batch (`Model.__call__`). `attention`: "own", or "xla" and "cudnn" for
+    those of JAX (`attention.IMPLEMENTATIONS`). Says on stderr what it is and how the input is normalised. InputError
+    for anything that cannot be read.
     """
     for name, value, allowed in (("dtype", dtype, DTYPES), ("padding", padding, PADDINGS)):
         if value not in allowed:
             raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
-    model = Model(str(src), model_sources.read(src), dtype, padding)
+    attentions.check(attention, dtype, False)
+    model = Model(str(src), model_sources.read(src), dtype, padding, attention)
     logs.say(f"{src}: {model.family}, {model.checkpoint.parameters:,} parameters; {model.input_text}")
     return model
 
@@ -153,10 +156,18 @@ class Model:
     fine-tuned model (else empty), `frame_rate_hz` the rate of its frames.
     """
 
-    def __init__(self, name: str, checkpoint: convert.Checkpoint, dtype: str = "float32", padding: str = "exact"):
+    def __init__(
+        self,
+        name: str,
+        checkpoint: convert.Checkpoint,
+        dtype: str = "float32",
+        padding: str = "exact",
+        attention: str = "own",
+    ):
         self.name, self.checkpoint = name, checkpoint
         self.family, self.labels = checkpoint.family, checkpoint.labels
-        encoder = dataclasses.replace(checkpoint.config.encoder, dtype=dtype, padding=padding, remat="none")
+        how = {"dtype": dtype, "padding": padding, "remat": "none", "attention": attention}
+        encoder = dataclasses.replace(checkpoint.config.encoder, **how)
         self.config = dataclasses.replace(checkpoint.config, encoder=encoder)
         self.frame_rate_hz = recordings.RATE_HZ / np.prod(encoder.conv_strides)
         self._params = jax.device_put({"encoder": _complete(checkpoint)})

@@ -9,7 +9,8 @@ from typing import Any
 import ml_collections
 import optax
 
-from voc2vec_jax import audio, configuration, errors, models, optim
+from voc2vec_jax import attention, audio, configuration, errors, models, optim
+from voc2vec_jax.models import encoder as encoders
 
 SECONDS_OF_REFERENCE_BATCH = {  # GPUs of 1.4 million samples each
     "wav2vec2": 64 * 1.4e6 / audio.RATE_HZ,
@@ -48,7 +49,8 @@ def pretraining(family: str = "wav2vec2") -> ml_collections.ConfigDict:
     c.dtype = "float32"  # "float32" | "bfloat16": of the computation
     c.matmul_precision = "highest"  # of float32 products: "highest" is exact, "default" allows TF32
     c.deterministic = True  # the same bits on every run, on a GPU too
-    c.remat = "none"  # "none" | "layer": recompute blocks in the backward pass to save memory
+    c.remat = "none"  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products": less
+    c.attention = "own"  # "own" | "xla" | "cudnn": the latter two without attention_dropout
     c.fsdp = 1  # devices that share one copy of the parameters
     # (regex on the name, array axis that fsdp cuts or -1 for none); the first match decides
     c.sharding_rules = (
@@ -74,7 +76,7 @@ def pretraining(family: str = "wav2vec2") -> ml_collections.ConfigDict:
 
     c.family = family
     c.model = ml_collections.ConfigDict(_plain(dataclasses.asdict(models.FAMILIES[family].Config())))
-    for name in ("dtype", "remat", "padding"):
+    for name in ("dtype", "remat", "attention", "padding"):
         del c.model.encoder[name]
     return c
 
@@ -201,7 +203,8 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
     """(family module, its frozen Config) of a configuration; InputError when the shapes do not fit together."""
     family = family_of(config.family)
     fields = config.model.to_dict()
-    encoder = {**fields.pop("encoder"), "dtype": config.dtype, "remat": config.remat}
+    how = {"dtype": config.dtype, "remat": config.remat, "attention": config.get("attention", "own")}
+    encoder = {**fields.pop("encoder"), **how}
     if fields.keys() - vars(family.Config()).keys():
         raise errors.InputError(
             f"family {config.family!r} has no {min(fields.keys() - vars(family.Config()).keys())}: "
@@ -247,11 +250,12 @@ def _check_encoder(e) -> None:
             raise errors.InputError(f"{name} {getattr(e, name)} does not divide width {e.width}: choose a divisor")
     for name, value, allowed in (
         ("dtype", e.dtype, ("float32", "bfloat16")),
-        ("remat", e.remat, ("none", "layer")),
+        ("remat", e.remat, tuple(encoders.REMAT)),
         ("conv_norm", e.conv_norm, ("group", "layer")),
     ):
         if value not in allowed:
             raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
+    attention.check(e.attention, e.dtype, e.attention_dropout > 0)
 
 
 def loss_groups(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int]:

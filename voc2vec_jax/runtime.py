@@ -14,13 +14,24 @@ from voc2vec_jax import logs, memory
 
 def set_up_jax(config: ml_collections.ConfigDict) -> None:
     """Precision, determinism and the persistent compilation cache; before anything is computed."""
-    if config.deterministic and "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+    if config.deterministic:
+        compute_deterministically()
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     if not jax.config.jax_compilation_cache_dir:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
     logs.set_process(jax.process_index())
+
+
+def compute_deterministically() -> None:
+    """Makes a GPU compute the same bits in every run; before JAX starts. What XLA_FLAGS says of it stays."""
+    if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+
+
+def share_device_memory() -> None:
+    """Leaves a GPU's memory to other processes too, as it is needed; before JAX starts. What the user has set stays."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def keep_memory() -> None:

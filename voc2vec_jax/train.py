@@ -297,7 +297,8 @@ def continued_params(
 
 
 # Fields that say how a model is trained or computed; weights do not depend on them.
-FREE = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop", "dtype", "remat", "padding")
+FREE = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop")
+FREE += ("dtype", "remat", "attention", "padding")
 SHAPES = ("codebook_groups", "codebook_entries", "codebook_width", "target_width")
 
 

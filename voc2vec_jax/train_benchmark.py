@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import compilation_cache
 
-from voc2vec_jax import audio, convert_configs, errors, logs, memory, peer, recipes, train_parts, update, work
+from voc2vec_jax import audio, convert_configs, errors, logs, memory, peer, recipes, timing, train_parts, update, work
 
 MODELS = ("base", "large", "tiny")
 STEPS = ("gradient", "update")
 PROFILED_STEPS = 3
+MOST_SECONDS = 600
 GROWTH = ((1, 10.0), (2, 10.0), (4, 10.0), (8, 10.0), (2, 5.0), (2, 20.0), (2, 30.0))  # rows, seconds
 
 Figure = dict[str, str | int | float | None]
@@ -29,15 +30,19 @@ Figure = dict[str, str | int | float | None]
 class Settings:
     """What is measured: one step of `rows` clips of `seconds`, in train mode with the recipe's dropouts.
 
-    `step` "gradient" is forward and backward, "update" the whole step with the optimizer.
+    `step` "gradient" is forward and backward, "update" the whole step with the optimizer, of `groups` loss groups at a
+    time, `micros` times.
     """
 
     model: str = "base"
-    rows: int = 2
+    rows: int = 2  # of a loss group
+    groups: int = 1
+    micros: int = 1
     seconds: float = 10.0
     dtype: str = "float32"
     step: str = "gradient"
     remat: str = "none"
+    attention: str = "own"
     against: str | None = None
     passes: int = 3
     breakdown: bool = False
@@ -47,6 +52,11 @@ class Settings:
     @property
     def samples(self) -> int:
         return round(self.seconds * audio.RATE_HZ)
+
+    @property
+    def clips(self) -> int:
+        """Of the whole step."""
+        return self.rows * self.groups * self.micros
 
 
 class Ours:
@@ -61,7 +71,7 @@ class Ours:
         self.batch = jax.device_put(noise_batch(settings))
         self.step = whole if settings.step == "update" else self._gradient
         self.donates = settings.step == "update"
-        with jax.default_matmul_precision(precision(settings)):
+        with jax.default_matmul_precision(config.matmul_precision):
             self.compile_seconds, self.compiled = self._compiled()
             self.cached_seconds = None
             if cached:
@@ -86,11 +96,14 @@ class Ours:
         compiled = jitted.lower(self.state, self.batch).compile()
         return time.perf_counter() - began, compiled
 
-    def __call__(self) -> None:
-        """Runs the step and waits for it."""
-        first, second = self.compiled(self.state, self.batch)
-        if self.donates:
-            self.state = first
+    def __call__(self, count: int = 1) -> None:
+        """Runs so many steps and waits for them, on CPUs for each: what computes next to another one is slower."""
+        for _ in range(count):
+            first, second = self.compiled(self.state, self.batch)
+            if self.donates:
+                self.state = first
+            if jax.default_backend() == "cpu":
+                jax.block_until_ready((first, second))
         jax.block_until_ready((first, second))
 
     @property
@@ -116,20 +129,17 @@ def built(settings: Settings) -> tuple[Any, Any, Any]:
         e.conv_norm, e.conv_bias, e.norm_first = "layer", True, True
         config.model.codebook_width = config.model.target_width = 768
     config.crop_samples = max(config.crop_samples, settings.samples)
-    config.dtype, config.remat = settings.dtype, settings.remat
+    config.dtype, config.remat, config.attention = settings.dtype, settings.remat, settings.attention
+    if settings.attention != "own":
+        config.model.encoder.attention_dropout = 0.0
     return *recipes.build_model(config), config
 
 
 def noise_batch(settings: Settings) -> dict[str, np.ndarray]:
-    """One loss group of white noise as the trainer's input hands it over: int16 [1, 1, rows, samples]."""
-    shape = (1, 1, settings.rows, settings.samples)
+    """White noise as the trainer's input hands it over: int16 [groups, micros, rows, samples]."""
+    shape = (settings.groups, settings.micros, settings.rows, settings.samples)
     clips = np.random.default_rng(0).integers(-9000, 9000, shape).astype(np.int16)
     return {"audio": clips, "lengths": np.full(shape[:3], settings.samples, np.int32)}
-
-
-def precision(settings: Settings) -> str:
-    """float32 is float32 on accelerators too."""
-    return "highest" if settings.dtype == "float32" else "default"
 
 
 def figures(settings: Settings) -> Iterator[Figure]:
@@ -137,12 +147,8 @@ def figures(settings: Settings) -> Iterator[Figure]:
     check(settings)
     with _empty_cache():
         ours = Ours(settings, cached=True)
-    common = {
-        **{name: getattr(settings, name) for name in ("model", "rows", "seconds", "dtype", "step", "remat")},
-        "device": jax.devices()[0].device_kind,
-        "cpus": len(os.sched_getaffinity(0)),
-        "jax": jax.__version__,
-    }
+    names = ("model", "rows", "groups", "micros", "seconds", "step", "remat", "attention")
+    common = {**{name: getattr(settings, name) for name in names}, **peer.machine(settings.dtype)}
     rate = work.matmul_rate(settings.dtype)
     yield {"figure": "train matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
     yield from _compared(settings, ours, rate, common)
@@ -156,10 +162,18 @@ def figures(settings: Settings) -> Iterator[Figure]:
 
 def check(settings: Settings) -> None:
     """InputError for values that make no sense and for a side that is not installed."""
-    if min(settings.rows, settings.passes) < 1 or settings.seconds < 0.5:
+    least = min(settings.rows, settings.groups, settings.micros, settings.passes)
+    if least < 1 or not 0.5 <= settings.seconds <= MOST_SECONDS:
         raise errors.InputError(
-            f"--rows={settings.rows} --seconds={settings.seconds:g} --passes={settings.passes}: give 1 or more rows "
-            "and passes, and clips of 0.5 s or more"
+            f"--rows={settings.rows} --groups={settings.groups} --micros={settings.micros} "
+            f"--seconds={settings.seconds:g} --passes={settings.passes}: give 1 or more rows, groups, micros and "
+            f"passes, and clips of 0.5 to {MOST_SECONDS} s"
+        )
+    if settings.micros > 1 and settings.step != "update":
+        raise errors.InputError(f"--micros={settings.micros} is for whole updates: add --step=update")
+    if settings.against and settings.remat == "products":
+        raise errors.InputError(
+            f"--remat=products has no counterpart in {settings.against}: give none or layer with --against"
         )
     if settings.against:
         peer.check()
@@ -183,15 +197,15 @@ def _empty_cache() -> Iterator[None]:
 
 
 def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
-    sides: dict[str, Callable[[], Any]] = {"voc2vec_jax": ours}
+    sides: dict[str, Callable[[], float]] = {"voc2vec_jax": functools.partial(timing.steady_seconds, ours)}
     ours()
-    peak_mb = memory.peak_bytes() / 1e6
+    own = {"step_mb": round(ours.memory_bytes / 1e6), **peer.memory_held(memory.peak_bytes())}
     with contextlib.ExitStack() as stack:
         if settings.against:
             other = stack.enter_context(_peer(settings, ours))
-            sides[settings.against] = functools.partial(other.call, "step")
-        turns = [{name: steady_seconds(side) for name, side in sides.items()} for _ in range(settings.passes)]
-        held = {"voc2vec_jax": _memory(ours, peak_mb)}
+            sides[settings.against] = functools.partial(other.call, "steady_seconds")
+        turns = [{name: side() for name, side in sides.items()} for _ in range(settings.passes)]
+        held = {"voc2vec_jax": own}
         if settings.against:
             held[settings.against] = other.call("memory")
     compiling = {
@@ -199,7 +213,7 @@ def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> It
         "cached_compile_seconds": round(ours.cached_seconds, 1),
     }
     median = {name: float(np.median([turn[name] for turn in turns])) for name in sides}
-    operations = settings.rows * sum(work.training(ours.model, settings.samples).values())
+    operations = settings.clips * sum(work.training(ours.model, settings.samples).values())
     for name in sides:
         times = [turn[name] for turn in turns]
         yield {
@@ -207,7 +221,7 @@ def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> It
             "step_seconds": round(median[name], 4),
             "spread": round(max(times) / min(times), 2),
             "ratio": round(median[name] / median[settings.against], 3) if settings.against else None,
-            "audio_seconds_per_second": round(settings.rows * settings.seconds / median[name], 2),
+            "audio_seconds_per_second": round(settings.clips * settings.seconds / median[name], 2),
             "model_gflop": round(operations / 1e9, 3),
             "share_of_matmul_rate": round(operations / median[name] / rate, 3),
             **(compiling if name == "voc2vec_jax" else {}),
@@ -218,28 +232,6 @@ def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> It
         }
 
 
-def _memory(ours: Ours, peak_mb: float) -> Figure:
-    stats = jax.devices()[0].memory_stats() or {}
-    found: Figure = {"step_mb": round(ours.memory_bytes / 1e6), "process_peak_mb": round(peak_mb)}
-    return found | ({"peak_mb": round(stats["peak_bytes_in_use"] / 1e6)} if "peak_bytes_in_use" in stats else {})
-
-
-def steady_seconds(call: Callable[[], Any]) -> float:
-    """How long a call takes right after another one, as in training.
-
-    The one before is not counted: memory that the other side's turn has given back to the system is fetched anew.
-    """
-    call()
-    return seconds_of(call)
-
-
-def seconds_of(call: Callable[[], Any]) -> float:
-    """How long one call takes."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
 def _profile(ours: Ours, folder: str) -> None:
     with jax.profiler.trace(folder):
         for _ in range(PROFILED_STEPS):
@@ -248,11 +240,10 @@ def _profile(ours: Ours, folder: str) -> None:
 
 
 def _parts(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
-    whole = ours if settings.step == "gradient" else Ours(dataclasses.replace(settings, step="gradient"))
-    whole()
-    seconds = float(np.median([seconds_of(whole) for _ in range(settings.passes)]))
-    with jax.default_matmul_precision(precision(settings)):
-        for part in train_parts.figures(ours.model, settings.rows, settings.samples, settings.passes, rate, seconds):
+    config = recipes.pretraining()
+    with jax.default_matmul_precision(config.matmul_precision):
+        rows = settings.rows * settings.groups
+        for part in train_parts.figures(ours.model, rows, settings.samples, settings.passes, rate):
             yield {**part, **common}
 
 
@@ -260,43 +251,47 @@ def _growth(settings: Settings, common: Figure) -> Iterator[Figure]:
     """Seconds of an audio-second's step and memory of a clip, for more clips and for longer ones."""
     for rows, seconds in GROWTH:
         ours = Ours(dataclasses.replace(settings, rows=rows, seconds=seconds))
-        ours()
-        median = float(np.median([seconds_of(ours) for _ in range(settings.passes)]))
+        median = float(np.median([timing.steady_seconds(ours) for _ in range(settings.passes)]))
+        clips = rows * settings.groups * settings.micros
         yield {
             **common,
             "figure": "train growth",
             "rows": rows,
             "seconds": seconds,
-            "step_seconds": round(median, 3),
-            "seconds_per_audio_second": round(median / rows / seconds, 4),
-            "step_mb_per_clip": round(ours.temporary_bytes / rows / 1e6, 1),
+            "step_seconds": round(median, 4),
+            "seconds_per_audio_second": round(median / clips / seconds, 5),
+            "step_mb_per_clip": round(ours.temporary_bytes / rows / settings.groups / 1e6, 1),
+            "passes": settings.passes,
         }
 
 
 def _peer(settings: Settings, ours: Ours) -> peer.Peer:
     """transformers' step for the same architecture and batch, in a process of its own."""
-    clips = np.asarray(ours.batch["audio"][0, 0], np.float32) / 32768
+    clips = np.asarray(ours.batch["audio"][:, 0], np.float32).reshape(-1, settings.samples) / 32768
     return peer.Peer(transformers_step, settings, ours.model, clips)
 
 
 def transformers_step(settings: Settings, model: Any, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """Its "step", and the "memory" that it took.
+    """The "steady_seconds" of its step, and the "memory" that it took.
 
     The masks and negatives are drawn beforehand, at no cost to it. On a GPU it is compiled by torch and computes in
-    bfloat16 where asked, by autocast. It has no feature penalty.
+    bfloat16 where asked, by autocast. It has no feature penalty, and leaves out the blocks that its LayerDrop drops,
+    where ours computes all of them.
     """
     import torch
     import transformers
     from transformers.models.wav2vec2 import modeling_wav2vec2
 
     transformers.utils.logging.set_verbosity_error()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = peer.set_up_torch()
+    np.random.seed(0)  # noqa: NPY002 (from this generator it draws masks and negatives)
     config = transformers.Wav2Vec2Config(**convert_configs.to_hf("wav2vec2", model))
     network = transformers.Wav2Vec2ForPreTraining(config).to(device).train()
+    if settings.remat == "layer":
+        network.gradient_checkpointing_enable()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-5, fused=device == "cuda")
     compiled = torch.compile(network) if device == "cuda" else network
-    shape = (settings.rows, model.encoder.frames(settings.samples))
+    shape = (len(clips), model.encoder.frames(settings.samples))
     mask = modeling_wav2vec2._compute_mask_indices(shape, model.mask_share, model.mask_frames)
     sampled = modeling_wav2vec2._sample_negative_indices(shape, model.negatives, mask)
     inputs = {
@@ -306,20 +301,19 @@ def transformers_step(settings: Settings, model: Any, clips: np.ndarray) -> dict
     }
     narrow = settings.dtype == "bfloat16"
 
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=narrow):
-            loss = compiled(**inputs).loss
-        loss.backward()
-        if settings.step == "update":
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def run(count: int) -> None:
+        for _ in range(count):
+            for _ in range(settings.micros):
+                with torch.autocast(device, torch.bfloat16, enabled=narrow):
+                    loss = compiled(**inputs).loss
+                loss.backward()
+            if settings.step == "update":
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if device == "cuda":
             torch.cuda.synchronize()
 
-    def held() -> Figure:
-        found: Figure = {"process_peak_mb": round(memory.peak_bytes() / 1e6)}
-        return found | ({"peak_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if device == "cuda" else {})
-
     logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
-    step()
-    return {"step": step, "memory": held}
+    run(1)
+    memory_held = functools.partial(peer.memory_held_by_torch, device)
+    return {"steady_seconds": functools.partial(timing.steady_seconds, run), "memory": memory_held}

@@ -28,7 +28,8 @@ class Layer:
             raise errors.InputError(
                 f"layer {layer} is not there: {source} has layers 0 to {found.config.encoder.depth}"
             )
-        encoder = dataclasses.replace(found.config.encoder, dtype="float32", padding="exact", remat="none")
+        how = {"dtype": "float32", "padding": "exact", "remat": "none", "attention": "own"}
+        encoder = dataclasses.replace(found.config.encoder, **how)
         self._config, self._family = dataclasses.replace(found.config, encoder=encoder), found.family
         flat = convert_names.flatten(found.params["encoder"])
         flat.setdefault("mask_embedding", np.zeros(encoder.width, np.float32))  # not used, and not in every source

@@ -4,6 +4,7 @@ Only products count (a multiplication and an addition are two operations), as is
 activations, softmax and dropout are left out, whatever they cost.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from voc2vec_jax import masking
+from voc2vec_jax import masking, timing
 from voc2vec_jax.models import encoder as encoders
 
 PARTS = ("conv stem", "projection", "positional conv", "blocks", "objective")
 BACKWARD = 2  # a product's gradient is two products of its size
 MATMUL_SIZES = ((4096, 768, 3072), (2048, 2048, 2048), (8192, 1024, 4096))  # rows, inner, columns
+MATMUL_SIZES_ELSEWHERE = ((8192, 8192, 8192), (16384, 4096, 4096), (16384, 1024, 4096))  # of accelerators
+BURST_SECONDS = 0.05  # of products that are waited for together
 
 
 def forward(config: Any, samples: int) -> dict[str, float]:
@@ -63,18 +66,28 @@ def _objective(config: Any, t: int) -> float:
     return 2.0 * m * (quantizer + projections + m * config.target_width)
 
 
-def matmul_rate(dtype: str, sizes: Sequence[tuple[int, int, int]] = MATMUL_SIZES, seconds: float = 0.5) -> float:
-    """Operations per second of the best of these matrix products on one device, each tried for `seconds`."""
+def matmul_rate(dtype: str, sizes: Sequence[tuple[int, int, int]] = (), seconds: float = 0.5) -> float:
+    """Operations per second of the best of these matrix products on one device, each tried for `seconds`.
+
+    The sizes are by default such as the device is fastest at. The numbers are random: of constants some devices make
+    less work.
+    """
+    sizes = sizes or (MATMUL_SIZES if jax.default_backend() == "cpu" else MATMUL_SIZES_ELSEWHERE)
+    return max(_rate(size, dtype, seconds) for size in sizes)
+
+
+def _rate(size: tuple[int, int, int], dtype: str, seconds: float) -> float:
+    rows, inner, columns = size
     precision = "highest" if dtype == "float32" else "default"
-    best = 0.0
-    for rows, inner, columns in sizes:
-        product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
-        a, b = jnp.ones((rows, inner), dtype), jnp.ones((inner, columns), dtype)
-        product(a, b).block_until_ready()
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            began = time.perf_counter()
-            results = [product(a, b) for _ in range(4)]
-            jax.block_until_ready(results)
-            best = max(best, 4 * 2.0 * rows * inner * columns / (time.perf_counter() - began))
-    return best
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
+    a, b = (jax.random.normal(jax.random.key(0), shape, dtype) for shape in ((rows, inner), (inner, columns)))
+
+    def burst(count):
+        jax.block_until_ready([product(a, b) for _ in range(count)])
+
+    burst(1)
+    count = max(4, math.ceil(BURST_SECONDS / timing.seconds_of(lambda: burst(1))))
+    best, end = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        best = min(best, timing.seconds_of(lambda: burst(count)))
+    return count * 2.0 * rows * inner * columns / best

@@ -15,6 +15,13 @@ from voc2vec_jax import attention, kernels, masking
 
 CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
 
+# What the backward pass recomputes of a block: nothing | all of it | all but the products of its dense layers
+REMAT = {
+    "none": None,
+    "layer": jax.checkpoint_policies.nothing_saveable,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
@@ -41,7 +48,8 @@ class EncoderConfig:
     layerdrop: float = 0.05
     dtype: str = "float32"  # of the computation; parameters stay float32
     padding: str = "exact"  # "exact": padding changes nothing | "legacy": what transformers computes when padded
-    remat: str = "none"  # "none" | "layer": recompute each block in the backward pass
+    remat: str = "none"  # of REMAT: what of each block the backward pass recomputes
+    attention: str = "own"  # of attention.IMPLEMENTATIONS
 
     @property
     def head_width(self) -> int:
@@ -154,10 +162,10 @@ class TimeNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        weight = valid.astype(x.dtype)[..., None]
-        count = jnp.maximum(weight.sum(1), 1)
-        centred = x - ((x * weight).sum(1) / count)[:, None]
-        variance = (centred * centred * weight).sum(1) / count
+        weight = valid.astype(x.dtype)
+        count = jnp.maximum(weight.sum(1, keepdims=True), 1)
+        centred = x - (kernels.time_sums(x, weight) / count)[:, None]
+        variance = kernels.time_sums(centred * centred, weight) / count
         out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None])[:, None] + bias[None, None]
         return out.astype(self.config.compute_dtype)
 
@@ -275,7 +283,11 @@ class Attention(nn.Module):
             bias = bias[None] if gate is None else gate(self, x)[..., None] * bias[None]
         query, key, value = split("query") * c.head_width**-0.5, split("key"), split("value")
         kept, scale = kept_entries((b, c.heads, t, t), c.attention_dropout, noise)
-        out = attention.attend(query, key, value, bias, valid, kept, scale)
+        if c.attention == "own":
+            out = attention.attend(query, key, value, bias, valid, kept, scale)
+        else:
+            attention.check(c.attention, c.dtype, kept is not None)
+            out = attention.by_library(query, key, value, bias, valid, c.attention)
         return dense(c, d, "out")(out.transpose(0, 2, 1, 3).reshape(b, t, d))
 
 
@@ -403,7 +415,8 @@ class Encoder(nn.Module):
 
 def block_stack(config: EncoderConfig, parts: Parts = Parts(), collect: bool = False, name: str | None = None):
     """All blocks as one scanned module, (carry, numbers, keep, bias) -> (carry, layers); see `Block`."""
-    block = nn.remat(Block, prevent_cse=False) if config.remat == "layer" else Block
+    policy = REMAT[config.remat]
+    block = Block if policy is None else nn.remat(Block, prevent_cse=False, policy=policy)
     scan = nn.scan(
         block,
         variable_axes={"params": 0},

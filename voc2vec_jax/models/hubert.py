@@ -79,10 +79,10 @@ class PreTraining(nn.Module):
             audio,
             lengths,
             noise=noise,
-            masked=wav2vec2.scatter_mask(index, masked_valid, e.frames(audio.shape[1])),
+            masked=wav2vec2.mask_of(index, masked_valid, e.frames(audio.shape[1])),
             feature_gradient_scale=c.feature_gradient_scale,
         )
-        x = masking.of_rows(x, index)
+        x = masking.of_rows(x, index, masked_valid)
         context = encoders.projection(e, e.width, c.target_width, "project_context")(x)
         classes = self.param("label_embeddings", nn.initializers.uniform(1.0), (c.classes, c.target_width))
         logits = jnp.einsum("bmd,vd->bmv", losses.unit(context), losses.unit(classes)) / c.logit_temperature
@@ -145,7 +145,8 @@ def objective(
 
 
 def _counts(chosen: Int[Array, "b m"], weight: Float[Array, "b m"], classes: int) -> Float[Array, "{classes}"]:
-    return jnp.zeros(classes, weight.dtype).at[chosen.reshape(-1)].add(weight.reshape(-1))
+    of_class = chosen.reshape(-1)[:, None] == jnp.arange(classes)[None]
+    return jnp.where(of_class, weight.reshape(-1)[:, None], 0).sum(0)
 
 
 def summary(sums: dict) -> dict:

@@ -133,26 +133,40 @@ class PreTraining(nn.Module):
             audio,
             lengths,
             noise=noise and noise.fold_in(ENCODER),
-            masked=scatter_mask(draws.index, draws.masked_valid, e.frames(audio.shape[1])),
+            masked=mask_of(draws.index, draws.masked_valid, e.frames(audio.shape[1])),
             feature_gradient_scale=c.feature_gradient_scale,
         )
-        seen = masking.of_rows(out["features"], draws.index)
-        seen = encoders.dropout(seen, c.quantizer_dropout, noise and noise.fold_in(QUANTIZER))
-        quantized, code, share = Quantizer(c, name="quantizer")(seen, draws.gumbel, c.temperature(step))
-        targets = encoders.projection(e, c.codebook_width, c.target_width, "project_quantized")(quantized)
-        context = encoders.projection(e, e.width, c.target_width, "project_context")(masking.of_rows(x, draws.index))
-        logits = jnp.einsum("bid,bjd->bij", losses.unit(context), losses.unit(targets)) / c.logit_temperature
-        return {**out, "logits": logits, "code": code, "code_share": share}
+        return {**out, **compared(c, x, out["features"], draws, noise, step)}
+
+
+def compared(
+    config: Config,
+    x: Float[Array, "b t d"],
+    features: Float[Array, "b t c"],
+    draws: Draws,
+    noise: encoders.Noise | None,
+    step: Int[Array, ""],
+) -> dict:
+    """Quantizer and projections, as parts of the module that calls: the contexts x of masked frames against targets."""
+    e, where = config.encoder, (draws.index, draws.masked_valid)
+    seen = masking.of_rows(features, *where)
+    seen = encoders.dropout(seen, config.quantizer_dropout, noise and noise.fold_in(QUANTIZER))
+    quantized, code, share = Quantizer(config, name="quantizer")(seen, draws.gumbel, config.temperature(step))
+    targets = encoders.projection(e, config.codebook_width, config.target_width, "project_quantized")(quantized)
+    context = masking.of_rows(x, *where)
+    context = encoders.projection(e, e.width, config.target_width, "project_context")(context)
+    logits = jnp.einsum("bid,bjd->bij", losses.unit(context), losses.unit(targets)) / config.logit_temperature
+    return {"logits": logits, "code": code, "code_share": share}
 
 
 # Purposes of the noise of one row; the order is part of a run's reproducibility.
 MASK, NEGATIVES, GUMBEL, ENCODER, QUANTIZER, TRIM = range(6)
 
 
-def scatter_mask(index: Int[Array, "b m"], masked_valid: Bool[Array, "b m"], t: int) -> Bool[Array, "b {t}"]:
+def mask_of(index: Int[Array, "b m"], masked_valid: Bool[Array, "b m"], t: int) -> Bool[Array, "b {t}"]:
     """The [b, t] mask whose True frames are the valid ones of `index`."""
     place = jnp.where(masked_valid, index, t)
-    return jax.vmap(lambda row: jnp.zeros(t, bool).at[row].set(True, mode="drop"))(place)
+    return (place[:, :, None] == jnp.arange(t)[None, None]).any(1)
 
 
 def draw_masks(

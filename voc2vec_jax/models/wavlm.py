@@ -55,9 +55,20 @@ class RelativeBias:
         heads = encoder.config.heads
         init = nn.initializers.glorot_normal()
         table = nn.Embed(self.buckets, heads, embedding_init=init, name="relative_bias")
-        by_offset = table(distance_buckets(length, self.buckets, self.distance)).T
-        position = jnp.arange(length)
-        return by_offset[:, position[None] - position[:, None] + length - 1]
+        return every_offset(table(distance_buckets(length, self.buckets, self.distance)).T, length)
+
+
+def every_offset(by_offset: Float[Array, "h _n"], length: int) -> Float[Array, "h {length} {length}"]:
+    """[h, i, j] -> by_offset[h, j - i + length - 1], for 2 * length - 1 offsets.
+
+    Row after row of 2 * length numbers, read in rows of one less, each begins one further: what is copied comes back in
+    the gradient as a sum over rows, where an index would scatter length * length numbers.
+    """
+    heads, row = by_offset.shape[0], max(0, 2 * length - 1)
+    gap = jnp.zeros((heads, 1), by_offset.dtype)
+    wrapped = jnp.concatenate([by_offset[:, length - 1 :], gap, by_offset[:, : length - 1]], axis=1)
+    rows = jnp.broadcast_to(wrapped[:, None], (heads, length, wrapped.shape[1]))
+    return rows.reshape(heads, rows.size // heads)[:, : length * row].reshape(heads, length, row)[:, :, :length]
 
 
 def relative_gate(attention: nn.Module, x: Float[Array, "b t d"]) -> Float[Array, "b h t"]:
