@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from voc2vec_jax import errors, finetune_benchmark
+from voc2vec_jax import errors, finetune_benchmark, work
 
 
 def test_every_way_trains_the_same_folds(monkeypatch):
@@ -18,6 +18,7 @@ def test_every_way_trains_the_same_folds(monkeypatch):
         return ways[-1]
 
     monkeypatch.setattr(finetune_benchmark, "_Way", kept)
+    monkeypatch.setattr(work, "matmul_rate", lambda dtype: 1e9)
     settings = finetune_benchmark.Settings(folds=2, clips=6, least_seconds=0.3, most_seconds=0.4, passes=1)
     settings = dataclasses.replace(settings, against="transformers")
     figures = list(finetune_benchmark.figures(settings))

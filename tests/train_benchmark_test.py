@@ -20,10 +20,11 @@ def by_name(settings):
     return {figure["figure"]: figure for figure in figures}
 
 
-def test_both_sides_and_the_parts_are_timed(monkeypatch):
+def test_both_sides_the_parts_and_the_growth_are_timed(monkeypatch, tmp_path):
     monkeypatch.setattr(work, "matmul_rate", lambda dtype: 1e9)
-    settings = train_benchmark.Settings(**{**vars(SMALL), "against": "transformers", "breakdown": True})
-    found = by_name(settings)
+    monkeypatch.setattr(train_benchmark, "GROWTH", ((1, 2.0),))
+    more = {"against": "transformers", "breakdown": True, "growth": True, "profile": str(tmp_path / "trace")}
+    found = by_name(train_benchmark.Settings(**{**vars(SMALL), **more}))
     ours, theirs = found["train voc2vec_jax"], found["train transformers"]
     assert theirs["ratio"] == 1.0
     assert math.isclose(ours["ratio"], ours["step_seconds"] / theirs["step_seconds"], rel_tol=0.05, abs_tol=0.01)
@@ -40,6 +41,10 @@ def test_both_sides_and_the_parts_are_timed(monkeypatch):
     projection = 2 * work.training(MODEL, 16_000)["projection"] / 1e9
     assert math.isclose(sum(floors) + projection, ours["model_gflop"], rel_tol=0.02)
     assert not any(found[f"train part: {name}"]["floor_seconds"] for name in names[4:])
+    grown = found["train growth"]
+    assert (grown["rows"], grown["seconds"]) == (1, 2.0) and grown["step_mb_per_clip"] > 0
+    assert math.isclose(grown["seconds_per_audio_second"], grown["step_seconds"] / 2, rel_tol=0.1, abs_tol=1e-3)
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
 
 
 def test_groups_and_accumulation_are_one_update():
@@ -61,16 +66,6 @@ def test_the_gradient_is_that_of_an_update():
     _, row = row.compiled(row.state, row.batch)
     norm = jnp.sqrt(sum(jnp.sum(x * x) for x in jax.tree.leaves(grads)))
     np.testing.assert_allclose(norm, row["grad_norm"], rtol=1e-5)
-
-
-def test_growth_compares_equal_amounts_of_audio(monkeypatch):
-    monkeypatch.setattr(work, "matmul_rate", lambda dtype: 1e9)
-    monkeypatch.setattr(train_benchmark, "GROWTH", ((1, 2.0), (2, 1.0)))
-    settings = train_benchmark.Settings(**{**vars(SMALL), "growth": True})
-    grown = [figure for figure in train_benchmark.figures(settings) if figure["figure"] == "train growth"]
-    assert [(figure["rows"], figure["seconds"]) for figure in grown] == [(1, 2.0), (2, 1.0)]
-    for figure in grown:
-        assert math.isclose(figure["seconds_per_audio_second"], figure["step_seconds"] / 2, rel_tol=0.1, abs_tol=1e-3)
 
 
 FAULTS = [

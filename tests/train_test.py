@@ -21,7 +21,7 @@ from voc2vec_jax import train as training
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/tiny_config.py"
 STEPS = 24
-KILLS = int(os.environ.get("VOC2VEC_KILLS", "4"))
+KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
