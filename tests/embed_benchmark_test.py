@@ -52,6 +52,16 @@ def test_turns_compile_nothing(tmp_path):
     assert pretrained._compiled_embed()._cache_size() == compiled
 
 
+def test_padding_is_counted(tmp_path):
+    checkpoints.source(tmp_path / "model", "Wav2Vec2Model")
+    model = pretrained.from_pretrained(tmp_path / "model")
+    counted = embed_benchmark._shapes(model, [16_000] * 4 + [24_000], 2.0)
+    assert (counted["lengths"], counted["batches"]) == (1, 5)
+    assert 0 < counted["share_of_padding"] - (1 - (4 * 16_000 + 24_000) / (5 * 24_000)) < 0.05
+    alike = embed_benchmark._shapes(model, [24_000] * 9, 4.0)
+    assert (alike["shapes"], alike["batches"]) == (2, 5) and alike["share_of_padding"] < 0.05
+
+
 def test_files_are_taken_evenly_and_shuffled_on_request(tmp_path):
     for number in range(19):
         (tmp_path / f"{number:02d}.wav").touch()

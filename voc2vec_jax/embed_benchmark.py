@@ -18,6 +18,7 @@ from voc2vec_jax import (
     convert,
     convert_names,
     convert_write,
+    embedding,
     errors,
     evaluate_benchmark,
     logs,
@@ -82,6 +83,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
         if settings.evaluate:
             ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
         yield {"figure": "embed matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
+        yield {**_shapes(model, samples, settings.batch_seconds), **common}
         first, elapsed = _timed(ours)
         yield {
             "figure": "embed voc2vec_jax with compilation",
@@ -119,6 +121,23 @@ def figures(settings: Settings) -> Iterator[Figure]:
                 "load": round(os.getloadavg()[0], 1),
                 **common,
             }
+
+
+def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | None) -> Figure:
+    """What `embed` computes of recordings with so many samples: how many static shapes, how much of it is padding."""
+    layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or pretrained.default_batch_seconds())
+    windows = [(item, window) for item, count in enumerate(samples) for window in layout.windows(count)]
+    silence = np.zeros(layout.window_samples, np.float32)
+    pieces = (embedding.Piece(item, 0, silence[: w.stop - w.start], w.first, w.last) for item, w in windows)
+    made = [batch.audio.shape for batch in embedding.batches(pieces, layout)]
+    computed = sum(rows * length for rows, length in made)
+    return {
+        "figure": "embed shapes",
+        "lengths": len({length for _, length in made}),
+        "shapes": len(set(made)),
+        "batches": len(made),
+        "share_of_padding": round(1 - sum(w.stop - w.start for _, w in windows) / computed, 3),
+    }
 
 
 def _regrouped(settings: Settings, ours: Callable, first: np.ndarray, common: Figure) -> Figure:
