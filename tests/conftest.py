@@ -18,13 +18,5 @@ import jaxtyping
 jaxtyping.install_import_hook("voc2vec_jax", "beartype.beartype")
 
 import jax
-import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_programs_are_forgotten():
-    """What a file of tests has compiled no other file needs, and a worker would hold gigabytes of it."""
-    yield
-    jax.clear_caches()

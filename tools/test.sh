@@ -6,5 +6,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 set_up test
 stage "ruff check" "$python" -m ruff check .
 stage "ruff format" "$python" -m ruff format --check --quiet .
-# A file each at a time: most of a test is compiling, on one core. Three workers for two cores, for some tests wait
-stage "pytest" "$python" -m pytest --numprocesses=3 --dist=loadfile "$@"
+# Two workers, a file each at a time: most of a test is compiling, on one core
+stage "pytest" "$python" -m pytest --numprocesses=2 --dist=loadfile "$@"
