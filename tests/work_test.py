@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -66,3 +67,15 @@ def test_the_matmul_rate_is_a_rate():
     alone = min(timing.seconds_of(lambda: product(x, x).block_until_ready()) for _ in range(20))
     found = work.matmul_rate("float32", sizes=((1024, 1024, 1024),), seconds=0.3)
     assert 0.3 < found * alone / (2 * 1024**3) < 3
+
+
+def test_quick_steps_are_repeated_and_the_first_ones_left_out():
+    calls = []
+
+    def run(count):
+        calls.append(count)
+        time.sleep(0.02 * count + (0.2 if len(calls) <= timing.WARMING else 0))
+
+    assert 0.02 <= timing.steady_seconds(run, turn_seconds=0.1) < 0.1
+    assert calls[:-1] == [1] * (timing.WARMING + 1) and 2 <= calls[-1] <= 5
+    assert timing.steady_seconds(run, turn_seconds=0.001) >= 0.02 and calls[-1] == 1
