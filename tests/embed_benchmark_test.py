@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from voc2vec_jax import convert, convert_write, embed_benchmark, errors, evaluate_benchmark, pretrained, work
+from voc2vec_jax import convert, convert_write, embed_benchmark, errors, evaluate_benchmark, pretrained, programs, work
 
 
 def test_both_sides_embed_the_same_files(tmp_path, monkeypatch):
@@ -46,10 +46,10 @@ def test_turns_compile_nothing(tmp_path):
     soundfile.write(path, 0.001 * np.random.default_rng(0).normal(size=5000), 16_000)
     ways = [lambda: model.embed([path]), evaluate_benchmark.way(model, [path], None)]
     first = [way() for way in ways]
-    compiled = pretrained._compiled_embed()._cache_size()
+    compiled = programs.compiled_embed()._cache_size()
     for way, vectors in zip(ways, first):
         np.testing.assert_array_equal(way(), vectors)
-    assert pretrained._compiled_embed()._cache_size() == compiled
+    assert programs.compiled_embed()._cache_size() == compiled
 
 
 def test_padding_is_counted(tmp_path):

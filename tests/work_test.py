@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from voc2vec_jax import audio, timing, work
+from voc2vec_jax import audio, measuring, work
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import hubert, wav2vec2
 
@@ -64,7 +64,7 @@ def test_the_matmul_rate_is_a_rate():
     x = jax.random.normal(jax.random.key(0), (1024, 1024))
     product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()
-    alone = min(timing.seconds_of(lambda: product(x, x).block_until_ready()) for _ in range(20))
+    alone = min(measuring.seconds_of(lambda: product(x, x).block_until_ready()) for _ in range(20))
     found = work.matmul_rate("float32", sizes=((1024, 1024, 1024),), seconds=0.3)
     assert 0.3 < found * alone / (2 * 1024**3) < 3
 
@@ -74,8 +74,8 @@ def test_quick_steps_are_repeated_and_the_first_ones_left_out():
 
     def run(count):
         calls.append(count)
-        time.sleep(0.02 * count + (0.2 if len(calls) <= timing.WARMING else 0))
+        time.sleep(0.02 * count + (0.2 if len(calls) <= measuring.WARMING else 0))
 
-    assert 0.02 <= timing.steady_seconds(run, turn_seconds=0.1) < 0.1
-    assert calls[:-1] == [1] * (timing.WARMING + 1) and 2 <= calls[-1] <= 5
-    assert timing.steady_seconds(run, turn_seconds=0.001) >= 0.02 and calls[-1] == 1
+    assert 0.02 <= measuring.steady_seconds(run, turn_seconds=0.1) < 0.1
+    assert calls[:-1] == [1] * (measuring.WARMING + 1) and 2 <= calls[-1] <= 5
+    assert measuring.steady_seconds(run, turn_seconds=0.001) >= 0.02 and calls[-1] == 1

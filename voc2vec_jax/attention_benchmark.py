@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from voc2vec_jax import attention, errors, peer, timing, work
+from voc2vec_jax import attention, errors, measuring, work
 from voc2vec_jax.models import encoder as encoders
 
 HEAD_WIDTH = 64
@@ -38,7 +38,7 @@ def figures(settings: Settings) -> Iterator[dict[str, Any]]:
     """
     check(settings)
     rate = work.matmul_rate(settings.dtype)
-    common = {"heads": settings.heads, "dropout": settings.dropout, **peer.machine(settings.dtype)}
+    common = {"heads": settings.heads, "dropout": settings.dropout, **measuring.machine(settings.dtype)}
     yield {"figure": "attention matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
     total = settings.total or TOTAL.get(jax.default_backend(), TOTAL_ELSEWHERE)
     for frames in settings.frames:
@@ -75,7 +75,7 @@ def _at_length(settings: Settings, rows: int, frames: int, rate: float, common: 
             except (errors.InputError, jax.errors.JaxRuntimeError, RuntimeError, ValueError) as fault:
                 refused[name] = str(fault).strip().splitlines()[0]
         turns = [
-            {name: [timing.steady_seconds(_repeat(f, arrays), 0.2) for f in both] for name, both in runs.items()}
+            {name: [measuring.steady_seconds(_repeat(f, arrays), 0.2) for f in both] for name, both in runs.items()}
             for _ in range(settings.passes)
         ]
     operations = 4.0 * math.prod(shape) * frames

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Int, Int16
 
-from voc2vec_jax import errors, memory, peer, pipeline, plan, resident
+from voc2vec_jax import errors, measuring, memory, pipeline, plan, resident
 from voc2vec_jax.datasets import records, shards
 
 RATE_HZ = 16_000
@@ -60,7 +60,7 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
                 "passes": settings.passes,
                 "process_peak_mb": round(memory.peak_bytes() / 1e6),
                 "load": round(os.getloadavg()[0], 1),
-                **peer.machine("int16"),
+                **measuring.machine("int16"),
                 "clips": len(corpus),
                 "mean_seconds": round(float(corpus.samples.mean()) / RATE_HZ, 3),
             }

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import random
 import tempfile
@@ -21,7 +20,7 @@ from voc2vec_jax import (
     embedding,
     errors,
     evaluate_benchmark,
-    logs,
+    measuring,
     memory,
     model_sources,
     models,
@@ -71,17 +70,15 @@ def figures(settings: Settings) -> Iterator[Figure]:
         "files": len(files),
         "audio_seconds": round(seconds, 1),
         "order": settings.order,
-        **peer.machine(settings.dtype),
+        **measuring.machine(settings.dtype),
     }
 
-    def ours(order=slice(None), batch_seconds=settings.batch_seconds) -> np.ndarray:
-        return model.embed(list(np.array(files)[order]), batch_seconds=batch_seconds)
-
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         model = _model(settings, folder)
-        ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
-        if settings.evaluate:
-            ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
+
+        def ours(order=slice(None), batch_seconds=settings.batch_seconds) -> np.ndarray:
+            return model.embed(list(np.array(files)[order]), batch_seconds=batch_seconds)
+
         yield {"figure": "embed matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
         yield {**_shapes(model, samples, settings.batch_seconds), **common}
         first, elapsed = _timed(ours)
@@ -92,35 +89,40 @@ def figures(settings: Settings) -> Iterator[Figure]:
             **common,
         }
         yield _regrouped(settings, ours, first, common)
-        if settings.evaluate:
-            ways["voc2vec_jax, evaluate"]()  # compiles
-        held = {name: functools.partial(peer.memory_held, memory.peak_bytes()) for name in ways}
+        turns, held = _in_turns(settings, model, folder, files, ours)
+    times = {name: [turn[name][1] for turn in turns] for name in held}
+    theirs = [float(np.median(times[name])) for name in times if name.startswith("transformers")]
+    operations = sum(sum(work.forward(model.config, n).values()) for n in samples)
+    for name in times:
+        yield {
+            "figure": f"embed {name}",
+            **measuring.speed(times[name], seconds, operations, rate),
+            **({"ratio": round(float(np.median(times[name])) / min(theirs), 3)} if theirs else {}),
+            "difference": float(np.abs(turns[0][name][0] - first).max()),
+            **held[name],
+            **common,
+        }
+
+
+def _in_turns(
+    settings: Settings, model: pretrained.Model, folder: str, files: list[pathlib.Path], ours: Callable
+) -> tuple[list[dict[str, tuple[np.ndarray, float]]], dict[str, dict[str, int]]]:
+    """Vectors and seconds of every way in every turn, and the memory that each held."""
+    ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
+    if settings.evaluate:
+        ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
+        ways["voc2vec_jax, evaluate"]()  # compiles
+    held = dict.fromkeys(ways, measuring.memory_held(memory.peak_bytes()))
+    with contextlib.ExitStack() as stack:
+        theirs = []
         if settings.against:
             arguments = folder, files, model.checkpoint.normalizes, settings.dtype
             other = stack.enter_context(peer.Peer(transformers_loops, *arguments))
             theirs = [name for name in other.names if name != "memory"]
             ways |= {name: functools.partial(other.call, name) for name in theirs}
-            held |= dict.fromkeys(theirs, functools.partial(other.call, "memory"))
-        timed = [{name: _timed(ways[name]) for name in turn} for turn in _turns(list(ways), settings.passes)]
-        times = {name: [one[name][1] for one in timed] for name in ways}
-        median = {name: float(np.median(times[name])) for name in ways}
-        operations = sum(sum(work.forward(model.config, n).values()) for n in samples)
-        fastest = min((median[name] for name in theirs), default=0.0) if settings.against else 0.0
-        for name in ways:
-            yield {
-                "figure": f"embed {name}",
-                "audio_seconds_per_second": round(seconds / median[name], 2),
-                "best": round(seconds / min(times[name]), 2),
-                "spread": round(max(times[name]) / min(times[name]), 2),
-                **({"ratio": round(median[name] / fastest, 3)} if fastest else {}),
-                "model_gflop": round(operations / 1e9, 1),
-                "share_of_matmul_rate": round(operations / median[name] / rate, 3),
-                "difference": float(np.abs(timed[0][name][0] - first).max()),
-                **held[name](),
-                "passes": settings.passes,
-                "load": round(os.getloadavg()[0], 1),
-                **common,
-            }
+        turns = [{name: _timed(ways[name]) for name in turn} for turn in _turns(list(ways), settings.passes)]
+        held |= {name: other.call("memory") for name in theirs}
+    return turns, held
 
 
 def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | None) -> Figure:
@@ -212,9 +214,7 @@ def transformers_loops(
     import torch
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    device = peer.set_up_torch()
+    device = peer.set_up()
     narrow = getattr(torch, dtype) if dtype != "float32" else None
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalizes, return_attention_mask=True)
     network = transformers.AutoModel.from_pretrained(folder).eval().to(device)
@@ -232,9 +232,8 @@ def transformers_loops(
                 vectors.append(((frames * kept[..., None]).sum(1) / lengths[:, None]).cpu().numpy())
         return np.concatenate(vectors)
 
-    logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
     for rows in PEER_ROWS:
         embed(rows, files if device == "cuda" else files[:WARMING_CLIPS])
     loops = {"transformers, clips singly": functools.partial(embed, 1, files)}
     padded = {f"transformers, padded batches of {n}": functools.partial(embed, n, files) for n in PEER_ROWS[1:]}
-    return loops | padded | {"memory": functools.partial(peer.memory_held_by_torch, device)}
+    return loops | padded | {"memory": functools.partial(peer.memory_held, device)}

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from voc2vec_jax import (
     convert_configs,
     crossval,
     errors,
-    logs,
+    measuring,
     memory,
     models,
     peer,
@@ -115,14 +114,14 @@ def figures(settings: Settings) -> Iterator[dict[str, Any]]:
     rate = work.matmul_rate(settings.dtype)
     common = {
         **{name: getattr(settings, name) for name in ("model", "folds", "clips", "batch_clips")},
-        **peer.machine(settings.dtype),
+        **measuring.machine(settings.dtype),
     }
     yield {"figure": "finetune matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
     with jax.default_matmul_precision("highest"), contextlib.ExitStack() as stack:
         ways = _ways(settings, clips, devices)
         first = {name: way.epoch() for name, way in ways.items()}
         epochs: dict[str, Callable[[], float]] = {name: way.epoch for name, way in ways.items()}
-        held = {name: peer.memory_held(memory.peak_bytes()) for name in ways}
+        held = {name: measuring.memory_held(memory.peak_bytes()) for name in ways}
         config = ways[ONE].config
         if settings.against:
             other = stack.enter_context(peer.Peer(transformers_epoch, settings, config, clips.samples))
@@ -135,20 +134,14 @@ def figures(settings: Settings) -> Iterator[dict[str, Any]]:
     parts = [work.training(config, int(samples)) for samples in clips.samples]
     operations = settings.folds * sum(sum(part.values()) - part["objective"] for part in parts)
     for name in epochs:
-        times = [turn[name] for turn in turns]
         yield {
             "figure": f"finetune {name}",
-            "audio_seconds_per_second": round(seconds / median[name], 1),
             "speedup": round(median[ONE] / median[name], 2),
             **({"ratio": round(median[name] / median[settings.against], 3)} if settings.against else {}),
             "epoch_seconds": round(median[name], 2),
-            "spread": round(max(times) / min(times), 2),
             **({"first_epoch_seconds": round(first[name], 1)} if name in first else {}),
-            "model_gflop": round(operations / 1e9, 1),
-            "share_of_matmul_rate": round(operations / median[name] / rate, 3),
+            **measuring.speed([turn[name] for turn in turns], seconds, operations, rate),
             **held[name],
-            "passes": settings.passes,
-            "load": round(os.getloadavg()[0], 1),
             **common,
         }
 
@@ -188,9 +181,7 @@ def transformers_epoch(settings: Settings, config: Any, samples: np.ndarray) -> 
     import torch
     import transformers
 
-    transformers.utils.logging.set_verbosity_error()
-    device = peer.set_up_torch()
-    np.random.seed(0)  # noqa: NPY002 (from this generator it draws masks)
+    device = peer.set_up()
     described = transformers.Wav2Vec2Config(**convert_configs.to_hf("wav2vec2", config), num_labels=CLASSES)
     network = transformers.Wav2Vec2ForSequenceClassification(described).to(device).train()
     compiled = torch.compile(network, dynamic=True) if device == "cuda" else network
@@ -222,6 +213,5 @@ def transformers_epoch(settings: Settings, config: Any, samples: np.ndarray) -> 
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
     epoch(1)
-    return {"epoch": epoch, "memory": functools.partial(peer.memory_held_by_torch, device)}
+    return {"epoch": epoch, "memory": functools.partial(peer.memory_held, device)}

@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import jax
+import numpy as np
 
-from voc2vec_jax import errors, memory
+from voc2vec_jax import errors, logs, memory
 
 _PACKAGES = ("torch", "transformers")
 
@@ -29,42 +29,32 @@ def check() -> None:
         )
 
 
-def machine(dtype: str) -> dict[str, str | int]:
-    """What figures say of where they were measured."""
-    return {
-        "dtype": dtype,
-        "device": jax.devices()[0].device_kind,
-        "cpus": len(os.sched_getaffinity(0)),
-        "jax": jax.__version__,
-    }
-
-
-def memory_held(process_peak_bytes: int) -> dict[str, int]:
-    """The most memory that this process has held, and where JAX tells, its device's arrays; in MB."""
-    stats = jax.devices()[0].memory_stats() or {}
-    device = {"peak_mb": round(stats["peak_bytes_in_use"] / 1e6)} if "peak_bytes_in_use" in stats else {}
-    return {"process_peak_mb": round(process_peak_bytes / 1e6), **device}
-
-
-def memory_held_by_torch(device: str) -> dict[str, int]:
-    """As `memory_held`, in a process that computes with torch."""
+def memory_held(device: str) -> dict[str, int]:
+    """As `measuring.memory_held`, in a process that computes with torch."""
     import torch
 
     held = {"peak_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if device == "cuda" else {}
     return {"process_peak_mb": round(memory.peak_bytes() / 1e6), **held}
 
 
-def set_up_torch() -> str:
+def set_up() -> str:
     """Makes torch compute on what is here, in as many threads as there are cores, and returns its name for it.
 
-    float32 is float32 in its products and convolutions, as in ours; its random numbers are the same in every run.
+    float32 is float32 in its products and convolutions, as in ours; random numbers, also those that transformers takes
+    from NumPy, are the same in every run.
     """
     import torch
+    import transformers
 
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 (its own generator)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
+    return device
 
 
 class Peer:

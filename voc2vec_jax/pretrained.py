@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Float, Float32, Int32
 from scipy import special
 
 from voc2vec_jax import attention as attentions
@@ -25,15 +24,13 @@ from voc2vec_jax import (
     convert_write,
     embedding,
     errors,
-    kernels,
     logs,
     masking,
     model_sources,
-    models,
+    programs,
     sharding,
     work,
 )
-from voc2vec_jax.models import heads
 
 DTYPES = ("float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
@@ -92,61 +89,6 @@ def normalisation_eps(checkpoint: convert.Checkpoint) -> float:
 def default_batch_seconds() -> float:
     """Seconds of audio that `Model.embed` computes at once on this machine."""
     return BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], lengths: Int[Array, "b"]):
-    """The last frames and all hidden states."""
-    x, out = models.FAMILIES[family].Model(config).apply({"params": params}, audio, lengths, collect=True)
-    states = list(out["hidden_states"])
-    if config.encoder.padding == "exact":
-        x, *states = (jnp.where(out["valid"][..., None], state, 0) for state in (x, *states))
-    return x, states
-
-
-@functools.cache
-def _compiled_embed() -> Callable[..., Float[Array, "b *l d"]]:
-    """`_embed` compiled for the device at hand."""
-    return jax.jit(_embed, static_argnums=(0, 1, 2, 3), compiler_options=kernels.forward_options())
-
-
-def _embed(
-    family: str,
-    config: Any,
-    layers: tuple[int, ...],
-    pool: str | None,
-    params: Any,
-    audio: Float[Array, "b s"],
-    lengths: Int[Array, "b"],
-    kept: Int[Array, "b 2"],
-) -> Float[Array, "b *l d"]:
-    """The `layers` pooled over the frames kept[:, 0] to kept[:, 1], as [b, l, d]; not pooled, [b, t, l, d].
-
-    Layers 0 to depth are the hidden states, depth + 1 is the last frames.
-    """
-    last = config.encoder.depth + 1
-    collect = layers != (last,)
-    x, out = models.FAMILIES[family].Model(config).apply({"params": params}, audio, lengths, collect=collect)
-    chosen = [x if layer == last else out["hidden_states"][layer] for layer in layers]
-    frames = jnp.stack(chosen, axis=2).astype(jnp.float32)
-    first = kept[:, 0]
-    if pool is None:
-        return frames
-    if pool == "first":
-        return jnp.take_along_axis(frames, first[:, None, None, None], axis=1)[:, 0]
-    t = jnp.arange(frames.shape[1])[None]
-    inside = ((t >= first[:, None]) & (t < kept[:, 1:]))[..., None, None]
-    if pool == "max":
-        return jnp.where(inside, frames, -jnp.inf).max(1)
-    return jnp.where(inside, frames, 0).sum(1) / jnp.maximum(inside.sum(1), 1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _classify(config: heads.Config, params: Any, pooled: Float[Array, "n l d"]) -> Float[Array, "n v"]:
-    """Logits from means over frames, which the head's projection commutes with."""
-    valid = jnp.ones((pooled.shape[0], 1), bool)
-    states = pooled.transpose(1, 0, 2)[:, :, None]
-    return heads.Classifier(config).apply({"params": params}, states[-1], valid, states)
 
 
 class Model:
@@ -244,7 +186,7 @@ class Model:
                 row[:length] = self._normalised(row[:length])
         self._shapes.add(("frames", padded.shape))
         with self._precision():
-            x, states = _forward(self.family, self.config, self._params, padded, seen)
+            x, states = programs.forward(self.family, self.config, self._params, padded, seen)
         return Output(x, tuple(states), self.config.encoder.frames(lengths))
 
     def _extractor_masks(self) -> bool:
@@ -308,7 +250,7 @@ class Model:
         return values if pool is None else np.stack(values)
 
     def layer_numbers(self, layer: Any) -> tuple[int, ...]:
-        """Layers as `_embed` takes them; depth and -1 become the last frames."""
+        """Layers as `programs.compiled_embed` takes them; depth and -1 become the last frames."""
         depth = self.config.encoder.depth
         wanted = list(range(depth + 1)) if isinstance(layer, str) and layer == "all" else layer
         wanted = [wanted] if isinstance(wanted, int | np.integer) else wanted
@@ -332,7 +274,7 @@ class Model:
             self._shapes.add((pool, layers, batch.audio.shape))
             arrays = batch.audio, batch.lengths, batch.kept
             with self._precision():
-                return _compiled_embed()(self.family, config, layers, pool, self._params, *arrays)
+                return programs.compiled_embed()(self.family, config, layers, pool, self._params, *arrays)
 
         return compute
 
@@ -353,7 +295,7 @@ class Model:
 
         def compute(batch: embedding.Batch) -> Float[Array, "b v"]:
             with self._precision():
-                return _classify(head, params, pooled(batch))
+                return programs.classify(head, params, pooled(batch))
 
         return compute
 

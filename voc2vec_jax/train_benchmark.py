@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import tempfile
 import time
@@ -15,7 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import compilation_cache
 
-from voc2vec_jax import audio, convert_configs, errors, logs, memory, peer, recipes, timing, train_parts, update, work
+from voc2vec_jax import (
+    audio,
+    convert_configs,
+    errors,
+    logs,
+    measuring,
+    memory,
+    peer,
+    recipes,
+    train_parts,
+    update,
+    work,
+)
 
 MODELS = ("base", "large", "tiny")
 STEPS = ("gradient", "update")
@@ -71,7 +82,8 @@ class Ours:
         self.batch = jax.device_put(noise_batch(settings))
         self.step = whole if settings.step == "update" else self._gradient
         self.donates = settings.step == "update"
-        with jax.default_matmul_precision(config.matmul_precision):
+        self.precision = config.matmul_precision
+        with jax.default_matmul_precision(self.precision):
             self.compile_seconds, self.compiled = self._compiled()
             self.cached_seconds = None
             if cached:
@@ -148,7 +160,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
     with _empty_cache():
         ours = Ours(settings, cached=True)
     names = ("model", "rows", "groups", "micros", "seconds", "step", "remat", "attention")
-    common = {**{name: getattr(settings, name) for name in names}, **peer.machine(settings.dtype)}
+    common = {**{name: getattr(settings, name) for name in names}, **measuring.machine(settings.dtype)}
     rate = work.matmul_rate(settings.dtype)
     yield {"figure": "train matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
     yield from _compared(settings, ours, rate, common)
@@ -197,9 +209,9 @@ def _empty_cache() -> Iterator[None]:
 
 
 def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
-    sides: dict[str, Callable[[], float]] = {"voc2vec_jax": functools.partial(timing.steady_seconds, ours)}
+    sides: dict[str, Callable[[], float]] = {"voc2vec_jax": functools.partial(measuring.steady_seconds, ours)}
     ours()
-    own = {"step_mb": round(ours.memory_bytes / 1e6), **peer.memory_held(memory.peak_bytes())}
+    own = {"step_mb": round(ours.memory_bytes / 1e6), **measuring.memory_held(memory.peak_bytes())}
     with contextlib.ExitStack() as stack:
         if settings.against:
             other = stack.enter_context(_peer(settings, ours))
@@ -215,19 +227,13 @@ def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> It
     median = {name: float(np.median([turn[name] for turn in turns])) for name in sides}
     operations = settings.clips * sum(work.training(ours.model, settings.samples).values())
     for name in sides:
-        times = [turn[name] for turn in turns]
         yield {
             "figure": f"train {name}",
             "step_seconds": round(median[name], 4),
-            "spread": round(max(times) / min(times), 2),
             "ratio": round(median[name] / median[settings.against], 3) if settings.against else None,
-            "audio_seconds_per_second": round(settings.clips * settings.seconds / median[name], 2),
-            "model_gflop": round(operations / 1e9, 3),
-            "share_of_matmul_rate": round(operations / median[name] / rate, 3),
+            **measuring.speed([turn[name] for turn in turns], settings.clips * settings.seconds, operations, rate),
             **(compiling if name == "voc2vec_jax" else {}),
             **held[name],
-            "passes": settings.passes,
-            "load": round(os.getloadavg()[0], 1),
             **common,
         }
 
@@ -240,8 +246,7 @@ def _profile(ours: Ours, folder: str) -> None:
 
 
 def _parts(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
-    config = recipes.pretraining()
-    with jax.default_matmul_precision(config.matmul_precision):
+    with jax.default_matmul_precision(ours.precision):
         rows = settings.rows * settings.groups
         for part in train_parts.figures(ours.model, rows, settings.samples, settings.passes, rate):
             yield {**part, **common}
@@ -251,7 +256,7 @@ def _growth(settings: Settings, common: Figure) -> Iterator[Figure]:
     """Seconds of an audio-second's step and memory of a clip, for more clips and for longer ones."""
     for rows, seconds in GROWTH:
         ours = Ours(dataclasses.replace(settings, rows=rows, seconds=seconds))
-        median = float(np.median([timing.steady_seconds(ours) for _ in range(settings.passes)]))
+        median = float(np.median([measuring.steady_seconds(ours) for _ in range(settings.passes)]))
         clips = rows * settings.groups * settings.micros
         yield {
             **common,
@@ -282,9 +287,7 @@ def transformers_step(settings: Settings, model: Any, clips: np.ndarray) -> dict
     import transformers
     from transformers.models.wav2vec2 import modeling_wav2vec2
 
-    transformers.utils.logging.set_verbosity_error()
-    device = peer.set_up_torch()
-    np.random.seed(0)  # noqa: NPY002 (from this generator it draws masks and negatives)
+    device = peer.set_up()
     config = transformers.Wav2Vec2Config(**convert_configs.to_hf("wav2vec2", model))
     network = transformers.Wav2Vec2ForPreTraining(config).to(device).train()
     if settings.remat == "layer":
@@ -313,7 +316,6 @@ def transformers_step(settings: Settings, model: Any, clips: np.ndarray) -> dict
         if device == "cuda":
             torch.cuda.synchronize()
 
-    logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
     run(1)
-    memory_held = functools.partial(peer.memory_held_by_torch, device)
-    return {"steady_seconds": functools.partial(timing.steady_seconds, run), "memory": memory_held}
+    memory_held = functools.partial(peer.memory_held, device)
+    return {"steady_seconds": functools.partial(measuring.steady_seconds, run), "memory": memory_held}

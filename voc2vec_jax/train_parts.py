@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from voc2vec_jax import optim, timing, work
+from voc2vec_jax import measuring, optim, work
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import wav2vec2
 
@@ -39,7 +39,7 @@ def figures(model: Any, rows: int, samples: int, passes: int, rate: float) -> It
 
 
 def _figure(name: str, run: Callable[[int], None], passes: int, floor: float) -> dict[str, Any]:
-    seconds = [timing.steady_seconds(run) for _ in range(passes)]
+    seconds = [measuring.steady_seconds(run) for _ in range(passes)]
     return {
         "figure": f"train part: {name}",
         "part_seconds": float(f"{np.median(seconds):.3g}"),

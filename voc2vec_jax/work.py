@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from voc2vec_jax import masking, timing
+from voc2vec_jax import masking, measuring
 from voc2vec_jax.models import encoder as encoders
 
 PARTS = ("conv stem", "projection", "positional conv", "blocks", "objective")
@@ -86,8 +86,8 @@ def _rate(size: tuple[int, int, int], dtype: str, seconds: float) -> float:
         jax.block_until_ready([product(a, b) for _ in range(count)])
 
     burst(1)
-    count = max(4, math.ceil(BURST_SECONDS / timing.seconds_of(lambda: burst(1))))
+    count = max(4, math.ceil(BURST_SECONDS / measuring.seconds_of(lambda: burst(1))))
     best, end = math.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
-        best = min(best, timing.seconds_of(lambda: burst(count)))
+        best = min(best, measuring.seconds_of(lambda: burst(count)))
     return count * 2.0 * rows * inner * columns / best
