@@ -68,6 +68,42 @@ def test_grouped_conv(backend, kernel, t, monkeypatch):
     assert_same_with_gradients(lambda x, w: kernels.grouped_conv(x, w, groups), theirs, x, w)
 
 
+@pytest.mark.parametrize("shape", [(4, 768), (2, 5, 12), (0, 8)])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_layer_norm(shape, offset):
+    """Against the formula in float64, with the gradients that JAX derives of it."""
+    width = shape[-1]
+    x, scale, bias = offset + normal(0, *shape), 1 + 0.3 * normal(1, width), normal(2, width)
+    with jax.enable_x64(True):
+        wide = [np.asarray(value, np.float64) for value in (x, scale, bias)]
+        wanted, wanted_pull = jax.vjp(plain_layer_norm, *wide)
+        weight = np.asarray(normal(3, *shape), np.float64)
+        wanted = jax.tree.map(np.asarray, (wanted, *wanted_pull(jnp.asarray(weight))))
+    found, pull = jax.vjp(lambda *a: kernels.layer_norm(*a, 1e-5), x, scale, bias)
+    for a, b in zip((found, *pull(jnp.asarray(weight, jnp.float32))), wanted, strict=True):
+        assert a.dtype == jnp.float32 and a.shape == b.shape
+        assert np.abs(a - b).max(initial=0) <= 2e-6 * (1 + offset) * max(1, np.abs(b).max(initial=0))
+
+
+def plain_layer_norm(x, scale, bias):
+    centred = x - x.mean(-1, keepdims=True)
+    variance = (centred**2).mean(-1, keepdims=True)
+    return centred / jnp.sqrt(variance + 1e-5) * scale[(None,) * (x.ndim - 1)] + bias[(None,) * (x.ndim - 1)]
+
+
+def test_layer_norm_of_narrow_values_is_computed_wide_and_its_gradient_rounded_once():
+    x = (10 + normal(0, 64, 768)).astype(jnp.bfloat16)
+    scale, bias, weight = 1 + 0.3 * normal(1, 768), normal(2, 768), normal(3, 64, 768)
+    found, pull = jax.vjp(lambda *a: kernels.layer_norm(*a, 1e-5), x, scale, bias)
+    wanted, wanted_pull = jax.vjp(lambda *a: kernels.layer_norm(*a, 1e-5), x.astype(jnp.float32), scale, bias)
+    to_x, *others = pull(weight)
+    wanted_to_x, *wanted_others = wanted_pull(weight)
+    assert found.dtype == jnp.float32 and to_x.dtype == jnp.bfloat16
+    for a, b in zip((found, *others), (wanted, *wanted_others), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(to_x, wanted_to_x.astype(jnp.bfloat16))
+
+
 def test_weight_norm_gives_each_tap_its_length():
     w = kernels.weight_norm(jnp.arange(1.0, 6.0)[:, None, None], normal(0, 5, 3, 4))
     assert jnp.sqrt((w**2).sum((1, 2))) == pytest.approx(np.arange(1.0, 6.0), rel=1e-6)

@@ -237,6 +237,38 @@ def _gelu_backward(kept, gradient):
 gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: Float[Array, "*b d"], scale: Float[Array, "d"], bias: Float[Array, "d"], eps: float):
+    """x of mean 0 and variance 1 over its last axis, times scale, plus bias (of its type), in float32 or wider [*b, d].
+
+    The backward pass keeps x and two numbers of each row (Ba et al. 2016; the gradient is that of torch's layer_norm).
+    """
+    return _layer_norm(x, scale, bias, eps)[0]
+
+
+def _layer_norm(x, scale, bias, eps):
+    wide = x.astype(jnp.promote_types(jnp.result_type(x, scale), jnp.float32))
+    mean = wide.mean(-1, keepdims=True)
+    centred = wide - mean
+    factor = jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + eps)
+    spread_scale, spread_bias = (y.reshape((1,) * (x.ndim - 1) + y.shape) for y in (scale, bias))
+    return centred * (factor * spread_scale) + spread_bias, (x, scale, mean, factor)
+
+
+def _layer_norm_backward(eps, kept, gradient):
+    x, scale, mean, factor = kept
+    normal = (x.astype(mean.dtype) - mean) * factor
+    rows = tuple(range(x.ndim - 1))
+    to_scale, to_bias = (gradient * normal).sum(rows), gradient.sum(rows)
+    gradient = gradient * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
+    inner = (gradient * normal).mean(-1, keepdims=True)
+    to_x = factor * (gradient - gradient.mean(-1, keepdims=True) - normal * inner)
+    return to_x.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(scale.dtype)
+
+
+layer_norm.defvjp(_layer_norm, _layer_norm_backward)
+
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _KEY_PARITY = 0x1BD11BDA
 

@@ -134,10 +134,14 @@ def projection(config: EncoderConfig, fan_in: int, fan_out: int, name: str) -> n
     return nn.Dense(fan_out, dtype=dtype, kernel_init=init, bias_init=init, dot_general=_rows_dot, name=name)
 
 
-def dense(config: EncoderConfig, width: int, name: str) -> nn.Dense:
-    """A dense layer inside the blocks, with BERT's initialisation."""
+def dense(config: EncoderConfig, width: int, name: str, before: Callable | None = None) -> nn.Dense:
+    """A dense layer inside the blocks, with BERT's initialisation.
+
+    Its input is `before` of what it is given, which the backward pass computes anew instead of keeping it too.
+    """
     init = nn.initializers.normal(0.02)
-    return nn.Dense(width, dtype=config.compute_dtype, kernel_init=init, dot_general=_rows_dot, name=name)
+    dot = _rows_dot if before is None else functools.partial(_rows_dot_after, before)
+    return nn.Dense(width, dtype=config.compute_dtype, kernel_init=init, dot_general=dot, name=name)
 
 
 def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):
@@ -145,10 +149,32 @@ def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):
     return kernels.rows_matmul(x, kernel, precision)
 
 
-def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> nn.LayerNorm:
+def _rows_dot_after(before, x, kernel, dimension_numbers, precision=None, **options):
+    recomputed = functools.partial(jax.checkpoint, prevent_cse=False)  # of no use beside the forward pass: in scans
+    return recomputed(lambda x, kernel: kernels.rows_matmul(before(x), kernel, precision))(x, kernel)
+
+
+class LayerNorm(nn.Module):
     """Layer norm over channels; statistics in float32 or wider, two passes as torch takes them."""
-    eps = config.norm_eps if eps is None else eps
-    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=config.compute_dtype, name=name)
+
+    eps: float
+    dtype: jnp.dtype
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        if self.affine:
+            scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        else:
+            scale, bias = jnp.ones(x.shape[-1:], wide), jnp.zeros(x.shape[-1:], wide)
+        return kernels.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
+
+
+def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> LayerNorm:
+    """Layer norm over channels of the config's type, and of its `norm_eps` unless another is given."""
+    return LayerNorm(config.norm_eps if eps is None else eps, config.compute_dtype, name=name)
 
 
 class TimeNorm(nn.Module):
@@ -232,14 +258,7 @@ class PositionalConv(nn.Module):
             if c.padding == "exact" and j > 0:
                 x = jnp.where(valid[..., None], x, 0)
             x = GroupedConv(c, shape, name=f"conv_{j}")(x)
-            norm = nn.LayerNorm(
-                epsilon=CONV_NORM_EPS,
-                use_fast_variance=False,
-                use_scale=False,
-                use_bias=False,
-                dtype=c.compute_dtype,
-            )
-            x = kernels.gelu(norm(x))
+            x = kernels.gelu(LayerNorm(CONV_NORM_EPS, c.compute_dtype, affine=False)(x))
         return x
 
 
@@ -275,8 +294,10 @@ class Attention(nn.Module):
         c = self.config
         b, t, d = x.shape
 
+        rows = x.reshape(b * t, d)  # once, so that the backward pass keeps it once
+
         def split(name):
-            return dense(c, d, name)(x).reshape(b, t, c.heads, c.head_width).transpose(0, 2, 1, 3)
+            return dense(c, d, name)(rows).reshape(b, t, c.heads, c.head_width).transpose(0, 2, 1, 3)
 
         if bias is not None:
             gate = self.parts.position_gate
@@ -314,8 +335,9 @@ class Block(nn.Module):
             return dropout(attended, c.dropout, noises[1])
 
         def mlp(x):
-            x = kernels.gelu(dense(c, c.inner_width, "mlp_in")(x))
-            x = dense(c, c.width, "mlp_out")(dropout(x, c.activation_dropout, noises[2]))
+            x = dense(c, c.inner_width, "mlp_in")(x)
+            drop = functools.partial(dropout, share=c.activation_dropout, noise=noises[2])
+            x = dense(c, c.width, "mlp_out", before=lambda x: drop(kernels.gelu(x)))(x)
             return dropout(x, c.dropout, noises[3])
 
         if c.norm_first:
@@ -423,5 +445,6 @@ def block_stack(config: EncoderConfig, parts: Parts = Parts(), collect: bool = F
         split_rngs={"params": True},
         in_axes=(0, 0, nn.broadcast),
         length=config.depth,
+        check_constancy_invariants=False,  # nothing but the axes above is constant; saves tracing the body once more
     )
     return scan(config, parts, collect, name=name)
