@@ -150,8 +150,11 @@ def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):
 
 
 def _rows_dot_after(before, x, kernel, dimension_numbers, precision=None, **options):
-    recomputed = functools.partial(jax.checkpoint, prevent_cse=False)  # of no use beside the forward pass: in scans
-    return recomputed(lambda x, kernel: kernels.rows_matmul(before(x), kernel, precision))(x, kernel)
+    def product(x, kernel):
+        return kernels.rows_matmul(before(x), kernel, precision)
+
+    # The scan over blocks lies between both passes: no barrier is needed to keep the compiler from merging them
+    return jax.checkpoint(product, prevent_cse=False)(x, kernel)
 
 
 class LayerNorm(nn.Module):
@@ -445,6 +448,6 @@ def block_stack(config: EncoderConfig, parts: Parts = Parts(), collect: bool = F
         split_rngs={"params": True},
         in_axes=(0, 0, nn.broadcast),
         length=config.depth,
-        check_constancy_invariants=False,  # nothing but the axes above is constant; saves tracing the body once more
+        check_constancy_invariants=False,  # else the body is traced twice; it has no outputs that are the same for all
     )
     return scan(config, parts, collect, name=name)
