@@ -12,13 +12,14 @@ by speaker where the set knows them; --config.protocol=paper is the official scr
 
 import ml_collections
 
-from voc2vec_jax import errors, finetune_recipe
+from voc2vec_jax import errors
+from voc2vec_jax.finetuning import recipe as finetuning_recipe
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: data sets, separated by commas; `folder`; or `tasks`, the six of the paper."""
     if not arg:
         raise errors.InputError("name the data set: configs/finetune.py:donateacry, say, or :folder, or :tasks")
-    c = finetune_recipe.finetuning()
-    c.datasets = finetune_recipe.TASKS if arg == "tasks" else tuple(name for name in arg.split(",") if name)
+    c = finetuning_recipe.finetuning()
+    c.datasets = finetuning_recipe.TASKS if arg == "tasks" else tuple(name for name in arg.split(",") if name)
     return c

@@ -8,12 +8,12 @@ from here to ten folds of fine-tuning and a report.
 
 import ml_collections
 
-from voc2vec_jax import recipes
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
 
 
 def get_config() -> ml_collections.ConfigDict:
     """The model of `recipes.tiny` on 240 synthetic clips."""
-    c = recipes.tiny(recipes.pretraining("wav2vec2"))
+    c = pretraining_recipe.tiny(pretraining_recipe.pretraining("wav2vec2"))
     c.sets = ("synthetic",)
     c.total_steps = 400
     return c

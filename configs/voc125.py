@@ -13,7 +13,8 @@ SRC is a Hub id, a transformers folder or a fairseq checkpoint. The paper took 1
 
 import ml_collections
 
-from voc2vec_jax import errors, recipes
+from voc2vec_jax import errors
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
 
 SETS = (
     "audioset_vocalization",
@@ -27,12 +28,12 @@ SETS = (
     "vocalsketch",
     "vocalsound",
 )
-SMALLER = {"small": recipes.shrink, "tiny": recipes.tiny}
+SMALLER = {"small": pretraining_recipe.shrink, "tiny": pretraining_recipe.tiny}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: nothing, `ls=SRC`, `as=SRC`, `small` or `tiny`."""
-    c = recipes.pretraining("wav2vec2")
+    c = pretraining_recipe.pretraining("wav2vec2")
     c.sets = SETS
     if arg in SMALLER:
         return SMALLER[arg](c)

@@ -16,18 +16,20 @@ The argument is any of these words, with commas between them:
 
 import ml_collections
 
-from voc2vec_jax import errors, recipes, units
+from voc2vec_jax import errors
 from voc2vec_jax.datasets import catalog
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining.units import store as unit_store
 
 WARMUP_STEPS = 32_000
-SMALLER = {"small": recipes.shrink, "tiny": recipes.tiny}
+SMALLER = {"small": pretraining_recipe.shrink, "tiny": pretraining_recipe.tiny}
 # iteration: (units, clusters, their rate, updates)
 ITERATIONS = {"first": ("mfcc100", 100, 100.0, 250_000), "second": ("layer6_500", 500, 50.0, 400_000)}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: nothing, or words of `first`, `second`, `ls=SRC`, `small` and `tiny` with commas between them."""
-    c = recipes.pretraining("hubert")
+    c = pretraining_recipe.pretraining("hubert")
     c.sets = tuple(catalog.PRETRAINING)
     iterate(c, "first")
     for word in arg.split(",") if arg else ():
@@ -45,5 +47,5 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 def iterate(c: ml_collections.ConfigDict, iteration: str) -> None:
     """Sets what the two iterations differ in."""
     c.units, clusters, c.model.label_rate_hz, c.total_steps = ITERATIONS[iteration]
-    c.model.classes = clusters + units.FIRST_CLASS
+    c.model.classes = clusters + unit_store.FIRST_CLASS
     c.warmup_share = WARMUP_STEPS / c.total_steps

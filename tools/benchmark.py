@@ -17,19 +17,17 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from voc2vec_jax import attention as attentions
-from voc2vec_jax import (
-    attention_benchmark,
-    cli,
-    data_benchmark,
-    embed_benchmark,
-    errors,
-    finetune_benchmark,
-    pretrained,
-    runtime,
-    train_benchmark,
-)
+from benchmarks import attention as attention_benchmark
+from benchmarks import data as data_benchmark
+from benchmarks import embed as embed_benchmark
+from benchmarks import finetune as finetune_benchmark
+from benchmarks import train as train_benchmark
+
+from voc2vec_jax import errors
+from voc2vec_jax.inference import pretrained
 from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.runs import cli, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +113,7 @@ TRAIN_FLAGS = {
     "dtype": cli.Flag("of the computation", default="float32", choices=("float32", "bfloat16")),
     "step": cli.Flag("forward and backward, or the optimizer too", default="gradient", choices=train_benchmark.STEPS),
     "remat": cli.Flag("what the backward pass recomputes", default="none", choices=tuple(encoders.REMAT)),
-    "attention": cli.Flag("other than own: without its dropout", default="own", choices=attentions.IMPLEMENTATIONS),
+    "attention": cli.Flag("other than own: without its dropout", default="own", choices=attention_ops.IMPLEMENTATIONS),
     "against": cli.Flag("measure its step too, in turns", choices=("transformers",)),
     "breakdown": cli.Flag("time of each part", default=False, kind=bool),
     "growth": cli.Flag("time and memory for more and longer clips", default=False, kind=bool),

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from voc2vec_jax import cli, convert, convert_verify, convert_write, errors
+from voc2vec_jax import errors
+from voc2vec_jax.convert import reader, verify, writer
+from voc2vec_jax.runs import cli
 
-WRITERS = {"jax": convert_write.write_jax, "hf": convert_write.write_hf, "fairseq": convert_write.write_fairseq}
+WRITERS = {"jax": writer.write_jax, "hf": writer.write_hf, "fairseq": writer.write_fairseq}
 FLAGS = {
     "to": cli.Flag("layout of DST; without it fairseq for a .pt file, else jax", choices=tuple(WRITERS)),
     "verify": cli.Flag("compare what SRC and DST compute, in a process of its own", default=True, kind=bool),
@@ -26,7 +28,7 @@ def main(argv: list[str]) -> int:
     source, target = (Path(word) for word in arguments.words)
     layout = arguments.to or ("fairseq" if target.suffix == ".pt" else "jax")
     check_target(target)
-    checkpoint = convert.read(source)
+    checkpoint = reader.read(source)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         dropped = WRITERS[layout](target, checkpoint)
@@ -34,7 +36,7 @@ def main(argv: list[str]) -> int:
         raise errors.InputError(f"{target} cannot be written: {fault.strerror or fault}") from fault
     print("\n".join(summary(checkpoint, source, target, layout, dropped)))
     if arguments.verify:
-        print(verdict(convert_verify.in_own_process(source, target), target))
+        print(verdict(verify.in_own_process(source, target), target))
     return errors.EXIT_DONE
 
 
@@ -45,7 +47,7 @@ def check_target(target: Path) -> None:
 
 
 def summary(
-    checkpoint: convert.Checkpoint, source: Path, target: Path, layout: str, dropped: Mapping[str, str]
+    checkpoint: reader.Checkpoint, source: Path, target: Path, layout: str, dropped: Mapping[str, str]
 ) -> list[str]:
     """What was converted and what was not, one fact a line."""
     silent = "the source is silent; yes, as transformers does by default"
@@ -83,7 +85,7 @@ def verdict(report: Mapping[str, object], target: Path) -> str:
     line = f"verified     {report['same']} parameters read back equal to the bit"
     if "unverified" in report:
         return f"{line}; outputs not compared: {report['unverified']}"
-    if not report["difference"] <= convert_verify.TOLERANCE * max(1.0, report["largest"]):
+    if not report["difference"] <= verify.TOLERANCE * max(1.0, report["largest"]):
         raise errors.RunError(
             f"{target} computes something else than transformers: its hidden states differ by "
             f"{report['difference']:.1e}; do not use it"

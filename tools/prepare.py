@@ -14,8 +14,9 @@ import pathlib
 import re
 import sys
 
-from voc2vec_jax import cli, datasets, errors
-from voc2vec_jax.datasets import catalog, copies, records, stats
+from voc2vec_jax import datasets, errors
+from voc2vec_jax.datasets import catalog, duplicates, records, stats
+from voc2vec_jax.runs import cli
 
 FLAGS = {
     "manual_dir": cli.Flag("folder with the downloaded archives or unpacked folders; or one archive, folder, manifest"),
@@ -133,9 +134,9 @@ def show_duplicates(arguments: cli.Arguments, names: list[str]) -> None:
     if not names:
         raise errors.InputError(f"{arguments.data_dir} holds no prepared set: prepare some first")
     output = pathlib.Path(arguments.output or pathlib.Path(arguments.data_dir, "duplicates.csv"))
-    found = copies.find(arguments.data_dir, names, arguments.workers or None)
-    copies.write(found, output)
-    print(datasets.format_table(copies.summary(found)))
+    found = duplicates.find(arguments.data_dir, names, arguments.workers or None)
+    duplicates.write(found, output)
+    print(datasets.format_table(duplicates.summary(found)))
     for copy in found[:SHOWN_PAIRS]:
         where = f"{copy.first_set} {copy.first} = {copy.second_set} {copy.second}"
         print(f"{copy.kind} {copy.similarity:.3f}: {where}")

@@ -8,7 +8,9 @@ the paired tests as Markdown and LaTeX (report_table3.md, ...), every picture in
 
 import sys
 
-from voc2vec_jax import cli, errors, report
+from voc2vec_jax import errors
+from voc2vec_jax.reports import build
+from voc2vec_jax.runs import cli
 
 FLAGS = {
     "output": cli.Flag("the page to write; tables and pictures lie beside it", required=True),
@@ -22,7 +24,7 @@ def main(argv: list[str]) -> int:
     """Writes the report and says what of it is incomplete."""
     arguments = cli.parse(argv, flags=FLAGS, program="python tools/report.py", positional=WORDS)
     formats = [kind for kind in arguments.formats.split(",") if kind]
-    found = report.write(
+    found = build.write(
         arguments.words,
         arguments.output,
         audio=arguments.audio,

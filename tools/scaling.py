@@ -5,7 +5,8 @@ Prints the tables of tools/cluster/README.md; voc2vec_jax/scaling.py says what i
 
 import sys
 
-from voc2vec_jax import cli, errors, scaling
+from voc2vec_jax import errors, scaling
+from voc2vec_jax.runs import cli
 
 FLAGS = {
     "device": cli.Flag("accelerator", default="h200", choices=tuple(scaling.DEVICES)),

@@ -11,8 +11,12 @@ and what they tell of the labels of sets that have some), beside report.json and
 import os
 import sys
 
-from voc2vec_jax import cli, datasets, errors, logs, unit_making, unit_report, units
+from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import catalog, records
+from voc2vec_jax.pretraining.units import making as unit_making
+from voc2vec_jax.pretraining.units import report as unit_report
+from voc2vec_jax.pretraining.units import store as unit_store
+from voc2vec_jax.runs import cli, logs
 
 FLAGS = {
     "data_dir": cli.Flag("folder of the prepared sets", required=True),
@@ -53,8 +57,8 @@ def main(argv: list[str]) -> int:
         made = unit_making.make_units(name, prepared, clustering, features, workers=workers, say=logs.say)
         pairs.append((prepared, made))
     rows = [unit_report.quality(*pair) for pair in pairs]
-    folder = units.clustering_folder(arguments.data_dir, name)
-    units.save_json(folder / "report.json", {"units": name, "sets": rows})
+    folder = unit_store.clustering_folder(arguments.data_dir, name)
+    unit_store.save_json(folder / "report.json", {"units": name, "sets": rows})
     unit_report.draw(folder / "report.png", name, pairs)
     print(datasets.format_table(unit_report.table(rows)))
     print(
@@ -73,7 +77,9 @@ def _sets(arguments: cli.Arguments) -> list[str]:
 def _features(arguments: cli.Arguments) -> unit_making.Features:
     if not arguments.model:
         return unit_making.Mfcc()
-    from voc2vec_jax import unit_layers  # here, for the processes that compute MFCCs need no JAX
+    from voc2vec_jax.pretraining.units import (
+        layers as unit_layers,  # here, for the processes that compute MFCCs need no JAX
+    )
 
     return unit_layers.Layer(arguments.model, arguments.layer, arguments.batch_seconds or None)
 

@@ -13,38 +13,20 @@ import jax
 import ml_collections
 import numpy as np
 
-from voc2vec_jax import (
-    agreement,
-    attention,
-    audio,
-    baselines,
-    checkpoint,
-    classifiers,
-    cli,
-    configuration,
-    convert,
-    convert_names,
-    convert_write,
-    crossval,
-    distributed,
-    errors,
-    experiment,
-    finetune_recipe,
-    fold_results,
-    folds,
-    leaks,
-    logs,
-    masking,
-    model_sources,
-    pretrained,
-    resident,
-    run_folder,
-    runtime,
-    summary,
-    systems,
-    tasks,
-)
+from voc2vec_jax import audio, errors
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.convert import reader, sources, writer
+from voc2vec_jax.datasets import resident
+from voc2vec_jax.finetuning import engine as fold_engine
+from voc2vec_jax.finetuning import experiment, feature_sets, folds, leaks, learners, paper_systems, summary, tasks
+from voc2vec_jax.finetuning import recipe as finetuning_recipe
+from voc2vec_jax.finetuning import results as fold_results
+from voc2vec_jax.inference import pretrained
 from voc2vec_jax.models import heads
+from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.ops import masking
+from voc2vec_jax.runs import agreement, checkpoint, cli, configuration, distributed, logs, runtime
+from voc2vec_jax.runs import folder as run_folder
 
 FLAGS = {
     "config": cli.Flag("recipe: PATH:DATASET", kind=cli.CONFIG, required=True),
@@ -77,7 +59,7 @@ def main(argv: list[str]) -> int:
 
 def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
     """Run or resume the cross-validations that `config` describes; returns the exit status."""
-    finetune_recipe.check(config)
+    finetuning_recipe.check(config)
     runtime.one_device_a_core()
     runtime.set_up_jax(config)
     with cli.StopSignal() as stop:  # at once, for the runtime has taken SIGTERM and would keep it to itself
@@ -95,12 +77,12 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
 def plan_jobs(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Iterator[Job]:
     """Every pair of a data set and a system; a single one has the run folder itself."""
     named = [config.model] if config.model else list(config.systems)
-    named = list(finetune_recipe.PAPER_SYSTEMS) if named == ["paper"] else named
+    named = list(finetuning_recipe.PAPER_SYSTEMS) if named == ["paper"] else named
     titles = [system_title(config, name) for name in named]
     for title in titles:
         if titles.count(title) > 1:
             raise errors.InputError(f"two of the systems have the same name {title}: give each once")
-    pairs = [(dataset, systems.resolve(name), name) for dataset in config.datasets for name in named]
+    pairs = [(dataset, paper_systems.resolve(name), name) for dataset in config.datasets for name in named]
     for dataset, (system, source), name in pairs:
         title = system_title(config, name)
         how = config.how if config.how != "auto" else system.kind if system else "finetune"
@@ -116,7 +98,7 @@ def plan_jobs(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Itera
 
 def system_title(config: ml_collections.ConfigDict, name: str) -> str:
     """What tables and folders call a system."""
-    system, _ = systems.resolve(name)
+    system, _ = paper_systems.resolve(name)
     title = config.name or (system.name if system else slug(name))
     return f"{title}-fresh" if config.fresh and not config.name else title
 
@@ -129,7 +111,7 @@ def slug(name: str) -> str:
 
 def probe_layers(text: str, source: str) -> list[int]:
     """The layers of a probe: 0 is what enters the first block, k the output of block k."""
-    depth = model_sources.read(source).config.encoder.depth
+    depth = sources.read(source).config.encoder.depth
     if text == "all":
         return list(range(depth + 1))
     found = [configuration.parse_value("--config.layers", item, int) for item in text.split(",")]
@@ -147,13 +129,13 @@ def run(job: Job, stop: cli.StopSignal) -> bool:
     config = job.config
     with contextlib.ExitStack() as stack:
         values = {**configuration.as_dict(config), "layer": job.layer}
-        run_folder.claim_for_all(stack, job.workdir, values, finetune_recipe.MAY_DIFFER, MARKS)
+        run_folder.claim_for_all(stack, job.workdir, values, finetuning_recipe.MAY_DIFFER, MARKS)
         if agreement.of_first(lambda: summary.is_complete(job.workdir)):
             logs.say(f"{job.workdir} is complete: {summary.line(job.workdir)}")
             return True
         checkpoint_ = None
         if job.how == "finetune":
-            checkpoint_ = agreement.first_alone(lambda: model_sources.read(job.source))
+            checkpoint_ = agreement.first_alone(lambda: sources.read(job.source))
         task = agreement.first_alone(lambda: open_task(job, checkpoint_))
         splits = split(config, task)
         describe(job, task, splits)
@@ -178,11 +160,11 @@ def gather(job: Job, task: tasks.Task) -> bool:
     return True
 
 
-def open_task(job: Job, source: convert.Checkpoint | None) -> tasks.Task:
+def open_task(job: Job, source: reader.Checkpoint | None) -> tasks.Task:
     """The clips of the data set; those of the model's least length are long enough."""
     config = job.config
     if source is None:
-        least = baselines.least_samples(feature_source(job))
+        least = feature_sets.least_samples(feature_source(job))
     else:
         encoder = source.config.encoder
         least = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
@@ -203,7 +185,7 @@ def split(config: ml_collections.ConfigDict, task: tasks.Task) -> list[folds.Fol
         splits = folds.paper(len(task), config.folds)
     else:
         splits = folds.strict(task.label, task.group, config.folds, config.split_seed, config.validation_share)
-    rare = config.rare if config.rare != "auto" else "keep" if task.name in finetune_recipe.TASKS else "stop"
+    rare = config.rare if config.rare != "auto" else "keep" if task.name in finetuning_recipe.TASKS else "stop"
     for warning in folds.check(task.label, task.labels, splits, config.protocol, task.group, rare):
         logs.warn(warning)
     return splits
@@ -221,12 +203,10 @@ def describe(job: Job, task: tasks.Task, splits: list[folds.Fold]) -> None:
     )
 
 
-def build(
-    job: Job, task: tasks.Task, splits: list[folds.Fold], source: convert.Checkpoint | None
-) -> experiment.Setting:
+def build(job: Job, task: tasks.Task, splits: list[folds.Fold], source: reader.Checkpoint | None) -> experiment.Setting:
     """What the experiment computes."""
     config = job.config
-    recipe = crossval.Recipe(**{f.name: config[f.name] for f in dataclasses.fields(crossval.Recipe)})
+    recipe = fold_engine.Recipe(**{f.name: config[f.name] for f in dataclasses.fields(fold_engine.Recipe)})
     weights = np.stack([class_weights(task, fold.train, config.class_weights) for fold in splits])
     axis = config.fold_axis
     if axis == "auto":
@@ -253,7 +233,7 @@ def class_weights(task: tasks.Task, rows: np.ndarray, balanced: bool) -> np.ndar
     return np.where(counts > 0, len(rows) / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
-def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: convert.Checkpoint) -> dict[str, Any]:
+def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: reader.Checkpoint) -> dict[str, Any]:
     """The parts of a setting that fine-tune a whole model."""
     config, as_paper = job.config, job.config.protocol == "paper"
     how = {name: config[name] for name in ("dtype", "remat", "attention")}
@@ -261,16 +241,16 @@ def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: 
     if not config.dropouts:
         quiet = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop"), 0.0)
         encoder = dataclasses.replace(encoder, **quiet)
-    attention.check(encoder.attention, encoder.dtype, encoder.attention_dropout > 0)
+    attention_ops.check(encoder.attention, encoder.dtype, encoder.attention_dropout > 0)
     model = dataclasses.replace(source.config, encoder=encoder)
     longest = round(config.max_seconds * audio.RATE_HZ)
     if as_paper:
         parts = ((config.batch_clips, longest),)
     else:
         sets = [task.samples[rows] for fold in splits for rows in fold]
-        parts = crossval.parts(sets, config.batch_clips, int(np.prod(encoder.conv_strides)))
+        parts = fold_engine.parts(sets, config.batch_clips, int(np.prod(encoder.conv_strides)))
     makes_mask = bool(source.preprocessor.get("return_attention_mask", False)) if source.preprocessor else False
-    learner = classifiers.Finetuner(
+    learner = learners.Finetuner(
         family=source.family,
         config=model,
         head=heads.Config(len(task.labels), config.head_width, config.layer_sum, config.dtype),
@@ -287,7 +267,7 @@ def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: 
         data[name] = data[name].astype(np.int32)
 
     def save(folder: pathlib.Path, params: Any) -> None:
-        convert_write.write_jax(
+        writer.write_jax(
             folder, dataclasses.replace(source, params=params, labels=tuple(task.labels), missing=(), unused={})
         )
 
@@ -301,9 +281,9 @@ def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: 
     )
 
 
-def augmentation(config: ml_collections.ConfigDict, source: convert.Checkpoint) -> classifiers.SpecAugment:
+def augmentation(config: ml_collections.ConfigDict, source: reader.Checkpoint) -> learners.SpecAugment:
     """The configuration's masks; what it leaves open is the checkpoint's own, else transformers' default."""
-    raw, default = source.raw_config, classifiers.SpecAugment()
+    raw, default = source.raw_config, learners.SpecAugment()
     own = (
         raw.get("mask_time_prob", default.share) if raw.get("apply_spec_augment", True) else 0.0,
         raw.get("mask_time_length", default.span),
@@ -311,23 +291,23 @@ def augmentation(config: ml_collections.ConfigDict, source: convert.Checkpoint) 
     )
     wanted = (config.mask_share, config.mask_frames, config.min_masks)
     share, span, min_spans = (value if value >= 0 else said for value, said in zip(wanted, own))
-    return classifiers.SpecAugment(float(share), int(span), int(min_spans))
+    return learners.SpecAugment(float(share), int(span), int(min_spans))
 
 
 def feature_source(job: Job) -> str:
     """The feature set or the .npz that replaces openSMILE's default, else the job's own source."""
     chosen = job.config.features
-    return chosen if chosen and (chosen.endswith(".npz") or job.source in baselines.FEATURE_SETS) else job.source
+    return chosen if chosen and (chosen.endswith(".npz") or job.source in feature_sets.FEATURE_SETS) else job.source
 
 
 def feature_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: None) -> dict[str, Any]:
     """The parts of a setting that train a small network on fixed features."""
     config = job.config
     layer = -1 if job.layer is None else job.layer
-    found = baselines.features(
+    found = feature_sets.features(
         task, feature_source(job), layer=layer, cache_dir=pathlib.Path(config.data_dir) / "features"
     )
-    learner = classifiers.FeatureLearner(
+    learner = learners.FeatureLearner(
         len(task.labels), found.shape[1], 0 if job.how == "probe" else config.hidden_width
     )
 

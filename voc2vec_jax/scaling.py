@@ -12,7 +12,9 @@ from typing import Any
 
 import jax
 
-from voc2vec_jax import audio, errors, recipes, work
+from voc2vec_jax import audio, errors
+from voc2vec_jax.models import flops
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
 
 COUNTS = (1, 8, 64, 256, 1024)
 MODELS = ("base", "large")
@@ -70,13 +72,13 @@ class Step:
 
 def model_of(name: str) -> tuple[Any, Any]:
     """(family, model) of wav2vec 2.0 base or large."""
-    config = recipes.pretraining("wav2vec2")
+    config = pretraining_recipe.pretraining("wav2vec2")
     if name == "large":
         e = config.model.encoder
         e.width, e.depth, e.heads, e.inner_width = 1024, 24, 16, 4096
         e.conv_norm, e.conv_bias, e.norm_first = "layer", True, True
         config.model.codebook_width = config.model.target_width = 768
-    return recipes.build_model(config)
+    return pretraining_recipe.build_model(config)
 
 
 def parameter_count(family: Any, model: Any) -> int:
@@ -114,7 +116,7 @@ def step(parameters: int, operations: float, device: Device, devices: int, fsdp:
     """
     if fsdp > device.neighbours:
         raise errors.InputError(f"--fsdp={fsdp} is more than the {device.neighbours} devices with links of their own")
-    recipe = recipes.pretraining()
+    recipe = pretraining_recipe.pretraining()
     heard = recipe.group_rows * recipe.crop_samples
     carried = carried_bytes(parameters, parameters if fsdp > 1 else 0, devices, fsdp)
     near, far = max(1, min(devices, device.neighbours) // fsdp), -(-devices // device.neighbours)
@@ -143,11 +145,11 @@ def table(device: Device, fsdp: int = 1) -> Iterator[str]:
     """Lines of a Markdown table: base and large on each number of devices."""
     yield f"| {' | '.join(HEADINGS)} |"
     yield "|---" * len(HEADINGS) + "|"
-    recipe = recipes.pretraining()
+    recipe = pretraining_recipe.pretraining()
     for name in MODELS:
         family, model = model_of(name)
         parameters = parameter_count(family, model)
-        operations = recipe.group_rows * sum(work.training(model, recipe.crop_samples).values())
+        operations = recipe.group_rows * sum(flops.training(model, recipe.crop_samples).values())
         for devices in COUNTS:
             found = step(parameters, operations, device, devices, min(fsdp, devices))
             yield row(f"{name} ({parameters / 1e6:.0f} M)", found)

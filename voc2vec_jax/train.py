@@ -14,28 +14,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from voc2vec_jax import (
-    agreement,
-    audio,
-    checkpoint,
-    cli,
-    configuration,
-    distributed,
-    dry_run,
-    errors,
-    feed,
-    files,
-    logs,
-    model_sources,
-    plots,
-    recipes,
-    run_folder,
-    runtime,
-    sharding,
-    units,
-    update,
-    watch,
-)
+from voc2vec_jax import audio, errors
+from voc2vec_jax.convert import sources
+from voc2vec_jax.pretraining import collapse, curves, dry_run
+from voc2vec_jax.pretraining import data as pretraining_data
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import step as training_step
+from voc2vec_jax.pretraining.units import store as unit_store
+from voc2vec_jax.runs import agreement, checkpoint, cli, configuration, distributed, files, logs, runtime, sharding
+from voc2vec_jax.runs import folder as run_folder
 
 FLAGS = {
     "config": cli.Flag("recipe: PATH or PATH:ARGUMENT", kind=cli.CONFIG, required=True),
@@ -60,17 +47,17 @@ def main(argv: list[str]) -> int:
 
 def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) -> int:
     """Run or resume the pre-training that `config` describes, or report what it takes; returns the exit status."""
-    recipes.check(config)
+    pretraining_recipe.check(config)
     runtime.set_up_jax(config)
-    family, model = recipes.build_model(config)
+    family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp)
-    groups, micros = recipes.loss_groups(config, mesh.size)
+    groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
     if dry:
         planned = Run(config, pathlib.Path(workdir), family, model, mesh, None, None)
         dry_run.report(config, planned, mesh, groups, micros)
         return errors.EXIT_DONE
     agreement.same(dict(configuration.fields(config)))
-    data = agreement.first_alone(lambda: feed.Data(config, mesh, groups, micros, model.min_samples))
+    data = agreement.first_alone(lambda: pretraining_data.Data(config, mesh, groups, micros, model.min_samples))
     with contextlib.ExitStack() as stack:
         run_folder.claim_for_all(stack, workdir, configuration.as_dict(config), MAY_DIFFER)
         stop = stack.enter_context(distributed.stop_signal())
@@ -79,7 +66,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) ->
         )
         copy = agreement.index() == 0
         folder = pathlib.Path(workdir)
-        data.aligned = agreement.first_alone(lambda: units.for_run(config, model, data.corpus, folder, copy=copy))
+        data.aligned = agreement.first_alone(lambda: unit_store.for_run(config, model, data.corpus, folder, copy=copy))
         run = Run(config, pathlib.Path(workdir), family, model, mesh, data, saver)
         run.restore_or_start()
         describe(config, run)
@@ -91,25 +78,25 @@ def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) ->
 class Run:
     """One pre-training run: its state on the devices, and what is done with it step by step."""
 
-    def __init__(self, config, workdir: pathlib.Path, family, model, mesh, data: feed.Data | None, saver):
+    def __init__(self, config, workdir: pathlib.Path, family, model, mesh, data: pretraining_data.Data | None, saver):
         self.config, self.workdir, self.data, self.saver = config, workdir, data, saver
         self.family, self.model = family, model
-        self.optimizer, self.schedule = recipes.build_optimizer(config)
-        init = functools.partial(update.init_state, family, model, self.optimizer, config.seed)
+        self.optimizer, self.schedule = pretraining_recipe.build_optimizer(config)
+        init = functools.partial(training_step.init_state, family, model, self.optimizer, config.seed)
         rules = [(pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules]
         self.init, self.abstract = init, jax.eval_shape(init)
         self.shardings = sharding.shard_tree(self.abstract, mesh, rules)
         equal_masks = config.batching == "crop"
-        step_fn = update.make_update(
+        step_fn = training_step.make_update(
             family, model, self.optimizer, self.schedule, seed=config.seed, equal_masks=equal_masks
         )
         everywhere = sharding.replicated(mesh)
         self.update = jax.jit(step_fn, donate_argnums=0, out_shardings=(self.shardings, everywhere))
-        evaluate = update.make_evaluate(family, model, seed=config.seed, equal_masks=equal_masks)
+        evaluate = training_step.make_evaluate(family, model, seed=config.seed, equal_masks=equal_masks)
         self.evaluate = jax.jit(evaluate, out_shardings=everywhere)
         self.summary = jax.jit(family.summary)
         self.view = family.view(model)
-        self.watch = watch.CollapseWatch(functools.partial(family.collapse_signs, model))
+        self.watch = collapse.CollapseWatch(functools.partial(family.collapse_signs, model))
         self.metrics: logs.Metrics | None = None
         self.state, self.step, self.best, self.waiting = None, 0, None, None
 
@@ -135,9 +122,9 @@ class Run:
             logs.say(f"resuming {self.workdir} from step {self.step}")
         elif self.config.init_from:
             params = continued_params(self.config, self.family, self.model, self.data.aligned)
-            self.state = jax.jit(functools.partial(update.start_state, self.optimizer), out_shardings=self.shardings)(
-                params
-            )
+            self.state = jax.jit(
+                functools.partial(training_step.start_state, self.optimizer), out_shardings=self.shardings
+            )(params)
         else:
             self.state = jax.jit(self.init, out_shardings=self.shardings)()
 
@@ -148,7 +135,7 @@ class Run:
             return errors.EXIT_DONE
         with (
             logs.Progress(self.config.total_steps, self.step, self.view) as self.progress,
-            plots.Background(self.workdir / "metrics.jsonl", self.workdir / "curves.png", self.view) as self.curves,
+            curves.Background(self.workdir / "metrics.jsonl", self.workdir / "curves.png", self.view) as self.curves,
             self.data.train(self.step, self.config.total_steps) as batches,
         ):
             self.clock = time.monotonic()
@@ -265,16 +252,16 @@ class Run:
 
 
 def continued_params(
-    config: ml_collections.ConfigDict, family: Any, model: Any, aligned: units.Aligned | None = None
+    config: ml_collections.ConfigDict, family: Any, model: Any, aligned: unit_store.Aligned | None = None
 ) -> Any:
     """Parameters of `init_from`, completed by fresh ones (said loudly) where the source has none or other units."""
-    source = model_sources.read(config.init_from)
+    source = sources.read(config.init_from)
     if source.family != config.family:
         raise errors.InputError(
             f"{config.init_from} is a {source.family} model and the configuration trains {config.family}: "
             "give weights of the same family"
         )
-    of_other_units = aligned is not None and units.clustering_of_run(config.init_from) != aligned.clustering
+    of_other_units = aligned is not None and unit_store.clustering_of_run(config.init_from) != aligned.clustering
     heads = not of_other_units and not any(name.startswith("quantizer") for name in source.missing)
     check_same_architecture(config.init_from, source.config, model, heads)
     if source.normalize:
@@ -342,7 +329,7 @@ def describe(config: ml_collections.ConfigDict, run: Run) -> None:
         "that fill the last batch"
     )
     seconds = plan.samples_per_epoch / rate / plan.steps_per_epoch
-    reference = recipes.SECONDS_OF_REFERENCE_BATCH[config.family]
+    reference = pretraining_recipe.SECONDS_OF_REFERENCE_BATCH[config.family]
     if seconds < FAR_UNDER * reference:
         logs.warn(
             f"an update sees about {seconds:.0f} s of audio, far under the recipe's {reference / 3600:.1f} h "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from voc2vec_jax import errors
-from voc2vec_jax.datasets import base, catalog, downloads, records, sources
+from voc2vec_jax.datasets import catalog, downloads, listings, preparing, records
 
 CATALOG = catalog.CATALOG
 
@@ -31,19 +31,19 @@ def prepare(
     entry = source(name)
     options["reserved"] = {other.name for other in CATALOG.values() if other.name != name}
     try:
-        return base.prepare(entry, data_dir=data_dir, manual_dir=manual_dir, **options)
-    except sources.MissingError:
+        return preparing.prepare(entry, data_dir=data_dir, manual_dir=manual_dir, **options)
+    except listings.MissingError:
         if not download or entry.remote is None or (manual_dir is not None and manual_dir.is_file()):
             raise
     place = manual_dir or data_dir / "downloads"
     try:
         downloads.fetch(entry.remote, place, options.get("progress", True))
     except errors.RunError as error:
-        raise sources.missing(entry, place, str(error)) from error
-    return base.prepare(entry, data_dir=data_dir, manual_dir=place, **options)
+        raise listings.missing(entry, place, str(error)) from error
+    return preparing.prepare(entry, data_dir=data_dir, manual_dir=place, **options)
 
 
-def source(name: str) -> sources.Source:
+def source(name: str) -> listings.Source:
     """The catalogue's entry; `errors.InputError` with the nearest name for an unknown one."""
     if name not in CATALOG:
         near = difflib.get_close_matches(name, CATALOG, 1, 0.5)

@@ -4,13 +4,13 @@ Numbers that begin with `paper_` are those of the paper's tables I and II. A lin
 has one that needs no browser, account or agreement.
 """
 
-from voc2vec_jax.datasets import (
+from voc2vec_jax.datasets import downloads, listings
+from voc2vec_jax.datasets.published import (
     asvp_esd,
     asvp_esd_babies,
     audioset_vocalization,
     cnvve,
     donateacry,
-    downloads,
     folder,
     freesound_babies,
     human_voice,
@@ -19,7 +19,6 @@ from voc2vec_jax.datasets import (
     nonverbal_vocalization,
     recanvo,
     singing_database,
-    sources,
     synthetic,
     tut_babies,
     vivae,
@@ -28,7 +27,7 @@ from voc2vec_jax.datasets import (
 )
 
 _PRETRAINING = (
-    sources.Source(
+    listings.Source(
         name="audioset_vocalization",
         title="AudioSet, human vocalizations",
         url="https://research.google.com/audioset/download.html",
@@ -40,7 +39,7 @@ _PRETRAINING = (
         list_recordings=audioset_vocalization.list_recordings,
         difference="which labels and clips the paper chose is not published",
     ),
-    sources.Source(
+    listings.Source(
         name="freesound_babies",
         title="FreeSound babies",
         url="https://freesound.org",
@@ -52,7 +51,7 @@ _PRETRAINING = (
         list_recordings=freesound_babies.list_recordings,
         difference="the paper's choice of clips is not published",
     ),
-    sources.Source(
+    listings.Source(
         name="human_voice",
         title="Human Voice Dataset",
         url="https://github.com/vocobox/human-voice-dataset",
@@ -72,7 +71,7 @@ _PRETRAINING = (
             root="data/voices",
         ),
     ),
-    sources.Source(
+    listings.Source(
         name="nnime",
         title="NNIME",
         url="https://nnime.ee.nthu.edu.tw",
@@ -84,7 +83,7 @@ _PRETRAINING = (
         list_recordings=nnime.list_recordings,
         difference="the corpus is about 11 h, which part the paper took is not published",
     ),
-    sources.Source(
+    listings.Source(
         name="nonspeech7k",
         title="Nonspeech7k",
         url="https://zenodo.org/records/6967442",
@@ -97,7 +96,7 @@ _PRETRAINING = (
         difference="the release has 7014 clips, which 31 the paper left out is not published",
         remote=downloads.Remote(record=6967442, wanted=("train*.zip", "test*.zip", "*.csv"), folder="nonspeech7k"),
     ),
-    sources.Source(
+    listings.Source(
         name="recanvo",
         title="ReCANVo",
         url="https://zenodo.org/records/5786860",
@@ -110,7 +109,7 @@ _PRETRAINING = (
         difference="the release lists 7077 clips",
         remote=downloads.Remote(record=5786860, wanted=("*.zip", "*.wav", "*.csv"), folder="recanvo"),
     ),
-    sources.Source(
+    listings.Source(
         name="singing_database",
         title="Singing Voice Dataset",
         url="http://isophonics.net/SingingVoiceDataset",
@@ -122,7 +121,7 @@ _PRETRAINING = (
         list_recordings=singing_database.list_recordings,
         difference="the paper does not say which pieces it took",
     ),
-    sources.Source(
+    listings.Source(
         name="tut_babies",
         title="TUT Rare Sound Events 2017, baby cries",
         url="https://zenodo.org/records/401395",
@@ -135,7 +134,7 @@ _PRETRAINING = (
         difference="the paper's 1540 may be 1000 development and 500 evaluation mixtures and 40 cries, a guess",
         remote=downloads.Remote(record=401395, wanted=("*.zip",), folder="tut_babies"),
     ),
-    sources.Source(
+    listings.Source(
         name="vocalsketch",
         title="VocalSketch",
         url="https://zenodo.org/records/1251982",
@@ -148,7 +147,7 @@ _PRETRAINING = (
         difference="all versions together hold 11189 clips; the paper took included and excluded ones",
         remote=downloads.Remote(record=1251982, wanted=("*.zip",), folder="vocalsketch"),
     ),
-    sources.Source(
+    listings.Source(
         name="vocalsound",
         title="VocalSound",
         url="https://github.com/YuanGongND/vocalsound",
@@ -165,7 +164,7 @@ _PRETRAINING = (
 _ASVP_ESD = downloads.Remote(record=7132783, wanted=("asvp-esd*.zip",))
 
 _TASKS = (
-    sources.Source(
+    listings.Source(
         name="asvp_esd",
         title="ASVP-ESD",
         url="https://zenodo.org/records/7132783",
@@ -179,7 +178,7 @@ _TASKS = (
         difference="earlier releases have 5146 and 7812 clips; the paper takes speech and non-speech",
         remote=_ASVP_ESD,
     ),
-    sources.Source(
+    listings.Source(
         name="asvp_esd_babies",
         title="ASVP-ESD, babies",
         url="https://zenodo.org/records/7132783",
@@ -193,7 +192,7 @@ _TASKS = (
         difference="the release's text says 1204 babies; the paper's hours and mean give 1274 clips",
         remote=_ASVP_ESD,
     ),
-    sources.Source(
+    listings.Source(
         name="cnvve",
         title="CNVVE",
         url="https://doi.org/10.18419/darus-3898",
@@ -206,7 +205,7 @@ _TASKS = (
         list_recordings=cnvve.list_recordings,
         difference="950 clips were recorded, the cleaned release may be the paper's 921",
     ),
-    sources.Source(
+    listings.Source(
         name="donateacry",
         title="Donate-a-Cry, cleaned",
         url="https://github.com/gveres/donateacry-corpus",
@@ -226,7 +225,7 @@ _TASKS = (
             root="donateacry_corpus_cleaned_and_updated_data",
         ),
     ),
-    sources.Source(
+    listings.Source(
         name="nonverbal_vocalization",
         title="NonVerbal Vocalization, public sample",
         url="https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset",
@@ -247,7 +246,7 @@ _TASKS = (
             root="dataset",
         ),
     ),
-    sources.Source(
+    listings.Source(
         name="vivae",
         title="VIVAE",
         url="https://zenodo.org/records/4066235",
@@ -264,7 +263,7 @@ _TASKS = (
 )
 
 _OWN = (
-    sources.Source(
+    listings.Source(
         name="folder",
         title="A folder of audio",
         url="your own disk",
@@ -272,7 +271,7 @@ _OWN = (
         holds="wav, flac, ogg or mp3 files in any folders, or is a csv or tsv manifest of them",
         list_recordings=folder.list_recordings,
     ),
-    sources.Source(
+    listings.Source(
         name="synthetic",
         title="Synthetic vocalizations",
         url="this package",

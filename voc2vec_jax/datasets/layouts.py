@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import sources, trees
+from voc2vec_jax.datasets import listings, trees
 
 ANY_AUDIO = rf"(?:[^/]+/)*[^/]+(?:{'|'.join(map(re.escape, audio.SUFFIXES))})"
 
@@ -60,12 +60,12 @@ class Found:
         return [name for name, _ in self.files if wanted.fullmatch(name)]
 
 
-def listing(source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None) -> sources.Listing:
+def listing(source: listings.Source, layout: Layout, manual_dir: pathlib.Path | None) -> listings.Listing:
     """Finds `source` in `manual_dir` or `manual_dir/<name>` (or as the archive itself) and lists it by path."""
     return describe(find(source, layout, manual_dir), layout)
 
 
-def find(source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None) -> Found:
+def find(source: listings.Source, layout: Layout, manual_dir: pathlib.Path | None) -> Found:
     """Where `source` is; `sources.MissingError` when nowhere, `errors.InputError` for a wrong or doubled one."""
     tree, files = _locate(source, layout, manual_dir)
     pattern = re.compile(f"(?P<root>(?:.*?/)??)(?P<path>{layout.path})", re.IGNORECASE)
@@ -81,7 +81,7 @@ def describe(
     describe: Describe | None = None,
     labels: Sequence[str] | None = None,
     notes: Sequence[str] = (),
-) -> sources.Listing:
+) -> listings.Listing:
     """The listing of what was found; `describe` and `labels` default to the layout's."""
     describe = describe or layout.describe
     recordings, odd = [], []
@@ -91,7 +91,7 @@ def describe(
         except OddError as error:
             odd.append({"path": match["path"], "reason": str(error)})
             continue
-        recordings.append(sources.Recording(match["path"], match[0], group, label, size))
+        recordings.append(listings.Recording(match["path"], match[0], group, label, size))
     taken = {match[0] for match, _ in found.matches}
     left_out = [name for name, _ in found.files if trees.is_audio(name) and name not in taken]
     if left_out:
@@ -99,7 +99,7 @@ def describe(
     unsupported = [name for name, _ in found.files if name.lower().endswith(trees.UNSUPPORTED)]
     if unsupported:
         notes = [*notes, f"{len(unsupported)} files in formats to convert first were left out: {some(unsupported)}"]
-    return sources.Listing(
+    return listings.Listing(
         recordings=sorted(recordings),
         labels=layout.labels if labels is None else tuple(labels),
         loader=found.tree,
@@ -108,7 +108,7 @@ def describe(
     )
 
 
-def refuse_mixed(source: sources.Source, found: Found, part: str, version: str) -> None:
+def refuse_mixed(source: listings.Source, found: Found, part: str, version: str) -> None:
     """`errors.InputError` when matches of the same `part` are of several versions; both are groups of the path."""
     versions: dict[str, set[str]] = {}
     for match, _ in found.matches:
@@ -128,10 +128,10 @@ def some(names: Sequence[str]) -> str:
 
 
 def _locate(
-    source: sources.Source, layout: Layout, manual_dir: pathlib.Path | None
+    source: listings.Source, layout: Layout, manual_dir: pathlib.Path | None
 ) -> tuple[trees.Tree, list[tuple[str, int]]]:
     if manual_dir is None or not manual_dir.exists():
-        raise sources.missing(source, manual_dir)
+        raise listings.missing(source, manual_dir)
     pattern = re.compile(f"(?:.*/)?{layout.path}", re.IGNORECASE)
     found = [trees.archive_tree(manual_dir)] if manual_dir.is_file() else _candidates(source, layout, manual_dir)
     for tree in found:
@@ -143,10 +143,10 @@ def _locate(
                 f"{tree.root} is not {source.title}, which must hold {source.holds}: "
                 f"it holds {len(files)} files, the first {files[0][0] if files else None}; get it from {source.url}"
             )
-    raise sources.missing(source, manual_dir)
+    raise listings.missing(source, manual_dir)
 
 
-def _candidates(source: sources.Source, layout: Layout, manual_dir: pathlib.Path) -> Iterator[trees.Tree]:
+def _candidates(source: listings.Source, layout: Layout, manual_dir: pathlib.Path) -> Iterator[trees.Tree]:
     """In order of preference: archive, then folder, in the folder of the set's name and then in `manual_dir`."""
     named = [(manual_dir / name, layout.parts or ("*",)) for name in (source.name, layout.shared_with) if name]
     for folder, patterns in (*named, (manual_dir, layout.archives)):
@@ -181,7 +181,7 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
     return suffix is not None and any(fnmatch.fnmatch(stem, pattern) for pattern in patterns)
 
 
-def _only_root(source: sources.Source, tree: trees.Tree, roots: set[str]) -> str:
+def _only_root(source: listings.Source, tree: trees.Tree, roots: set[str]) -> str:
     if len(roots) > 1:
         found = some([root or "." for root in sorted(roots)])
         raise errors.InputError(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from voc2vec_jax import audio
-from voc2vec_jax.datasets import shards, sources
+from voc2vec_jax.datasets import listings, shards
 
 
 def build(
-    source: sources.Source, listing: sources.Listing, digest: str, made: Sequence[shards.Shard]
+    source: listings.Source, listing: listings.Listing, digest: str, made: Sequence[shards.Shard]
 ) -> dict[str, Any]:
     """What preparing found: counts, hours, clipped samples, unreadable files, warnings and the paper's numbers."""
     samples: Counter[str] = Counter()

@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Sequence
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import sources
+from voc2vec_jax.datasets import listings
 
 SAMPLED = 8  # recordings decoded to learn how large the others will become
 MARGIN = 1.05
 BYTES_PER_SAMPLE = 2
 
 
-def check(listing: sources.Listing, missing: Sequence[sources.Recording], folder: pathlib.Path) -> None:
+def check(listing: listings.Listing, missing: Sequence[listings.Recording], folder: pathlib.Path) -> None:
     """`errors.RunError` when the records of the `missing` recordings will not fit on the disk of `folder`."""
     needed = expected_bytes(listing, missing)
     free = shutil.disk_usage(folder).free
@@ -23,7 +23,7 @@ def check(listing: sources.Listing, missing: Sequence[sources.Recording], folder
         )
 
 
-def expected_bytes(listing: sources.Listing, missing: Sequence[sources.Recording]) -> int:
+def expected_bytes(listing: listings.Listing, missing: Sequence[listings.Recording]) -> int:
     """Bytes that the records of some recordings will take, judged by decoding a few of them."""
     sample = missing[:: -(-len(missing) // SAMPLED)] if missing else []
     source = decoded = 0

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from voc2vec_jax import audio
-from voc2vec_jax.datasets import catalog, records, sources
+from voc2vec_jax.datasets import catalog, listings, records
 
 TITLES = ("Table I, pre-training sets", "Table II, tasks")
 
@@ -56,7 +56,7 @@ def differences(data_dir: str | os.PathLike) -> list[str]:
     return lines
 
 
-def _difference(source: sources.Source, prepared: records.PreparedSet) -> list[str]:
+def _difference(source: listings.Source, prepared: records.PreparedSet) -> list[str]:
     ours = count(prepared)
     parts = []
     if ours.files != source.paper_samples:
@@ -71,7 +71,7 @@ def _difference(source: sources.Source, prepared: records.PreparedSet) -> list[s
     return [f"{source.name}: {'; '.join(parts)}: {why}"] if parts else []
 
 
-def _signed(ours: Counts, source: sources.Source) -> str:
+def _signed(ours: Counts, source: listings.Source) -> str:
     return f"{ours.files - source.paper_samples:+d}"
 
 
@@ -80,7 +80,7 @@ def _header(task: bool) -> tuple[str, ...]:
     return ("set", *classes, "hours", "paper", "recordings", "paper", "mean s", "paper", "groups")
 
 
-def _row(source: sources.Source, ours: Counts | None, task: bool) -> tuple[str, ...]:
+def _row(source: listings.Source, ours: Counts | None, task: bool) -> tuple[str, ...]:
     mean = source.paper_mean_seconds
     papers = (f"{source.paper_hours:.2f}", f"{source.paper_samples}", f"{mean:.2f}")
     classes = (f"{ours.classes}" if ours else "-", f"{source.paper_classes}") if task else ()

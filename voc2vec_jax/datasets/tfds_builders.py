@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
-from voc2vec_jax.datasets import base, catalog, records, shards, sources
+from voc2vec_jax.datasets import catalog, listings, preparing, records, shards
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -19,7 +19,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version(records.VERSION)
     code_path = None  # no checksums to look up; TFDS's own look-up imports a package that it does not require
-    source: sources.Source
+    source: listings.Source
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -32,18 +32,18 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         manual_dir = pathlib.Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
-        listing = base.list_source(self.source, manual_dir)
+        listing = preparing.list_source(self.source, manual_dir)
         return {records.SPLIT: self._generate_examples(listing)}
 
-    def _generate_examples(self, listing: sources.Listing) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, listing: listings.Listing) -> Iterator[tuple[str, dict[str, Any]]]:
         unreadable: list[dict[str, str]] = []
-        for example in base.examples(listing.loader, listing.recordings, unreadable, {}):
+        for example in preparing.examples(listing.loader, listing.recordings, unreadable, {}):
             yield example.id, example._asdict()
         for bad in unreadable:
             logging.warning("%s: left out %s: %s", self.source.name, bad["path"], bad["reason"])
 
 
-def _builder(source: sources.Source) -> type[Builder]:
+def _builder(source: listings.Source) -> type[Builder]:
     fields = {"name": source.name, "source": source, "__module__": __name__, "__doc__": source.title}
     if source.name != "synthetic":
         fields["MANUAL_DOWNLOAD_INSTRUCTIONS"] = f"From {source.url} ({source.licence}); it must hold {source.holds}."

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax import attention, kernels, masking
+from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.ops import convolution, masking
 
 CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
 
@@ -106,7 +107,7 @@ def kept_entries(shape: tuple[int, ...], share: float, noise: Noise | None) -> t
     threshold = round(share * 2**16)
     if noise is None or threshold == 0:
         return None, 1.0
-    kept = kernels.random_shares(noise.rows, math.prod(shape[1:]), threshold)
+    kept = convolution.random_shares(noise.rows, math.prod(shape[1:]), threshold)
     return kept.reshape(shape), 1 / (1 - threshold / 2**16)
 
 
@@ -146,12 +147,12 @@ def dense(config: EncoderConfig, width: int, name: str, before: Callable | None 
 
 def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):
     """nn.Dense's product, which is always over the last axis of x."""
-    return kernels.rows_matmul(x, kernel, precision)
+    return convolution.rows_matmul(x, kernel, precision)
 
 
 def _rows_dot_after(before, x, kernel, dimension_numbers, precision=None, **options):
     def product(x, kernel):
-        return kernels.rows_matmul(before(x), kernel, precision)
+        return convolution.rows_matmul(before(x), kernel, precision)
 
     # The scan over blocks lies between both passes: no barrier is needed to keep the compiler from merging them
     return jax.checkpoint(product, prevent_cse=False)(x, kernel)
@@ -172,7 +173,7 @@ class LayerNorm(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         else:
             scale, bias = jnp.ones(x.shape[-1:], wide), jnp.zeros(x.shape[-1:], wide)
-        return kernels.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
+        return convolution.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
 
 
 def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> LayerNorm:
@@ -193,8 +194,8 @@ class TimeNorm(nn.Module):
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         weight = valid.astype(x.dtype)
         count = jnp.maximum(weight.sum(1, keepdims=True), 1)
-        centred = x - (kernels.time_sums(x, weight) / count)[:, None]
-        variance = kernels.time_sums(centred * centred, weight) / count
+        centred = x - (convolution.time_sums(x, weight) / count)[:, None]
+        variance = convolution.time_sums(centred * centred, weight) / count
         out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None])[:, None] + bias[None, None]
         return out.astype(self.config.compute_dtype)
 
@@ -217,7 +218,7 @@ class ConvStem(nn.Module):
             elif i == 0:
                 counted = frames if c.padding == "exact" else jnp.full_like(frames, x.shape[1])
                 x = TimeNorm(c, name="norm_0")(x, masking.valid_frames(counted, x.shape[1]))
-            x = kernels.gelu(x)
+            x = convolution.gelu(x)
         return x
 
 
@@ -234,7 +235,7 @@ class StridedConv(nn.Module):
         fan_in = x.shape[-1] * self.kernel
         init = nn.initializers.normal(math.sqrt(2 / fan_in))
         kernel = self.param("kernel", init, (self.kernel, x.shape[-1], self.channels))
-        out = kernels.strided_conv(x, kernel.astype(x.dtype), self.stride)
+        out = convolution.strided_conv(x, kernel.astype(x.dtype), self.stride)
         if self.config.conv_bias:
             bias = self.param("bias", torch_linear_init(fan_in), (self.channels,))
             out = out + bias.astype(x.dtype)[None, None]
@@ -255,13 +256,13 @@ class PositionalConv(nn.Module):
             v = self.param("v", init, shape)
             g = self.param("g", lambda key: jnp.sqrt(jnp.sum(v * v, (1, 2), keepdims=True)))
             bias = self.param("bias", nn.initializers.zeros, (c.width,))
-            out = kernels.grouped_conv(x, kernels.weight_norm(g, v).astype(x.dtype), c.positional_groups)
-            return kernels.gelu(out + bias.astype(x.dtype)[None, None])
+            out = convolution.grouped_conv(x, convolution.weight_norm(g, v).astype(x.dtype), c.positional_groups)
+            return convolution.gelu(out + bias.astype(x.dtype)[None, None])
         for j in range(c.positional_depth):
             if c.padding == "exact" and j > 0:
                 x = jnp.where(valid[..., None], x, 0)
             x = GroupedConv(c, shape, name=f"conv_{j}")(x)
-            x = kernels.gelu(LayerNorm(CONV_NORM_EPS, c.compute_dtype, affine=False)(x))
+            x = convolution.gelu(LayerNorm(CONV_NORM_EPS, c.compute_dtype, affine=False)(x))
         return x
 
 
@@ -276,7 +277,7 @@ class GroupedConv(nn.Module):
         init = torch_linear_init(self.shape[0] * self.shape[1])
         kernel = self.param("kernel", init, self.shape)
         bias = self.param("bias", init, (self.shape[2],))
-        out = kernels.grouped_conv(x, kernel.astype(x.dtype), self.config.positional_groups)
+        out = convolution.grouped_conv(x, kernel.astype(x.dtype), self.config.positional_groups)
         return out + bias.astype(x.dtype)[None, None]
 
 
@@ -308,10 +309,10 @@ class Attention(nn.Module):
         query, key, value = split("query") * c.head_width**-0.5, split("key"), split("value")
         kept, scale = kept_entries((b, c.heads, t, t), c.attention_dropout, noise)
         if c.attention == "own":
-            out = attention.attend(query, key, value, bias, valid, kept, scale)
+            out = attention_ops.attend(query, key, value, bias, valid, kept, scale)
         else:
-            attention.check(c.attention, c.dtype, kept is not None)
-            out = attention.by_library(query, key, value, bias, valid, c.attention)
+            attention_ops.check(c.attention, c.dtype, kept is not None)
+            out = attention_ops.by_library(query, key, value, bias, valid, c.attention)
         return dense(c, d, "out")(out.transpose(0, 2, 1, 3).reshape(b, t, d))
 
 
@@ -340,7 +341,7 @@ class Block(nn.Module):
         def mlp(x):
             x = dense(c, c.inner_width, "mlp_in")(x)
             drop = functools.partial(dropout, share=c.activation_dropout, noise=noises[2])
-            x = dense(c, c.width, "mlp_out", before=lambda x: drop(kernels.gelu(x)))(x)
+            x = dense(c, c.width, "mlp_out", before=lambda x: drop(convolution.gelu(x)))(x)
             return dropout(x, c.dropout, noises[3])
 
         if c.norm_first:

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax import losses, masking, views
+from voc2vec_jax.models import display, wav2vec2
 from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.models import wav2vec2
+from voc2vec_jax.ops import losses, masking
 
 # One logged step beyond these looks degenerate: perplexity of the frames' own units, accuracy together with bits.
 COLLAPSED_PERPLEXITY = 1.25
@@ -171,25 +171,27 @@ def schedules(config: Config, step) -> dict:
     return {}
 
 
-def view(config: Config) -> views.View:
+def view(config: Config) -> display.View:
     """The terms of the objective as people see them; the accuracy of a constant guess is a line beside the model's."""
     columns = (
-        views.Column("masked", 8, ("masked_loss",), ".4f"),
-        views.Column("penalty", 8, ("feature_penalty",), ".4f"),
-        views.Column("ppl(unit,pred)", 14, ("unit_perplexity", "predicted_perplexity"), ".1f"),
-        views.Column("acc", 6, ("accuracy",), ".4f"),
-        views.Column("guess", 6, ("commonest_unit",), ".4f"),
+        display.Column("masked", 8, ("masked_loss",), ".4f"),
+        display.Column("penalty", 8, ("feature_penalty",), ".4f"),
+        display.Column("ppl(unit,pred)", 14, ("unit_perplexity", "predicted_perplexity"), ".1f"),
+        display.Column("acc", 6, ("accuracy",), ".4f"),
+        display.Column("guess", 6, ("commonest_unit",), ".4f"),
     )
     guess = (("accuracy", "training"), ("commonest_unit", "always the commonest unit"))
     perplexities = (("predicted_perplexity", "predicted"), ("unit_perplexity", "true units"))
     level = math.log2(config.classes)
     panels = (
-        views.Panel("loss over masked units", views.BITS, (("masked_loss", "training"),), "masked_loss", level),
-        views.Panel("accuracy of masked units", views.SHARE, guess, "accuracy"),
-        views.Panel("perplexity of units", views.ENTRIES, perplexities, "predicted_perplexity"),
-        views.Panel("feature penalty", f"{views.BITS}, log scale", (("feature_penalty", "feature penalty"),), log=True),
+        display.Panel("loss over masked units", display.BITS, (("masked_loss", "training"),), "masked_loss", level),
+        display.Panel("accuracy of masked units", display.SHARE, guess, "accuracy"),
+        display.Panel("perplexity of units", display.ENTRIES, perplexities, "predicted_perplexity"),
+        display.Panel(
+            "feature penalty", f"{display.BITS}, log scale", (("feature_penalty", "feature penalty"),), log=True
+        ),
     )
-    return views.View(columns, panels)
+    return display.View(columns, panels)
 
 
 def collapse_signs(config: Config, row: dict) -> list[str]:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax import losses, masking, views
+from voc2vec_jax.models import display
 from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.ops import losses, masking
 
 # One logged step beyond these looks collapsed: code perplexity per codebook, share of negatives equal to the
 # positive, accuracy together with a loss in bits.
@@ -288,27 +289,27 @@ def schedules(config: Config, step) -> dict:
     return {"temperature": config.temperature(step)}
 
 
-def view(config: Config) -> views.View:
+def view(config: Config) -> display.View:
     """The terms of the objective as people see them; a guess is one among the positive and its negatives."""
     candidates = config.negatives + 1
     columns = (
-        views.Column("contrast", 8, ("contrastive",), ".4f"),
-        views.Column("div", 7, ("diversity",), ".4f"),
-        views.Column("ppl(code,prob)", 14, ("code_perplexity", "prob_perplexity"), ".1f"),
-        views.Column("acc", 6, ("accuracy",), ".4f"),
-        views.Column("temp", 6, ("temperature",), ".3f"),
+        display.Column("contrast", 8, ("contrastive",), ".4f"),
+        display.Column("div", 7, ("diversity",), ".4f"),
+        display.Column("ppl(code,prob)", 14, ("code_perplexity", "prob_perplexity"), ".1f"),
+        display.Column("acc", 6, ("accuracy",), ".4f"),
+        display.Column("temp", 6, ("temperature",), ".3f"),
     )
     choices = (("code_perplexity", "codes chosen"), ("prob_perplexity", "mean probability"))
     parts = (("diversity", "diversity"), ("feature_penalty", "feature penalty"))
     panels = (
-        views.Panel(
-            "contrastive loss", views.BITS, (("contrastive", "training"),), "contrastive", math.log2(candidates)
+        display.Panel(
+            "contrastive loss", display.BITS, (("contrastive", "training"),), "contrastive", math.log2(candidates)
         ),
-        views.Panel("contrastive accuracy", views.SHARE, (("accuracy", "training"),), "accuracy", 1 / candidates),
-        views.Panel("perplexity of the quantizer, all groups", views.ENTRIES, choices, "code_perplexity"),
-        views.Panel("diversity loss and feature penalty", f"{views.BITS}, log scale", parts, log=True),
+        display.Panel("contrastive accuracy", display.SHARE, (("accuracy", "training"),), "accuracy", 1 / candidates),
+        display.Panel("perplexity of the quantizer, all groups", display.ENTRIES, choices, "code_perplexity"),
+        display.Panel("diversity loss and feature penalty", f"{display.BITS}, log scale", parts, log=True),
     )
-    return views.View(columns, panels)
+    return display.View(columns, panels)
 
 
 def collapse_signs(config: Config, row: dict) -> list[str]:

@@ -1,0 +1,220 @@
+"""Batches of a fold, and folds side by side: what a fold computes does not depend on its neighbours."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_learners
+
+from voc2vec_jax import models
+from voc2vec_jax.datasets import resident
+from voc2vec_jax.finetuning import engine as fold_engine
+from voc2vec_jax.finetuning import learners
+from voc2vec_jax.models import heads
+
+
+def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),)):
+    """Logits on all clips after one epoch of each fold, whatever the number of slots."""
+    clips = tiny_learners.Clips(18)
+    learner = tiny_learners.tiny_learner(parts)
+    recipe = recipe or fold_engine.Recipe(batch_clips=4, warmup_steps=2, peak_lr=1e-2, epochs=3)
+    engine = fold_engine.Engine(learner, recipe, slots, axis, jax.devices()[:devices])
+    kept = resident.Resident(clips, np.arange(len(clips)))
+    data = {"blocks": kept.blocks, "block_start": kept.block_start, "samples": clips.samples, "labels": clips.labels}
+    data = jax.device_put(data, engine.replicated)
+    start = jax.jit(functools.partial(fold_engine.start, learner, recipe), out_shardings=engine.replicated)
+    rng = np.random.default_rng(1)
+    rows = {fold: np.sort(rng.permutation(18)[: 12 + fold % 3]) for fold in sorted(folds)}
+    found = {}
+    for first in range(0, len(folds), slots):
+        now = [*folds[first : first + slots], *[None] * (slots - len(folds[first : first + slots]))]
+        state = engine.empty(jax.eval_shape(start, 0))
+        for slot, fold in enumerate(now):
+            if fold is not None:
+                state = engine.place(state, jnp.int32(slot), start(fold))
+        own = {
+            "number": np.array([fold or 0 for fold in now], np.int32),
+            "total_steps": np.array([12] * slots, np.int32),
+            "class_weights": np.tile(np.array([1.0, 2.0, 0.5], np.float32), (slots, 1)),
+        }
+        own = engine.put(own)
+        nothing = np.zeros(0, np.int64)
+        planned = [
+            fold_engine.batches(
+                nothing if fold is None else rows[fold], clips.samples, 4, stratified=True, key=(0, fold or 0, 0)
+            )
+            for fold in now
+        ]
+        for call in fold_engine.chunks(planned, 2):
+            state, _ = engine.train(state, own, engine.put(call), data)
+        every = fold_engine.batches(np.arange(18), clips.samples, 4, stratified=True, key=None)
+        filled = np.stack([every if fold is not None else np.full_like(every, fold_engine.EMPTY) for fold in now])
+        logits, _ = jax.device_get(engine.outputs(state.params, own, engine.put(filled), data))
+        for slot, fold in enumerate(now):
+            if fold is not None:
+                found[fold] = fold_engine.by_row(every, logits[slot], np.arange(18))
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 45, 160])
+@pytest.mark.parametrize("stratified", [True, False])
+def test_batches_hold_every_clip_once(n, stratified):
+    samples = np.random.default_rng(0).integers(400, 9000, 200).astype(np.int32)
+    rows = np.random.default_rng(1).permutation(200)[:n]
+    found = fold_engine.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 2))
+    assert found.shape == (-(-n // 16), 16)
+    assert sorted(found[found >= 0].tolist()) == sorted(rows.tolist())
+    again = fold_engine.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 2))
+    np.testing.assert_array_equal(found, again)
+    if n == 160:
+        other = fold_engine.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 3))
+        assert (found != other).any()
+
+
+def test_every_batch_has_one_clip_of_each_length_stratum():
+    samples = np.arange(1, 65, dtype=np.int32)
+    found = fold_engine.batches(np.arange(64), samples, 16, stratified=True, key=(5, 0, 0))
+    strata = np.sort(samples[found], axis=0)
+    for r in range(16):  # stratum r holds the lengths 64 - 4r ... 61 - 4r
+        assert strata[:, r].tolist() == [61 - 4 * r, 62 - 4 * r, 63 - 4 * r, 64 - 4 * r]
+
+
+def test_parts_hold_the_longest_clip_of_their_strata_and_are_as_few_as_pay():
+    rng = np.random.default_rng(0)
+    equal = [np.full(50, 1000, np.int32)]
+    assert fold_engine.parts(equal, 16, 320) == ((16, 1280),)
+    varied = [rng.integers(1000, 100_000, n).astype(np.int32) for n in (300, 33, 40)]
+    parts = fold_engine.parts(varied, 16, 320)
+    assert len(parts) == 4 and sum(rows for rows, _ in parts) == 16
+    assert parts[0][1] >= max(map(max, varied)) > parts[-1][1]
+    for lengths in varied:
+        for epoch in range(5):
+            rows = fold_engine.batches(np.arange(len(lengths)), lengths, 16, stratified=True, key=(0, 0, epoch))
+            at = 0
+            for count, samples in parts:
+                part = rows[:, at : at + count]
+                assert (lengths[part[part >= 0]] <= samples).all() and samples % 320 == 0
+                at += count
+
+
+def test_chunks_fill_up_with_empty_batches():
+    planned = [np.arange(12, dtype=np.int32).reshape(3, 4), np.arange(4, dtype=np.int32).reshape(1, 4)]
+    first, second = fold_engine.chunks(planned, 2)
+    assert first.shape == second.shape == (2, 2, 4)
+    np.testing.assert_array_equal(np.concatenate([first[0], second[0]])[:3], planned[0])
+    assert (second[1] == fold_engine.EMPTY).all() and (first[1, 1] == fold_engine.EMPTY).all()
+
+
+def test_rate_is_transformers_linear_schedule():
+    recipe = fold_engine.Recipe(peak_lr=2.0, warmup_steps=4)
+    found = [float(fold_engine.rate(recipe, jnp.int32(k), jnp.int32(12))) for k in range(13)]
+    np.testing.assert_allclose(found, [0, 0.5, 1, 1.5, 2, 1.75, 1.5, 1.25, 1, 0.75, 0.5, 0.25, 0], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Five folds, one after another."""
+    return run_folds([0, 1, 2, 3, 4], 1, "map", 1)
+
+
+@pytest.mark.parametrize(("slots", "axis", "devices"), [(3, "vmap", 1), (8, "map", 8), (4, "vmap", 2)])
+def test_a_fold_does_not_depend_on_its_neighbours(alone, slots, axis, devices):
+    found = run_folds([4, 3, 2, 1, 0], slots, axis, devices)
+    assert found.keys() == alone.keys()
+    for fold, logits in alone.items():
+        assert np.abs(logits).max() > 0.01
+        np.testing.assert_allclose(found[fold], logits, atol=1e-4)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+def test_lengths_of_the_parts_change_nothing(alone):
+    """With the same batches: padding is exact."""
+    found = run_folds([0], 1, "map", 1, parts=((2, 2400), (2, 3200)))
+    np.testing.assert_allclose(found[0], alone[0], atol=1e-4)
+
+
+def test_a_batch_without_clips_changes_nothing():
+    learner = tiny_learners.tiny_learner(((4, 2400),))
+    recipe = fold_engine.Recipe(batch_clips=4, warmup_steps=1)
+    state = jax.jit(functools.partial(fold_engine.start, learner, recipe))(0)
+    clips = tiny_learners.Clips(4)
+    kept = resident.Resident(clips, np.arange(4))
+    data = {"blocks": kept.blocks, "block_start": kept.block_start, "samples": clips.samples, "labels": clips.labels}
+    fold = {
+        "number": np.int32(0),
+        "total_steps": np.int32(9),
+        "class_weights": np.ones(tiny_learners.CLASSES, np.float32),
+    }
+    step = jax.jit(functools.partial(fold_engine.update, learner, recipe))
+    after, loss = step(state, fold, data, np.full(4, fold_engine.EMPTY, np.int32))
+    assert float(loss) == 0 and int(after.steps) == 0
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+    after, loss = step(
+        step(state, fold, data, np.arange(4, dtype=np.int32))[0], fold, data, np.arange(4, dtype=np.int32)
+    )
+    assert float(loss) > 0 and int(after.steps) == 2
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after.params, state.params)
+    assert max(jax.tree.leaves(moved)) > 1e-6
+
+
+@pytest.mark.parametrize(("family", "layer_sum"), [("hubert", True), ("wavlm", False), ("data2vec", True)])
+def test_every_family_is_fine_tuned(family, layer_sum):
+    """All parameters that features depend on move, and outputs stay finite."""
+    base = models.FAMILIES[family].Config()
+    tiny = tiny_learners.tiny_learner(((4, 2400),)).config.encoder
+    sizes = ("conv_channels", "conv_kernels", "conv_strides", "width", "depth", "heads", "inner_width")
+    own = {name: getattr(tiny, name) for name in (*sizes, "positional_groups")} | {"positional_kernel": 5}
+    config = dataclasses.replace(base, encoder=dataclasses.replace(base.encoder, **own))
+    learner = learners.Finetuner(
+        family, config, heads.Config(tiny_learners.CLASSES, 8, layer_sum), ((4, 2400),), normalize=True
+    )
+    recipe = fold_engine.Recipe(batch_clips=4, warmup_steps=1, peak_lr=1e-3)
+    state = jax.jit(functools.partial(fold_engine.start, learner, recipe))(0)
+    clips = tiny_learners.Clips(4)
+    kept = resident.Resident(clips, np.arange(4))
+    data = {"blocks": kept.blocks, "block_start": kept.block_start, "samples": clips.samples, "labels": clips.labels}
+    fold = {
+        "number": np.int32(0),
+        "total_steps": np.int32(9),
+        "class_weights": np.ones(tiny_learners.CLASSES, np.float32),
+    }
+    step, after = jax.jit(functools.partial(fold_engine.update, learner, recipe)), state
+    for _ in range(3):
+        after, loss = step(after, fold, data, np.arange(4, dtype=np.int32))
+        assert np.isfinite(float(loss))
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after.params, state.params)
+    assert min(jax.tree.leaves(moved["head"])) > 0 and max(jax.tree.leaves(moved["encoder"]["conv_stem"])) > 0
+
+
+def test_initial_parameters_replace_fresh_ones_and_must_fit():
+    learner = tiny_learners.tiny_learner(((4, 2400),))
+    recipe = fold_engine.Recipe()
+    fresh = fold_engine.start(learner, recipe, 0).params
+    given = {"encoder": {"norm": {"scale": np.full(16, 7.0, np.float32)}}}
+    found = fold_engine.start(learner, recipe, 0, given).params
+    assert (found["encoder"]["norm"]["scale"] == 7).all()
+    np.testing.assert_array_equal(found["encoder"]["norm"]["bias"], fresh["encoder"]["norm"]["bias"])
+    with pytest.raises(ValueError, match="nrm"):
+        fold_engine.start(learner, recipe, 0, {"encoder": {"nrm": {}}})
+
+
+def test_features_of_a_probe_are_scaled_by_the_fold():
+    learner = learners.FeatureLearner(tiny_learners.CLASSES, 5, width=0)
+    params = learner.init(jax.random.key(0))
+    data = {
+        "features": np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32),
+        "labels": np.zeros(4, np.int32),
+    }
+    plain = {"shift": np.zeros(5, np.float32), "scale": np.ones(5, np.float32)}
+    scaled = {"shift": np.full(5, 2, np.float32), "scale": np.full(5, 0.5, np.float32)}
+    rows = jnp.arange(4)
+    logits, x = learner.outputs(params, scaled, data, rows)
+    np.testing.assert_allclose(x, (data["features"] - 2) / 2, atol=1e-6)
+    expected = x @ params["linear_0"]["kernel"] + params["linear_0"]["bias"][None]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert np.abs(logits - learner.outputs(params, plain, data, rows)[0]).max() > 0.01
+    two = dataclasses.replace(learner, width=7).init(jax.random.key(0))
+    assert {name: layer["kernel"].shape for name, layer in two.items()} == {"linear_0": (5, 7), "linear_1": (7, 3)}

@@ -1,0 +1,119 @@
+"""Every kind of input is one list in fixed order, and what is no list is refused in a sentence."""
+
+import os
+
+import numpy as np
+import pytest
+import soundfile
+import tiny_models
+
+from voc2vec_jax import audio, datasets, errors
+from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
+
+
+def listed(path, data_dir=None):
+    items = evaluation_inputs.open_input(str(path), data_dir)
+    assert len(items) == len(items.rows(0, len(items)))
+    return [(item.id, item.path, item.label) for item in items.rows(0, len(items))]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny_models.recordings(tmp_path / "clips", [0.1, 0.2, 0.3], ("cry", "laugh"))
+    (tmp_path / "clips" / "notes.txt").write_text("no audio")
+    return tmp_path / "clips"
+
+
+def test_a_folder_is_sorted_and_its_folders_are_the_classes(folder):
+    names = ["cry/000.wav", "cry/002.wav", "laugh/001.wav"]
+    assert listed(folder) == [(name, name, name.split("/")[0]) for name in names]
+    assert evaluation_inputs.open_input(str(folder)).table["id"].null_count == 3  # held once where it is the path
+    assert listed(folder / "cry") == [("000.wav", "000.wav", None), ("002.wav", "002.wav", None)]
+    assert listed(folder / "cry" / "002.wav") == [("002.wav", "002.wav", None)]
+
+
+def test_manifests_of_every_form_name_files_beside_them(folder):
+    (folder / "a.csv").write_text("\ufeffPath,id,label\nlaugh/001.wav,x,laugh\n\ncry/000.wav,,\n")
+    assert listed(folder / "a.csv") == [("x", "laugh/001.wav", "laugh"), ("cry/000.wav", "cry/000.wav", None)]
+    (folder / "a.tsv").write_text("label\tpath\ncry\tcry/000.wav\ncry\tcry/000.wav\n")
+    assert listed(folder / "a.tsv") == [("cry/000.wav", "cry/000.wav", "cry")] * 2
+    (folder / "a.txt").write_text("cry/000.wav\n\nlaugh/001.wav\n")
+    assert [path for _, path, _ in listed(folder / "a.txt")] == ["cry/000.wav", "laugh/001.wav"]
+    (folder / "train.tsv").write_text(f"{folder / 'cry'}\n000.wav\t1600\n002.wav\t4800\n")
+    items = evaluation_inputs.open_input(str(folder / "train.tsv"))
+    assert [item.path for item in items.rows(0, 2)] == ["000.wav", "002.wav"]
+    for kind in ("a.csv", "a.tsv", "a.txt", "train.tsv"):
+        items = evaluation_inputs.open_input(str(folder / kind))
+        for item in items.rows(0, 2):
+            assert sum(map(len, items.stream(item))) in (1600, 3200, 4800)
+
+
+def test_records_of_prepared_sets(tmp_path):
+    prepared = datasets.prepare("synthetic", data_dir=tmp_path, clips=12, progress=False)
+    items = evaluation_inputs.open_input("synthetic", tmp_path)
+    rows = items.rows(0, len(items))
+    assert [item.id for item in rows] == prepared.ids.tolist()
+    assert [item.label for item in rows] == prepared.labels[prepared.label].tolist()
+    for item in rows[3:5]:
+        np.testing.assert_array_equal(next(items.stream(item)), prepared.read([item.row])[0] / np.float32(32768))
+    with pytest.raises(errors.InputError, match="set vivae is not prepared in .*synthetic"):
+        evaluation_inputs.open_input("synthetic,vivae", tmp_path)
+    with pytest.raises(errors.InputError, match="names no set, or one twice"):
+        evaluation_inputs.open_input("synthetic,synthetic", tmp_path)
+
+
+def test_several_sets_are_one_list(tmp_path):
+    one = datasets.prepare("synthetic", data_dir=tmp_path, clips=12, progress=False)
+    tiny_models.recordings(tmp_path / "clips", [0.1, 0.2])
+    two = datasets.prepare("folder", data_dir=tmp_path, manual_dir=tmp_path / "clips", name="mine", progress=False)
+    items = evaluation_inputs.open_input("mine,synthetic", tmp_path)
+    rows = items.rows(0, len(items))
+    assert [item.id for item in rows] == [f"mine/{k}" for k in two.ids] + [f"synthetic/{k}" for k in one.ids]
+    np.testing.assert_array_equal(np.concatenate(list(items.stream(rows[1]))) * 32768, two.read([1])[0])
+    np.testing.assert_array_equal(np.concatenate(list(items.stream(rows[5]))) * 32768, one.read([3])[0])
+
+
+def test_the_fingerprint_is_of_names_and_order_and_not_of_the_place(folder, tmp_path):
+    def fingerprint(text, where=folder):
+        (where / "list.csv").write_text("path,id,label\n" + text)
+        return evaluation_inputs.open_input(str(where / "list.csv")).fingerprint
+
+    first = fingerprint("a,x,u\nb,y,v\n")
+    assert fingerprint("a,x,u\nb,y,v\n", tmp_path) == first
+    others = {fingerprint(text) for text in ("b,y,v\na,x,u\n", "a,x,u\nb,y,w\n", "a,x,u\nb,z,v\n", "a,x,u\n")}
+    assert len(others | {first}) == 5
+
+
+def test_names_that_are_not_utf8_are_opened_and_shown(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
+    os.rename(tmp_path / "a.wav", os.fsencode(tmp_path) + b"/\xff.wav")
+    items = evaluation_inputs.open_input(str(tmp_path))
+    (item,) = items.rows(0, 1)
+    assert item.id == "\ufffd.wav"
+    assert len(next(items.stream(item))) == 1600
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("none", None, "none is neither a folder nor a file"),
+        ("a.csv", "file,label\nx,y\n", "has the columns file, label and none of them is path"),
+        ("a.csv", "", "has the columns of an empty file"),
+        ("a.csv", "path\n", "lists no recordings"),
+        ("a.csv", "path,label\nx,y,z\n", "line 2 has 3 fields and the header 2"),
+        ("a.csv", "path,label\n,y\n", "line 2 has no path"),
+        ("a.txt", "\n\n", "lists no recordings"),
+        ("a.zip", "", "is no list of recordings: unpack it"),
+        ("a.csv", b"path\n\xff\xfe", "is no manifest in UTF-8 text"),
+    ],
+)
+def test_what_is_no_list_is_refused(name, text, sentence, tmp_path):
+    if text is not None:
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(errors.InputError, match=sentence):
+        evaluation_inputs.open_input(str(tmp_path / name))
+
+
+def test_a_folder_without_audio_is_refused(tmp_path):
+    with pytest.raises(errors.InputError, match=f"holds no audio file .{audio.SUFFIXES[0]}"):
+        evaluation_inputs.open_input(str(tmp_path))

@@ -1,0 +1,82 @@
+"""The count of operations equals what the compiler counts, and grows as the model does."""
+
+import dataclasses
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from benchmarks import measuring
+
+from voc2vec_jax import audio
+from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.models import flops, hubert, wav2vec2
+
+BASE = wav2vec2.Config()
+
+
+def counted(config, samples):
+    """XLA's own count of a forward pass before it optimises; what is no product is small beside products."""
+    init = functools.partial(wav2vec2.Model(config).init, jax.random.key(0))
+    clip = jax.ShapeDtypeStruct((1, samples), jnp.float32)
+    lengths = jax.ShapeDtypeStruct((1,), jnp.int32)
+    params = jax.eval_shape(init, clip, lengths)
+    return jax.jit(wav2vec2.Model(config).apply).lower(params, clip, lengths).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("seconds", [2, 10])
+def test_operations_are_those_that_the_compiler_counts(seconds, monkeypatch):
+    # One block, and all groups at once as on accelerators: a loop's body is counted once, however often it runs
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config = dataclasses.replace(BASE, encoder=dataclasses.replace(BASE.encoder, depth=1))
+    samples = seconds * audio.RATE_HZ
+    parts = flops.forward(config, samples)
+    ours = sum(count for name, count in parts.items() if name != "objective")
+    assert ours < counted(config, samples) < 1.06 * ours
+
+
+def test_a_second_of_base_is_fifteen_billion_operations_and_three_times_that_in_training():
+    forward, training = (f(BASE, 10 * audio.RATE_HZ) for f in (flops.forward, flops.training))
+    assert set(forward) == set(flops.PARTS)
+    encoder = sum(forward.values()) - forward["objective"]
+    np.testing.assert_allclose(encoder / 10 / 1e9, 14.9, rtol=0.01)
+    np.testing.assert_allclose(forward["conv stem"] / encoder, 0.33, atol=0.01)
+    assert 2.9 * encoder < sum(training.values()) < 3.05 * encoder + 3 * forward["objective"]
+
+
+def test_attention_alone_grows_with_the_square_of_the_length():
+    config = dataclasses.replace(BASE, encoder=encoders.EncoderConfig(width=64, depth=2, heads=4, inner_width=128))
+    blocks = [flops.forward(config, k * 10 * audio.RATE_HZ)["blocks"] for k in (1, 2)]
+    t = [config.encoder.frames(k * 10 * audio.RATE_HZ) for k in (1, 2)]
+    linear = 2 * 2 * (4 * 64**2 + 2 * 64 * 128)
+    square = [(total - linear * frames) / frames**2 for total, frames in zip(blocks, t)]
+    np.testing.assert_allclose(square[0], square[1])
+
+
+def test_a_family_without_a_quantizer_has_the_same_encoder():
+    parts = flops.forward(hubert.Config(), 160_000)
+    expected = flops.forward(BASE, 160_000)
+    assert parts["objective"] == 0.0 and {**expected, "objective": 0.0} == parts
+
+
+def test_the_matmul_rate_is_a_rate():
+    x = jax.random.normal(jax.random.key(0), (1024, 1024))
+    product = jax.jit(jnp.matmul)
+    product(x, x).block_until_ready()
+    alone = min(measuring.seconds_of(lambda: product(x, x).block_until_ready()) for _ in range(20))
+    found = flops.matmul_rate("float32", sizes=((1024, 1024, 1024),), seconds=0.3)
+    assert 0.3 < found * alone / (2 * 1024**3) < 3
+
+
+def test_quick_steps_are_repeated_and_the_first_ones_left_out():
+    calls = []
+
+    def run(count):
+        calls.append(count)
+        time.sleep(0.02 * count + (0.2 if len(calls) <= measuring.WARMING else 0))
+
+    assert 0.02 <= measuring.steady_seconds(run, turn_seconds=0.1) < 0.1
+    assert calls[:-1] == [1] * (measuring.WARMING + 1) and 2 <= calls[-1] <= 5
+    assert measuring.steady_seconds(run, turn_seconds=0.001) >= 0.02 and calls[-1] == 1

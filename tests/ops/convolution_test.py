@@ -1,0 +1,175 @@
+"""Convolutions as matrix products against `jax.lax`'s, outputs and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from voc2vec_jax.ops import convolution
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def assert_same_with_gradients(ours, theirs, *args):
+    weight = normal(9, *jax.eval_shape(theirs, *args).shape)
+
+    @jax.jit
+    def run(*args):
+        values = [f(*args) for f in (ours, theirs)]
+        grads = [jax.grad(lambda *a, f=f: (f(*a) * weight).sum(), argnums=(0, 1))(*args) for f in (ours, theirs)]
+        return values, grads
+
+    (found, wanted), grads = run(*args)
+    assert found.shape == wanted.shape
+    for a, b in [(found, wanted), *zip(*grads)]:
+        assert np.abs(a - b).max() <= 1e-5 * max(1, np.abs(b).max())
+
+
+@pytest.mark.parametrize("channels", [1, 80])
+@pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2), (5, 3), (4, 4), (1, 1), (2, 3), (7, 1)])
+@pytest.mark.parametrize("n", [3, 40, 41, 43])
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_strided_conv(channels, kernel, stride, n, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    n = max(n, kernel)
+
+    def theirs(x, w):
+        return jax.lax.conv_general_dilated(x, w, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+
+    x, w = normal(0, 2, n, channels), normal(1, kernel, channels, 6)
+    assert_same_with_gradients(lambda x, w: convolution.strided_conv(x, w, stride), theirs, x, w)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("t", [0, 5, 64, 203])
+def test_sums_over_time(backend, t, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x, weight = normal(0, 2, t, 3), normal(1, 2, t)
+    wanted = np.einsum("btc,bt->bc", np.asarray(x, np.float64), np.asarray(weight, np.float64))
+    np.testing.assert_allclose(convolution.time_sums(x, weight), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("kernel", [1, 3, 8, 19, 33])
+@pytest.mark.parametrize("t", [1, 50, 301])
+def test_grouped_conv(backend, kernel, t, monkeypatch):
+    """Few and many frames; groups one after another and all at once."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    groups, width = 4, 24
+
+    def theirs(x, w):
+        padding = [(kernel // 2, (kernel - 1) // 2)]
+        dims = ("NWC", "WIO", "NWC")
+        return jax.lax.conv_general_dilated(x, w, (1,), padding, dimension_numbers=dims, feature_group_count=groups)
+
+    x, w = normal(0, 2, t, width), normal(1, kernel, width // groups, width)
+    assert_same_with_gradients(lambda x, w: convolution.grouped_conv(x, w, groups), theirs, x, w)
+
+
+@pytest.mark.parametrize("shape", [(4, 768), (2, 5, 12), (0, 8)])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_layer_norm(shape, offset):
+    """Against the formula in float64, with the gradients that JAX derives of it."""
+    width = shape[-1]
+    x, scale, bias = offset + normal(0, *shape), 1 + 0.3 * normal(1, width), normal(2, width)
+    with jax.enable_x64(True):
+        wide = [np.asarray(value, np.float64) for value in (x, scale, bias)]
+        wanted, wanted_pull = jax.vjp(plain_layer_norm, *wide)
+        weight = np.asarray(normal(3, *shape), np.float64)
+        wanted = jax.tree.map(np.asarray, (wanted, *wanted_pull(jnp.asarray(weight))))
+    found, pull = jax.vjp(lambda *a: convolution.layer_norm(*a, 1e-5), x, scale, bias)
+    for a, b in zip((found, *pull(jnp.asarray(weight, jnp.float32))), wanted, strict=True):
+        assert a.dtype == jnp.float32 and a.shape == b.shape
+        assert np.abs(a - b).max(initial=0) <= 2e-6 * (1 + offset) * max(1, np.abs(b).max(initial=0))
+
+
+def plain_layer_norm(x, scale, bias):
+    centred = x - x.mean(-1, keepdims=True)
+    variance = (centred**2).mean(-1, keepdims=True)
+    return centred / jnp.sqrt(variance + 1e-5) * scale[(None,) * (x.ndim - 1)] + bias[(None,) * (x.ndim - 1)]
+
+
+def test_layer_norm_of_narrow_values_is_computed_wide_and_its_gradient_rounded_once():
+    x = (10 + normal(0, 64, 768)).astype(jnp.bfloat16)
+    scale, bias, weight = 1 + 0.3 * normal(1, 768), normal(2, 768), normal(3, 64, 768)
+    found, pull = jax.vjp(lambda *a: convolution.layer_norm(*a, 1e-5), x, scale, bias)
+    wanted, wanted_pull = jax.vjp(lambda *a: convolution.layer_norm(*a, 1e-5), x.astype(jnp.float32), scale, bias)
+    to_x, *others = pull(weight)
+    wanted_to_x, *wanted_others = wanted_pull(weight)
+    assert found.dtype == jnp.float32 and to_x.dtype == jnp.bfloat16
+    for a, b in zip((found, *others), (wanted, *wanted_others), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(to_x, wanted_to_x.astype(jnp.bfloat16))
+
+
+def test_weight_norm_gives_each_tap_its_length():
+    w = convolution.weight_norm(jnp.arange(1.0, 6.0)[:, None, None], normal(0, 5, 3, 4))
+    assert jnp.sqrt((w**2).sum((1, 2))) == pytest.approx(np.arange(1.0, 6.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_random_bits_are_those_of_jax(size):
+    keys = jax.random.split(jax.random.key(3), 4)
+    wanted = jax.vmap(lambda key: jax.random.bits(key, (size,), jnp.uint32))(keys)
+    np.testing.assert_array_equal(convolution.random_bits(keys, size), wanted)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_random_shares_are_the_halves_of_random_bits(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    keys, threshold = jax.random.split(jax.random.key(5), 3), 20_000
+    wanted = np.asarray(convolution.random_bits(keys, 501)).view(np.uint16)[:, :1001] >= threshold
+    np.testing.assert_array_equal(
+        jax.jit(convolution.random_shares, static_argnums=(1, 2))(keys, 1001, threshold), wanted
+    )
+    assert abs(wanted.mean() - (1 - threshold / 2**16)) < 0.03
+
+
+def test_options_are_the_compilers_own_and_for_cpus_only(monkeypatch):
+    options = convolution.forward_options()
+    assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert convolution.forward_options() == {}
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])
+def test_gelu_and_its_derivative_are_exact(dtype, tolerance):
+    x = jnp.concatenate([jnp.linspace(-12, 12, 4001), jnp.array([0.0, -0.0, 40.0, -40.0])])
+
+    def wanted(x):
+        return jax.nn.gelu(x, approximate=False)
+
+    found, pull = jax.vjp(convolution.gelu, x.astype(dtype))
+    assert found.dtype == dtype and pull(found)[0].dtype == dtype
+    narrow = x.astype(dtype).astype(jnp.float32)
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted(narrow), rtol=tolerance, atol=1e-6)
+    slope = pull(jnp.ones_like(found))[0].astype(jnp.float32)
+    np.testing.assert_allclose(slope, jax.vmap(jax.grad(wanted))(narrow), rtol=tolerance, atol=2e-6)
+
+
+@pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2)])
+def test_narrow_convolutions_are_rounded_once(kernel, stride):
+    """Of a sum of rounded products the error would be half as large again."""
+    x, w = (normal(seed, *shape).astype(jnp.bfloat16) for seed, shape in ((0, (2, 203, 96)), (1, (kernel, 96, 64))))
+    found = convolution.strided_conv(x, w, stride)
+    wanted = convolution.strided_conv(x.astype(jnp.float32), w.astype(jnp.float32), stride)
+    assert found.dtype == jnp.bfloat16
+    error = np.linalg.norm(found.astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
+    rounding = np.linalg.norm(wanted.astype(jnp.bfloat16).astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
+    assert error < 1.05 * rounding
+
+
+def test_a_narrow_grouped_convolution_and_its_gradients():
+    x, w, pulled = (
+        normal(seed, *shape).astype(jnp.bfloat16) for seed, shape in enumerate([(2, 99, 64), (16, 16, 64), (2, 99, 64)])
+    )
+    wide = [a.astype(jnp.float32) for a in (x, w)]
+    (found, pull), (wanted, wide_pull) = (
+        jax.vjp(lambda *a: convolution.grouped_conv(*a, 4), *a) for a in ((x, w), wide)
+    )
+    pairs = [(found, wanted), *zip(pull(pulled), wide_pull(pulled.astype(jnp.float32)), strict=True)]
+    for a, b in pairs:
+        assert a.dtype == jnp.bfloat16
+        assert np.linalg.norm(a.astype(jnp.float32) - b) < 2.5e-3 * np.linalg.norm(b)

@@ -1,0 +1,268 @@
+"""The batch plan: counts, buckets, constant epochs, purity and the split by recording."""
+
+import hashlib
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from voc2vec_jax import errors
+from voc2vec_jax.pretraining import batch_plan
+
+ROOT = pathlib.Path(__file__).parents[2]
+BUCKETS = (40, 80, 160)
+
+
+def layout(groups=2, group_rows=3):
+    return batch_plan.Layout(groups, group_rows, crop_samples=160, bucket_samples=BUCKETS)
+
+
+def corpus(n, seed=0, sets=3, longest=200):
+    draw = np.random.default_rng(seed)
+    return draw.integers(5, longest, n, dtype=np.int32), draw.integers(0, sets, n, dtype=np.int32)
+
+
+def make(n=500, weights=None, seed=7, shape=None, rows=None, **kwargs):
+    samples, set_index = corpus(n, **kwargs)
+    rows = np.arange(n) if rows is None else rows
+    return batch_plan.Plan(shape or layout(), samples, set_index, rows, seed=seed, weights=weights), samples, set_index
+
+
+def epoch_rows(drawn, epoch):
+    first = epoch * drawn.steps_per_epoch
+    return [drawn.step(k) for k in range(first, first + drawn.steps_per_epoch)]
+
+
+@pytest.mark.parametrize("weights", [None, (1, 1, 1), (2.5, 1, 0.3), (3, 0.01, 1)])
+def test_every_example_at_least_floor_and_no_more_than_the_fill_adds(weights):
+    drawn, _, set_index = make(weights=weights)
+    copies = np.asarray(weights or (1, 1, 1), float)[set_index]
+    for epoch in range(4):
+        steps = epoch_rows(drawn, epoch)
+        counts = np.bincount(np.concatenate([s.rows for s in steps]), minlength=len(set_index))
+        assert np.all(counts >= np.floor(copies))
+        surplus = np.maximum(counts - np.ceil(copies), 0).sum()
+        assert surplus <= drawn.fill_rows < drawn.layout.step_rows_of(2)
+        assert counts.sum() == drawn.rows_per_epoch
+
+
+def test_fractional_copies_are_dealt_in_turn():
+    drawn, _, set_index = make(weights=(0.25, 2.5, 1), n=400)
+    expected = np.asarray((0.25, 2.5, 1))[set_index]
+    counts = np.zeros(len(set_index))
+    for step in (s for epoch in range(8) for s in epoch_rows(drawn, epoch)):
+        counts += np.bincount(step.rows, minlength=len(set_index))
+    # 8 epochs: the fill and the rounding up of each stratum may add a little, the rotation never takes away.
+    assert np.all(counts >= np.floor(8 * expected))
+    assert counts.sum() <= 8 * (expected.sum() + drawn.fill_rows + 3 * len(BUCKETS))
+
+
+def test_steps_per_epoch_and_the_mix_of_buckets_are_constant():
+    drawn, _, _ = make(weights=(2.5, 1, 0.3))
+    mixes = [sorted(s.bucket_samples for s in epoch_rows(drawn, epoch)) for epoch in range(5)]
+    assert all(mix == mixes[0] for mix in mixes)
+    assert {b: mixes[0].count(b) for b in set(mixes[0])} == drawn.bucket_steps
+    orders = [tuple(s.bucket_samples for s in epoch_rows(drawn, epoch)) for epoch in range(5)]
+    assert len(set(orders)) == 5, "the steps of an epoch are shuffled"
+
+
+def test_a_step_holds_one_bucket_and_its_groups_about_equal_audio():
+    drawn, samples, _ = make()
+    moved = 0
+    for step in epoch_rows(drawn, 0):
+        bucket = BUCKETS.index(step.bucket_samples)
+        assert len(step.rows) == 2 * 3 * (160 // step.bucket_samples)
+        own = drawn.layout.bucket_of(samples[step.rows])
+        assert np.all(own <= bucket)
+        moved += np.sum(own < bucket)
+    # Only leftovers move up: fewer than a step of each smaller bucket, and what the last step is filled with.
+    assert moved < sum(drawn.layout.step_rows_of(b) for b in (0, 1)) + drawn.fill_rows
+
+
+def test_a_clip_goes_to_the_smallest_bucket_that_holds_it():
+    samples = np.array([1, 40, 41, 80, 81, 160, 161, 10**6], np.int32)
+    np.testing.assert_array_equal(layout().bucket_of(samples), [0, 0, 1, 1, 2, 2, 2, 2])
+
+
+def test_leftovers_move_up_one_bucket():
+    shape = batch_plan.Layout(1, 1, crop_samples=160, bucket_samples=BUCKETS)  # 4, 2 and 1 rows a step
+    samples = np.array([10] * 5 + [70, 150], np.int32)
+    drawn = batch_plan.Plan(shape, samples, np.zeros(7, np.int32), np.arange(7), seed=0)
+    assert drawn.bucket_steps == {40: 1, 80: 1, 160: 1} and drawn.fill_rows == 0
+    middle = next(s for s in epoch_rows(drawn, 0) if s.bucket_samples == 80)
+    assert sorted(samples[middle.rows]) == [10, 70]
+
+
+def test_the_last_step_repeats_no_row_while_others_are_left():
+    drawn, _, _ = make(n=50, shape=batch_plan.Layout(1, 8, 160, (160,)))
+    assert drawn.fill_rows == 6
+    for step in epoch_rows(drawn, 0):
+        assert len(set(step.rows)) == 8
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_corpus_smaller_than_a_step(n):
+    shape = layout(groups=2, group_rows=4)
+    samples, rows = np.full(n, 30, np.int32), np.arange(n)
+    drawn = batch_plan.Plan(shape, samples, np.zeros(n, np.int32), rows, seed=1)
+    assert drawn.steps_per_epoch == 1 and drawn.fill_rows == 32 - n
+    step = drawn.step(3)
+    assert step.bucket_samples == 40, "no longer than the longest clip needs"
+    counts = np.bincount(step.rows, minlength=n)
+    assert counts.sum() == 32 and counts.max() - counts.min() <= 1
+
+
+def test_a_single_bucket():
+    drawn, samples, _ = make(shape=batch_plan.Layout(2, 3, 160, (160,)))
+    assert drawn.bucket_steps == {160: -(-500 // 6)}
+    assert drawn.samples_per_epoch == np.minimum(samples, 160).sum()
+
+
+def test_weight_zero_excludes_a_set_and_says_how_many():
+    drawn, _, set_index = make(weights=(1, 0, 1))
+    seen = np.unique(np.concatenate([s.rows for s in epoch_rows(drawn, 0)]))
+    assert not np.any(set_index[seen] == 1)
+    assert drawn.excluded_rows == np.sum(set_index == 1) and len(seen) + drawn.excluded_rows == 500
+
+
+def test_only_the_given_rows_are_drawn():
+    rows = np.arange(0, 500, 3)
+    drawn, _, _ = make(rows=rows)
+    assert set(np.concatenate([s.rows for s in epoch_rows(drawn, 1)])) == set(rows)
+
+
+def digest(drawn, steps=range(0, 300, 7)):
+    total = hashlib.sha256()
+    for k in steps:
+        step = drawn.step(k)
+        total.update(step.rows.tobytes() + step.start_u.tobytes() + bytes([step.bucket_samples]))
+    return total.hexdigest()
+
+
+def test_a_step_is_the_same_in_any_order_and_in_a_fresh_process():
+    here = digest(make(weights=(2.5, 1, 0.3))[0])
+    backwards, _, _ = make(weights=(2.5, 1, 0.3))
+    for k in range(299, -1, -11):
+        backwards.step(k)
+    assert digest(backwards) == here
+    code = "import plan_test; print(plan_test.digest(plan_test.make(weights=(2.5, 1, 0.3))[0]))"
+    fresh = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert fresh.stdout.strip() == here
+
+
+def test_the_draw_is_pinned_across_versions():
+    # Literal numbers: another NumPy, or a change of the plan, must not change the examples of a resumed run.
+    raw = [12556226347673473054, 12010982669567619963, 5068676189509316935, 5238672394560775717]
+    step = batch_plan.Plan(batch_plan.Layout(1, 4, 160, (160,)), *corpus(4), np.arange(4), seed=7).step(3)
+    np.testing.assert_array_equal(step.start_u, [(word >> 11) / 2**53 for word in raw])
+    assert step.rows.tolist() == [1, 2, 0, 3]
+
+
+def test_seeds_and_epochs_differ():
+    one, two = make(seed=1)[0], make(seed=2)[0]
+    assert digest(one) != digest(two)
+    first, second = (np.concatenate([s.rows for s in epoch_rows(one, e)]) for e in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_start_u_is_uniform_and_keyed_by_row():
+    drawn, _, _ = make(n=2000)
+    u = np.concatenate([drawn.step(k).start_u for k in range(3 * drawn.steps_per_epoch)])
+    assert u.min() >= 0 and u.max() < 1 and len(np.unique(u)) == len(u)
+    np.testing.assert_allclose(np.histogram(u, 10, (0, 1))[0] / len(u), 0.1, atol=0.02)
+
+
+def test_crops_stay_inside_and_reach_both_ends():
+    samples = np.array([100, 160, 163, 5000], np.int32)
+    rows = np.tile(np.arange(4), 2000)
+    u = np.linspace(0, 1, len(rows), endpoint=False)
+    step = batch_plan.StepRows(rows, 160, u)
+    start, length = batch_plan.crops(step, samples, groups=1)
+    np.testing.assert_array_equal(length, np.minimum(samples, 160)[rows])
+    assert start.min() == 0 and np.all(start + length <= samples[rows])
+    assert set(start[rows == 2]) == {0, 1, 2, 3} and set(start[rows < 2]) == {0}
+
+
+def test_crop_batching_cuts_each_group_to_its_shortest():
+    samples = np.array([100, 160, 163, 90, 120, 30], np.int32)
+    rows = np.array([0, 1, 2, 3, 4, batch_plan.EMPTY])
+    step = batch_plan.StepRows(rows, 160, np.full(6, 0.999999))
+    start, length = batch_plan.crops(step, samples, groups=2, batching="crop")
+    np.testing.assert_array_equal(length, [100, 100, 100, 90, 90, 0])
+    np.testing.assert_array_equal(start[:5], [0, 60, 63, 0, 30])
+
+
+def test_validation_has_every_row_once_and_empty_rows_last():
+    samples, _ = corpus(123)
+    rows = np.arange(3, 120)
+    fixed = batch_plan.ValidationPlan(layout(), samples, rows)
+    steps = [fixed.step(k) for k in range(fixed.steps_per_epoch)]
+    drawn = np.concatenate([s.rows for s in steps])
+    np.testing.assert_array_equal(np.sort(drawn[drawn != batch_plan.EMPTY]), rows)
+    assert np.sum(drawn == batch_plan.EMPTY) == fixed.fill_rows < 6
+    assert all(np.all(s.rows != batch_plan.EMPTY) for s in steps[:-1])
+    assert all(np.all(samples[s.rows] <= s.bucket_samples) for s in steps if s.bucket_samples < 160)
+    assert all(np.all(s.start_u == 0) for s in steps)
+
+
+def test_validation_of_nothing_has_no_step():
+    samples, _ = corpus(10)
+    assert batch_plan.ValidationPlan(layout(), samples, np.zeros(0, np.int64)).steps_per_epoch == 0
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_split_keeps_recordings_whole_and_takes_about_the_share_of_every_set(share):
+    draw = np.random.default_rng(3)
+    recording = np.sort(draw.integers(0, 400, 2000))
+    set_index = np.searchsorted([150, 170], recording, side="right").astype(np.int32)
+    train, valid = batch_plan.split_rows(recording, set_index, share, seed=5)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, valid])), np.arange(2000))
+    assert not set(recording[train]) & set(recording[valid])
+    assert abs(len(valid) / 2000 - share) < 0.005
+    for number in range(3):
+        of_set = np.mean(set_index[valid] == number) * len(valid) / np.sum(set_index == number)
+        assert abs(of_set - share) < 0.06
+    again = batch_plan.split_rows(recording, set_index, share, seed=5)
+    np.testing.assert_array_equal(again[1], valid)
+    assert not np.array_equal(batch_plan.split_rows(recording, set_index, share, seed=6)[1], valid)
+
+
+def test_split_leaves_a_recording_on_each_side():
+    recording, set_index = np.array([0] * 99 + [1]), np.zeros(100, np.int32)
+    for share in (0.001, 0.5, 0.999):
+        train, valid = batch_plan.split_rows(recording, set_index, share, seed=0)
+        assert len(train) and len(valid)
+    train, valid = batch_plan.split_rows(recording, set_index, 0.0, seed=0)
+    assert len(train) == 100 and len(valid) == 0
+
+
+@pytest.mark.parametrize("share, recordings", [(1.0, 4), (-0.1, 4), (0.1, 1)])
+def test_split_refuses(share, recordings):
+    recording = np.arange(12) % recordings
+    with pytest.raises(errors.InputError, match="validation"):
+        batch_plan.split_rows(recording, np.zeros(12, np.int32), share, seed=0)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(groups=0), "groups is 0"),
+        (dict(group_rows=-1), "group_rows is -1"),
+        (dict(bucket_samples=(80, 40, 160)), "must ascend"),
+        (dict(bucket_samples=(40, 80)), "end in crop_samples 160"),
+        (dict(bucket_samples=()), "end in crop_samples 160"),
+        (dict(weights=(1, 1)), "2 mixing weights for 3 sets"),
+        (dict(weights=(1, -1, 1)), "at least 0"),
+        (dict(weights=(1, np.nan, 1)), "finite"),
+        (dict(weights=(0, 0, 0)), "no example"),
+        (dict(seed=-1), "seed -1"),
+    ],
+)
+def test_bad_settings_are_named(change, message):
+    fields = dict(groups=1, group_rows=1, crop_samples=160, bucket_samples=BUCKETS)
+    shape = fields | {name: value for name, value in change.items() if name in fields}
+    draw = dict(seed=0, weights=None) | {name: value for name, value in change.items() if name not in fields}
+    with pytest.raises(errors.InputError, match=message):
+        batch_plan.Plan(batch_plan.Layout(**shape), *corpus(100), np.arange(100), **draw)

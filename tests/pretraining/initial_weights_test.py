@@ -1,0 +1,70 @@
+"""Continuing from other weights: what is taken over, what starts fresh and is said, what is refused."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from voc2vec_jax import errors, train
+from voc2vec_jax.convert import reader, writer
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.runs import sharding
+
+SOURCE = pathlib.Path(__file__).parents[1] / "golden" / "fairseq_wav2vec2_base" / "checkpoint.pt"
+
+
+def matching_config(source=SOURCE):
+    """A recipe with the architecture of the source."""
+    found = reader.read(source).config
+    config = pretraining_recipe.pretraining()
+    for name, value in vars(found.encoder).items():
+        if name in config.model.encoder:
+            config.model.encoder[name] = value
+    for name in ("codebook_groups", "codebook_entries", "codebook_width", "target_width"):
+        config.model[name] = getattr(found, name)
+    config.init_from = str(source)
+    return config
+
+
+def flat(tree):
+    return {sharding.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_everything_is_taken_over(capsys):
+    config = matching_config()
+    params = flat(train.continued_params(config, *pretraining_recipe.build_model(config)))
+    wanted = flat(reader.read(SOURCE).params)
+    assert set(params) == set(wanted)
+    assert all(np.array_equal(params[name], wanted[name]) for name in wanted)
+    assert "freshly initialised" not in capsys.readouterr().err
+
+
+def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
+    whole = reader.read(SOURCE)
+    bare = reader.Checkpoint("wav2vec2", whole.config, {"encoder": whole.params["encoder"]}, normalize=False)
+    writer.write_hf(tmp_path / "bare", bare)
+    config = matching_config()
+    config.init_from = str(tmp_path / "bare")
+    params = flat(train.continued_params(config, *pretraining_recipe.build_model(config)))
+    wanted = flat(whole.params)
+    assert set(params) == set(wanted)
+    assert all(np.array_equal(params[n], wanted[n]) for n in wanted if n.startswith("encoder/"))
+    assert not np.array_equal(params["quantizer/codebook"], wanted["quantizer/codebook"])
+    said = capsys.readouterr().err
+    assert "NOT in" in said
+    assert "quantizer/codebook" in said
+
+
+def test_another_architecture_is_refused_with_the_overrides_to_type():
+    config = pretraining_recipe.pretraining()
+    config.init_from = str(SOURCE)
+    with pytest.raises(errors.InputError, match=r"--config.model.encoder.width=48 .*--config.model.encoder.heads=4"):
+        train.continued_params(config, *pretraining_recipe.build_model(config))
+
+
+def test_another_codebook_is_refused():
+    config = matching_config()
+    config.model.codebook_entries = 32
+    with pytest.raises(errors.InputError, match="--config.model.codebook_entries=8"):
+        train.continued_params(config, *pretraining_recipe.build_model(config))

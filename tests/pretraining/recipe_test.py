@@ -1,0 +1,120 @@
+"""Configurations: the paper's numbers, loss groups on any number of devices, and what is refused."""
+
+import dataclasses
+
+import pytest
+
+from voc2vec_jax import errors, models
+from voc2vec_jax.models import wav2vec2
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.runs import configuration
+
+ROOT_CONFIGS = ("configs/voc125.py", "configs/quickstart.py", "configs/voc125.py:small", "tests/helpers/tiny_config.py")
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+@pytest.mark.parametrize("source", ROOT_CONFIGS)
+def test_every_recipe_builds_a_model(source):
+    config = configuration.load(source)
+    family, model = pretraining_recipe.build_model(config)
+    assert family is wav2vec2
+    assert pretraining_recipe.loss_groups(config, 1)[0] >= 1
+    assert model.min_samples <= config.crop_samples
+
+
+def test_the_papers_recipe():
+    config = configuration.load("configs/voc125.py")
+    _, model = pretraining_recipe.build_model(config)
+    assert model == wav2vec2.Config()
+    assert len(config.sets) == 10
+    assert (config.total_steps, config.warmup_share, config.peak_lr) == (400_000, 0.08, 5e-4)
+    assert (config.crop_samples, config.clip_norm, config.weight_decay) == (160_000, 0.0, 0.01)
+    assert pretraining_recipe.loss_groups(config, 1) == (64, 64)
+    assert pretraining_recipe.loss_groups(config, 8) == (64, 8)
+
+
+@pytest.mark.parametrize("start", ["ls", "as"])
+def test_continued_recipes(start):
+    config = configuration.load(f"configs/voc125.py:{start}=some/weights.pt")
+    assert config.init_from == "some/weights.pt"
+    with pytest.raises(errors.InputError, match="none of ls=SRC, as=SRC, small and tiny"):
+        configuration.load("configs/voc125.py:lx=some")
+
+
+def test_eight_heads_are_one_override_away():
+    config = pretraining_recipe.pretraining()
+    configuration.override(config, "model.encoder.heads", "8")
+    assert pretraining_recipe.build_model(config)[1].encoder.heads == 8
+
+
+def test_groups_that_do_not_divide_name_the_nearest_batch():
+    config = pretraining_recipe.pretraining()
+    config.batch_seconds = 800.0
+    assert pretraining_recipe.loss_groups(config, 5) == (10, 2)
+    with pytest.raises(errors.InputError, match="10 loss groups of 80 s, which 8 devices .* set batch_seconds=640"):
+        pretraining_recipe.loss_groups(config, 8)
+
+
+LIMITS = {
+    "groups_per_device=0": "groups_per_device is 0: set it to a value 1 or more",
+    "group_rows=-2": "group_rows is -2",
+    "batch_seconds=inf": "batch_seconds is inf",
+    "seed=-1": "seed is -1: set it to a value from 0 to 2",
+    "seed=4294967296": "seed is 4294967296",
+    "clip_norm=-1": "clip_norm is -1.0",
+    "peak_lr=0": "peak_lr is 0.0: set it to a value above 0",
+    "log_every_steps=0": "log_every_steps is 0",
+    "workers=-1": "workers is -1",
+    "adam_b1=1": "adam_b1 is 1.0: set it to a value at least 0 and under 1",
+    "model.encoder.dropout=1": "model.encoder.dropout is 1.0",
+    "model.encoder.depth=0": "model.encoder.depth is 0",
+    "model.encoder.conv_kernels=10,0": "model.encoder.conv_kernels",
+    "model.codebook_groups=0": "model.codebook_groups is 0",
+    "model.negatives=0": "model.negatives is 0",
+    "model.mask_share=12": "model.mask_share is 12.0",
+    "model.mask_frames=0": "model.mask_frames is 0",
+    "input=disk": "input 'disk' is none of stream, resident",
+}
+
+
+@pytest.mark.parametrize("text, message", LIMITS.items())
+def test_a_value_that_makes_no_sense_is_one_sentence(text, message):
+    config = pretraining_recipe.pretraining()
+    pretraining_recipe.check(config)
+    configuration.override(config, *text.split("="))
+    with pytest.raises(errors.InputError, match=message):
+        pretraining_recipe.check(config)
+
+
+BAD = {
+    "crop_samples=3000": "crop_samples 3000 leaves clips too short to mask: set it to 4240",
+    "model.encoder.heads=5": "heads 5 does not divide width 768",
+    "model.encoder.positional_groups=7": "positional_groups 7",
+    "model.encoder.conv_strides=5,2": "7, 7 and 2 entries",
+    "model.codebook_groups=3": "codebook_groups 3 does not divide",
+    "dtype=int8": "dtype 'int8' is none of float32, bfloat16",
+    "remat=all": "remat 'all' is none of none, layer, products",
+    "attention=flash": "attention 'flash' is none of own, xla, cudnn",
+    "attention=xla": "attention 'xla' cannot drop weights",
+    "model.encoder.conv_norm=batch": "conv_norm 'batch'",
+    "family=hubrt": "config.family 'hubrt'",
+}
+
+
+@pytest.mark.parametrize("text, message", BAD.items())
+def test_a_shape_that_does_not_fit_is_one_sentence(text, message):
+    config = pretraining_recipe.pretraining()
+    configuration.override(config, *text.split("="))
+    with pytest.raises(errors.InputError, match=message):
+        pretraining_recipe.build_model(config)
+
+
+def test_every_field_of_the_model_can_be_overridden():
+    config = pretraining_recipe.pretraining()
+    fields = dict(configuration.fields(config))
+    own = {field.name for field in dataclasses.fields(models.FAMILIES["wav2vec2"].Config)} - {"encoder"}
+    assert {f"model.{name}" for name in own} <= set(fields)

@@ -1,0 +1,133 @@
+"""The compiled pre-training step does no more work than it did: operations, bytes and compilations are counted.
+
+Times depend on the machine; these counts do not, so that a slow-down by extra work is seen anywhere.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from voc2vec_jax import train
+from voc2vec_jax.models import encoder, flops, wav2vec2
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import step as training_step
+from voc2vec_jax.runs import sharding
+
+TOOLS = pathlib.Path(__file__).parents[2] / "tools"
+ROWS, SAMPLES = 2, 160_000
+SCATTER = r'"stablehlo.scatter"\(.*?unique_indices = (\w+).*?\) -> tensor<\S*x(\w+)>'
+# What the optimised update of the tiny model, 16 clips of 1.5 s, was counted at: operations, gigabytes moved, held at
+# once beside arguments and results, and of the state that the new one takes over
+TINY = {"gflop": 1.088, "moved": 0.3150, "held": 0.0395, "donated": 0.001905}
+MARGIN = 1.05
+
+COUNT = """
+import json
+from benchmarks import train as train_benchmark
+settings = train_benchmark.Settings(model="tiny", rows=16, seconds=1.5, step="update")
+compiled = train_benchmark.Ours(settings).compiled
+cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+counts = cost["flops"], cost["bytes accessed"], memory.temp_size_in_bytes, memory.alias_size_in_bytes
+print(json.dumps([count / 1e9 for count in counts]))
+"""
+
+
+def test_the_gradient_of_base_is_three_times_its_forward_pass_and_little_more(monkeypatch):
+    # The body of a loop is counted once, however often it runs: one block, and all groups at once as on accelerators
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    base = wav2vec2.Config()
+    model = dataclasses.replace(base, encoder=dataclasses.replace(base.encoder, depth=1))
+    params = jax.eval_shape(functools.partial(wav2vec2.init_params, model, jax.random.key(0)))
+    micro = {
+        "audio": jax.ShapeDtypeStruct((1, ROWS, SAMPLES), jnp.int16),
+        "lengths": jax.ShapeDtypeStruct((1, ROWS), jnp.int32),
+    }
+
+    def loss(params, micro):
+        keys, step = training_step.noise(jax.random.key(0), jnp.arange(1), ROWS), jnp.zeros([], jnp.int32)
+        return training_step.loss_sums(wav2vec2, model, params, micro, keys, step, train=True, equal_masks=False)
+
+    counted = jax.jit(jax.grad(loss, has_aux=True)).lower(params, micro).cost_analysis()["flops"]
+    least = ROWS * sum(flops.training(model, SAMPLES).values())
+    assert least < counted < 1.12 * least
+
+
+def test_the_optimised_step_counts_no_more_than_it_did():
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["PYTHONPATH"] = str(TOOLS)
+    done = subprocess.run([sys.executable, "-c", COUNT], env=environment, capture_output=True, text=True, check=True)
+    for (name, pinned), count in zip(TINY.items(), json.loads(done.stdout), strict=True):
+        assert pinned / MARGIN < count < pinned * MARGIN, name
+
+
+def test_a_run_compiles_its_step_once_for_each_length(tmp_path):
+    config = pretraining_recipe.tiny(pretraining_recipe.pretraining())
+    family, model = pretraining_recipe.build_model(config)
+    mesh = sharding.make_mesh(1, jax.devices()[:2])
+    run = train.Run(config, tmp_path, family, model, mesh, None, None)
+    state = jax.jit(run.init, out_shardings=run.shardings)()
+    for samples in (16_000, 24_000, 16_000, 24_000):
+        shape = (2, 1, 2, samples)
+        batch = {"audio": np.ones(shape, np.int16), "lengths": np.full(shape[:3], samples, np.int32)}
+        state, _ = run.update(state, jax.device_put(batch, sharding.over_batch(mesh, 0)))
+    assert run.update._cache_size() == 2 and int(state["step"]) == 4
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_what_the_backward_pass_keeps_of_a_block(norm_first):
+    """Of the width of the frames: what enters query, key and value, these three and the output of attention as heads
+    and as rows, what enters both norms and the first dense layer; of the inner width, what that one gives."""
+    config = encoder.EncoderConfig(norm_first=norm_first, depth=3)
+    stack = encoder.block_stack(config)
+    b, t, d = 2, 49, config.width
+    noise = encoder.Noise(*jax.random.split(jax.random.key(0), (2, b)))
+    carry, keep = (jnp.zeros((b, t, d)), jnp.ones((b, t), bool), noise), jnp.ones((config.depth, b), bool)
+
+    def run(params, x):
+        return stack.apply(params, (x, *carry[1:]), jnp.arange(config.depth), keep, None)[0][0]
+
+    params = jax.eval_shape(stack.init, jax.random.key(0), carry, jnp.arange(config.depth), keep, None)
+    kept = jax.tree.leaves(jax.eval_shape(lambda params, x: jax.vjp(run, params, x)[1], params, carry[0]))
+    kernels = sum(leaf.size for leaf in jax.tree.leaves(params) if leaf.ndim == 3)
+    stacked = [leaf for leaf in kept if leaf.dtype == jnp.float32 and leaf.shape[0] == config.depth]
+    for_each_frame = (sum(leaf.size for leaf in stacked) - kernels) / (config.depth * b * t)
+    assert 0 <= for_each_frame - 9 * d - config.inner_width < 50  # a few numbers beside
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert"])
+def test_gradients_are_scattered_at_most_to_places_that_differ(family, monkeypatch):
+    """GPUs add what meets in one place in random order, or, told to be deterministic, sort it first."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config = pretraining_recipe.tiny(pretraining_recipe.pretraining(family))
+    if family == "hubert":
+        config.model.classes = 12
+    config.dtype = "bfloat16"
+    config.model.encoder.attention_dropout = 0.1
+    module, model = pretraining_recipe.build_model(config)
+    rows, samples = 3, 24_000
+    batch = {
+        "audio": jax.ShapeDtypeStruct((1, rows, samples), jnp.int16),
+        "lengths": jax.ShapeDtypeStruct((1, rows), jnp.int32),
+        "units": jax.ShapeDtypeStruct((1, rows, model.encoder.frames(samples)), jnp.int32),
+    }
+    batch = batch if family == "hubert" else {name: batch[name] for name in ("audio", "lengths")}
+    params = jax.eval_shape(functools.partial(module.init_params, model, jax.random.key(0)))
+
+    def loss(params, batch):
+        keys, step = training_step.noise(jax.random.key(0), jnp.arange(1), rows), jnp.zeros([], jnp.int32)
+        return training_step.loss_sums(module, model, params, batch, keys, step, train=True, equal_masks=False)
+
+    text = jax.jit(jax.grad(loss, has_aux=True)).lower(params, batch).as_text()
+    scatters = re.findall(SCATTER, text, re.DOTALL)
+    assert ("true", "bf16") in scatters
+    assert [kind for unique, kind in scatters if unique == "false" and "f" in kind] == []

@@ -1,0 +1,154 @@
+"""Devices and accumulation only distribute loss groups: same loss, gradients, parameters, examples and masks."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_config
+
+from voc2vec_jax import datasets
+from voc2vec_jax.models import wav2vec2
+from voc2vec_jax.ops import optim
+from voc2vec_jax.pretraining import data as pretraining_data
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import step as training_step
+from voc2vec_jax.runs import sharding
+
+GROUPS, ROWS, SAMPLES = 8, 2, 8000
+CONFIG = tiny_config.get_config()
+FAMILY, MODEL = pretraining_recipe.build_model(CONFIG)
+SCHEDULE = optim.linear_schedule(1e-3, 10, 0.0)
+ADAM = optim.fairseq_adam(SCHEDULE, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
+STEPS = 3
+# (devices, fsdp, micro-batches, what the backward pass computes again)
+WAYS = {
+    "one": (1, 1, 1, "none"),
+    "accumulate": (1, 1, 4, "none"),
+    "eight": (8, 1, 1, "none"),
+    "fsdp over eight": (8, 8, 1, "none"),
+    "fsdp and accumulate": (4, 2, 2, "none"),
+    "blocks computed again": (1, 1, 1, "layer"),
+}
+
+
+def batch_of(seed):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(MODEL.min_samples, SAMPLES + 1, (GROUPS, ROWS)).astype(np.int32)
+    audio = rng.normal(0, 3000, (GROUPS, ROWS, SAMPLES)).astype(np.int16)
+    return np.where(np.arange(SAMPLES) < lengths[..., None], audio, 0).astype(np.int16), lengths
+
+
+@functools.cache
+def run(way):
+    """Logged rows, the first step's gradient (Adam's first moment holds it) and the parameters at the end."""
+    devices, fsdp, micros, remat = WAYS[way]
+    model = dataclasses.replace(MODEL, encoder=dataclasses.replace(MODEL.encoder, remat=remat))
+    mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
+    rules = [(pattern, None if axis < 0 else axis) for pattern, axis in CONFIG.sharding_rules]
+    init = functools.partial(training_step.init_state, FAMILY, MODEL, ADAM, 0)
+    places = sharding.shard_tree(jax.eval_shape(init), mesh, rules)
+    state = jax.jit(init, out_shardings=places)()
+    step = training_step.make_update(FAMILY, model, ADAM, SCHEDULE, seed=7, equal_masks=False)
+    step = jax.jit(step, out_shardings=(places, sharding.replicated(mesh)))
+    rows, gradient = [], None
+    for k in range(STEPS):
+        arrays = [x.reshape(-1, micros, *x.shape[1:]) for x in batch_of(k)]
+        audio, lengths = (jax.device_put(x, sharding.over_batch(mesh, 0)) for x in arrays)
+        state, row = step(state, {"audio": audio, "lengths": lengths})
+        rows.append(jax.device_get(row))
+        gradient = jax.device_get(state["opt_state"][0].mu) if k == 0 else gradient
+    return rows, gradient, jax.device_get(state["params"])
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "one"])
+def test_devices_and_accumulation_change_nothing(way):
+    rows, gradient, params = run(way)
+    wanted_rows, wanted_gradient, wanted = run("one")
+    for row, wanted_row in zip(rows, wanted_rows):
+        assert row["loss"] == pytest.approx(wanted_row["loss"], rel=1e-5)
+        assert row["masked_frames"] == wanted_row["masked_frames"]
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(wanted_gradient)):
+        norm = np.linalg.norm(b)
+        # the bias of the keys has no gradient but rounding
+        assert np.linalg.norm(a - b) <= (1e-6 if norm < 1e-5 else 1e-5 * norm), path
+    for a, b in zip(*map(jax.tree.leaves, (params, wanted))):
+        assert np.abs(a - b).max() <= 1e-5
+
+
+def test_groups_are_not_merged_into_one_batch():
+    """The same rows as one loss group have another loss: splitting a group is not exact."""
+    audio, lengths = batch_of(0)
+    evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, seed=7, equal_masks=False))
+    params = FAMILY.init_params(MODEL, jax.random.key(0))
+    index = jnp.arange(GROUPS * ROWS).reshape(GROUPS, 1, ROWS)
+    grouped = {"audio": jnp.asarray(audio[:, None]), "lengths": jnp.asarray(lengths[:, None]), "index": index}
+    merged = {"audio": jnp.asarray(audio.reshape(1, 1, -1, SAMPLES)), "lengths": jnp.asarray(lengths.reshape(1, 1, -1))}
+    merged["index"] = index.reshape(1, 1, -1)
+    whole, parts = (evaluate(params, batch) for batch in (merged, grouped))
+    assert whole["weight"] == parts["weight"]
+    assert whole["contrastive"] == pytest.approx(float(parts["contrastive"]), rel=1e-5)
+    assert abs(float(whole["prob_perplexity"] / parts["prob_perplexity"]) - 1) > 1e-3
+
+
+def test_noise_of_a_row_knows_neither_devices_nor_accumulation():
+    key = jax.random.key(0)
+    whole = training_step.noise(key, jnp.arange(4), 3)
+    part = training_step.noise(key, jnp.asarray([1, 3]), 3)
+    data = lambda keys: np.asarray(jax.random.key_data(keys)).reshape(-1, 3, 2)  # noqa: E731
+    assert np.array_equal(data(whole.rows)[[1, 3]], data(part.rows))
+    assert np.array_equal(data(whole.groups)[[1, 3]], data(part.groups))
+    assert len({tuple(k) for k in data(whole.rows).reshape(-1, 2)}) == 12
+    assert len({tuple(k) for k in data(whole.groups).reshape(-1, 2)}) == 4
+
+
+def test_crop_batching_masks_equally_within_a_group():
+    key = jax.random.split(jax.random.key(0), 4)
+    frames = jnp.asarray([[40, 40], [60, 60]])
+    noise = wav2vec2.encoders.Noise(key, key)
+    draws = wav2vec2.draw(MODEL, noise, frames, 60, train=True, equal_masks=True)
+    counts = draws.masked_valid.sum(1).reshape(2, 2)
+    assert counts[0, 0] == counts[0, 1]
+    assert counts[1, 0] == counts[1, 1]
+    assert counts[0, 0] != counts[1, 0]
+
+
+@pytest.mark.parametrize("source", ["stream", "resident"])
+def test_the_same_examples_on_every_mesh(source, tmp_path):
+    datasets.prepare("synthetic", data_dir=tmp_path, clips=30, progress=False)
+    config = tiny_config.get_config()
+    config.data_dir, config.input = str(tmp_path), source
+    seen = []
+    for devices, micros in ((1, 4), (2, 2), (4, 1)):
+        mesh = sharding.make_mesh(1, jax.devices()[:devices])
+        data = pretraining_data.Data(config, mesh, 4, micros, MODEL.min_samples)
+        data.upload()
+        with data.train(3, 6) as batches:
+            seen.append([(index, jax.device_get(batch)) for batch, index in batches])
+    for other in seen[1:]:
+        for (index, batch), (wanted_index, wanted) in zip(other, seen[0]):
+            assert np.array_equal(index, wanted_index)
+            for name in ("audio", "lengths"):
+                a, b = batch[name], wanted[name]
+                assert np.array_equal(a.reshape(4, *a.shape[2:]), b.reshape(4, *b.shape[2:]))
+
+
+def test_validation_is_the_same_on_every_mesh(tmp_path):
+    """The same masks for the same clips, whatever they are batched with: only rounding may differ."""
+    datasets.prepare("synthetic", data_dir=tmp_path, clips=40, progress=False)
+    config = tiny_config.get_config()
+    config.data_dir, config.valid_share = str(tmp_path), 0.5
+    params = jax.jit(FAMILY.init_params, static_argnums=0)(MODEL, jax.random.key(0))
+    evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, seed=0, equal_masks=False))
+    found = []
+    for devices, micros in ((1, 4), (4, 1)):
+        mesh = sharding.make_mesh(1, jax.devices()[:devices])
+        data = pretraining_data.Data(config, mesh, 4, micros, MODEL.min_samples)
+        placed = jax.device_put(params, sharding.replicated(mesh))
+        with data.valid() as batches:
+            sums = [jax.device_get(evaluate(placed, batch)) for batch, _ in batches]
+        found.append({name: sum(float(x[name]) for x in sums) for name in sums[0]})
+    for name in found[0]:
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-5), name

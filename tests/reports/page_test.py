@@ -1,0 +1,308 @@
+"""The page and its pictures: names are text, players open the listener's files, incomplete runs are marked."""
+
+import base64
+import hashlib
+import html.parser
+import pathlib
+import re
+import urllib.parse
+
+import fake_runs
+import numpy as np
+import pytest
+from matplotlib import figure
+
+from voc2vec_jax import errors
+from voc2vec_jax.reports import build
+from voc2vec_jax.reports import figures as report_figures
+from voc2vec_jax.reports import page as report_page
+from voc2vec_jax.reports import runs as report_runs
+from voc2vec_jax.reports import text as report_text
+
+EVIL = "<img src=x onerror=alert(1)>\"'&|`$\\frac{1}{0}$ [a](javascript:b) %_#~^{} https://e.vil\u202e\x07\n"
+
+
+@pytest.fixture
+def draws_nothing(monkeypatch):
+    fake_runs.draw_nothing(monkeypatch)
+
+
+# --- names from files
+
+
+class Page(html.parser.HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def hostile(folder, name):
+    """Two runs, one incomplete, with `name` wherever a name comes from a file."""
+    for at, folds in enumerate((3, 2)):
+        fake_runs.write(
+            folder / f"run{at}",
+            dataset=f"own{name}",
+            title=f"VIVAE{name}",
+            system=f"system {at}{name}",
+            labels=("anger", f"fear{name}", "pain"),
+            folds=folds,
+            suffix=name,
+            seed=at,
+            audio_root=f"/none{name}",
+        )
+        fake_runs.edit(
+            folder / f"run{at}", leaks={f"count{name}": 1, "deep": {f"x{name}": f"y{name}"}}, model=name or "m"
+        )
+    return folder
+
+
+def test_hostile_names_add_no_tag_no_attribute_and_no_line_of_their_own(tmp_path, draws_nothing):
+    pages = []
+    for place, name in (("plain", ""), ("evil", EVIL)):
+        runs = hostile(tmp_path / place, name)
+        build.write([runs], tmp_path / place / "report.html")
+        pages.append(Page((tmp_path / place / "report.html").read_text()))
+    plain, evil = pages
+    assert [(tag, set(found)) for tag, found in evil.tags] == [(tag, set(found)) for tag, found in plain.tags]
+    assert any("<img src=x onerror=alert(1)>" in words for words in evil.words)  # there, as text
+    assert "\u202e" not in "".join(evil.words) and "\x07" not in "".join(evil.words)
+    for name in ("table3", "table4", "pairs"):
+        kinds = [(tmp_path / place / f"report_{name}.md").read_text() for place in ("plain", "evil")]
+        assert len(kinds[0].splitlines()) == len(kinds[1].splitlines())
+        bars = [[len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()] for text in kinds]
+        assert bars[0] == bars[1]
+        assert "<" not in kinds[1] and "https://" not in kinds[1] and not re.search(r"(?<!\\)\[", kinds[1])
+
+
+def test_latex_of_hostile_names_has_no_live_command(tmp_path, draws_nothing):
+    build.write([hostile(tmp_path, EVIL)], tmp_path / "report.html")
+    text = (tmp_path / "report_table4.tex").read_text()
+    plain = (tmp_path / "report_table3.tex").read_text()
+    allowed = r"\\(textbf|textit|textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar|textquotedbl"
+    allowed += r"|textdagger|textemdash|multicolumn|cmidrule|begin|end|centering|footnotesize|caption|toprule|midrule"
+    allowed += r"|bottomrule|pm|Delta|resizebox|ifdim|width|textwidth|else|fi|usepackage|[\\{}$&#%_])"
+    for source in (text, plain):
+        assert "\\" not in re.sub(allowed, "", source)
+        bare = re.sub(r"\\[{}]", "", source)
+        assert bare.count("{") == bare.count("}")
+        assert len(re.findall(r"(?<!\\)\$", source)) % 2 == 0
+        assert not re.search(r"(?<!\\)[#_^~]|(?<!\\)%(?! needs)", source)
+    assert report_text.to_latex("[*--]") == "{[}{*}{-}{-}{]}"
+    assert report_text.to_latex("{}$&#%_") == r"\{\}\$\&\#\%\_"
+
+
+def test_a_name_stays_on_its_line_and_controls_nothing():
+    assert report_text.clean("a\u2028b\nc\td\x1b[31m\u202e\ud800") == "a b c d\ufffd[31m\ufffd\ufffd"
+
+
+def test_latex_of_many_rows_goes_on_over_pages_and_loses_none():
+    rows = [[report_text.Cell(f"row {number}")] for number in range(130)]
+    groups = [report_text.Group("A", rows[:20]), report_text.Group("B", rows[20:])]
+    text = report_text.latex(report_text.Table("t", "T", [report_text.Column("c")], groups, ["remark"]))
+    pages = text.split(r"\begin{table*}")[1:]
+    assert re.findall(r"row \d+", text) == [cell.text for (cell,) in rows]
+    assert all(page.count("row ") <= 48 for page in pages) and len(pages) == 3
+    assert text.count("remark") == 1 and all("B, continued" in page for page in pages[1:])
+
+
+def test_markdown_of_a_name_is_text_whatever_it_begins_with():
+    table = report_text.Table("t", "# t", [report_text.Column("a|b")], [], ["- item", "1. item", "<b>"])
+    text = report_text.markdown([table], ["# head"])
+    assert text.splitlines()[0] == "&#35; head"
+    assert "&#45; item" in text and "1&#46; item" in text and "&lt;b&gt;" in text
+    assert report_text.to_markdown("a|b*c_d`e\\") == r"a\|b\*c\_d\`e" + "\\\\"
+
+
+# --- the page
+
+
+def test_the_page_needs_nothing_but_itself_and_the_listeners_files(tmp_path, draws_nothing):
+    root = tmp_path / "audio"
+    (root / "anger").mkdir(parents=True)
+    for number in range(0, 30, 3):
+        (root / "anger" / f"{number}.wav").write_bytes(b"RIFF")
+    fake_runs.write(tmp_path / "run", audio_root=root, skill=0.0)
+    build.write([tmp_path / "run"], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert not {"script", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
+    assert not any(name.startswith("on") or name == "style" for _, found in page.tags for name in found)
+    sources = [found[name] for _, found in page.tags for name in ("src", "href") if name in found]
+    assert all(source.startswith(("data:", "#", "file:///")) for source in sources)
+    assert sum(source.startswith("file:///") for source in sources) >= 2
+    (policy,) = [found["content"] for tag, found in page.tags if found.get("http-equiv") == "Content-Security-Policy"]
+    digest = base64.b64encode(hashlib.sha256(re.search("<style>(.*)</style>", text, re.S)[1].encode()).digest())
+    assert policy.startswith(
+        f"default-src 'none'; style-src 'sha256-{digest.decode()}'; img-src data:; media-src file:;"
+    )
+    identities = {found["id"] for _, found in page.tags if "id" in found}
+    assert {source[1:] for source in sources if source.startswith("#")} == identities
+    assert all(found.get("alt") for tag, found in page.tags if tag == "img")
+
+
+def test_players_open_the_very_file_at_the_clip(tmp_path):
+    name = "über 100%#1 'a\"b?&.wav"
+    run = report_runs.read(fake_runs.write(tmp_path / "run", audio_root=tmp_path / "own files"))
+    file = tmp_path / "own files" / "anger" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"RIFF")
+    row = report_runs.Prediction(0, "id<", f"anger/{name}", 1.5, 2.25, "anger", "fear", 0.9)
+    ((tag, found),) = Page(report_page.player(run, row, None)).tags
+    url, fragment = found["src"].split("#")
+    assert tag == "audio" and fragment == "t=1.500,3.750" and found["preload"] == "none"
+    assert pathlib.Path(urllib.parse.unquote(urllib.parse.urlparse(url).path)) == file
+    assert urllib.parse.urlparse(url).query == "" and "id<" in found["aria-label"]
+    moved = tmp_path / "moved" / "vivae" / "anger" / name
+    moved.parent.mkdir(parents=True)
+    moved.write_bytes(b"RIFF")
+    assert "/moved/vivae/anger/" in report_page.player(run, row, tmp_path / "moved")  # --audio goes first
+    unpacked = tmp_path / "unpacked" / "archive-main" / "dataset" / "anger" / name
+    unpacked.parent.mkdir(parents=True)
+    unpacked.write_bytes(b"RIFF")
+    assert "/archive-main/dataset/anger/" in report_page.player(run, row, tmp_path / "unpacked")
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "says"),
+    [
+        ("", "here", "This clip has no file of its own."),
+        ("a.wav", None, "The run does not know where its recordings are; give --audio=FOLDER."),
+        ("<a>.wav", "here", "The file <bdi>&lt;a&gt;.wav</bdi> is not in <bdi>.*here</bdi>; give --audio=FOLDER."),
+        ("../secret.wav", "here", "leads out of its folder"),
+        ("/secret.wav", "here", "leads out of its folder"),
+    ],
+)
+def test_a_file_that_is_not_there_or_not_the_runs_is_a_sentence(path, root, says, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "secret.wav").write_bytes(b"RIFF")
+    run = report_runs.read(fake_runs.write(tmp_path / "run", audio_root=root and tmp_path / root))
+    text = report_page.player(run, report_runs.Prediction(0, "i", path, 0, 1, "a", "b", 0.5), None)
+    assert re.search(says, text) and "<audio" not in text
+
+
+def test_wrong_clips_are_wrong_and_by_falling_confidence():
+    rows = [report_runs.Prediction(0, str(at), "", 0, 1, "a", "ab"[at % 2], at / 40) for at in range(40)]
+    got = report_page.wrong_clips(rows)
+    assert [row.id for row in got] == [str(at) for at in range(39, 19, -2)]
+
+
+def test_an_incomplete_run_is_marked_at_the_top_and_in_every_table_and_picture(tmp_path, monkeypatch):
+    fake_runs.write(tmp_path / "vivae" / "half", system="half", folds=2)
+    fake_runs.write(tmp_path / "vivae" / "whole", system="whole")
+    sheets = []
+    make = figure.Figure
+    monkeypatch.setattr(figure, "Figure", lambda *a, **k: sheets.append(make(*a, **k)) or sheets[-1])
+    found = build.write([tmp_path], tmp_path / "out" / "report.html", formats=["png"])
+    assert found.warnings == ("half on VIVAE: 2 of 3 folds are done.",)
+    text = found.page.read_text()
+    assert text.index("half on VIVAE: 2 of 3 folds") < text.index("<nav")
+    for file in found.files[1:]:
+        if file.suffix in (".md", ".tex"):
+            words = file.read_text()
+            assert "half on VIVAE: 2 of 3 folds are done" in words
+            assert re.search("half (†|.textdagger)", words) and not re.search("whole (†|.textdagger)", words)
+    for sheet in sheets:
+        words = " ".join(item.get_text() for item in sheet.findobj(lambda artist: hasattr(artist, "get_text")))
+        assert "half" not in words or "2 of 3 folds" in words
+    assert sum("half" in str([t.get_text() for t in s.findobj(lambda a: hasattr(a, "get_text"))]) for s in sheets) == 4
+    assert (
+        Page(text).words.count("half \N{DAGGER}") == 8
+    )  # tables III, IV, pairs (in three metrics), runs, recalls, title
+    assert "half" not in Page(text).words
+
+
+def test_everything_lies_beside_the_page_and_the_same_runs_give_the_same_bytes(tmp_path):
+    folder = hostile(tmp_path / "runs", "/../$\\no{x$ \u6f22")
+    found = [build.write([folder], tmp_path / place / "r.html", formats=["png", "pdf"]) for place in "ab"]
+    names = [sorted(str(path.relative_to(one.page.parent)) for path in one.files) for one in found]
+    assert names[0] == names[1]
+    tables = {f"r_{name}.{kind}" for name in ("table3", "table4", "pairs") for kind in ("md", "tex")}
+    pictures = {name for name in names[0] if name.startswith("r_figures/")}
+    assert set(names[0]) == {"r.html"} | tables | pictures
+    # a map, the recalls, and two of each run
+    assert len(pictures) == 2 * 6 and all(re.fullmatch(r"r_figures/[\w.-]+\.(png|pdf)", name) for name in pictures)
+    signs = {".png": b"\x89PNG", ".pdf": b"%PDF"}
+    for one, other in zip(*(one.files for one in found)):
+        assert one.read_bytes() == other.read_bytes(), one.name
+        assert one.read_bytes().startswith(signs.get(one.suffix, b""))
+
+
+# --- pictures
+
+
+def test_colours_and_markers_tell_64_names_apart():
+    assert len({report_figures.style(place) for place in range(64)}) == 64
+    assert len({report_figures.style(place)[0] for place in range(8)}) == 8
+
+
+def test_the_map_is_the_same_every_time_and_refuses_what_has_none():
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate([rng.normal(size=(15, 6)), 8 + rng.normal(size=(15, 6))]).astype(np.float32)
+    points = report_figures.flatten(vectors)
+    np.testing.assert_array_equal(points, report_figures.flatten(vectors))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1) + 1e9 * np.eye(30)
+    np.testing.assert_array_equal(distance.argmin(1) < 15, np.arange(30) < 15)  # like stays beside like
+    assert report_figures.flatten(vectors[:, :1]).shape == (30, 2)
+    for bad in (vectors[:4], np.ones((9, 3), np.float32)):
+        with pytest.raises(errors.InputError, match=f"no map of these {len(bad)} clips"):
+            report_figures.flatten(bad)
+
+
+def test_models_share_one_palette_and_one_legend_in_the_map(tmp_path, monkeypatch):
+    """The second model lists its classes in another order; a class keeps its colour."""
+    sheets = []
+    make = figure.Figure
+    monkeypatch.setattr(figure, "Figure", lambda *a, **k: sheets.append(make(*a, **k)) or sheets[-1])
+    pairs = []
+    for system, labels in (("a", ("x", "y")), ("b", ("y", "x"))):
+        run = report_runs.read(fake_runs.write(tmp_path / system, system=system, labels=labels, planned=2, folds=2))
+        pairs.append((run, report_runs.embeddings(run)))
+    report_figures.tsne(pairs, "tsne", [])
+    (sheet,) = sheets
+    assert [panel.get_title() for panel in sheet.axes] == ["a", "b"]
+    (legend,) = sheet.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["x", "y"] and not any(
+        p.get_legend() for p in sheet.axes
+    )
+    for panel, (run, found) in zip(sheet.axes, pairs):
+        for own, spots in zip(np.unique(found.labels), panel.collections):
+            colour, _ = report_figures.style(["x", "y"].index(run.labels[own]))
+            assert matplotlib_hex(spots.get_facecolor()[0]) == colour
+            assert len(spots.get_offsets()) == (found.labels == own).sum()
+
+
+def matplotlib_hex(colour):
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colour[:3])
+
+
+def test_a_run_that_left_no_curves_vectors_or_predictions_says_so(tmp_path):
+    folder = fake_runs.write(tmp_path / "run", curves=False, vectors=False, folds=2, planned=2)
+    (folder / "predictions.csv").unlink()
+    text = build.write([folder], tmp_path / "report.html", formats=["png"]).page.read_text()
+    assert "None of the runs has embeddings of its first fold." in text
+    assert "The run folder has no predictions.csv." in text
+    assert "No learning curves are recorded." in text and not list(tmp_path.glob("report_figures/curves*"))
+
+
+def test_the_mean_curve_ends_where_fewer_than_half_of_the_folds_go_on(tmp_path):
+    run = report_runs.read(fake_runs.write(tmp_path / "run"))
+    rows = [
+        {"fold": fold, "epoch": epoch, "split": "train", "loss": float(fold)}
+        for fold, last in enumerate((2, 4, 9))
+        for epoch in range(1, last + 1)
+    ]
+    panel = figure.Figure().subplots()
+    report_figures._folds(panel, rows, "train", "loss", "red", "mean")
+    *thin, mean = panel.lines
+    assert [len(line.get_xdata()) for line in thin] == [2, 4, 9]
+    assert list(mean.get_xdata()) == [1, 2, 3, 4] and list(mean.get_ydata()) == [1, 1, 1.5, 1.5]
+    assert report_figures.curves(run, [], "c", []).images["png"].startswith(b"\x89PNG")

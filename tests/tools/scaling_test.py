@@ -1,0 +1,97 @@
+"""The model on paper against compiled programs: what collectives carry, and what a device holds."""
+
+import functools
+import math
+
+import cluster_config
+import jax
+import jax.numpy as jnp
+import pytest
+from benchmarks import collectives
+
+from voc2vec_jax import errors, scaling
+from voc2vec_jax.ops import optim
+from voc2vec_jax.pretraining import batch_plan, dry_run
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import step as training_step
+from voc2vec_jax.runs import sharding
+
+CONFIG = cluster_config.get_config()
+FAMILY, MODEL = pretraining_recipe.build_model(CONFIG)
+COUNT = scaling.parameter_count(FAMILY, MODEL)
+SCHEDULE = optim.linear_schedule(1e-3, 10, 0.0)
+ADAM = optim.fairseq_adam(SCHEDULE, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
+
+
+@functools.cache
+def compiled(devices, fsdp=1, micros=1):
+    """(compiled update, abstract state) of one loss group a device."""
+    mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
+    rules = [(pattern, None if axis < 0 else axis) for pattern, axis in CONFIG.sharding_rules]
+    init = functools.partial(training_step.init_state, FAMILY, MODEL, ADAM, 0)
+    abstract = jax.eval_shape(init)
+    places = sharding.shard_tree(abstract, mesh, rules)
+    state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places)
+    step = training_step.make_update(FAMILY, MODEL, ADAM, SCHEDULE, seed=7, equal_masks=False)
+    step = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+    layout = batch_plan.Layout(devices * micros, CONFIG.group_rows, CONFIG.crop_samples, tuple(CONFIG.bucket_samples))
+    batch = dry_run.batch_of(MODEL, layout, 0, micros, mesh)
+    return step.lower(state, batch).compile(), state
+
+
+def carried(*how):
+    return collectives.result_bytes(compiled(*how)[0].as_text())
+
+
+def cut_by_fsdp(state):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(state["params"]) if not x.sharding.is_fully_replicated)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_replicas_sum_as_many_bytes_as_the_model_says(devices):
+    wanted = scaling.carried_bytes(COUNT, 0, devices, 1)
+    found = carried(devices)
+    assert found["all-reduce"] == pytest.approx(wanted["all-reduce"], rel=0.03, abs=64)
+    assert found["all-gather"] <= 0.02 * 4 * COUNT
+
+
+def test_accumulation_sums_once_a_micro_batch():
+    assert carried(2, 1, 2)["all-reduce"] == pytest.approx(2 * 4 * COUNT, rel=0.03)
+
+
+@pytest.mark.parametrize("devices, fsdp", [(8, 8), (8, 2)])
+def test_fsdp_gathers_what_it_cuts_for_each_pass(devices, fsdp):
+    """At most; what the compiler keeps from the forward pass it does not gather again. CPUs sum whole gradients."""
+    cut = cut_by_fsdp(compiled(devices, fsdp)[1])
+    wanted, found = scaling.carried_bytes(COUNT, cut, devices, fsdp), carried(devices, fsdp)
+    assert wanted["all-gather"] / 2 <= found["all-gather"] <= 1.03 * wanted["all-gather"]
+    assert 4 * COUNT <= found["all-reduce"] <= 1.35 * 4 * COUNT
+
+
+def test_the_table_has_a_line_for_each_model_and_number_of_devices():
+    lines = list(scaling.table(scaling.DEVICES["h200"]))
+    assert len(lines) == 2 + len(scaling.MODELS) * len(scaling.COUNTS)
+    assert "| base (95 M) | 1 |" in lines[2] and "| large (317 M) | 1,024 |" in lines[-1]
+
+
+def test_a_loops_collectives_count_as_often_as_it_runs():
+    def summed(x):
+        return jax.lax.scan(lambda total, row: (total + jnp.sum(row, 0), None), jnp.zeros(6), x)[0]
+
+    mesh = sharding.make_mesh(1)
+    x = jax.ShapeDtypeStruct((5, 16, 6), jnp.float32, sharding=sharding.over_batch(mesh, 1))
+    program = jax.jit(summed, out_shardings=sharding.replicated(mesh)).lower(x).compile()
+    assert collectives.result_bytes(program.as_text())["all-reduce"] == 5 * 6 * 4
+
+
+def test_hosts_exchange_what_a_device_holds_of_the_parameters():
+    """Cut over the eight devices of a host there is one replica in each, and an eighth for each device to send."""
+    h200 = scaling.DEVICES["h200"]
+    whole, cut, half = (scaling.step(95_000_000, 1e15, h200, 64, fsdp) for fsdp in (1, 8, 4))
+    ring, gradient = 2 * 7 / 8, 4 * 95_000_000
+    assert whole.sent_bytes == pytest.approx(ring * gradient * (1 + 1 / 8))
+    assert cut.sent_bytes == pytest.approx(7 / 8 * gradient * 3 + ring * gradient / 8)
+    assert half.sent_bytes == pytest.approx(3 / 4 * gradient * 3 + 2 / 2 * gradient / 4 + ring * gradient / 4 / 2)
+    assert cut.collective_seconds > whole.collective_seconds
+    with pytest.raises(errors.InputError, match="--fsdp=64 is more than the 8 devices with links of their own"):
+        scaling.step(95_000_000, 1e15, h200, 64, 64)

@@ -1,0 +1,1 @@
+"""What measures the library; `tools/benchmark.py` is the front door."""

@@ -1,0 +1,231 @@
+"""How fast `Model.embed` turns files into vectors, whether grouping changes them, and transformers on the same."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks import evaluate as evaluate_benchmark
+from benchmarks import measuring, reference_process
+from voc2vec_jax import audio, errors, models
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.convert import reader, sources, writer
+from voc2vec_jax.inference import pretrained, windowing
+from voc2vec_jax.models import flops
+from voc2vec_jax.runs import memory
+
+PEER_ROWS = (1, 4, 16)  # clips in a batch of transformers
+ORDERS = ("paths", "shuffled")  # by path, neighbours are of one set and have like lengths
+REGROUPED_CLIPS = 64  # clips that are embedded once more in another grouping
+WARMING_CLIPS = 16  # of which the other side's warm-up consists on CPUs, which compile nothing for it
+
+Figure = dict[str, str | int | float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured: `model` (None: base size with random weights) on `clips` of the files under `input`."""
+
+    input: str
+    model: str | None = None
+    clips: int = 0  # evenly spread among all; 0: all
+    against: str | None = None
+    batch_seconds: float | None = None
+    dtype: str = "float32"
+    passes: int = 1
+    evaluate: bool = False  # batch evaluation, too
+    order: str = "paths"  # of ORDERS, for all sides
+
+
+def figures(settings: Settings) -> Iterator[Figure]:
+    """Our speed with and without compilation, agreement of two groupings, and the other side's on the same files.
+
+    At most REGROUPED_CLIPS random clips are grouped otherwise (any vector depends on its own clip only). Every time
+    includes decoding. The sides take turns, `passes` times, every other time in reverse, and the median counts;
+    "ratio" is to the fastest way of the other side and "difference" from our first vectors.
+    """
+    if settings.against:
+        reference_process.check()
+    files = _files(settings)
+    samples = [len(audio.load(path)) for path in files]
+    seconds = sum(samples) / audio.RATE_HZ
+    rate = flops.matmul_rate(settings.dtype)
+    common = {
+        "model": settings.model or "random base",
+        "files": len(files),
+        "audio_seconds": round(seconds, 1),
+        "order": settings.order,
+        **measuring.machine(settings.dtype),
+    }
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = _model(settings, folder)
+
+        def ours(order=slice(None), batch_seconds=settings.batch_seconds) -> np.ndarray:
+            return model.embed(list(np.array(files)[order]), batch_seconds=batch_seconds)
+
+        yield {"figure": "embed matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
+        yield {**_shapes(model, samples, settings.batch_seconds), **common}
+        first, elapsed = _timed(ours)
+        yield {
+            "figure": "embed voc2vec_jax with compilation",
+            "audio_seconds_per_second": round(seconds / elapsed, 2),
+            "compilations": model.compilations,
+            **common,
+        }
+        yield _regrouped(settings, ours, first, common)
+        turns, held = _in_turns(settings, model, folder, files, ours)
+    times = {name: [turn[name][1] for turn in turns] for name in held}
+    theirs = [float(np.median(times[name])) for name in times if name.startswith("transformers")]
+    operations = sum(sum(flops.forward(model.config, n).values()) for n in samples)
+    for name in times:
+        yield {
+            "figure": f"embed {name}",
+            **measuring.speed(times[name], seconds, operations, rate),
+            **({"ratio": round(float(np.median(times[name])) / min(theirs), 3)} if theirs else {}),
+            "difference": float(np.abs(turns[0][name][0] - first).max()),
+            **held[name],
+            **common,
+        }
+
+
+def _in_turns(
+    settings: Settings, model: pretrained.Model, folder: str, files: list[pathlib.Path], ours: Callable
+) -> tuple[list[dict[str, tuple[np.ndarray, float]]], dict[str, dict[str, int]]]:
+    """Vectors and seconds of every way in every turn, and the memory that each held."""
+    ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
+    if settings.evaluate:
+        ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
+        ways["voc2vec_jax, evaluate"]()  # compiles
+    held = dict.fromkeys(ways, measuring.memory_held(memory.peak_bytes()))
+    with contextlib.ExitStack() as stack:
+        theirs = []
+        if settings.against:
+            arguments = folder, files, model.checkpoint.normalizes, settings.dtype
+            other = stack.enter_context(reference_process.Peer(transformers_loops, *arguments))
+            theirs = [name for name in other.names if name != "memory"]
+            ways |= {name: functools.partial(other.call, name) for name in theirs}
+        turns = [{name: _timed(ways[name]) for name in turn} for turn in _turns(list(ways), settings.passes)]
+        held |= {name: other.call("memory") for name in theirs}
+    return turns, held
+
+
+def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | None) -> Figure:
+    """What `embed` computes of recordings with so many samples: how many static shapes, how much of it is padding."""
+    layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or pretrained.default_batch_seconds())
+    windows = [(item, window) for item, count in enumerate(samples) for window in layout.windows(count)]
+    silence = np.zeros(layout.window_samples, np.float32)
+    pieces = (windowing.Piece(item, 0, silence[: w.stop - w.start], w.first, w.last) for item, w in windows)
+    made = [batch.audio.shape for batch in windowing.batches(pieces, layout)]
+    computed = sum(rows * length for rows, length in made)
+    return {
+        "figure": "embed shapes",
+        "lengths": len({length for _, length in made}),
+        "shapes": len(set(made)),
+        "batches": len(made),
+        "share_of_padding": round(1 - sum(w.stop - w.start for _, w in windows) / computed, 3),
+    }
+
+
+def _regrouped(settings: Settings, ours: Callable, first: np.ndarray, common: Figure) -> Figure:
+    order = np.random.default_rng(0).permutation(len(first))[:REGROUPED_CLIPS]
+    again = ours(order, 0.37 * (settings.batch_seconds or pretrained.default_batch_seconds()))
+    difference = float(np.abs(again - first[order]).max())
+    return {
+        "figure": "embed shuffled and grouped otherwise",
+        "largest_difference": difference,
+        **common,
+        "files": len(order),
+    }
+
+
+def _model(settings: Settings, folder: str) -> pretrained.Model:
+    """The model under test; both sides read it from the same `folder` when there is another side."""
+    checkpoint = sources.read(settings.model) if settings.model else random_base()
+    if settings.against:
+        writer.write_hf(folder, checkpoint)
+        checkpoint = sources.read(folder)
+    return pretrained.Model(settings.model or "random base", checkpoint, settings.dtype)
+
+
+def random_base() -> reader.Checkpoint:
+    """wav2vec 2.0 base with random weights of a trained model's scale."""
+    config = models.FAMILIES["wav2vec2"].Config()
+    rng = np.random.default_rng(0)
+    flat = {}
+    for entry in convert_names.table("wav2vec2", config):
+        ones = entry.ours.endswith(("/scale", "/g"))
+        fan_in = np.prod(entry.shape[:-1], dtype=int)
+        flat[entry.ours] = ones + rng.standard_normal(entry.full_shape, dtype=np.float32) * np.float32(
+            0.1 if ones or len(entry.shape) == 1 else fan_in**-0.5
+        )
+    return reader.Checkpoint("wav2vec2", config, convert_names.unflatten(flat), normalize=True)
+
+
+def _files(settings: Settings) -> list[pathlib.Path]:
+    folder = pathlib.Path(settings.input)
+    if not folder.is_dir():
+        raise errors.InputError(f"--input={folder} is no folder: give one that holds recordings")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in audio.SUFFIXES)
+    if not found:
+        raise errors.InputError(f"--input={folder} holds no audio file ({', '.join(audio.SUFFIXES)})")
+    if settings.clips < 0 or settings.passes < 1:
+        raise errors.InputError(f"--clips={settings.clips} --passes={settings.passes}: give 0 or more, 1 or more")
+    taken = min(settings.clips or len(found), len(found))
+    found = [found[k * len(found) // taken] for k in range(taken)]
+    if settings.order == "shuffled":
+        random.Random(0).shuffle(found)
+    return found
+
+
+def _turns(names: list[str], passes: int) -> list[list[str]]:
+    """There and back again: who comes after another side finds caches and memory cold."""
+    return [names[:: 1 if turn % 2 == 0 else -1] for turn in range(passes)]
+
+
+def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def transformers_loops(
+    folder: str, files: list[pathlib.Path], normalizes: bool, dtype: str
+) -> dict[str, Callable[[], Any]]:
+    """The loops that its users write: mean of the last frames, clip by clip and in padded batches with a mask.
+
+    Narrow types by autocast; on a GPU compiled by torch, for lengths that change. Also the "memory" that they took.
+    """
+    import torch
+    import transformers
+
+    device = reference_process.set_up()
+    narrow = getattr(torch, dtype) if dtype != "float32" else None
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalizes, return_attention_mask=True)
+    network = transformers.AutoModel.from_pretrained(folder).eval().to(device)
+    compiled = torch.compile(network, dynamic=True) if device == "cuda" else network
+
+    def embed(rows: int, files: list[pathlib.Path]) -> np.ndarray:
+        vectors = []
+        for start in range(0, len(files), rows):
+            clips = [audio.load(path) for path in files[start : start + rows]]
+            batch = extractor(clips, sampling_rate=audio.RATE_HZ, padding=True, return_tensors="pt").to(device)
+            with torch.inference_mode(), torch.autocast(device, narrow, enabled=narrow is not None):
+                frames = compiled(**batch).last_hidden_state.float()
+                lengths = network._get_feat_extract_output_lengths(batch["attention_mask"].sum(1))
+                kept = torch.arange(frames.shape[1], device=device)[None] < lengths[:, None]
+                vectors.append(((frames * kept[..., None]).sum(1) / lengths[:, None]).cpu().numpy())
+        return np.concatenate(vectors)
+
+    for rows in PEER_ROWS:
+        embed(rows, files if device == "cuda" else files[:WARMING_CLIPS])
+    loops = {"transformers, clips singly": functools.partial(embed, 1, files)}
+    padded = {f"transformers, padded batches of {n}": functools.partial(embed, n, files) for n in PEER_ROWS[1:]}
+    return loops | padded | {"memory": functools.partial(reference_process.memory_held, device)}

@@ -1,0 +1,113 @@
+"""The other side of a benchmark, in a process of its own with the settings that its users have."""
+
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from voc2vec_jax import errors
+from voc2vec_jax.runs import logs, memory
+
+_PACKAGES = ("torch", "transformers")
+
+
+def absent() -> list[str]:
+    """Those of torch and transformers that are not installed."""
+    return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def check() -> None:
+    """InputError where torch or transformers is not installed."""
+    if missing := absent():
+        raise errors.InputError(
+            f"--against=transformers needs {' and '.join(missing)}: pip install {' '.join(missing)}"
+        )
+
+
+def memory_held(device: str) -> dict[str, int]:
+    """As `measuring.memory_held`, in a process that computes with torch."""
+    import torch
+
+    held = {"peak_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if device == "cuda" else {}
+    return {"process_peak_mb": round(memory.peak_bytes() / 1e6), **held}
+
+
+def set_up() -> str:
+    """Makes torch compute on what is here, in as many threads as there are cores, and returns its name for it.
+
+    float32 is float32 in its products and convolutions, as in ours; random numbers, also those that transformers takes
+    from NumPy, are the same in every run.
+    """
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 (its own generator)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    logs.say(f"transformers {transformers.__version__} on torch {torch.__version__}, {device}")
+    return device
+
+
+class Peer:
+    """Calls of what `build(*arguments)` returns, by name, in another process; close it with `with`.
+
+    `build` is a function of a module and returns a dict of functions without arguments; they and what they return are
+    made there. RunError with the other side's last words when it fails.
+    """
+
+    def __init__(self, build: Callable[..., dict[str, Callable[[], Any]]], *arguments: Any):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, build, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.names: list[str] = self._answer()
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self._pipe.close()
+        if fault[0] is not None:  # it may be in the midst of a long call
+            self._process.terminate()
+        self._process.join()
+
+    def call(self, name: str) -> Any:
+        """What the function of that name returns."""
+        self._pipe.send(name)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            done, value = self._pipe.recv()
+        except EOFError as fault:
+            self._process.join()
+            raise errors.RunError(f"the other side ended with status {self._process.exitcode}") from fault
+        if not done:
+            raise errors.RunError(f"the other side failed: {value}")
+        return value
+
+
+def _serve(pipe, build: Callable[..., dict[str, Callable[[], Any]]], arguments: tuple) -> None:
+    """Answers each name with (True, value) until the pipe is closed, a failure with (False, its text)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts both; ours then closes the pipe
+    try:
+        ways = build(*arguments)
+        pipe.send((True, list(ways)))
+        while True:
+            pipe.send((True, ways[pipe.recv()]()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.send((False, traceback.format_exc().strip().splitlines()[-1]))

@@ -1,0 +1,317 @@
+"""How fast a pre-training step is, where its time goes, and transformers' step beside it."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import compilation_cache
+
+from benchmarks import measuring, reference_process, train_parts
+from voc2vec_jax import audio, errors
+from voc2vec_jax.convert import configs
+from voc2vec_jax.models import flops
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import step as training_step
+from voc2vec_jax.runs import logs, memory
+
+MODELS = ("base", "large", "tiny")
+STEPS = ("gradient", "update")
+PROFILED_STEPS = 3
+MOST_SECONDS = 600
+GROWTH = ((1, 10.0), (2, 10.0), (4, 10.0), (8, 10.0), (2, 5.0), (2, 20.0), (2, 30.0))  # rows, seconds
+
+Figure = dict[str, str | int | float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured: one step of `rows` clips of `seconds`, in train mode with the recipe's dropouts.
+
+    `step` "gradient" is forward and backward, "update" the whole step with the optimizer, of `groups` loss groups at a
+    time, `micros` times.
+    """
+
+    model: str = "base"
+    rows: int = 2  # of a loss group
+    groups: int = 1
+    micros: int = 1
+    seconds: float = 10.0
+    dtype: str = "float32"
+    step: str = "gradient"
+    remat: str = "none"
+    attention: str = "own"
+    against: str | None = None
+    passes: int = 3
+    breakdown: bool = False
+    growth: bool = False
+    profile: str | None = None
+
+    @property
+    def samples(self) -> int:
+        return round(self.seconds * audio.RATE_HZ)
+
+    @property
+    def clips(self) -> int:
+        """Of the whole step."""
+        return self.rows * self.groups * self.micros
+
+
+class Ours:
+    """One step of this project, compiled ahead; `compile_seconds` cold, `cached_seconds` from the persistent cache."""
+
+    def __init__(self, settings: Settings, cached: bool = False):
+        self.family, self.model, config = built(settings)
+        optimizer, schedule = pretraining_recipe.build_optimizer(config)
+        options = {"seed": 0, "equal_masks": False}
+        whole = training_step.make_update(self.family, self.model, optimizer, schedule, **options)
+        self.state = jax.jit(functools.partial(training_step.init_state, self.family, self.model, optimizer, 0))()
+        self.batch = jax.device_put(noise_batch(settings))
+        self.step = whole if settings.step == "update" else self._gradient
+        self.donates = settings.step == "update"
+        self.precision = config.matmul_precision
+        with jax.default_matmul_precision(self.precision):
+            self.compile_seconds, self.compiled = self._compiled()
+            self.cached_seconds = None
+            if cached:
+                jax.clear_caches()
+                self.cached_seconds, self.compiled = self._compiled()
+
+    def _gradient(self, state, batch):
+        """Gradients and metric sums of the loss groups; the state stays as it is."""
+        step, (g, a, rows) = state["step"], batch["lengths"].shape
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), training_step.TRAIN), step)
+
+        def loss(params):
+            keys = training_step.noise(key, jnp.arange(g) * a, rows)
+            micro = jax.tree.map(lambda x: x[:, 0], batch)
+            return training_step.loss_sums(
+                self.family, self.model, params, micro, keys, step, train=True, equal_masks=False
+            )
+
+        return jax.grad(loss, has_aux=True)(state["params"])
+
+    def _compiled(self) -> tuple[float, Any]:
+        began = time.perf_counter()
+        jitted = jax.jit(self.step, donate_argnums=0 if self.donates else ())
+        compiled = jitted.lower(self.state, self.batch).compile()
+        return time.perf_counter() - began, compiled
+
+    def __call__(self, count: int = 1) -> None:
+        """Runs so many steps and waits for them, on CPUs for each: what computes next to another one is slower."""
+        for _ in range(count):
+            first, second = self.compiled(self.state, self.batch)
+            if self.donates:
+                self.state = first
+            if jax.default_backend() == "cpu":
+                jax.block_until_ready((first, second))
+        jax.block_until_ready((first, second))
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the compiled step holds at its peak, by XLA's own account: arguments, results, temporaries."""
+        m = self.compiled.memory_analysis()
+        return m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes
+
+    @property
+    def temporary_bytes(self) -> int:
+        """Of `memory_bytes` what is neither argument nor result, so that it grows with the clips."""
+        return self.compiled.memory_analysis().temp_size_in_bytes
+
+
+def built(settings: Settings) -> tuple[Any, Any, Any]:
+    """(family, model, recipe) of the settings."""
+    config = pretraining_recipe.pretraining()
+    if settings.model == "tiny":
+        config = pretraining_recipe.tiny(config)
+    elif settings.model == "large":
+        e = config.model.encoder
+        e.width, e.depth, e.heads, e.inner_width = 1024, 24, 16, 4096
+        e.conv_norm, e.conv_bias, e.norm_first = "layer", True, True
+        config.model.codebook_width = config.model.target_width = 768
+    config.crop_samples = max(config.crop_samples, settings.samples)
+    config.dtype, config.remat, config.attention = settings.dtype, settings.remat, settings.attention
+    if settings.attention != "own":
+        config.model.encoder.attention_dropout = 0.0
+    return *pretraining_recipe.build_model(config), config
+
+
+def noise_batch(settings: Settings) -> dict[str, np.ndarray]:
+    """White noise as the trainer's input hands it over: int16 [groups, micros, rows, samples]."""
+    shape = (settings.groups, settings.micros, settings.rows, settings.samples)
+    clips = np.random.default_rng(0).integers(-9000, 9000, shape).astype(np.int16)
+    return {"audio": clips, "lengths": np.full(shape[:3], settings.samples, np.int32)}
+
+
+def figures(settings: Settings) -> Iterator[Figure]:
+    """The machine's matmul rate, our step and the other side's in turns, and on request its parts and its growth."""
+    check(settings)
+    with _empty_cache():
+        ours = Ours(settings, cached=True)
+    names = ("model", "rows", "groups", "micros", "seconds", "step", "remat", "attention")
+    common = {**{name: getattr(settings, name) for name in names}, **measuring.machine(settings.dtype)}
+    rate = flops.matmul_rate(settings.dtype)
+    yield {"figure": "train matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
+    yield from _compared(settings, ours, rate, common)
+    if settings.profile:
+        _profile(ours, settings.profile)
+    if settings.breakdown:
+        yield from _parts(settings, ours, rate, common)
+    if settings.growth:
+        yield from _growth(settings, common)
+
+
+def check(settings: Settings) -> None:
+    """InputError for values that make no sense and for a side that is not installed."""
+    least = min(settings.rows, settings.groups, settings.micros, settings.passes)
+    if least < 1 or not 0.5 <= settings.seconds <= MOST_SECONDS:
+        raise errors.InputError(
+            f"--rows={settings.rows} --groups={settings.groups} --micros={settings.micros} "
+            f"--seconds={settings.seconds:g} --passes={settings.passes}: give 1 or more rows, groups, micros and "
+            f"passes, and clips of 0.5 to {MOST_SECONDS} s"
+        )
+    if settings.micros > 1 and settings.step != "update":
+        raise errors.InputError(f"--micros={settings.micros} is for whole updates: add --step=update")
+    if settings.against and settings.remat == "products":
+        raise errors.InputError(
+            f"--remat=products has no counterpart in {settings.against}: give none or layer with --against"
+        )
+    if settings.against:
+        reference_process.check()
+
+
+@contextlib.contextmanager
+def _empty_cache() -> Iterator[None]:
+    """A persistent compilation cache that is empty, so that the first compilation in it is a cold one."""
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = [getattr(jax.config, name) for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for name, value in zip(names, (folder, 0.0)):
+                jax.config.update(name, value)
+            compilation_cache.compilation_cache.reset_cache()
+            yield
+        finally:
+            for name, value in zip(names, before):
+                jax.config.update(name, value)
+            compilation_cache.compilation_cache.reset_cache()
+
+
+def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
+    sides: dict[str, Callable[[], float]] = {"voc2vec_jax": functools.partial(measuring.steady_seconds, ours)}
+    ours()
+    own = {"step_mb": round(ours.memory_bytes / 1e6), **measuring.memory_held(memory.peak_bytes())}
+    with contextlib.ExitStack() as stack:
+        if settings.against:
+            other = stack.enter_context(_peer(settings, ours))
+            sides[settings.against] = functools.partial(other.call, "steady_seconds")
+        turns = [{name: side() for name, side in sides.items()} for _ in range(settings.passes)]
+        held = {"voc2vec_jax": own}
+        if settings.against:
+            held[settings.against] = other.call("memory")
+    compiling = {
+        "compile_seconds": round(ours.compile_seconds, 1),
+        "cached_compile_seconds": round(ours.cached_seconds, 1),
+    }
+    median = {name: float(np.median([turn[name] for turn in turns])) for name in sides}
+    operations = settings.clips * sum(flops.training(ours.model, settings.samples).values())
+    for name in sides:
+        yield {
+            "figure": f"train {name}",
+            "step_seconds": round(median[name], 4),
+            "ratio": round(median[name] / median[settings.against], 3) if settings.against else None,
+            **measuring.speed([turn[name] for turn in turns], settings.clips * settings.seconds, operations, rate),
+            **(compiling if name == "voc2vec_jax" else {}),
+            **held[name],
+            **common,
+        }
+
+
+def _profile(ours: Ours, folder: str) -> None:
+    with jax.profiler.trace(folder):
+        for _ in range(PROFILED_STEPS):
+            ours()
+    logs.say(f"a trace of {PROFILED_STEPS} steps is in {pathlib.Path(folder)}: open it with xprof or Perfetto")
+
+
+def _parts(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
+    with jax.default_matmul_precision(ours.precision):
+        rows = settings.rows * settings.groups
+        for part in train_parts.figures(ours.model, rows, settings.samples, settings.passes, rate):
+            yield {**part, **common}
+
+
+def _growth(settings: Settings, common: Figure) -> Iterator[Figure]:
+    """Seconds of an audio-second's step and memory of a clip, for more clips and for longer ones."""
+    for rows, seconds in GROWTH:
+        ours = Ours(dataclasses.replace(settings, rows=rows, seconds=seconds))
+        median = float(np.median([measuring.steady_seconds(ours) for _ in range(settings.passes)]))
+        clips = rows * settings.groups * settings.micros
+        yield {
+            **common,
+            "figure": "train growth",
+            "rows": rows,
+            "seconds": seconds,
+            "step_seconds": round(median, 4),
+            "seconds_per_audio_second": round(median / clips / seconds, 5),
+            "step_mb_per_clip": round(ours.temporary_bytes / rows / settings.groups / 1e6, 1),
+            "passes": settings.passes,
+        }
+
+
+def _peer(settings: Settings, ours: Ours) -> reference_process.Peer:
+    """transformers' step for the same architecture and batch, in a process of its own."""
+    clips = np.asarray(ours.batch["audio"][:, 0], np.float32).reshape(-1, settings.samples) / 32768
+    return reference_process.Peer(transformers_step, settings, ours.model, clips)
+
+
+def transformers_step(settings: Settings, model: Any, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """The "steady_seconds" of its step, and the "memory" that it took.
+
+    The masks and negatives are drawn beforehand, at no cost to it. On a GPU it is compiled by torch and computes in
+    bfloat16 where asked, by autocast. It has no feature penalty, and leaves out the blocks that its LayerDrop drops,
+    where ours computes all of them.
+    """
+    import torch
+    import transformers
+    from transformers.models.wav2vec2 import modeling_wav2vec2
+
+    device = reference_process.set_up()
+    config = transformers.Wav2Vec2Config(**configs.to_hf("wav2vec2", model))
+    network = transformers.Wav2Vec2ForPreTraining(config).to(device).train()
+    if settings.remat == "layer":
+        network.gradient_checkpointing_enable()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-5, fused=device == "cuda")
+    compiled = torch.compile(network) if device == "cuda" else network
+    shape = (len(clips), model.encoder.frames(settings.samples))
+    mask = modeling_wav2vec2._compute_mask_indices(shape, model.mask_share, model.mask_frames)
+    sampled = modeling_wav2vec2._sample_negative_indices(shape, model.negatives, mask)
+    inputs = {
+        "input_values": torch.tensor(clips, device=device),
+        "mask_time_indices": torch.tensor(mask, device=device),
+        "sampled_negative_indices": torch.tensor(sampled, device=device),
+    }
+    narrow = settings.dtype == "bfloat16"
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            for _ in range(settings.micros):
+                with torch.autocast(device, torch.bfloat16, enabled=narrow):
+                    loss = compiled(**inputs).loss
+                loss.backward()
+            if settings.step == "update":
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    run(1)
+    memory_held = functools.partial(reference_process.memory_held, device)
+    return {"steady_seconds": functools.partial(measuring.steady_seconds, run), "memory": memory_held}

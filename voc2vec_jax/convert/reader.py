@@ -1,0 +1,332 @@
+"""PyTorch checkpoints of the supported families -> our configuration and parameters, without PyTorch.
+
+`read` finds out what a source is; `to_fairseq` and `to_hf` are its inverses on names and arrays, and
+`convert_write` puts them into files.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from voc2vec_jax import errors
+from voc2vec_jax.convert import configs, torch_files, torch_pickle
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.models import heads
+
+OWN_FORMAT = "voc2vec_jax"
+HF_TYPES = {"wav2vec2": "wav2vec2", "hubert": "hubert", "wavlm": "wavlm", "data2vec-audio": "data2vec"}
+_FAIRSEQ_NAMES = {
+    "wav2vec2": "wav2vec2",
+    "hubert": "hubert",
+    "wavlm": "wavlm",
+    "data2vec_audio": "data2vec",
+    "data2vec_multi": "emotion2vec",
+}
+_FINE_TUNED = "w2v_encoder.w2v_model."  # fairseq's prefix of the pre-trained part of a recogniser
+_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A model in our own terms, with what its source said of itself."""
+
+    family: str
+    config: Any  # models.<family>.Config
+    params: Mapping[str, Any]  # our tree, float32
+    missing: tuple[str, ...] = ()  # our parameters that the source lacks (a quantizer, say), to be initialised afresh
+    unused: Mapping[str, str] = dataclasses.field(default_factory=dict)  # tensor of the source -> why it is left out
+    normalize: bool | None = None  # is the input brought to zero mean and unit variance? None: the source is silent
+    labels: tuple[str, ...] = ()  # of the classification head, in the order of its outputs
+    source_format: str = "jax"  # "hf" | "fairseq" | "jax"
+    raw_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the source's own configuration
+    preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # transformers' preprocessor_config.json
+    mapped: int = 0  # tensors of the source that were used
+
+    @property
+    def head(self) -> heads.Config | None:
+        """The configuration of the classification head, None without one."""
+        head = self.params.get("head")
+        if head is None:
+            return None
+        width, classes = np.shape(head["classifier"]["kernel"])
+        return heads.Config(classes=classes, width=width, layer_sum="layer_weights" in head)
+
+    @property
+    def normalizes(self) -> bool:
+        """`normalize`, and where the source is silent what transformers does by default."""
+        return True if self.normalize is None else self.normalize
+
+    @property
+    def parameters(self) -> int:
+        return sum(int(np.size(array)) for array in convert_names.flatten(self.params).values())
+
+
+@dataclasses.dataclass(frozen=True)
+class _SafeTensor:
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    handle: Any
+    name: str
+
+    def read(self) -> np.ndarray:
+        return self.handle.get_tensor(self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """Stored tensors under the tables' spelling of their names, and where they came from."""
+
+    tensors: Mapping[str, Any]
+    spelt: Mapping[str, str]  # the tables' spelling -> the file's own
+    layout: str
+    prefix: str
+    origin: str
+
+
+def read(source: str | Path) -> Checkpoint:
+    """Reads a folder of transformers or of `convert_write.write_jax`, a `.safetensors` or `.bin` file with its
+    config.json beside it, or a fairseq `.pt`.
+
+    Every tensor of the source is used or named in `unused` with the reason, and every parameter is filled or named
+    in `missing`. Raises InputError, in one sentence, for anything else.
+    """
+    source = Path(source)
+    if source.is_dir():
+        return _read_folder(source, None)
+    if not source.exists():
+        raise errors.InputError(f"{source} does not exist; give a folder of transformers or a checkpoint file")
+    if source.suffix == ".safetensors" or (source.suffix == ".bin" and source.with_name("config.json").exists()):
+        return _read_folder(source.parent, [source])
+    return _read_fairseq(source)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise errors.InputError(f"{path.parent} has no {path.name}; put the model's own beside its weights") from None
+    except (OSError, ValueError, RecursionError) as fault:
+        raise errors.InputError(f"{path} is not readable JSON: {fault}") from fault
+    if not isinstance(values, dict):
+        raise errors.InputError(f"{path} holds a {type(values).__name__} where an object is needed")
+    return values
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights; the shards that an index names must lie in the folder itself."""
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{single}.index.json"
+        if (folder / single).exists():
+            return [folder / single]
+        if index.exists():
+            shards = read_json(index).get("weight_map")
+            names = {str(name) for name in shards.values()} if isinstance(shards, dict) else {"weight_map"}
+            for name in sorted(names):
+                if Path(name).name != name or not (folder / name).is_file():
+                    raise errors.InputError(f"{index} names the shard {name!r}, which does not lie beside it")
+            return [folder / name for name in sorted(names)]
+    raise errors.InputError(f"{folder} has neither model.safetensors nor pytorch_model.bin, whole or sharded")
+
+
+def _open_weights(path: Path) -> dict[str, Any]:
+    """Name -> tensor that is read on demand."""
+    if path.suffix != ".safetensors":
+        tree = torch_files.load(path)
+        nested = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
+        return _only_tensors(nested, path)
+    try:
+        handle = safetensors.safe_open(path, framework="np")
+        parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118, not a dict
+    except (safetensors.SafetensorError, OSError) as fault:
+        raise errors.InputError(f"{path} is not a complete safetensors file ({fault}); fetch it again") from fault
+    return {
+        name: _SafeTensor(tuple(part.get_shape()), np.dtype(_DTYPES.get(part.get_dtype(), object)), handle, name)
+        for name, part in parts.items()
+    }
+
+
+def _only_tensors(tree: Any, path: Path) -> dict[str, torch_pickle.Tensor]:
+    if not isinstance(tree, dict) or not tree:
+        raise errors.InputError(f"{path} holds no named tensors")
+    for name, tensor in tree.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch_pickle.Tensor):
+            raise errors.InputError(f"{path}: {name!r} is a {type(tensor).__name__} where a tensor is needed")
+    return tree
+
+
+def _source(tensors: Mapping[str, Any], layout: str, prefix: str, origin: str) -> _Source:
+    spelt = {convert_names.spell(name, layout): name for name in tensors}
+    if len(spelt) < len(tensors):
+        twice = next(name for name in tensors if spelt[convert_names.spell(name, layout)] != name)
+        raise errors.InputError(f"{origin} has the tensor {twice} under two spellings of its name; keep one")
+    prefix = prefix if any(name.startswith(prefix) for name in spelt) else ""
+    return _Source({name: tensors[own] for name, own in spelt.items()}, spelt, layout, prefix, origin)
+
+
+def _read_folder(folder: Path, files: list[Path] | None) -> Checkpoint:
+    raw = read_json(folder / "config.json")
+    tensors: dict[str, Any] = {}
+    if raw.get("format") == OWN_FORMAT:
+        return _read_own(folder, raw, files)
+    kind = raw.get("model_type")
+    if kind not in HF_TYPES:
+        known = ", ".join(HF_TYPES)
+        raise errors.InputError(f"{folder / 'config.json'}: model_type is {kind!r}, but only {known} are supported")
+    family = HF_TYPES[kind]
+    config = configs.from_hf(family, raw, str(folder / "config.json"))
+    for file in files or _weight_files(folder):
+        opened = _open_weights(file)
+        if twice := opened.keys() & tensors.keys():
+            raise errors.InputError(f"{folder} has the tensor {min(twice)} in two of its shards; fetch it again")
+        tensors |= opened
+    _check_family(family, tensors, folder)
+    source = _source(tensors, "hf", f"{convert_names.HF_PREFIXES[family]}.", str(folder))
+    head = _find_head(source)
+    preprocessor = folder / "preprocessor_config.json"
+    preprocessor = read_json(preprocessor) if preprocessor.exists() else {}
+    normalize = bool(preprocessor.get("do_normalize", True)) if preprocessor else None
+    return dataclasses.replace(
+        _filled(family, config, source, head),
+        normalize=normalize,
+        labels=_labels(raw, head, folder) if head else (),
+        raw_config=raw,
+        preprocessor=preprocessor,
+    )
+
+
+def _check_family(family: str, tensors: Mapping[str, Any], folder: Path) -> None:
+    for other, prefix in convert_names.HF_PREFIXES.items():
+        if other != family and any(name.startswith(f"{prefix}.") for name in tensors):
+            raise errors.InputError(f"{folder} holds the tensors of a {other} model, but its config.json says {family}")
+
+
+def _find_head(source: _Source) -> heads.Config | None:
+    """The configuration of transformers' head for sequence classification, if the source has one."""
+    names = source.tensors.keys()
+    ends = [source.tensors.get(f"{name}.weight") for name in ("projector", "classifier")]
+    if any(end is None or len(end.shape) != 2 for end in ends) or any(name.startswith("tdnn.") for name in names):
+        return None
+    return heads.Config(classes=ends[1].shape[0], width=ends[0].shape[0], layer_sum="layer_weights" in names)
+
+
+def _labels(raw: Mapping[str, Any], head: heads.Config, folder: Path) -> tuple[str, ...]:
+    named = raw.get("id2label") or {str(i): f"LABEL_{i}" for i in range(head.classes)}
+    labels = tuple(str(named.get(str(i))) for i in range(head.classes)) if isinstance(named, dict) else ()
+    if len(labels) != len(named) or "None" in labels:
+        raise errors.InputError(
+            f"{folder / 'config.json'} names {len(named)} labels, but the classifier has {head.classes} outputs"
+        )
+    return labels
+
+
+def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Checkpoint:
+    family, origin = raw.get("family"), str(folder / "config.json")
+    if family not in convert_names.FAMILIES or not isinstance(raw.get("config"), dict):
+        raise errors.InputError(f"{origin}: family {family!r} is none of {', '.join(convert_names.FAMILIES)}")
+    config = configs.from_dict(family, raw["config"], origin)
+    tensors = _open_weights((files or [folder / "model.safetensors"])[0])
+    source = _source(tensors, "own", "", str(folder))
+    classifier = source.tensors.get("head.classifier.kernel")
+    head = None
+    if classifier is not None and len(classifier.shape) == 2:
+        width, classes = classifier.shape
+        head = heads.Config(classes=classes, width=width, layer_sum="head.layer_weights" in source.tensors)
+    labels = tuple(str(label) for label in raw.get("labels") or ())
+    if head and len(labels) != head.classes:
+        raise errors.InputError(f"{origin} names {len(labels)} labels, but the classifier has {head.classes} outputs")
+    return dataclasses.replace(
+        _filled(family, config, source, head),
+        normalize=raw.get("normalize"),
+        labels=labels,
+        source_format="jax",
+        raw_config=raw.get("raw_config") or {},
+        preprocessor=raw.get("preprocessor") or {},
+    )
+
+
+def _read_fairseq(path: Path) -> Checkpoint:
+    tree = torch_files.load(path)
+    if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
+        raise errors.InputError(f"{path} holds no 'model', so it is not a checkpoint of fairseq")
+    model, task = _fairseq_configs(tree, path)
+    name = model.get("_name") or model.get("arch") or ("wavlm" if model.get("gru_rel_pos") else None)
+    if name not in _FAIRSEQ_NAMES:
+        known = ", ".join(_FAIRSEQ_NAMES)
+        raise errors.InputError(f"{path} is a fairseq checkpoint of {name!r}, but only {known} are supported")
+    family = _FAIRSEQ_NAMES[name]
+    config = configs.from_fairseq(family, model, str(path))
+    source = _source(_only_tensors(tree["model"], path), "fairseq", _FINE_TUNED, str(path))
+    labels = source.tensors.get("label_embs_concat")
+    if family == "hubert" and labels is not None and len(labels.shape) == 2:
+        config = dataclasses.replace(config, classes=labels.shape[0])
+    return dataclasses.replace(
+        _filled(family, config, source, None),
+        normalize=bool(task.get("normalize", False)),  # fairseq's own default
+        raw_config=model,
+    )
+
+
+def _fairseq_configs(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configurations of the model and of the task: `cfg` (nested, or WavLM's flat one), or the older `args`.
+
+    A recogniser keeps those of its pre-trained part in `w2v_args`.
+    """
+    cfg, args = tree.get("cfg"), tree.get("args")
+    whole = cfg if isinstance(cfg, dict) else args
+    if not isinstance(whole, dict):
+        raise errors.InputError(f"{path} holds neither cfg nor args, which say how its model is built")
+    model = whole["model"] if isinstance(whole.get("model"), dict) else whole
+    task = whole["task"] if isinstance(whole.get("task"), dict) else whole
+    if isinstance(model.get("w2v_args"), dict):
+        return _fairseq_configs({"cfg": model["w2v_args"]}, path)
+    return model, task
+
+
+def _filled(family: str, config: Any, source: _Source, head: heads.Config | None) -> Checkpoint:
+    """Fills the family's table from the source and accounts for every tensor."""
+    entries = convert_names.table(family, config, head)
+    if source.layout == "own":
+        entries = tuple(entry.own() for entry in entries)
+    filled, missing, used = convert_names.fill(entries, source.tensors, source.layout, source.prefix, source.origin)
+    left = [name for name in source.tensors if name not in used]
+    unused = {source.spelt[name]: convert_names.reason_unused(name, source.layout) for name in left}
+    unexplained = [name for name, reason in unused.items() if reason is None]
+    if unexplained:
+        more = f" and {len(unexplained) - 3} more" if len(unexplained) > 3 else ""
+        raise errors.InputError(
+            f"{source.origin}: the tensors {', '.join(unexplained[:3])}{more} have no place in a {family} model "
+            "of its config"
+        )
+    return Checkpoint(
+        family=family,
+        config=config,
+        params=convert_names.unflatten(filled),
+        missing=tuple(missing),
+        unused=unused,
+        source_format=source.layout,
+        mapped=len(used),
+    )
+
+
+def to_fairseq(family: str, config: Any, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """fairseq's names -> float32 arrays: the inverse of what `read` does with a fairseq file."""
+    return convert_names.spread(convert_names.table(family, config), convert_names.flatten(params), "fairseq", "")
+
+
+def to_hf(
+    family: str, config: Any, params: Mapping[str, Any], head: heads.Config | None = None, *, prefixed: bool
+) -> dict[str, np.ndarray]:
+    """transformers' names -> float32 arrays: the inverse of what `read` does with its folder.
+
+    `prefixed` says whether the encoder's names start with the family's, as they do beside a head.
+    """
+    prefix = f"{convert_names.HF_PREFIXES[family]}." if prefixed else ""
+    entries = convert_names.table(family, config, head)
+    return convert_names.spread(entries, convert_names.flatten(params), "hf", prefix)

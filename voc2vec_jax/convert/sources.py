@@ -1,0 +1,127 @@
+"""What `from_pretrained` may be given: a folder, a checkpoint file, a run of ours, or a model on the Hub."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voc2vec_jax import errors
+from voc2vec_jax.convert import configs, reader
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.runs import files
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # of a repository; the first that it has is fetched
+
+
+def read(source: str | Path) -> reader.Checkpoint:
+    """The checkpoint that `source` names; InputError, in one sentence, when it names none.
+
+    A folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq `.pt` file, a run folder of
+    pre-training (its best step, else its newest), or a name on the Hub (`owner/model`, `owner/model@revision`).
+    """
+    path = Path(source)
+    if not path.exists():
+        path = _fetch(str(source))
+    if path.is_file():
+        return reader.read(path)
+    if not (path / "config.json").is_file():
+        return reader.read(_only_file(path))
+    raw = reader.read_json(path / "config.json")
+    is_run = "format" not in raw and "model_type" not in raw and isinstance(raw.get("model"), dict)
+    return _read_run(path, raw) if is_run else reader.read(path)
+
+
+def _only_file(folder: Path) -> Path:
+    """The one fairseq checkpoint of a folder without config.json."""
+    found = sorted(folder.glob("*.pt"))
+    if len(found) == 1:
+        return found[0]
+    folds = sorted(path.name for path in folder.glob("fold_*"))
+    if folds:
+        raise errors.InputError(f"{folder} holds {len(folds)} folds; give one of them, such as {folder / folds[0]}")
+    if found:
+        raise errors.InputError(f"{folder} holds {len(found)} checkpoints; give one of them, such as {found[0]}")
+    raise errors.InputError(f"{folder} has no config.json and no .pt file, so it is no model; give the folder of one")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """An array with the interface of a stored tensor."""
+
+    array: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    def read(self) -> np.ndarray:
+        return self.array
+
+
+def _read_run(folder: Path, raw: dict[str, Any]) -> reader.Checkpoint:
+    """The best, else the newest parameters of a pre-training run, which feeds audio as it is."""
+    from voc2vec_jax.runs import checkpoint  # here, for Orbax takes a second to import
+
+    origin, family = str(folder / "config.json"), raw.get("family")
+    if family not in convert_names.FAMILIES:
+        raise errors.InputError(f"{origin}: family {family!r} is none of {', '.join(convert_names.FAMILIES)}")
+    config = configs.from_dict(family, raw["model"], origin)
+    steps = {name: checkpoint.steps(folder / name) for name in ("best", "checkpoints")}
+    kind = "best" if steps["best"] else "checkpoints"
+    if not steps[kind]:
+        raise errors.InputError(f"{folder} is a run without a complete checkpoint; let it train until its first")
+    chosen = folder / kind / str(steps[kind][-1])
+    params, _ = checkpoint.read(chosen, "params")
+    stored = {name.replace("/", "."): _Stored(array) for name, array in convert_names.flatten(params).items()}
+    entries = [entry.own() for entry in convert_names.table(family, config)]
+    filled, missing, used = convert_names.fill(entries, stored, "own", "", str(chosen))
+    if unknown := sorted(stored.keys() - used):
+        raise errors.InputError(f"{chosen}: the parameter {unknown[0]} has no place in a {family} model of {origin}")
+    return reader.Checkpoint(
+        family, config, convert_names.unflatten(filled), tuple(missing), normalize=False, mapped=len(used)
+    )
+
+
+def _fetch(name: str) -> Path:
+    """The folder of a model on the Hub: its JSON files and one kind of weights; HF_HUB_OFFLINE is honoured."""
+    if not _HUB_NAME.fullmatch(name) or (Path(name).parent.is_dir() and Path(name).parent != Path(".")):
+        raise errors.InputError(f"{name} does not exist{files.similar(Path(name))}; give a folder, a file or a Hub id")
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise errors.InputError(
+            f"{name} is not here, and fetching it from the Hub needs huggingface_hub: pip install 'voc2vec_jax[hub]'"
+        ) from None
+    repository, _, revision = name.partition("@")
+    absent = None
+    for weights in _WEIGHTS:
+        try:
+            folder = huggingface_hub.snapshot_download(
+                repository, revision=revision or None, allow_patterns=["*.json", weights], ignore_patterns=["*/*"]
+            )
+        except huggingface_hub.errors.LocalEntryNotFoundError as fault:
+            absent = fault  # offline, with another kind of weights in the cache perhaps
+        except (OSError, ValueError) as fault:
+            raise errors.InputError(f"{name} is not here, and the Hub does not give it: {_reason(fault)}") from fault
+        else:
+            if any(Path(folder).glob(weights)):
+                return Path(folder)
+    if absent is None:
+        raise errors.InputError(f"{name} on the Hub holds none of {', '.join(_WEIGHTS)}")
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE
+    why = "HF_HUB_OFFLINE is set; unset it" if offline else "the Hub is out of reach; connect"
+    raise errors.InputError(f"{name} is neither here nor in the cache of the Hub, and {why} or give a folder")
+
+
+def _reason(fault: Exception) -> str:
+    kind = type(fault).__name__
+    if kind == "RepositoryNotFoundError":
+        return "no such model there (or it is private: log in with `hf auth login`)"
+    return f"{kind}: {(str(fault).strip().splitlines() or [''])[0]}".rstrip(": ")

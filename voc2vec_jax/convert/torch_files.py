@@ -1,0 +1,158 @@
+"""PyTorch's files (`.pt`, `.bin`) without PyTorch: zip archives of a pickle and of the tensors' bytes, mapped."""
+
+import argparse
+import functools
+import importlib.util
+import mmap
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from voc2vec_jax import errors
+from voc2vec_jax.convert import torch_pickle
+
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_ALIGNMENT = 64
+
+
+class _Archive:
+    """A zip file in the layout of `torch.save`: ROOT/data.pkl and ROOT/data/KEY, all uncompressed."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        with path.open("rb") as file:
+            try:
+                infos = zipfile.ZipFile(file).infolist()
+            except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as fault:
+                raise errors.InputError(f"{path} is truncated: {fault}; fetch it again") from fault
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        roots = [i.filename.removesuffix("data.pkl") for i in infos if i.filename.split("/")[1:] == ["data.pkl"]]
+        if len(roots) != 1:
+            raise errors.InputError(f"{path} is a zip file without one data.pkl, so torch.save did not write it")
+        self._members = {i.filename.removeprefix(roots[0]): i for i in infos if i.filename.startswith(roots[0])}
+
+    def has(self, name: str) -> bool:
+        return name in self._members
+
+    def open(self, name: str) -> tuple[int, Callable[[], memoryview]]:
+        """A member's size and a function that maps it; the first call verifies its checksum."""
+        if name not in self._members:
+            raise errors.InputError(f"{self.path} lacks its member {name}; fetch it again")
+        info = self._members[name]
+        return info.file_size, functools.cache(lambda: self._verified(info))
+
+    def read(self, name: str) -> bytes:
+        return bytes(self.open(name)[1]())
+
+    def _verified(self, info: zipfile.ZipInfo) -> memoryview:
+        start = self._start(info)
+        data = memoryview(self._map)[start : start + info.file_size]
+        if zlib.crc32(data) != info.CRC:
+            raise errors.InputError(
+                f"{self.path}: member {info.filename} does not match its checksum, so the file is damaged; "
+                "fetch it again"
+            )
+        return data
+
+    def _start(self, info: zipfile.ZipInfo) -> int:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            raise errors.InputError(
+                f"{self.path}: member {info.filename} is compressed or encrypted; write the file again with torch.save"
+            )
+        header = self._map[info.header_offset : info.header_offset + 30]
+        start = info.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        if header[:4] != b"PK\3\4" or start + info.file_size > len(self._map):
+            raise errors.InputError(f"{self.path}: member {info.filename} lies outside the file, which is truncated")
+        return start
+
+
+def load(path: str | Path) -> Any:
+    """The object in a file of `torch.save`: plain containers, tensors that are read on demand, inert records.
+
+    See `torch_pickle.loads` for the values. Raises InputError for a damaged file, for a pickle that names anything
+    but tensors and containers, and for the layout from before PyTorch 1.6 when PyTorch is not installed (with it,
+    such a file goes through `torch.load(weights_only=True)`).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LEGACY_MAGIC))
+    except OSError as fault:
+        raise errors.InputError(f"{path} cannot be read: {fault.strerror}") from fault
+    if start == _LEGACY_MAGIC:
+        return _load_legacy(path)
+    if start[:2] != b"PK":
+        raise errors.InputError(f"{path} is not a file of torch.save: it starts with {start[:8]!r}")
+    archive = _Archive(path)
+    if archive.has("byteorder") and archive.read("byteorder") != b"little":
+        raise errors.InputError(f"{path} was written on a big-endian machine; write it again on a little-endian one")
+    storages = functools.cache(lambda key: archive.open(f"data/{key}"))
+    return torch_pickle.loads(archive.read("data.pkl"), str(path), storages)
+
+
+def _load_legacy(path: Path) -> Any:
+    if importlib.util.find_spec("torch") is None:
+        raise errors.InputError(
+            f"{path} has the layout from before PyTorch 1.6, which only PyTorch reads: install the extra 'torch'"
+        )
+    import torch
+
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return _without_torch(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as fault:  # torch.load raises a dozen unrelated types
+        named = re.search(r"GLOBAL:?\s+([\w.]+)", str(fault))
+        reason = f"it names {named[1]}" if named else f"it is damaged ({type(fault).__name__})"
+        raise errors.InputError(f"{path}: PyTorch's restricted loading refuses the file: {reason}") from fault
+
+
+def _without_torch(value: Any) -> Any:
+    """PyTorch's tensors and namespaces as `load` gives them."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        half = value.dtype == torch.bfloat16
+        array = value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if half else value.numpy()
+        return torch_pickle.Tensor(array.shape, array.dtype, lambda: array)
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {key: _without_torch(item) for key, item in value.items()}
+    return [_without_torch(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def save(path: str | Path, value: Any) -> None:
+    """Writes what `torch.load(weights_only=True)` reads: containers, numbers, text, and arrays as tensors.
+
+    The file appears under its name only when it is complete. Raises OSError when it cannot be written.
+    """
+    path = Path(path)
+    storages: list[np.ndarray] = []
+    pickled = torch_pickle.dumps(value, storages)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            _add(archive, f"{path.stem}/data.pkl", pickled)
+            _add(archive, f"{path.stem}/byteorder", b"little")
+            for key, array in enumerate(storages):
+                _add(archive, f"{path.stem}/data/{key}", np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            _add(archive, f"{path.stem}/version", b"3\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
+    """Adds a member whose bytes start at a multiple of 64, as torch.save places them for mapping."""
+    info = zipfile.ZipInfo(name)  # with the zip format's own first date, so that equal content gives equal files
+    gap = -(archive.fp.tell() + 30 + len(name.encode()) + 4) % _ALIGNMENT
+    info.extra = b"FB" + gap.to_bytes(2, "little") + b"Z" * gap
+    archive.writestr(info, data)

@@ -1,0 +1,112 @@
+"""Whether a converted model computes what its source computes: run as a process of its own, it prints one JSON line.
+
+python -m voc2vec_jax.convert.verify SRC DST
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks import reference_process
+
+from voc2vec_jax import errors, models
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.convert import reader, writer
+from voc2vec_jax.runs import cli
+
+SAMPLES = 16000
+TOLERANCE = 1e-4  # largest difference of a hidden state, relative to the largest value when that is above 1
+
+
+def in_own_process(source: Path, target: Path) -> dict[str, Any]:
+    """`report` from a process that ends with the memory it took. Raises RunError when that process fails."""
+    command = [sys.executable, "-m", "voc2vec_jax.convert.verify", str(source), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != errors.EXIT_DONE:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise errors.RunError(f"{target} could not be verified: {lines[-1].removeprefix('error: ')}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def report(source: Path, target: Path) -> dict[str, Any]:
+    """Compares the parameters of source and target to the bit, and our outputs with those of transformers.
+
+    Keys: `same` parameters, those that `differ` by name, and `difference` and `largest` of the hidden states (and of
+    the logits), or the reason in `unverified`.
+    """
+    before, after = reader.read(source), reader.read(target)
+    left, right = convert_names.flatten(before.params), convert_names.flatten(after.params)
+    differ = [name for name in right if name not in left or not np.array_equal(left[name], right[name])]
+    found = {"same": len(right) - len(differ), "differ": differ}
+    if absent := reference_process.absent():
+        return found | {"unverified": f"that needs {' and '.join(absent)}"}
+    if after.family not in convert_names.HF_PREFIXES:
+        return found | {"unverified": f"transformers has no {after.family}"}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = next((_folder(p) for p, c in ((source, before), (target, after)) if c.source_format == "hf"), None)
+        if folder is None:
+            folder = Path(scratch)
+            writer.write_hf(folder, after)
+        return found | compared(after, folder)
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def compared(checkpoint: reader.Checkpoint, folder: Path) -> dict[str, float]:
+    """The largest difference between our hidden states and those of the transformers model in `folder`."""
+    audio = np.random.default_rng(0).standard_normal((1, SAMPLES), dtype=np.float32)
+    ours, theirs = _ours(checkpoint, audio), _theirs(folder, audio, checkpoint.head is not None)
+    if len(ours) != len(theirs):
+        raise errors.RunError(f"there are {len(ours)} outputs here and {len(theirs)} in transformers")
+    return {
+        "difference": max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs)),
+        "largest": max(float(np.abs(b).max()) for b in theirs),
+    }
+
+
+def _ours(checkpoint: reader.Checkpoint, audio: np.ndarray) -> list[np.ndarray]:
+    import jax
+    import jax.numpy as jnp
+
+    from voc2vec_jax.models import heads
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+    module = models.FAMILIES[checkpoint.family].Model(checkpoint.config)
+    params = {"params": {"encoder": checkpoint.params["encoder"]}}
+    apply = jax.jit(lambda p, a: module.apply(p, a, jnp.array([SAMPLES]), collect=True))
+    x, out = apply(params, jnp.asarray(audio))
+    found = [*out["hidden_states"]]
+    if checkpoint.head:
+        head = heads.Classifier(checkpoint.head)
+        states = out["hidden_states"] if checkpoint.head.layer_sum else None
+        found.append(head.apply({"params": checkpoint.params["head"]}, x, out["valid"], states))
+    return [np.asarray(array, np.float32) for array in found]
+
+
+def _theirs(folder: Path, audio: np.ndarray, head: bool) -> list[np.ndarray]:
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    kind = transformers.AutoModelForAudioClassification if head else transformers.AutoModel
+    model = kind.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        out = model(torch.from_numpy(audio), output_hidden_states=True)
+    return [tensor.numpy() for tensor in (*out.hidden_states, *([out.logits] if head else []))]
+
+
+def main(argv: list[str]) -> None:
+    """Prints the report on SRC and DST."""
+    source, target = (Path(word) for word in argv)
+    print(json.dumps(report(source, target)))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

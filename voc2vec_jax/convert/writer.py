@@ -1,0 +1,214 @@
+"""Writes a `convert.Checkpoint` as a folder for transformers, as a fairseq `.pt`, or as a folder in our own layout."""
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from voc2vec_jax import errors
+from voc2vec_jax.convert import configs, reader, torch_files
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.runs import files
+
+_CLASSES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM", "data2vec": "Data2VecAudio"}
+_MASK = "encoder/mask_embedding"
+_RUNTIME = ("dtype", "padding", "remat", "attention")  # fields that say how to compute, not what
+
+
+def write_hf(folder: str | Path, checkpoint: reader.Checkpoint) -> dict[str, str]:
+    """Writes config.json, preprocessor_config.json, model.safetensors and README.md for transformers.
+
+    The architecture is the one that holds the most of the parameters: with a classification head
+    ForSequenceClassification, with all of wav2vec 2.0's quantizer and projections ForPreTraining, else the bare
+    model. Returns our parameters that transformers has no place for, with the reason. Raises InputError for a
+    family or an encoder that transformers does not have, OSError when the folder cannot be written.
+    """
+    if checkpoint.family not in _CLASSES:
+        raise errors.InputError(f"transformers has no {checkpoint.family}; convert it to fairseq or jax")
+    flat = convert_names.flatten(checkpoint.params)
+    architecture = _architecture(checkpoint, flat)
+    config = _hf_config(checkpoint, architecture, _MASK in flat)
+    dropped = _dropped(checkpoint, flat, architecture, config)
+    kept = convert_names.unflatten({path: array for path, array in flat.items() if path not in dropped})
+    head = checkpoint.head if "head" in kept else None
+    prefixed = architecture != "Model"
+    arrays = reader.to_hf(checkpoint.family, checkpoint.config, kept, head, prefixed=prefixed)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_safetensors(folder / "model.safetensors", arrays)
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "preprocessor_config.json", _preprocessor(checkpoint))
+    files.write_atomic(folder / "README.md", _card(checkpoint, architecture).encode())
+    return dropped
+
+
+def _architecture(checkpoint: reader.Checkpoint, flat: Mapping[str, Any]) -> str:
+    if checkpoint.head:
+        return "ForSequenceClassification"
+    entries = convert_names.table(checkpoint.family, checkpoint.config)
+    objective = [entry.ours for entry in entries if not entry.needed and entry.hf and entry.ours != _MASK]
+    return "ForPreTraining" if objective and all(path in flat for path in objective) else "Model"
+
+
+def _hf_config(checkpoint: reader.Checkpoint, architecture: str, has_mask: bool) -> dict[str, Any]:
+    """The source's own config.json where it is one and still says what the Config says, else one built anew."""
+    family, raw = checkpoint.family, dict(checkpoint.raw_config)
+    kind = next(kind for kind, name in reader.HF_TYPES.items() if name == family)
+    if raw.get("model_type") != kind:
+        raw = {"model_type": kind, "mask_feature_prob": 0.0}
+    if "hidden_size" not in raw or configs.from_hf(family, raw, "config.json") != checkpoint.config:
+        raw |= configs.to_hf(family, checkpoint.config)
+    raw.pop("torch_dtype", None)
+    raw |= {"architectures": [_CLASSES[family] + architecture], "dtype": "float32"}
+    if not has_mask:  # without it transformers would call the embedding missing
+        raw |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    _check_expressible("transformers", configs.from_hf(family, raw, "config.json"), checkpoint)
+    if checkpoint.head:
+        raw |= {
+            "id2label": {str(i): label for i, label in enumerate(checkpoint.labels)},
+            "label2id": {label: i for i, label in enumerate(checkpoint.labels)},
+            "classifier_proj_size": checkpoint.head.width,
+            "use_weighted_layer_sum": checkpoint.head.layer_sum,
+        }
+    return raw
+
+
+def _check_expressible(layout: str, said: Any, checkpoint: reader.Checkpoint) -> None:
+    """Raises InputError when the written configuration would say something else of the encoder."""
+    for field, value in vars(checkpoint.config.encoder).items():
+        if field not in _RUNTIME and getattr(said.encoder, field) != value:
+            raise errors.InputError(
+                f"{layout} cannot express {field}={value!r} in a {checkpoint.family} model; convert it to jax"
+            )
+
+
+def _dropped(
+    checkpoint: reader.Checkpoint, flat: Mapping[str, Any], architecture: str, config: Mapping[str, Any]
+) -> dict[str, str]:
+    dropped = {}
+    for entry in convert_names.table(checkpoint.family, checkpoint.config, checkpoint.head):
+        if entry.ours not in flat:
+            continue
+        in_encoder = entry.ours.startswith("encoder/")
+        if not entry.hf:
+            dropped[entry.ours] = "transformers has no place for it"
+        elif entry.ours == _MASK and not (config.get("mask_time_prob", 0.05) or config.get("mask_feature_prob")):
+            dropped[entry.ours] = "its config masks nothing, and transformers then has no mask embedding"
+        elif not in_encoder and architecture == "Model":
+            dropped[entry.ours] = "the pre-training objective is incomplete, so only the encoder is written"
+        elif not in_encoder and checkpoint.head and not entry.ours.startswith("head/"):
+            dropped[entry.ours] = "transformers does not keep a pre-training objective beside a classification head"
+    return dropped
+
+
+def _preprocessor(checkpoint: reader.Checkpoint) -> dict[str, Any]:
+    built = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": checkpoint.config.encoder.conv_norm == "layer",
+        "sampling_rate": 16000,
+    }
+    return built | dict(checkpoint.preprocessor) | {"do_normalize": checkpoint.normalizes}
+
+
+def write_fairseq(path: str | Path, checkpoint: reader.Checkpoint) -> dict[str, str]:
+    """Writes a `.pt` in fairseq's layout (`cfg`, `model`), which torch.load(weights_only=True) reads.
+
+    Returns our parameters that fairseq has no place for, with the reason. Raises InputError for an encoder that
+    fairseq cannot express, OSError when the file cannot be written.
+    """
+    family, config = checkpoint.family, checkpoint.config
+    raw = {key: value for key, value in checkpoint.raw_config.items() if _is_plain(value)}
+    if checkpoint.source_format != "fairseq":
+        raw = {}
+    if not raw or configs.from_fairseq(family, raw, str(path)) != config:
+        raw |= configs.to_fairseq(family, config)
+        _check_expressible("fairseq", configs.from_fairseq(family, raw, str(path)), checkpoint)
+    task = {"_name": "hubert_pretraining" if family == "hubert" else "audio_pretraining"}
+    cfg = {"task": {**task, "normalize": checkpoint.normalizes, "sample_rate": 16000}, "model": raw}
+    if family == "wavlm":  # its own repository keeps one flat configuration
+        cfg = {**raw, "normalize": checkpoint.normalizes}
+    model = reader.to_fairseq(family, config, checkpoint.params)
+    extra = {"optimizer_history": [], "extra_state": {}, "last_optimizer_state": None}
+    torch_files.save(path, {"args": None, "cfg": cfg, "model": model, **extra})
+    entries = convert_names.table(family, config, checkpoint.head)
+    flat = convert_names.flatten(checkpoint.params)
+    return {e.ours: "fairseq has no place for it" for e in entries if e.ours in flat and not e.fairseq}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (str, int, float, bool))
+
+
+def write_jax(folder: str | Path, checkpoint: reader.Checkpoint) -> dict[str, str]:
+    """Writes config.json, model.safetensors (our tree, names with dots) and README.md; `convert.read` reads it back."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = convert_names.flatten(checkpoint.params)
+    arrays = {path.replace("/", "."): np.asarray(array, np.float32) for path, array in flat.items()}
+    save_safetensors(folder / "model.safetensors", arrays)
+    is_hf = "model_type" in checkpoint.raw_config
+    config = {
+        "format": reader.OWN_FORMAT,
+        "family": checkpoint.family,
+        "config": configs.to_dict(checkpoint.config),
+        "normalize": checkpoint.normalize,
+        "labels": list(checkpoint.labels),
+        "raw_config": dict(checkpoint.raw_config) if is_hf else {},
+        "preprocessor": dict(checkpoint.preprocessor),
+    }
+    _write_json(folder / "config.json", config)
+    files.write_atomic(folder / "README.md", _card(checkpoint, None).encode())
+    return {}
+
+
+def save_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays; the file appears under its name only when it is complete. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        dense = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in sorted(arrays.items())}
+        try:
+            safetensors.numpy.save_file(dense, temporary, metadata={"format": "pt"})
+        except safetensors.SafetensorError as fault:
+            raise OSError(errno.EIO, str(fault), str(path)) from fault
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    files.write_atomic(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _card(checkpoint: reader.Checkpoint, architecture: str | None) -> str:
+    """The README.md of a model: what it is, how its input is treated, how it is loaded."""
+    e = checkpoint.config.encoder
+    library = "transformers" if architecture else "voc2vec_jax"
+    task = "audio-classification" if checkpoint.head else "feature-extraction"
+    normalize = {True: "each clip is normalised to zero mean and unit variance", False: "as it is, not normalised"}
+    stated = normalize.get(checkpoint.normalize, "the source does not say whether it is normalised")
+    load = "import voc2vec_jax as v2v\nmodel = v2v.from_pretrained(FOLDER)"
+    if architecture:
+        name = _CLASSES[checkpoint.family] + architecture
+        load = f"import transformers\nmodel = transformers.{name}.from_pretrained(FOLDER)\n\n{load}"
+    labels = f"- labels: {', '.join(checkpoint.labels)}\n" if checkpoint.labels else ""
+    return (
+        f"---\nlibrary_name: {library}\npipeline_tag: {task}\ntags:\n- audio\n- {checkpoint.family}\n---\n\n"
+        f"# {checkpoint.family}\n\n"
+        f"- {checkpoint.parameters:,} parameters: {e.depth} blocks of width {e.width} with {e.heads} heads\n"
+        f"- input: mono audio at 16 kHz; {stated}\n{labels}"
+        f"- converted by voc2vec_jax from a checkpoint in the {checkpoint.source_format} layout; "
+        "the terms of that checkpoint apply\n\n"
+        f"```python\n{load}\n```\n"
+    )

@@ -1,0 +1,338 @@
+"""Preparing a data set: list its recordings, decode them in parallel, leave a prepared set on disk.
+
+Which recording goes to which shard is a pure function of the listing, shards appear whole or not at all,
+and a rerun keeps those that are there: the records are the same whatever was killed when.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import gc
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent import futures
+from multiprocessing import connection
+from typing import IO, Any
+
+from voc2vec_jax import audio, errors
+from voc2vec_jax.datasets import listings, records, reports, shards, space
+from voc2vec_jax.datasets import progress as progresses
+
+SHARD_SOURCE_BYTES = 256 << 20
+LEAST_SHARDS = 8  # of a small set, so that every core has work and a kill costs little
+MOST_SHARDS = 512
+PROCEDURE = "mean, soxr HQ 16 kHz, int16, segments <= 10 s, 1"
+RECORDINGS_AT_ONCE = 1 << 14
+LISTING_FILE = "listing.json"
+NAME_PATTERN = "[a-z][a-z0-9_]*"
+
+
+def prepare(
+    source: listings.Source,
+    *,
+    data_dir: pathlib.Path,
+    manual_dir: pathlib.Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+    name: str | None = None,
+    reserved: Collection[str] = (),
+    part: tuple[int, int] | None = None,
+    **options: Any,
+) -> records.PreparedSet | None:
+    """Prepares `source` as set `name`, none of the `reserved`, and opens it; a set that is there is kept as it is.
+
+    `workers` processes (default: the cores) share the shards; a script that calls this with more than one
+    needs the usual `if __name__ == "__main__"`. With `part=(i, n)` it makes only every n-th shard, from the i-th
+    (counted from 1), for n machines that see the same `data_dir`; the one that finds all shards made ends the set,
+    the others return None. `errors.InputError` for a fault of the data, `errors.RunError` for one of the disk or
+    of a worker.
+    """
+    try:
+        listing = list_source(source, manual_dir, **options)
+    except listings.MissingError:
+        if (name or source.name) in records.list_sets(data_dir):
+            return records.open_set(data_dir, name or source.name)
+        raise
+    name = _checked_name(name or listing.default_name or source.name, reserved)
+    with _locked(data_dir, name, part):
+        if not _is_there(data_dir, name, listing):
+            made = _make(Plan(source, listing, data_dir, name, part), workers or _cores(), progress)
+            if not made:
+                return None
+    return records.open_set(data_dir, name)
+
+
+def list_source(source: listings.Source, manual_dir: pathlib.Path | None, **options: Any) -> listings.Listing:
+    """The recordings of a source, each path once; `errors.InputError` when there are none."""
+    collecting = gc.isenabled()
+    gc.disable()  # it would visit millions of new tuples again and again
+    try:
+        return _unique(source.list_recordings(source, manual_dir, **options))
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def listing_digest(listing: listings.Listing) -> str:
+    """SHA-256 of everything that decides the records: paths, sizes, groups, labels, procedure."""
+    digest = hashlib.sha256(f"{PROCEDURE}\n{listing.labels}\n".encode())
+    for start in range(0, len(listing.recordings), RECORDINGS_AT_ONCE):
+        lot = listing.recordings[start : start + RECORDINGS_AT_ONCE]
+        lines = (f"{path}\0{group}\0{label}\0{size}\n" for path, _, group, label, size in lot)
+        digest.update("".join(lines).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def assign(recordings: Sequence[listings.Recording]) -> list[list[listings.Recording]]:
+    """Consecutive recordings to shards of about equal source bytes; no shard is empty."""
+    sizes = [recording.source_bytes for recording in recordings]
+    total = sum(sizes)
+    count = max(-(-total // SHARD_SOURCE_BYTES), min(LEAST_SHARDS, len(recordings)))
+    count = min(count, MOST_SHARDS)
+    shard = [before * count // max(total, 1) for before in itertools.accumulate(sizes[:-1], initial=0)] if sizes else []
+    starts = [k for k, number in enumerate(shard) if not k or number != shard[k - 1]]
+    return [list(recordings[start:stop]) for start, stop in zip(starts, [*starts[1:], len(recordings)])]
+
+
+def _unique(listing: listings.Listing) -> listings.Listing:
+    repeats = len(listing.recordings) - len({recording.path for recording in listing.recordings})
+    if not repeats:
+        return listing
+    first: dict[str, listings.Recording] = {}
+    for recording in listing.recordings:
+        first.setdefault(recording.path, recording)
+    notes = [*listing.notes, f"{repeats} recordings are listed more than once: the first entry of each was kept"]
+    return dataclasses.replace(listing, recordings=list(first.values()), notes=notes)
+
+
+def _checked_name(name: str, reserved: Collection[str]) -> str:
+    if name in reserved:
+        raise errors.InputError(f"{name!r} is the name of another data set: choose a --name for this one")
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise errors.InputError(
+            f"{name!r} is no name for a prepared set: use small letters, digits and underscores, a letter first"
+        )
+    return name
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _locked(data_dir: pathlib.Path, name: str, part: tuple[int, int] | None) -> Iterator[None]:
+    """Refuses what would do the same work twice: equal parts, or the whole beside anything else."""
+    folder = data_dir / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = (folder / (f".lock-{part[0]}-of-{part[1]}" if part else ".lock")).open("w")
+    except OSError as error:
+        raise errors.InputError(f"{folder} cannot be written ({error.strerror}): choose another --data_dir") from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mine)
+        _lock(mine, folder)
+        for path in () if part else folder.glob(".lock-*"):
+            _lock(stack.enter_context(path.open("w")), folder)
+        yield
+
+
+def _lock(file: IO[str], folder: pathlib.Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise errors.InputError(f"{folder} is being prepared by another process: wait for it") from error
+
+
+def _is_there(data_dir: pathlib.Path, name: str, listing: listings.Listing) -> bool:
+    folder = records.set_folder(data_dir, name)
+    if not folder.exists():
+        return False
+    prepared = records.open_set(data_dir, name)
+    if prepared.report["listing"] != listing_digest(listing):
+        raise errors.InputError(
+            f"{folder} was prepared from other recordings ({prepared.report['listed']} then, {len(listing.recordings)} "
+            f"now, or changed ones): delete it to prepare again, or choose another --name"
+        )
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A set to make: its shards are a pure function of the listing, a part is some of them."""
+
+    source: listings.Source
+    listing: listings.Listing
+    data_dir: pathlib.Path
+    name: str
+    part: tuple[int, int] | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """`listing_digest` of the listing."""
+        return listing_digest(self.listing)
+
+    @functools.cached_property
+    def jobs(self) -> list["Job"]:
+        """Every shard of the set."""
+        folder, plan = records.partial_folder(self.data_dir, self.name), assign(self.listing.recordings)
+        paths = [folder / records.shard_name(self.name, shard, len(plan)) for shard in range(len(plan))]
+        return [Job(path, self.listing.loader, tuple(part)) for path, part in zip(paths, plan)]
+
+
+def _make(plan: Plan, workers: int, progress: bool) -> bool:
+    """Makes the shards of a plan that are missing, and ends the set when all are there; whether it did."""
+    _open_partial(plan)
+    first, step = plan.part or (1, 1)
+    mine = plan.jobs[first - 1 :: step]
+    missing = [job for job in mine if not _finished(job)]
+    space.check(plan.listing, [recording for job in missing for recording in job.recordings], plan.data_dir)
+    total, left = (sum(len(job.recordings) for job in jobs) for jobs in (mine, missing))
+    label = f"{plan.name} {first}/{step}" if plan.part else plan.name
+    with progresses.shown(label, total, total - left, "recordings", progress) as advance:
+        _run(missing, workers, advance)
+    return _end(plan)
+
+
+def _end(plan: Plan) -> bool:
+    """Writes index, report and metadata once every shard is there; of several machines one does."""
+    if not all(shards.sidecar(job.path).exists() for job in plan.jobs):
+        return records.set_folder(plan.data_dir, plan.name).exists()
+    with contextlib.ExitStack() as stack:
+        if plan.part:
+            fcntl.flock(stack.enter_context((plan.data_dir / plan.name / ".lock").open("w")), fcntl.LOCK_EX)
+        if not records.set_folder(plan.data_dir, plan.name).exists():
+            _finish(plan)
+    return True
+
+
+def _finish(plan: Plan) -> None:
+    partial = records.partial_folder(plan.data_dir, plan.name)
+    made = [shards.load(job.path) for job in plan.jobs]
+    report = reports.build(plan.source, plan.listing, plan.digest, made)
+    if not report["records"]:
+        shutil.rmtree(partial)
+        raise errors.InputError(_why_nothing(plan.name, plan.listing, report["unreadable"]))
+    info = {"description": plan.source.title, "homepage": plan.source.url, "license": plan.source.licence}
+    try:
+        shards.finish(partial, plan.name, made, plan.listing.labels, report, **info)
+        for path in (*(shards.sidecar(job.path) for job in plan.jobs), partial / LISTING_FILE):
+            path.unlink()
+        _clear_temporaries(partial)
+        os.replace(partial, records.set_folder(plan.data_dir, plan.name))
+    except OSError as error:
+        raise errors.RunError(f"cannot finish {partial} ({error}): free the disk and run again to continue") from error
+
+
+def _open_partial(plan: Plan) -> None:
+    """The folder of finished shards; when another listing left them there, emptied, or refused to a part."""
+    partial = records.partial_folder(plan.data_dir, plan.name)
+    marker = partial / LISTING_FILE
+    other = partial.exists() and (not marker.exists() or json.loads(marker.read_text())["listing"] != plan.digest)
+    if other and plan.part and marker.exists():
+        raise errors.InputError(
+            f"{partial} holds shards of other recordings: give every part the same --manual_dir, or delete the folder"
+        )
+    if other and not plan.part:
+        print(f"{plan.name}: the recordings have changed since the unfinished run: starting over", file=sys.stderr)
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    if not plan.part:
+        _clear_temporaries(partial)
+    shards.write_text(marker, json.dumps({"listing": plan.digest}))
+
+
+def _clear_temporaries(folder: pathlib.Path) -> None:
+    """Removes what killed workers left, also those that outlived their parent by a moment."""
+    for stale in folder.glob("*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
+def _why_nothing(name: str, listing: listings.Listing, unreadable: Sequence[dict[str, str]]) -> str:
+    first = f"{unreadable[0]['path']}: {unreadable[0]['reason']}" if unreadable else "none is listed"
+    return f"none of the {len(listing.recordings)} recordings of {name} can be used, the first is {first}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One shard to make; a pure function of its fields."""
+
+    path: pathlib.Path
+    loader: listings.Loader
+    recordings: tuple[listings.Recording, ...]
+
+
+def _finished(job: Job) -> bool:
+    """Whether an earlier run left this shard, with nothing unreadable that may be readable by now."""
+    shard = shards.load(job.path)
+    return shard is not None and not shard.unreadable
+
+
+def make_shard(job: Job) -> int:
+    """Decodes and writes one shard; returns how many recordings were seen."""
+    unreadable: list[dict[str, str]] = []
+    clipped: dict[str, int] = {}
+    shards.write(job.path, examples(job.loader, job.recordings, unreadable, clipped), unreadable, clipped)
+    return len(job.recordings)
+
+
+def examples(
+    loader: listings.Loader,
+    recordings: Iterable[listings.Recording],
+    unreadable: list[dict[str, str]],
+    clipped: dict[str, int],
+) -> Iterator[records.Example]:
+    """The records of some recordings, one recording in memory at a time; appends what is unusable or clipped."""
+    for recording in recordings:
+        path = recording.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        try:
+            samples, over = audio.to_int16(loader.load(recording.locator))
+        except audio.AudioError as error:
+            unreadable.append({"path": path, "reason": error.reason})
+            continue
+        if over:
+            clipped[path] = over
+        cuts = audio.segments(len(samples))
+        for k, (start, stop) in enumerate(cuts):
+            name = f"{path}#{k}" if len(cuts) > 1 else path
+            yield records.Example(samples[start:stop], name, path, recording.group, recording.label, start)
+
+
+def _run(jobs: Sequence[Job], workers: int, advance: Callable[[int], None]) -> None:
+    if min(workers, len(jobs)) <= 1:
+        for job in jobs:
+            advance(make_shard(job))
+        return
+    workers = min(workers, len(jobs))
+    context = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        try:
+            for future in futures.as_completed([pool.submit(make_shard, job) for job in jobs]):
+                advance(future.result())
+        except futures.process.BrokenProcessPool as error:
+            raise errors.RunError(
+                "a worker process died, perhaps for want of memory: run again to continue, with fewer --workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leaves Ctrl-C to the parent, and ends the worker when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(errors.EXIT_FAULT)

@@ -1,0 +1,56 @@
+"""ASVP-ESD: emotional speech and non-speech, `<modality>-<channel>-<emotion>-...wav` in a folder per actor.
+
+Only the third field is always there, so nothing else of the name is read; code 17 is disgust too. The copy on the
+Hub puts the emotion first (`08_01_90_....wav`) in folders Speech and NonSpeech.
+"""
+
+import pathlib
+import re
+
+from voc2vec_jax.datasets import layouts, listings
+
+LABELS = (
+    "boredom",
+    "neutral",
+    "happy",
+    "sad",
+    "angry",
+    "fearful",
+    "disgust",
+    "surprised",
+    "excited",
+    "pleasure",
+    "pain",
+    "disappointment",
+    "breath",
+)
+DISGUST_TOO = 17
+NAME = r"(?P<actor>actor_[^/]+)/(?:[0-9]+-[0-9]+-(?P<code>[0-9]+)(?:-[^/]*)?|(?P<first>[0-9]+)_[^/]*|[^/]+)\.wav"
+
+
+def label_of(match: re.Match) -> str:
+    """The emotion of a match of `NAME`; `layouts.OddError` for a code that the set does not define."""
+    code = match["code"] or match["first"]
+    if code is None:
+        raise layouts.OddError("its name has no code of an emotion")
+    number = 7 if int(code) == DISGUST_TOO else int(code)
+    if not 1 <= number <= len(LABELS):
+        raise layouts.OddError(f"its code {code} is none of the set's emotions (1 to {len(LABELS)}, and 17)")
+    return LABELS[number - 1]
+
+
+def _describe(match: re.Match) -> tuple[str, str]:
+    return match["actor"].lower(), label_of(match)
+
+
+LAYOUT = layouts.Layout(
+    archives=("asvp*esd*",),
+    path=rf"(?:Audio|Speech|Non-?_?Speech)/{NAME}",
+    labels=LABELS,
+    describe=_describe,
+)
+
+
+def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
+    """Speech and non-speech by emotion, grouped by actor."""
+    return layouts.listing(source, LAYOUT, manual_dir)

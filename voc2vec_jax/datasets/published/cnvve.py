@@ -1,0 +1,28 @@
+"""CNVVE: six non-verbal voice expressions for control, a folder each, `<class>_<speaker>_*.wav`."""
+
+import pathlib
+import re
+
+from voc2vec_jax.datasets import layouts, listings
+
+LABELS = ("confirm", "decline", "continuous", "hush", "psst", "ahem")
+
+
+def _describe(match: re.Match) -> tuple[str, str]:
+    return (match["speaker"] or "").lower(), match["label"].lower()
+
+
+LAYOUT = layouts.Layout(
+    archives=("*cnvve*",),
+    path=(
+        rf"(?P<label>{'|'.join(LABELS)})/"
+        rf"(?:(?:{'|'.join(LABELS)})_(?P<speaker>[^/_.]+)_[^/]*\.wav|[^/]+\.wav)"
+    ),
+    labels=LABELS,
+    describe=_describe,
+)
+
+
+def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
+    """The clips by expression, grouped by speaker where the name has one."""
+    return layouts.listing(source, LAYOUT, manual_dir)

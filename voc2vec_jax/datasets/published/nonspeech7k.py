@@ -1,0 +1,56 @@
+"""Nonspeech7k: seven human non-speech sounds, cut from YouTube and other sources, with a csv for either split.
+
+The two csv files spell their columns differently; their typos in class names are undone. A source recording
+occurs in both splits, so the group is the recording and not the split's.
+"""
+
+import pathlib
+import re
+
+from voc2vec_jax.datasets import layouts, listings, tables
+
+LABELS = ("breath", "cough", "crying", "laugh", "screaming", "sneeze", "yawn")
+TYPOS = {"yawm": "yawn"}
+CSV = r"metadata of (?P<split>train|test) set *\.csv"
+LAYOUT = layouts.Layout(
+    archives=("nonspeech7k*", "6967442"),
+    path=r"(?P<split>train|test)/(?:(?:train|test)/)?[^/]+\.wav",
+    labels=LABELS,
+    parts=("*",),
+    own_place=True,
+)
+
+
+def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
+    """The clips of both splits, labelled and grouped by source recording where their csv has them."""
+    found = layouts.find(source, LAYOUT, manual_dir)
+    tables_by_split, notes = {}, []
+    for split in ("train", "test"):
+        rows, said = _rows(found, split)
+        tables_by_split[split] = rows
+        notes += said
+
+    def describe(match: re.Match) -> tuple[str, str]:
+        row = tables_by_split[match["split"].lower()].get(tables.key_of(match["path"]), {})
+        recording = row.get("fileid", "")
+        return f"{row.get('source', '')}:{recording}" if recording else "", _label(row)
+
+    return layouts.describe(found, LAYOUT, describe=describe, notes=notes)
+
+
+def _rows(found: layouts.Found, split: str) -> tuple[dict[str, tables.Row], list[str]]:
+    names = found.named(CSV.replace("train|test", split))
+    paths = [match["path"] for match, _ in found.matches if match["split"].lower() == split]
+    if not names:
+        return {}, [f"there is no metadata of {split} set.csv: its clips have no labels and groups"] if paths else []
+    rows, notes = tables.by_file(tables.read(found.tree, names[0], ("filename", "fileid", "classname")), "filename")
+    unknown = sorted({row["classname"] for row in rows.values() if not _label(row)})
+    if unknown:
+        notes.append(f"{split}: clips of unknown classes have no label: {layouts.some(unknown)}")
+    return rows, [*notes, *(f"{split}: {note}" for note in tables.compare(rows, "filename", paths))]
+
+
+def _label(row: tables.Row) -> str:
+    name = row.get("classname", "").lower()
+    name = TYPOS.get(name, name)
+    return name if name in LABELS else ""

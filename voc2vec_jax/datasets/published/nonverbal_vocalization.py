@@ -1,0 +1,50 @@
+"""NonVerbal Vocalization (Deeply; OpenSLR 99): sixteen classes of human sounds, public sample.
+
+A file is `{speaker}_{class}_{trial}_{sex}_{age}_{place}_{quality}_{noise}.wav`, in a folder of its class in
+one of the two published forms; the class is taken from the name, which both have.
+"""
+
+import pathlib
+import re
+
+from voc2vec_jax.datasets import layouts, listings
+
+# In the order of the class numbers in the file names.
+LABELS = (
+    "teeth-chattering",
+    "teeth-grinding",
+    "tongue-clicking",
+    "nose-blowing",
+    "coughing",
+    "yawning",
+    "throat-clearing",
+    "sighing",
+    "lip-popping",
+    "lip-smacking",
+    "panting",
+    "crying",
+    "laughing",
+    "sneezing",
+    "moaning",
+    "screaming",
+)
+
+
+def _describe(match: re.Match) -> tuple[str, str]:
+    return match["speaker"], LABELS[int(match["number"])]
+
+
+LAYOUT = layouts.Layout(
+    archives=("nonverbal*vocalization*",),
+    path=(
+        rf"(?:(?:{'|'.join(LABELS)})/)?"
+        r"(?P<speaker>[^/_]+)_(?P<number>1[0-5]|[0-9])_[0-9]+_[01]_[0-9]+_[0-9]+_[0-9]+_[0-9]+\.wav"
+    ),
+    labels=LABELS,
+    describe=_describe,
+)
+
+
+def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
+    """The clips by class, grouped by speaker."""
+    return layouts.listing(source, LAYOUT, manual_dir)

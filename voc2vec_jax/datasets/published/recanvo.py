@@ -1,0 +1,32 @@
+"""ReCANVo: vocalizations of eight minimally speaking people, labelled by their families.
+
+All clips lie in the folder of `dataset_file_directory.csv`, which alone says whose and what a clip is: the names
+are times of recording, and 45 of them are not even that.
+"""
+
+import pathlib
+import re
+
+from voc2vec_jax.datasets import layouts, listings, tables
+
+DIRECTORY = "dataset_file_directory.csv"
+LAYOUT = layouts.Layout(archives=("*recanvo*", "5786860"), path=re.escape(DIRECTORY), parts=("*",))
+CLIPS = r"[^/]+\.wav"
+
+
+def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
+    """The clips that the csv lists, by label, grouped by participant."""
+    found = layouts.find(source, LAYOUT, manual_dir)
+    rows = tables.read(found.tree, f"{found.root}{DIRECTORY}", ("filename", "participant", "label"))
+    by_file, notes = tables.by_file(rows, "filename")
+
+    def describe(match: re.Match) -> tuple[str, str]:
+        row = by_file.get(tables.key_of(match["path"]))
+        if row is None:
+            raise layouts.OddError(f"{DIRECTORY} has no row for it")
+        return row.get("participant", ""), row.get("label", "")
+
+    clips = found.select(CLIPS)
+    notes += tables.compare(by_file, "filename", [match["path"] for match, _ in clips.matches])
+    labels = sorted({row["label"] for row in by_file.values() if row.get("label")})
+    return layouts.describe(clips, LAYOUT, describe=describe, labels=labels, notes=notes)

@@ -1,0 +1,51 @@
+"""TUT Rare Sound Events 2017, baby cries: mixtures of 30 s at low level, and the cries they were made of.
+
+Half of the mixtures hold no cry; the event lists say which. The published archives are several, taken together,
+and the hash in folder and file names changes from one making of the mixtures to the next.
+"""
+
+import pathlib
+import re
+
+from voc2vec_jax.datasets import layouts, listings, tables
+
+CRY, NO_CRY = "babycry", "no event"
+MIXTURE = r"mixture_data/(?P<part>[^/]+)/(?P<hash>[^/]+)/audio/(?P<mixture>[^/]*_babycry_[^/]+\.wav)"
+EVENT = r"source_data/events/babycry/(?P<event>[^/]+)\.wav"
+LAYOUT = layouts.Layout(
+    archives=("*tut-rare-sound-events-2017*", "401395"),
+    path=rf"(?:data/)?(?:{MIXTURE}|{EVENT})",
+    labels=(CRY, NO_CRY),
+    parts=("*",),
+)
+
+
+def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
+    """Mixtures by whether they hold a cry, and source cries grouped by their Freesound number."""
+    found = layouts.find(source, LAYOUT, manual_dir)
+    layouts.refuse_mixed(source, found, "part", "hash")
+    events, notes = _events(found)
+
+    def describe(match: re.Match) -> tuple[str, str]:
+        if match["event"]:
+            return match["event"], CRY
+        return "", events.get(match["mixture"].lower(), "")
+
+    mixtures = [match["mixture"] for match, _ in found.matches if match["mixture"]]
+    unlisted = [name for name in mixtures if name.lower() not in events]
+    if unlisted:
+        notes.append(f"{len(unlisted)} mixtures are in no event list, so without a label: {layouts.some(unlisted)}")
+    return layouts.describe(found, LAYOUT, describe=describe, notes=notes)
+
+
+def _events(found: layouts.Found) -> tuple[dict[str, str], list[str]]:
+    """Label of each mixture that an event list names, and a note on those that are not there."""
+    labels: dict[str, str] = {}
+    for name in found.named(r"event_list_[^/]*_babycry\.csv"):
+        for row in tables.read(found.tree, name, ("file", "start", "end", "label"), delimiter="\t", header=False):
+            labels[tables.key_of(row["file"])] = CRY if row.get("label") else NO_CRY
+    there = {match["mixture"].lower() for match, _ in found.matches if match["mixture"]}
+    missing = sorted(set(labels) - there)
+    return labels, [f"{len(missing)} mixtures of the event lists are not there: {layouts.some(missing)}"] * bool(
+        missing
+    )

@@ -1,0 +1,154 @@
+"""A corpus that lives on the devices as int16 and is cropped there: the host sends indices, not audio."""
+
+import functools
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int16, Int32, Int64
+
+from voc2vec_jax import errors
+from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import reader as pretraining_reader
+from voc2vec_jax.pretraining.units import store as unit_store
+
+BLOCK_SAMPLES = 1600
+UPLOAD_BLOCKS = 20_000  # 64 MB of int16 at a time
+
+
+@runtime_checkable
+class Clips(Protocol):
+    """What can be made resident: a corpus of pre-training, or the clips of a task."""
+
+    samples: Int32[np.ndarray, "n"]
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows) -> list[np.ndarray]:
+        """The int16 audio of some rows."""
+
+
+class Resident:
+    """The clips of some corpus rows as blocks [n, 1600] on every device of a mesh, each from a block's start.
+
+    `block_start` is int32 [corpus rows], -1 for rows that are not here: blocks are counted, so that 32 bits
+    reach beyond 2**31 samples.
+    """
+
+    def __init__(self, corpus: Clips, rows: Int64[np.ndarray, "n"], mesh: jax.sharding.Mesh | None = None):
+        """Reads and uploads `rows`; every process of a mesh over several hosts calls this with the same rows.
+
+        Raises InputError when a device reports too little free memory.
+        """
+        mesh = mesh or jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("replica",))
+        self._corpus = corpus
+        self._sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        rows = np.unique(rows)
+        ends = np.cumsum(-(-corpus.samples[rows].astype(np.int64) // BLOCK_SAMPLES))
+        starts = np.concatenate([[0], ends])[:-1]
+        upload = min(UPLOAD_BLOCKS, int(ends.max(initial=1)))
+        pieces = _pieces(ends, upload)
+        largest = max((int(ends[hi - 1] - starts[lo]) for lo, hi in pieces), default=1)
+        # A piece is uploaded at a fixed size; what it has too much is overwritten by the next or lies behind all.
+        shape = (int(ends.max(initial=0)) + largest, BLOCK_SAMPLES)
+        _check_memory(mesh.local_devices, shape, largest)
+        self.block_start = np.full(len(corpus), -1, np.int32)
+        self.block_start[rows] = starts
+        self.blocks = jax.jit(functools.partial(jnp.zeros, shape, jnp.int16), out_shardings=self._sharding)()
+        put = jax.jit(_put, donate_argnums=0, out_shardings=self._sharding)
+        for lo, hi in pieces:
+            piece = self._upload(_pack(corpus.read(rows[lo:hi]), largest))
+            self.blocks = put(self.blocks, piece, np.int32(starts[lo]))
+
+    def _upload(self, piece: Int16[np.ndarray, "n 1600"]) -> Int16[Array, "n 1600"]:
+        return jax.make_array_from_callback(piece.shape, self._sharding, lambda where: piece[where])
+
+    def batches(
+        self,
+        plan: batch_plan.Plan | batch_plan.ValidationPlan,
+        first_step: int,
+        last_step: int,
+        *,
+        batching: batch_plan.Batching = "pad",
+        row_slice: tuple[int, int] | None = None,
+        aligned: unit_store.Aligned | None = None,
+    ) -> Iterator[dict[str, np.ndarray | int]]:
+        """What `pipeline.train_batches` yields, with "block_start" and "offset" (int32) in place of "audio".
+
+        `crop(self.blocks, block_start, offset, lengths, bucket_samples)` is that audio, to the bit. The static
+        "bucket_samples" comes along. ValueError when the plan draws a row that is not here.
+        """
+        pretraining_reader.check_row_slice(plan.layout, row_slice)
+        for k in range(first_step, last_step):
+            rows = pretraining_reader.step_rows(self._corpus, plan, k, batching, row_slice)
+            first = np.where(rows.index == batch_plan.EMPTY, 0, self.block_start[rows.index])
+            if first.min() < 0:
+                raise ValueError(f"corpus row {rows.index[first < 0][0]} of step {k} is not resident")
+            yield {
+                "block_start": first.astype(np.int32),
+                "offset": rows.start.astype(np.int32),
+                "lengths": rows.lengths,
+                "index": rows.index,
+                "bucket_samples": rows.bucket_samples,
+                **pretraining_reader.units_of(aligned, rows),
+            }
+
+
+@functools.partial(jax.jit, static_argnames="bucket_samples")
+def crop(
+    blocks: Int16[Array, "n 1600"],
+    block_start: Int32[Array, "*r"],
+    offset: Int32[Array, "*r"],
+    length: Int32[Array, "*r"],
+    bucket_samples: int,
+) -> Int16[Array, "*r s"]:
+    """`length` samples from `offset` of each clip, zero-padded to `bucket_samples`; jittable, local to a device."""
+    reach = np.arange(-(-(bucket_samples + BLOCK_SAMPLES - 1) // BLOCK_SAMPLES), dtype=np.int32)
+    position = np.arange(bucket_samples, dtype=np.int32)
+
+    def one(block_start, offset, length):
+        # Blocks behind the last are read for clips near the end; what they hold is beyond `length`.
+        window = blocks.at[block_start + offset // BLOCK_SAMPLES + reach].get(mode="clip").ravel()
+        audio = jax.lax.dynamic_slice(window, (offset % BLOCK_SAMPLES,), (bucket_samples,))
+        return jnp.where(position < length, audio, jnp.int16(0))
+
+    for _ in block_start.shape:  # axis by axis and not flattened, so that each device crops its own rows
+        one = jax.vmap(one)
+    return one(block_start, offset, length)
+
+
+def _put(blocks, piece, start):
+    return jax.lax.dynamic_update_slice(blocks, piece, (start, jnp.int32(0)))
+
+
+def _pieces(ends: Int64[np.ndarray, "n"], blocks: int) -> list[tuple[int, int]]:
+    """Ranges of clips, each of at least one clip and of up to about `blocks` blocks."""
+    cuts = np.unique(np.searchsorted(ends, np.arange(blocks, ends.max(initial=0), blocks), side="right"))
+    edges = np.unique(np.concatenate([[0], cuts, [len(ends)]])).tolist()
+    return list(zip(edges[:-1], edges[1:]))
+
+
+def _pack(clips: list[np.ndarray], blocks: int) -> Int16[np.ndarray, "n 1600"]:
+    # A fresh array for each piece: on CPU devices JAX may keep using the host's memory.
+    packed = np.zeros((blocks, BLOCK_SAMPLES), np.int16)
+    flat, at = packed.reshape(-1), 0
+    for clip in clips:
+        flat[at : at + len(clip)] = clip
+        at += -(-len(clip) // BLOCK_SAMPLES) * BLOCK_SAMPLES
+    return packed
+
+
+def _check_memory(devices, shape, piece_blocks) -> None:
+    needed = 2 * BLOCK_SAMPLES * (shape[0] + piece_blocks)
+    if shape[0] >= 2**31:
+        raise errors.InputError(f"{shape[0]} resident blocks are more than int32 counts: set input to stream")
+    for device in devices:
+        stats = device.memory_stats() or {}
+        free = stats.get("bytes_limit", needed) - stats.get("bytes_in_use", 0)
+        if needed > free and "bytes_limit" in stats:
+            raise errors.InputError(
+                f"the resident corpus needs {needed / 1e9:.2f} GB and {device} has {free / 1e9:.2f} GB free of "
+                f"{stats['bytes_limit'] / 1e9:.2f} GB: set input to stream or train on fewer sets"
+            )

@@ -1,0 +1,1 @@
+"""Tasks, folds, learners and cross-validation."""

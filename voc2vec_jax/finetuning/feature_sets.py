@@ -1,0 +1,286 @@
+"""Fixed features of a task's clips: openSMILE's functionals, a frozen model's layers, or a file of the user's own.
+
+What is computed is kept in `cache_dir`, block by block while it is being computed, and found again by the audio, the
+model's parameters and the options. openSMILE is under audEERING's research licence: for non-commercial research only,
+its features included (https://www.audeering.com/research/opensmile); it is an optional extra and never comes with
+this package.
+
+n = clips, d = width, l = layers.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import io
+import multiprocessing
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent import futures
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from voc2vec_jax import audio, errors
+from voc2vec_jax.datasets import preparing, progress
+from voc2vec_jax.finetuning import tasks
+from voc2vec_jax.runs import files, logs
+
+FEATURE_SETS = {"ComParE_2016": 6373, "eGeMAPSv02": 88}  # and their widths
+OPENSMILE_SAMPLES = 960  # 60 ms: of less openSMILE makes NaN
+BLOCK_CLIPS = 512
+BATCH_CLIPS = 4  # that a worker takes at a time
+LICENCE = (
+    "openSMILE is under audEERING's research licence: non-commercial research only, its features included "
+    "(https://www.audeering.com/research/opensmile)"
+)
+
+
+def features(
+    task: tasks.Task,
+    source: str,
+    *,
+    layer: int | str = -1,
+    cache_dir: str | os.PathLike,
+    workers: int | None = None,
+) -> Float32[np.ndarray, "n *d"]:
+    """Features of every clip, from whatever `source` names: one of FEATURE_SETS, an `.npz` file, or else a model."""
+    if source in FEATURE_SETS:
+        return opensmile(task, source, cache_dir=cache_dir, workers=workers)
+    if str(source).endswith(".npz"):
+        return read_features(source, task)
+    return model_features(task, source, layer, cache_dir=cache_dir)
+
+
+def least_samples(source: str) -> int:
+    """The samples at 16 kHz that a clip needs for the features of `source`, for `tasks.open_task`."""
+    return OPENSMILE_SAMPLES if source in FEATURE_SETS else tasks.LEAST_SAMPLES
+
+
+def opensmile(
+    task: tasks.Task, feature_set: str = "ComParE_2016", *, cache_dir: str | os.PathLike, workers: int | None = None
+) -> Float32[np.ndarray, "n d"]:
+    """openSMILE's functionals of every clip, unscaled (ComParE_2016 reaches 1e11), by `workers` processes.
+
+    Processes because openSMILE is not safe in threads; None is one for each core. For non-commercial research only, as
+    a message says. InputError without the package, for another set, and for clips too short, which are named.
+    """
+    if feature_set not in FEATURE_SETS:
+        raise errors.InputError(f"{feature_set!r} is no set of features: choose one of {', '.join(FEATURE_SETS)}")
+    logs.say(LICENCE)
+    _check_lengths(task, OPENSMILE_SAMPLES, f"openSMILE's {feature_set}")
+    version = _opensmile().__version__
+    path = _cache_path(cache_dir, task, feature_set, f"openSMILE {version} {feature_set} functionals")
+    with _opensmile_workers(task, feature_set, workers or preparing._cores()) as compute:
+        return _cached(path, task, feature_set, compute)
+
+
+def _opensmile():
+    try:
+        return importlib.import_module("opensmile")
+    except ImportError:
+        raise errors.InputError(
+            "the system opensmile needs a package that is not installed: pip install 'voc2vec_jax[opensmile]' (for "
+            "non-commercial research only), or give features of your own with --config.features=FILE.npz"
+        ) from None
+
+
+@contextlib.contextmanager
+def _opensmile_workers(task: tasks.Task, feature_set: str, workers: int) -> Iterator[Callable]:
+    """Yields the function that computes some rows, in processes that start with the first call and end with this."""
+    made: list[futures.ProcessPoolExecutor] = []
+
+    def compute(rows: Int64[np.ndarray, "n"], advance: Callable[[int], object]) -> Float32[np.ndarray, "n d"]:
+        if not made:
+            made.append(
+                futures.ProcessPoolExecutor(
+                    min(workers, -(-len(task) // BATCH_CLIPS)),
+                    multiprocessing.get_context("spawn"),
+                    _start_worker,
+                    (task, feature_set),
+                )
+            )
+        batches = [rows[at : at + BATCH_CLIPS] for at in range(0, len(rows), BATCH_CLIPS)]
+        jobs = [made[0].submit(_functionals, batch) for batch in batches]
+        try:
+            for job in futures.as_completed(jobs):
+                advance(len(job.result()))
+        except futures.process.BrokenProcessPool as error:
+            raise errors.RunError(
+                "an openSMILE process died, perhaps for want of memory: run again to continue"
+            ) from error
+        return np.concatenate([job.result() for job in jobs])
+
+    try:
+        yield compute
+    finally:
+        for pool in made:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: tuple = ()
+
+
+def _start_worker(task: tasks.Task, feature_set: str) -> None:
+    global _worker
+    preparing._start_worker()
+    _worker = task, _smile(feature_set)
+
+
+def _smile(feature_set: str):
+    package = _opensmile()
+    return package.Smile(
+        feature_set=getattr(package.FeatureSet, feature_set), feature_level=package.FeatureLevel.Functionals
+    )
+
+
+def _functionals(rows: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n d"]:
+    task, smile = _worker
+    clips = task.read(rows)
+    found = [smile(clip.astype(np.float32) / 32768, audio.RATE_HZ) for clip in clips]
+    return np.stack([np.asarray(one, np.float32).reshape(-1) for one in found])
+
+
+def model_features(
+    task: tasks.Task, source: str, layer: int | str = -1, *, cache_dir: str | os.PathLike
+) -> Float32[np.ndarray, "n *d"]:
+    """The means over frames of a frozen model, [n, d]; with `layer` "all" every layer, [n, l, d].
+
+    `source` and `layer` are as `pretrained.from_pretrained` and `Model.embed` take them. For a numbered layer of 0 or
+    more all layers are computed and kept, so that the next one comes from the cache. InputError for clips shorter than
+    one frame of the model, which are named.
+    """
+    from voc2vec_jax.inference import pretrained as inference_pretrained
+    from voc2vec_jax.ops import masking  # here, for openSMILE's processes do without JAX
+
+    model = inference_pretrained.from_pretrained(source)
+    encoder = model.config.encoder
+    _check_lengths(task, masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides), str(source))
+    every = layer == "all" or layer >= 0
+    if every and layer != "all" and layer > encoder.depth:
+        raise errors.InputError(f"layer {layer} is not there: {source} has layers 0 to {encoder.depth}")
+
+    def compute(rows: Int64[np.ndarray, "n"], advance: Callable[[int], object]) -> Float32[np.ndarray, "n *d"]:
+        found = model.embed(task.read(rows), layer="all" if every else layer)
+        advance(len(rows))
+        return found
+
+    options = f"model {_model_digest(model.checkpoint)} mean {'all' if every else layer}"
+    found = _cached(_cache_path(cache_dir, task, str(source), options), task, str(source), compute)
+    return found[:, layer] if every and layer != "all" else found
+
+
+def _model_digest(checkpoint) -> str:
+    """SHA-256 of everything that a model's features depend on."""
+    from voc2vec_jax.convert import names as convert_names
+    from voc2vec_jax.inference import pretrained as inference_pretrained
+
+    settings = (
+        checkpoint.family,
+        checkpoint.config,
+        checkpoint.normalizes,
+        inference_pretrained.normalisation_eps(checkpoint),
+    )
+    digest = hashlib.sha256(repr(settings).encode())
+    for name, array in sorted(convert_names.flatten(checkpoint.params["encoder"]).items()):
+        digest.update(f"{name} {np.shape(array)}\n".encode())
+        digest.update(np.ascontiguousarray(array, np.float32))
+    return digest.hexdigest()
+
+
+def read_features(path: str | os.PathLike, task: tasks.Task) -> Float32[np.ndarray, "n d"]:
+    """The vectors of an `.npz` file with `ids` [m] (text, as in predictions.csv) and `vectors` [m, d], clip by clip.
+
+    The file may hold more clips than the task. InputError, naming the clips, for one that it lacks or that has NaN or
+    infinite values, and for arrays of another form.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            ids, vectors = arrays["ids"], arrays["vectors"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise errors.InputError(f"{path} holds no features ({error}): save ids (text) and vectors in it") from error
+    if ids.dtype.kind != "U" or vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or ids.shape != vectors.shape[:1]:
+        raise errors.InputError(
+            f"{path} has ids {ids.dtype}{ids.shape} and vectors {vectors.dtype}{vectors.shape}: give text [n] "
+            "and numbers [n, d]"
+        )
+    place = {name: row for row, name in enumerate(ids.tolist())}
+    if len(place) != len(ids):
+        raise errors.InputError(f"{path} has {len(ids) - len(place)} ids more than once: keep one vector of each")
+    lacking = [name for name in task.ids.tolist() if name not in place]
+    if lacking:
+        raise errors.InputError(
+            f"{path} has no vector for {len(lacking)} of {len(task)} clips ({tasks.shown(lacking)}): add them, "
+            "under the ids of the task"
+        )
+    found = vectors[[place[name] for name in task.ids.tolist()]].astype(np.float32)
+    _check_finite(found, task, str(path))
+    return found
+
+
+def _check_lengths(task: tasks.Task, least: int, source: str) -> None:
+    short = task.ids[task.samples < least].tolist()
+    if short:
+        raise errors.InputError(
+            f"{len(short)} clips have fewer than the {least} samples that {source} needs ({tasks.shown(short)}): leave "
+            "them out"
+        )
+
+
+def _check_finite(found: Float32[np.ndarray, "n *d"], task: tasks.Task, source: str) -> None:
+    bad = task.ids[~np.isfinite(found.reshape(len(found), -1)).all(1)].tolist()
+    if bad:
+        raise errors.InputError(
+            f"the features of {source} are NaN or infinite for {len(bad)} of {len(task)} clips ({tasks.shown(bad)}): "
+            "leave these clips out"
+        )
+
+
+def _cache_path(cache_dir: str | os.PathLike, task: tasks.Task, source: str, options: str) -> pathlib.Path:
+    """The file that holds the features; another one when anything that they depend on is different."""
+    key = hashlib.sha256(f"{task.fingerprint} {options}".encode()).hexdigest()[:16]
+    last = re.sub(r"[^\w.-]+", "-", pathlib.PurePath(source).name)
+    return pathlib.Path(cache_dir) / f"{task.name}-{last}-{key}.npz"
+
+
+def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable) -> Float32[np.ndarray, "n *d"]:
+    """What `compute(rows, advance)` gives for all rows, from `path` if it is there; blocks survive a kill."""
+    if path.is_file():
+        return _load(path)
+    parts = {}
+    with progress.shown(f"{source} of {task.name}", len(task), 0, "clips", True) as advance:
+        for start in range(0, len(task), BLOCK_CLIPS):
+            rows = np.arange(start, min(start + BLOCK_CLIPS, len(task)))
+            part = path.with_suffix(f".{rows[0]}-{rows[-1]}.part.npz")
+            if part.is_file():
+                parts[part] = _load(part)
+                advance(len(rows))
+            else:
+                parts[part] = compute(rows, advance)
+                _save(part, task.ids[rows], parts[part])
+    found = np.concatenate(list(parts.values()))
+    _check_finite(found, task, source)
+    _save(path, task.ids, found)
+    for part in parts:
+        part.unlink(missing_ok=True)  # another run with the same features may have been faster
+    return found
+
+
+def _load(path: pathlib.Path) -> Float32[np.ndarray, "n *d"]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["vectors"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise errors.InputError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
+
+
+def _save(path: pathlib.Path, ids: np.ndarray, vectors: Float32[np.ndarray, "n *d"]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, ids=ids, vectors=vectors)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise errors.RunError(f"{path} cannot be written ({error.strerror}): free the disk and run again") from error

@@ -1,0 +1,233 @@
+"""What a split lets the test part know: copies of its sounds and its speakers in training, or in pre-training.
+
+A clip is a whole recording from its start, so that no two clips share one except as copies.
+"""
+
+import collections
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int16, Int64
+
+from voc2vec_jax.datasets import fingerprints, preparing, progress, records
+from voc2vec_jax.finetuning import folds, tasks
+from voc2vec_jax.runs import files, logs
+
+FILE = "leaks.json"
+WORST = 10  # examples that are listed
+BLOCK_CLIPS = 64
+
+
+def write(
+    workdir: str | os.PathLike,
+    task: tasks.Task,
+    splits: Sequence[folds.Fold],
+    data_dir: str | os.PathLike,
+    pretraining: Sequence[str] = (),
+) -> dict[str, Any]:
+    """`report` as `leaks.json` in `workdir`, its warnings on stderr."""
+    found = report(task, splits, data_dir, pretraining)
+    for sentence in found["warnings"]:
+        logs.warn(sentence)
+    if not found["warnings"]:
+        logs.say(f"leak report of {task.title}: no sound and no known speaker is on both sides of a fold")
+    files.write_atomic(pathlib.Path(workdir) / FILE, (json.dumps(found, indent=1) + "\n").encode())
+    return found
+
+
+def report(
+    task: tasks.Task, splits: Sequence[folds.Fold], data_dir: str | os.PathLike, pretraining: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Leaks of each fold and from the `pretraining` sets, as plain values for JSON.
+
+    "folds": of each fold the test clips with an identical, else a near-identical clip in train or validation, those
+    of a group that is there too, how many groups are, and the worst examples. "tested": the same, summed over folds.
+    "pretraining": the clips of the task that are in each of its sets, and the sets that are not prepared in
+    `data_dir` ("unchecked"). "warnings": a sentence for each kind of leak. Fingerprints are kept in `data_dir`.
+    """
+    prints = _fingerprints(task.name, task.fingerprint, len(task), task.read, data_dir)
+    pairs = fingerprints.pairs(prints)
+    found = [_fold(task, prints, pairs, number, split) for number, split in enumerate(splits)]
+    keys = ("clips", "identical", "near_identical", "same_group")
+    tested = {key: sum(fold[key] for fold in found) for key in keys}
+    tested["unknown_group"] = int((task.group[np.concatenate([split.test for split in splits])] < 0).sum())
+    overlap = _pretraining(task, prints, data_dir, pretraining)
+    selected = any(np.isin(split.validation, split.test).any() for split in splits)
+    return {
+        "tested": tested,
+        "selected_on_test": bool(selected),
+        "folds": found,
+        "pretraining": overlap,
+        "warnings": [*_split_warnings(tested, found, selected), *_pretraining_warnings(overlap, len(task), data_dir)],
+    }
+
+
+def _fold(
+    task: tasks.Task,
+    prints: fingerprints.Fingerprints,
+    pairs: Sequence[fingerprints.Pair],
+    number: int,
+    split: folds.Fold,
+) -> dict[str, Any]:
+    part = np.full(len(task), "", dtype="U10")
+    for name in ("train", "validation", "test"):  # with the paper's protocol the validation part is the test part
+        part[getattr(split, name)] = name
+    learnt = np.flatnonzero((part == "train") | (part == "validation"))
+    crossing = _crossing(pairs, part)
+    known = {digest.tobytes() for digest in prints.digests[learnt]}
+    identical = {int(row) for row in split.test if prints.digests[row].tobytes() in known}
+    near = {row for row, _, pair in crossing if pair.kind == "near"} - identical
+    group = task.group[split.test]
+    shared = np.intersect1d(group[group >= 0], task.group[learnt])
+    worst = sorted(crossing, key=lambda each: (each[2].kind, -each[2].similarity, each[0]))[:WORST]
+    return {
+        "fold": number,
+        "clips": len(split.test),
+        "identical": len(identical),
+        "near_identical": len(near),
+        "same_group": int(np.isin(group, shared).sum()),
+        "shared_groups": len(shared),
+        "worst": [
+            {
+                "test": str(task.ids[row]),
+                "other": str(task.ids[other]),
+                "part": str(part[other]),
+                "kind": pair.kind,
+                "similarity": round(pair.similarity, 4),
+                "same_label": bool(task.label[row] == task.label[other]),
+            }
+            for row, other, pair in worst
+        ],
+    }
+
+
+def _crossing(pairs: Sequence[fingerprints.Pair], part: np.ndarray) -> list[tuple[int, int, fingerprints.Pair]]:
+    """(test row, other row, pair) of the pairs with one side in the test part and the other in what is learnt from."""
+    found = []
+    for pair in pairs:
+        sides = part[pair.first], part[pair.second]
+        if "" not in sides and (sides[0] == "test") != (sides[1] == "test"):
+            rows = (pair.first, pair.second) if sides[0] == "test" else (pair.second, pair.first)
+            found.append((*rows, pair))
+    return found
+
+
+def _pretraining(
+    task: tasks.Task, prints: fingerprints.Fingerprints, data_dir: str | os.PathLike, names: Sequence[str]
+) -> dict[str, Any]:
+    there = set(records.list_sets(data_dir))
+    sets: dict[str, Any] = {}
+    overlapping: set[int] = set()
+    for name in (name for name in names if name in there):
+        prepared = records.open_set(data_dir, name)
+        theirs = _fingerprints(name, prepared.fingerprint, len(prepared), prepared.read, data_dir)
+        best = _best(fingerprints.pairs(prints, theirs))
+        kinds = collections.Counter(pair.kind for pair in best)
+        overlapping |= {pair.first for pair in best}
+        sets[name] = {
+            "identical": kinds["identical"],
+            "near_identical": kinds["near"],
+            "worst": [
+                {
+                    "clip": str(task.ids[pair.first]),
+                    "other": str(prepared.ids[pair.second]),
+                    "kind": pair.kind,
+                    "similarity": round(pair.similarity, 4),
+                }
+                for pair in best[:WORST]
+            ],
+        }
+    return {"clips": len(overlapping), "sets": sets, "unchecked": [name for name in names if name not in there]}
+
+
+def _best(pairs: Sequence[fingerprints.Pair]) -> list[fingerprints.Pair]:
+    """The closest pair of each clip that has one, closest first."""
+    best: dict[int, fingerprints.Pair] = {}
+    for pair in sorted(pairs, key=lambda pair: (pair.kind, -pair.similarity, pair.first, pair.second)):
+        best.setdefault(pair.first, pair)
+    return list(best.values())
+
+
+def _split_warnings(tested: dict[str, int], found: Sequence[dict[str, Any]], selected: bool) -> list[str]:
+    clips, warnings = tested["clips"], []
+    if tested["identical"] or tested["near_identical"]:
+        examples = [(fold["fold"], pair["test"], pair["other"]) for fold in found for pair in fold["worst"]]
+        example = " ({1} and {2} in fold {0})".format(*examples[0]) if examples else ""
+        warnings.append(
+            f"{tested['identical']} of {clips} tested clips are trained on too, sample for sample, and "
+            f"{tested['near_identical']} more nearly so{example}: scores of these measure memory"
+        )
+    if tested["same_group"]:
+        warnings.append(
+            f"{tested['same_group']} of {clips} tested clips are of a speaker or group that is trained on too: "
+            "protocol=strict keeps groups together"
+        )
+    if tested["unknown_group"]:
+        warnings.append(
+            f"the speakers of {tested['unknown_group']} of {clips} tested clips are not known, so that it cannot be "
+            "said whether they are trained on too"
+        )
+    if selected:
+        warnings.append(
+            "the epoch is selected on the clips that are reported, as in the paper: protocol=strict selects on others"
+        )
+    return warnings
+
+
+def _pretraining_warnings(overlap: dict[str, Any], clips: int, data_dir: str | os.PathLike) -> list[str]:
+    warnings = []
+    if overlap["clips"]:
+        names = [name for name, found in overlap["sets"].items() if found["worst"]]
+        warnings.append(
+            f"{overlap['clips']} of {clips} clips, or near copies of them, were in the pre-training data "
+            f"({', '.join(names)}), though without their labels"
+        )
+    if overlap["unchecked"]:
+        warnings.append(
+            f"overlap with the pre-training sets {', '.join(overlap['unchecked'])} is not checked, for they are not "
+            f"prepared in {data_dir}"
+        )
+    return warnings
+
+
+def _fingerprints(
+    name: str,
+    fingerprint: str,
+    clips: int,
+    read: Callable[[Int64[np.ndarray, "m"]], list[Int16[np.ndarray, "_"]]],
+    data_dir: str | os.PathLike,
+) -> fingerprints.Fingerprints:
+    """Fingerprints of all clips of a set or task, kept beside the prepared sets where that folder can be written."""
+    key = hashlib.sha256(f"{fingerprint} {fingerprints.HOP_SAMPLES}".encode()).hexdigest()[:16]
+    path = pathlib.Path(data_dir) / "fingerprints" / f"{name}-{key}.npz"
+    if path.is_file():
+        return fingerprints.load(path)
+    blocks = [np.arange(at, min(at + BLOCK_CLIPS, clips)) for at in range(0, clips, BLOCK_CLIPS)]
+    shown = progress.shown(f"fingerprints of {name}", clips, 0, "clips", True)
+    with futures.ThreadPoolExecutor(preparing._cores()) as pool, shown as advance:
+        parts = []
+        for part in pool.map(lambda rows: fingerprints.fingerprints(read(rows)), blocks):
+            parts.append(part)
+            advance(len(part))
+    found = fingerprints.join(parts)
+    _save(path, found)
+    return found
+
+
+def _save(path: pathlib.Path, found: fingerprints.Fingerprints) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        try:
+            found.save(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        logs.warn(f"fingerprints cannot be kept in {path.parent} ({error.strerror}): the next run makes them again")

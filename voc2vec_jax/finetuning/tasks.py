@@ -1,0 +1,250 @@
+"""A classification task: the labelled recordings of a prepared set, each a clip from its start.
+
+n = clips, s = samples at 16 kHz.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int16, Int32, Int64
+
+from voc2vec_jax import audio, datasets, errors
+from voc2vec_jax.datasets import preparing, records
+from voc2vec_jax.datasets.published import folder
+from voc2vec_jax.runs import logs
+
+FOLDER = "folder"
+ON_UNREADABLE = ("stop", "drop")
+LEAST_SAMPLES = 400  # one frame of the base architecture
+SHOWN = 10  # clips that a message names
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """The clips of a task in the order of the prepared set, and their audio. Made by `open_task`; can be pickled.
+
+    `labels` are the classes that occur, `label` indexes them; `group` is a speaker or the like (an index into
+    `groups`), -1 where the set knows none. `ids` are unique; `paths` are posix, relative to `audio_root` where that is
+    known. `samples` are lengths at 16 kHz after the cut, `start_seconds` where in its recording a clip begins.
+    `fingerprint` changes with the audio, the labels, the groups and the choice of clips. `dropped` are what was left
+    out and why.
+    """
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    label: Int64[np.ndarray, "n"]
+    group: Int64[np.ndarray, "n"]
+    groups: tuple[str, ...]
+    ids: np.ndarray
+    paths: np.ndarray
+    start_seconds: Float64[np.ndarray, "n"]
+    samples: Int32[np.ndarray, "n"]
+    audio_root: pathlib.Path | None
+    fingerprint: str
+    dropped: tuple[dict[str, str], ...]
+    prepared: records.PreparedSet
+    segments: tuple[tuple[int, ...], ...]  # records of each clip, in order
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, rows: Sequence[int] | Int64[np.ndarray, "m"]) -> list[Int16[np.ndarray, "_"]]:
+        """The audio of some clips at 16 kHz, in the order asked for. Thread-safe."""
+        wanted = [self.segments[row] for row in np.asarray(rows, np.int64)]
+        parts = iter(self.prepared.read([record for segments in wanted for record in segments]))
+        return [
+            np.concatenate([next(parts) for _ in segments])[: self.samples[row]]
+            for row, segments in zip(np.asarray(rows, np.int64), wanted)
+        ]
+
+
+def open_task(
+    name: str,
+    *,
+    data_dir: str | os.PathLike,
+    data: str | os.PathLike | None = None,
+    manual_dir: str | os.PathLike | None = None,
+    on_unreadable: str = "stop",
+    max_seconds: float | int = 7.0,
+    least_samples: int = LEAST_SAMPLES,
+) -> Task:
+    """The task of a set that is prepared in `data_dir`, or can be: from `manual_dir`, or because it is synthetic.
+
+    The name "folder" takes the clips of `data`: a folder of class folders, a zip of one, or a manifest (csv:
+    path,label[,group]). A clip is the first `max_seconds` of a recording. Clips that cannot be decoded or have fewer
+    than `least_samples` are refused by name, or with `on_unreadable` "drop" left out and named in a warning; another
+    clip never takes their place. InputError also for an unknown name, a set without labels, clips without one, and
+    fewer than two classes.
+    """
+    if on_unreadable not in ON_UNREADABLE:
+        raise errors.InputError(f"on_unreadable {on_unreadable!r} is none of {', '.join(ON_UNREADABLE)}")
+    max_samples = round(max_seconds * audio.RATE_HZ)
+    if max_samples < least_samples:
+        raise errors.InputError(f"max_seconds {max_seconds} is shorter than one frame of {least_samples} samples")
+    if (name == FOLDER) != (data is not None):
+        raise errors.InputError(
+            "the data set folder needs --config.data=PATH: class folders or a manifest"
+            if data is None
+            else f"data {data} belongs to the data set folder, and not to {name}: give --config=...:folder"
+        )
+    if data is None:
+        prepared, root = _named(name, data_dir, manual_dir), manual_dir and pathlib.Path(manual_dir).expanduser()
+        unreadable = prepared.report["unreadable"]
+    else:
+        root = pathlib.Path(data).expanduser()
+        prepared, unreadable = _own(root, data_dir)
+    return _task(prepared, _title(prepared), root, unreadable, on_unreadable, max_samples, least_samples)
+
+
+def _named(name: str, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None) -> records.PreparedSet:
+    there = records.list_sets(data_dir)
+    if name in there:
+        return records.open_set(data_dir, name)
+    if name not in datasets.CATALOG:
+        known = sorted({*datasets.CATALOG, *there})
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise errors.InputError(f"there is no data set {name!r}: {hint}")
+    return datasets.prepare(name, data_dir=data_dir, manual_dir=manual_dir)
+
+
+def _own(path: pathlib.Path, data_dir: str | os.PathLike) -> tuple[records.PreparedSet, list[dict[str, str]]]:
+    """The set of a user's folder or manifest, under another name where that of the folder is taken; what it lacks."""
+    if not path.exists():
+        raise errors.InputError(
+            f"there is no {path}: give --config.data a folder of class folders or a manifest (csv: path,label[,group])"
+        )
+    listing = preparing.list_source(datasets.CATALOG[FOLDER], path)
+    name, digest = folder.default_name(path), preparing.listing_digest(listing)
+    there = records.open_set(data_dir, name) if name in records.list_sets(data_dir) else None
+    if name in datasets.CATALOG or (there and there.report["listing"] != digest):
+        name = f"{name}_{digest[:8]}"
+    prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=path, name=name)
+    listed = {recording.path for recording in listing.recordings}
+    undecoded = [entry for entry in prepared.report["unreadable"] if entry["path"] in listed]
+    return prepared, [*listing.unreadable, *undecoded]
+
+
+def _title(prepared: records.PreparedSet) -> str:
+    entry = datasets.CATALOG.get(prepared.name)
+    return entry.title if entry else prepared.name
+
+
+def _task(
+    prepared: records.PreparedSet,
+    title: str,
+    root: pathlib.Path | None,
+    unreadable: Sequence[dict[str, str]],
+    on_unreadable: str,
+    max_samples: int,
+    least_samples: int,
+) -> Task:
+    first, segments, lengths = _clips(prepared, max_samples)
+    names, label = prepared.recordings[prepared.recording[first]], prepared.label[first]
+    _check_labelled(prepared, title, names[label < 0])
+    unusable = [*unreadable, *_too_short(names, lengths, least_samples)]
+    _answer_for(unusable, prepared, title, on_unreadable)
+    kept = np.flatnonzero(lengths >= least_samples)
+    classes, label = np.unique(label[kept], return_inverse=True)
+    labels = tuple(prepared.labels[classes].tolist())
+    if len(labels) < 2:
+        there = f"all {len(kept)} clips are of one class ({labels[0]})" if labels else "no clip is left"
+        raise errors.InputError(f"{there} in {title}: give clips of two classes or more")
+    group = prepared.group[first[kept]]
+    task = Task(
+        name=prepared.name,
+        title=title,
+        labels=labels,
+        label=label.reshape(-1).astype(np.int64),
+        group=group,
+        groups=tuple(prepared.groups.tolist()),
+        ids=names[kept],
+        paths=names[kept],
+        start_seconds=prepared.start_sample[first[kept]] / audio.RATE_HZ,
+        samples=lengths[kept].astype(np.int32),
+        audio_root=_audio_root(root, prepared.name, str(names[kept[0]])),
+        fingerprint="",
+        dropped=tuple(unusable),
+        prepared=prepared,
+        segments=tuple(segments[row] for row in kept),
+    )
+    return dataclasses.replace(task, fingerprint=_fingerprint(task))
+
+
+def _clips(
+    prepared: records.PreparedSet, max_samples: int
+) -> tuple[Int64[np.ndarray, "n"], list[tuple[int, ...]], Int64[np.ndarray, "n"]]:
+    """Of every recording, in the order of the set: its first record, the records needed, the samples after the cut."""
+    order = np.lexsort((prepared.start_sample, prepared.recording))
+    order = order[prepared.start_sample[order] < max_samples]
+    recording = prepared.recording[order]
+    starts = np.flatnonzero(np.concatenate([[True], recording[1:] != recording[:-1]]))
+    segments = [tuple(part.tolist()) for part in np.split(order, starts[1:])]
+    lengths = np.add.reduceat(prepared.samples[order], starts, dtype=np.int64)
+    return order[starts], segments, np.minimum(lengths, max_samples)
+
+
+def _check_labelled(prepared: records.PreparedSet, title: str, unlabelled: np.ndarray) -> None:
+    if not len(prepared.labels):
+        raise errors.InputError(
+            f"{title} has no labels, so it is no task: put the clips into a folder per class, or list them in a "
+            "manifest with a column label"
+        )
+    if len(unlabelled):
+        raise errors.InputError(
+            f"{len(unlabelled)} of {len(prepared.recordings)} clips of {title} have no label "
+            f"({shown(unlabelled.tolist())}): give them one, or leave them out"
+        )
+
+
+def _too_short(names: np.ndarray, lengths: Int64[np.ndarray, "n"], least_samples: int) -> list[dict[str, str]]:
+    reason = "has {} samples at 16 kHz, and " + f"{least_samples} are needed"
+    short = np.flatnonzero(lengths < least_samples)
+    return [{"path": str(names[row]), "reason": reason.format(lengths[row])} for row in short]
+
+
+def _answer_for(
+    unusable: Sequence[dict[str, str]], prepared: records.PreparedSet, title: str, on_unreadable: str
+) -> None:
+    """Stops at what cannot be used, or says that it is left out."""
+    if not unusable:
+        return
+    listed = shown([f"{entry['path']} {entry['reason']}" for entry in unusable], "; ")
+    many = f"{len(unusable)} clip{'s' if len(unusable) > 1 else ''} of {title}"
+    if on_unreadable == "stop":
+        raise errors.InputError(
+            f"{many} cannot be used ({listed}): repair them and delete {prepared.folder}, or go on without them with "
+            "--config.on_unreadable=drop"
+        )
+    logs.warn(f"{many} left out: {listed}")
+
+
+def shown(items: Sequence[str], separator: str = ", ") -> str:
+    """The first few of a list, and how many more there are."""
+    more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+    return separator.join([*items[:SHOWN], *more])
+
+
+def _audio_root(root: pathlib.Path | None, name: str, path: str) -> pathlib.Path | None:
+    """The folder below which the recording at `path` lies, None where the user's files are not found as such."""
+    if root is None:
+        return None
+    root = root.resolve()
+    places = (
+        [root, root / name, *sorted(root.glob("*/")), *sorted(root.glob("*/*/"))] if root.is_dir() else [root.parent]
+    )
+    return next((place for place in places if (place / path).is_file()), None)
+
+
+def _fingerprint(task: Task) -> str:
+    digest = hashlib.sha256(f"{task.prepared.fingerprint} {task.labels}".encode())
+    for array in (task.label, task.group, task.samples):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update("\0".join(task.ids.tolist()).encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""A model on any number of recordings, with results in files."""

@@ -1,0 +1,160 @@
+"""The folder that evaluation writes: parts that appear whole or not at all, from any number of workers.
+
+    evaluation.json        what is evaluated and how; a rerun must ask for the same
+    parts/00000.parquet    rows of consecutive items; its presence says that the part is done
+    timelines/00000.csv    windows of the same items, with `--timeline`
+    errors/00000.csv       items of the part that could not be used, if any
+    errors.csv metrics.json    of all parts, written by whoever finds them all done
+
+No file depends on which worker wrote it. What a dead worker leaves begins with a dot.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from voc2vec_jax import errors
+from voc2vec_jax.runs import files
+
+MANIFEST = "evaluation.json"
+ERROR_COLUMNS = ("row", "id", "path", "reason")
+LEFTOVERS = (".*.tmp",)
+
+
+class Output:
+    """The folder `root`, claimed for what `description` says."""
+
+    def __init__(self, root: str | os.PathLike, description: Mapping[str, Any]):
+        """InputError for a folder that cannot be written or belongs to another evaluation."""
+        self.root = pathlib.Path(root).expanduser()
+        if self.root.exists() and not self.root.is_dir():
+            raise errors.InputError(f"--output={root} is no folder: give one, it is made")
+        try:
+            for name in ("parts", "errors", *(["timelines"] if description["kind"] == "timeline" else [])):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            self.description = _claim(self.root / MANIFEST, description)
+        except OSError as fault:
+            raise errors.InputError(f"--output={root} cannot be written: {fault.strerror or fault}") from fault
+        self._check(description)
+        self.parts = len(range(0, description["rows"], description["part_files"]))
+
+    def _check(self, wanted: Mapping[str, Any]) -> None:
+        for name in (*COMPARED, *wanted):
+            before, now = self.description.get(name), wanted[name]
+            if before != json.loads(json.dumps(now)) and name not in MAY_DIFFER:
+                raise errors.InputError(
+                    f"{self.root} holds an evaluation whose {name} is {before}, and this one's is {now}: give another "
+                    "--output, or the same command"
+                )
+
+    def part(self, number: int) -> pathlib.Path:
+        """The Parquet file of a part."""
+        return self.root / "parts" / f"{number:05d}.parquet"
+
+    def timeline(self, number: int) -> pathlib.Path:
+        """The windows of a part."""
+        return self.root / "timelines" / f"{number:05d}.csv"
+
+    def errors(self, number: int) -> pathlib.Path:
+        """The unusable items of a part."""
+        return self.root / "errors" / f"{number:05d}.csv"
+
+    def missing(self) -> list[int]:
+        """The parts that are not done."""
+        done = {path.name for path in (self.root / "parts").iterdir()}
+        return [number for number in range(self.parts) if self.part(number).name not in done]
+
+    def write_errors(self, number: int, rows: Sequence[Sequence[Any]]) -> None:
+        """The unusable items of a part; none removes what an earlier attempt found."""
+        if not rows:
+            self.errors(number).unlink(missing_ok=True)
+            return
+        with whole(self.errors(number)) as path:
+            write_csv(path, ERROR_COLUMNS, rows)
+
+    def merge_errors(self) -> int:
+        """Writes errors.csv from those of all parts; how many items it names."""
+        count = 0
+        with whole(self.root / "errors.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+            writer = files.csv_writer(file)
+            writer.writerow(ERROR_COLUMNS)
+            for number in range(self.parts):
+                if self.errors(number).exists():
+                    with self.errors(number).open(newline="", encoding="utf-8") as part:
+                        rows = csv.reader(part)
+                        next(rows)
+                        for row in rows:
+                            writer.writerow(row)
+                            count += 1
+        return count
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """A JSON file in the folder, replaced at once."""
+        with whole(self.root / name) as path:
+            path.write_text(json.dumps(values, indent=2) + "\n")
+
+    def clean(self) -> None:
+        """Removes what dead workers left; only when no part is missing, so that nobody is at work on one."""
+        for folder in (self.root, *(path for path in self.root.iterdir() if path.is_dir())):
+            for pattern in LEFTOVERS:
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
+
+
+MAY_DIFFER = ("model", "input")  # where they are found; their fingerprints say what they are
+COMPARED = ("kind", "rows")  # first, for they say most
+
+
+def _claim(path: pathlib.Path, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first worker to come wrote to `path`; of several at once exactly one is the first."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    if not path.exists():
+        try:
+            with temporary.open("wb") as file:
+                file.write(f"{json.dumps(description, indent=2)}\n".encode())
+                files.sync_file(file)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        files.sync_folder(path.parent)
+    try:
+        return json.loads(path.read_text())
+    except ValueError as fault:
+        raise errors.InputError(f"{path} is damaged ({fault}): give another --output") from fault
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary path whose file takes the place of `path` at the end, durably, or vanishes after an error.
+
+    RunError when it cannot be written (a full disk).
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            files.sync_file(file)
+        os.replace(temporary, path)
+        files.sync_folder(path.parent)
+    except OSError as fault:
+        # another worker that found everything done may have cleaned up and left the same file
+        if not (isinstance(fault, FileNotFoundError) and path.exists()):
+            raise errors.RunError(f"{path} cannot be written: {fault.strerror or fault}") from fault
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A csv file in UTF-8; fields with separators, quotes and line breaks are quoted."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        files.csv_writer(file).writerows([columns, *rows])

@@ -1,0 +1,173 @@
+"""Rows of a part: their columns, and a writer in little memory.
+
+n = rows, d = width, l = layers, t = frames, w = windows, v = classes.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+from scipy import special
+
+from voc2vec_jax import audio
+from voc2vec_jax.inference import windowing
+from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
+from voc2vec_jax.runs import files
+
+FLOAT16_END = 65_520.0  # from here on the nearest float16 is infinite
+GROUP_BYTES = 32 << 20  # of vectors in a row group
+KINDS = ("embeddings", "probabilities", "timeline")
+TIMELINE_COLUMNS = ("row", "id", "start", "end", "label", "probability")
+COMMON = [
+    pa.field("row", pa.int64(), nullable=False),
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("path", pa.string(), nullable=False),
+    pa.field("seconds", pa.float64(), nullable=False),
+    pa.field("label", pa.string()),
+]
+
+
+class Columns:
+    """What the rows of an evaluation hold, as its description (evaluation.json) says."""
+
+    def __init__(self, description: Mapping[str, Any], hop_samples: int, field_samples: int):
+        """A frame begins every `hop_samples` and sees `field_samples`."""
+        self.kind, self.layers = description["kind"], description["layers"]
+        self.classes, self.framed = description["classes"], description["pool"] == "none"
+        self.item = pa.float16() if description["store_dtype"] == "float16" else pa.float32()
+        self._hop, self._field = hop_samples, field_samples
+        own = self._vector_fields(description["width"]) if self.kind == "embeddings" else self._class_fields()
+        self.schema = pa.schema([*COMMON, *own], {"voc2vec_jax": json.dumps(dict(description))})
+        self.plain = [field.name for field in self.schema if field.name in ("id", "path", "label", "predicted")]
+
+    def _vector_fields(self, width: int) -> list[pa.Field]:
+        kind = pa.list_(self.item, width)
+        times = [pa.field("frame_times", pa.list_(pa.float32()))] if self.framed else []
+        kind = pa.list_(kind) if self.framed else kind
+        return [*times, *(pa.field(f"layer_{layer}", kind) for layer in self.layers)]
+
+    def _class_fields(self) -> list[pa.Field]:
+        windows = [pa.field("windows", pa.int32())] if self.kind == "timeline" else []
+        return [
+            pa.field("predicted", pa.string()),
+            pa.field("probability", pa.float32()),
+            pa.field("probabilities", pa.list_(pa.float32(), len(self.classes))),
+            *windows,
+        ]
+
+    def arrays(self, values: list[np.ndarray]) -> list[pa.Array]:
+        """The columns after the common ones: vectors [l, d] or [t, l, d], logits [v] or of windows [w, v]."""
+        if self.kind != "embeddings":
+            return self._class_arrays(values)
+        if not self.framed:
+            stacked = np.stack(values)
+            return [self._vectors(stacked[:, k]) for k in range(len(self.layers))]
+        counts = [len(value) for value in values]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+        times = np.concatenate([self.frame_times(count) for count in counts])
+        frames = np.concatenate(values)
+        vectors = (self._vectors(frames[:, k]) for k in range(len(self.layers)))
+        return [pa.ListArray.from_arrays(offsets, column) for column in (pa.array(times), *vectors)]
+
+    def frame_times(self, frames: int) -> Float[np.ndarray, "t"]:
+        """The middle of the samples that each frame sees, in seconds."""
+        return ((np.arange(frames) * self._hop + self._field / 2) / audio.RATE_HZ).astype(np.float32)
+
+    def holds(self, value: np.ndarray) -> bool:
+        """Whether every number of it is finite, and so it is as stored."""
+        if self.item == pa.float16() and np.abs(value).max(initial=0) >= FLOAT16_END:
+            return False
+        return bool(np.isfinite(value).all())
+
+    def _vectors(self, x: Float[np.ndarray, "n d"]) -> pa.Array:
+        flat = np.ascontiguousarray(x.reshape(-1)).astype(self.item.to_pandas_dtype())
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat), x.shape[1])
+
+    def _class_arrays(self, values: list[np.ndarray]) -> list[pa.Array]:
+        chances = np.stack([probabilities(value).reshape(-1, len(self.classes)).mean(0) for value in values])
+        best = chances.argmax(1)
+        windows = [pa.array([len(value) for value in values], pa.int32())] if self.kind == "timeline" else []
+        return [
+            pa.array([self.classes[k] for k in best], pa.string()),
+            pa.array(chances[np.arange(len(best)), best]),
+            self._vectors(chances),
+            *windows,
+        ]
+
+
+def probabilities(logits: Float[np.ndarray, "*n v"]) -> Float[np.ndarray, "*n v"]:
+    """Softmax over classes in float32."""
+    return special.softmax(logits.astype(np.float32), axis=-1)
+
+
+class PartWriter:
+    """Writes the rows of a part as they come; they are in the order of `row` within each row group.
+
+    What it holds are rows of up to GROUP_BYTES. The bytes depend on the rows and the order of their coming alone.
+    """
+
+    def __init__(self, path: pathlib.Path, columns: Columns, items: list[evaluation_inputs.Item]):
+        self._columns, self._items = columns, items
+        self._writer = pq.ParquetWriter(
+            path, columns.schema, compression="none", use_dictionary=columns.plain, write_statistics=columns.plain
+        )
+        self._waiting: list[tuple[int, float, np.ndarray]] = []
+        self._bytes = 0
+
+    def add(self, row: int, seconds: float, value: np.ndarray) -> None:
+        """One item's value, as `Columns.arrays` takes it."""
+        self._waiting.append((row, seconds, value))
+        self._bytes += value.nbytes
+        if self._bytes >= GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Ends the file; to be called after an error, too."""
+        if self._waiting:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._waiting.sort(key=lambda entry: entry[0])
+        rows, seconds, values = zip(*self._waiting)
+        items = [self._items[row - self._items[0].row] for row in rows]
+        common = (rows, [item.id for item in items], [shown(item.path) for item in items], seconds)
+        labels = [item.label for item in items]
+        arrays = [pa.array(column, field.type) for column, field in zip((*common, labels), COMMON)]
+        arrays += self._columns.arrays(list(values))
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._columns.schema))
+        self._waiting, self._bytes = [], 0
+
+
+def shown(path: str) -> str:
+    """A path as text: what is not UTF-8 in it is replaced."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+class TimelineWriter:
+    """Writes the windows of a part's items as they come: one csv row a window."""
+
+    def __init__(self, path: pathlib.Path, classes: list[str], cut: Callable[[int], list[windowing.Window]]):
+        """`cut` gives the windows of a recording of so many samples."""
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._writer = files.csv_writer(self._file)
+        self._writer.writerow(TIMELINE_COLUMNS)
+        self._classes, self._cut = classes, cut
+
+    def add(self, item: evaluation_inputs.Item, samples: int, logits: Float[np.ndarray, "w v"]) -> None:
+        """The windows of one recording."""
+        chances = probabilities(logits)
+        best = chances.argmax(1)
+        for k, window in enumerate(self._cut(samples)):
+            start, end = window.start / audio.RATE_HZ, window.stop / audio.RATE_HZ
+            label, chance = self._classes[best[k]], chances[k, best[k]]
+            self._writer.writerow((item.row, item.id, f"{start:.3f}", f"{end:.3f}", label, f"{chance:.4f}"))
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()

@@ -1,0 +1,72 @@
+"""What is known once every part is there: the unusable items, that no row is missing, and scores."""
+
+import collections
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from voc2vec_jax import errors
+from voc2vec_jax.inference.evaluation import output as evaluation_output
+from voc2vec_jax.ops import metrics
+
+FILE = "metrics.json"
+
+
+def finish(output: evaluation_output.Output) -> dict[str, Any] | None:
+    """Writes errors.csv and, with classes and labels, metrics.json; None while parts are missing.
+
+    Any worker may call it, any number of times. RunError when the parts do not hold every item once.
+    """
+    if output.missing():
+        return None
+    unusable = output.merge_errors()
+    rows = sum(_metadata(output, number).num_rows for number in range(output.parts))
+    if rows + unusable != output.description["rows"]:
+        raise errors.RunError(
+            f"{output.root} holds {rows} rows and {unusable} unusable items of {output.description['rows']}: delete "
+            "its parts and run again"
+        )
+    scores = _scores(output, unusable) if output.description["classes"] else {}
+    if scores:
+        output.write_json(FILE, scores)
+    output.clean()
+    return {"rows": rows, "unusable": unusable, **({"metrics": scores} if scores else {})}
+
+
+def _metadata(output: evaluation_output.Output, number: int) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(output.part(number))
+    except (pa.ArrowException, OSError) as fault:
+        reason = str(fault).splitlines()[0]
+        raise errors.RunError(f"{output.part(number)} is damaged ({reason}): delete it and run again") from fault
+
+
+def _scores(output: evaluation_output.Output, unusable: int) -> dict[str, Any]:
+    """Scores of the rows whose label is a class of the model; {} when there is none."""
+    classes = output.description["classes"]
+    at = {label: k for k, label in enumerate(classes)}
+    confusion, foreign, unlabelled = np.zeros([len(classes)] * 2, np.int64), collections.Counter(), 0
+    for number in range(output.parts):
+        columns = pq.read_table(output.part(number), columns=["label", "predicted"]).to_pydict()
+        for label, guess in zip(columns["label"], columns["predicted"]):
+            unlabelled += label is None
+            if label in at:
+                confusion[at[label], at[guess]] += 1
+            elif label is not None:
+                foreign[label] += 1
+    if not confusion.any():
+        return {}
+    found = metrics.scores_of(confusion)
+    recalls = metrics.recalls(confusion)
+    return {
+        "clips": int(confusion.sum()),
+        **{name: getattr(found, name) for name in metrics.NAMES},
+        "recall": {label: None if np.isnan(r) else float(r) for label, r in zip(classes, recalls)},
+        "labels": classes,
+        "confusion": confusion.tolist(),
+        "unlabelled": unlabelled,
+        "labels_unknown_to_the_model": dict(sorted(foreign.items())),
+        "unusable": unusable,
+    }

@@ -1,0 +1,68 @@
+"""What a device runs for a pre-trained or fine-tuned model: frames, pooled features, logits."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from voc2vec_jax import models
+from voc2vec_jax.models import heads
+from voc2vec_jax.ops import convolution
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], lengths: Int[Array, "b"]):
+    """The last frames and all hidden states."""
+    x, out = models.FAMILIES[family].Model(config).apply({"params": params}, audio, lengths, collect=True)
+    states = list(out["hidden_states"])
+    if config.encoder.padding == "exact":
+        x, *states = (jnp.where(out["valid"][..., None], state, 0) for state in (x, *states))
+    return x, states
+
+
+@functools.cache
+def compiled_embed() -> Callable[..., Float[Array, "b *l d"]]:
+    """`_embed` compiled for the device at hand."""
+    return jax.jit(_embed, static_argnums=(0, 1, 2, 3), compiler_options=convolution.forward_options())
+
+
+def _embed(
+    family: str,
+    config: Any,
+    layers: tuple[int, ...],
+    pool: str | None,
+    params: Any,
+    audio: Float[Array, "b s"],
+    lengths: Int[Array, "b"],
+    kept: Int[Array, "b 2"],
+) -> Float[Array, "b *l d"]:
+    """The `layers` pooled over the frames kept[:, 0] to kept[:, 1], as [b, l, d]; not pooled, [b, t, l, d].
+
+    Layers 0 to depth are the hidden states, depth + 1 is the last frames.
+    """
+    last = config.encoder.depth + 1
+    collect = layers != (last,)
+    x, out = models.FAMILIES[family].Model(config).apply({"params": params}, audio, lengths, collect=collect)
+    chosen = [x if layer == last else out["hidden_states"][layer] for layer in layers]
+    frames = jnp.stack(chosen, axis=2).astype(jnp.float32)
+    first = kept[:, 0]
+    if pool is None:
+        return frames
+    if pool == "first":
+        return jnp.take_along_axis(frames, first[:, None, None, None], axis=1)[:, 0]
+    t = jnp.arange(frames.shape[1])[None]
+    inside = ((t >= first[:, None]) & (t < kept[:, 1:]))[..., None, None]
+    if pool == "max":
+        return jnp.where(inside, frames, -jnp.inf).max(1)
+    return jnp.where(inside, frames, 0).sum(1) / jnp.maximum(inside.sum(1), 1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def classify(config: heads.Config, params: Any, pooled: Float[Array, "n l d"]) -> Float[Array, "n v"]:
+    """Logits from means over frames, which the head's projection commutes with."""
+    valid = jnp.ones((pooled.shape[0], 1), bool)
+    states = pooled.transpose(1, 0, 2)[:, :, None]
+    return heads.Classifier(config).apply({"params": params}, states[-1], valid, states)

@@ -1,0 +1,399 @@
+"""The front door: a model from anywhere, its features for any recordings, its labels, and the way back out."""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+from jaxtyping import Array, Float, Float32, Int32
+from scipy import special
+
+from voc2vec_jax import audio as recordings
+from voc2vec_jax import errors
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.convert import reader, sources, writer
+from voc2vec_jax.inference import buckets, forward, windowing
+from voc2vec_jax.models import flops
+from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.ops import masking
+from voc2vec_jax.runs import logs, sharding
+
+DTYPES = ("float32", "bfloat16", "float16")
+PADDINGS = ("exact", "legacy")
+FORMATS = ("hf", "fairseq", "jax")
+BATCH_SECONDS = {"cpu": 64.0}  # of audio that `embed` computes at once, by platform
+BATCH_SECONDS_ELSEWHERE = 512.0
+# What a shape costs, in operations that could be done while it compiles; orders of magnitude will do
+COMPILE_SECONDS = {"cpu": 3.0}  # 1.9 for a number of rows, and of those a length has one or two
+COMPILE_SECONDS_ELSEWHERE = 6.0
+OPERATIONS_PER_SECOND = {"cpu": 1e11}
+OPERATIONS_PER_SECOND_ELSEWHERE = 1e14
+TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5  # added to the variance of a clip that is normalised
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a model makes of a batch; frames past a row's own are zero with exact padding and undefined with legacy."""
+
+    last_hidden_state: Float[Array, "b t d"]
+    hidden_states: tuple[Float[Array, "b t d"], ...]  # what enters the first block, then each block's output
+    frame_lengths: Int32[np.ndarray, " b"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The most likely label of each item (None for one that was skipped) and the probability of every class."""
+
+    labels: tuple[str | None, ...]
+    probabilities: Float32[np.ndarray, "n v"]
+    classes: tuple[str, ...]  # of the columns
+
+
+def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exact", attention: str = "own") -> "Model":
+    """The model that `src` names: a Hub id, a folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq
+    `.pt` file, or a run folder of pre-training.
+
+    `dtype` is that of the computation: float32, bfloat16 or float16. `padding`: "exact", or "legacy" for what
+    transformers computes of the same padded batch (`Model.__call__`). `attention`: "own", or "xla" and "cudnn" for
+    those of JAX (`attention.IMPLEMENTATIONS`). Says on stderr what it is and how the input is normalised. InputError
+    for anything that cannot be read.
+    """
+    for name, value, allowed in (("dtype", dtype, DTYPES), ("padding", padding, PADDINGS)):
+        if value not in allowed:
+            raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
+    attention_ops.check(attention, dtype, False)
+    model = Model(str(src), sources.read(src), dtype, padding, attention)
+    logs.say(f"{src}: {model.family}, {model.checkpoint.parameters:,} parameters; {model.input_text}")
+    return model
+
+
+def normalisation_eps(checkpoint: reader.Checkpoint) -> float:
+    """What is added to the variance of a clip: transformers' value for its checkpoints, else fairseq's."""
+    return TRANSFORMERS_EPS if "model_type" in checkpoint.raw_config else FAIRSEQ_EPS
+
+
+def default_batch_seconds() -> float:
+    """Seconds of audio that `Model.embed` computes at once on this machine."""
+    return BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
+
+
+class Model:
+    """A pre-trained or fine-tuned model. Made by `from_pretrained`.
+
+    `checkpoint` is what was read (`convert.Checkpoint`), `config` the family's own, `labels` the classes of a
+    fine-tuned model (else empty), `frame_rate_hz` the rate of its frames.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        checkpoint: reader.Checkpoint,
+        dtype: str = "float32",
+        padding: str = "exact",
+        attention: str = "own",
+    ):
+        self.name, self.checkpoint = name, checkpoint
+        self.family, self.labels = checkpoint.family, checkpoint.labels
+        how = {"dtype": dtype, "padding": padding, "remat": "none", "attention": attention}
+        encoder = dataclasses.replace(checkpoint.config.encoder, **how)
+        self.config = dataclasses.replace(checkpoint.config, encoder=encoder)
+        self.frame_rate_hz = recordings.RATE_HZ / np.prod(encoder.conv_strides)
+        self._params = jax.device_put({"encoder": _complete(checkpoint)})
+        self._shapes: set[tuple] = set()
+
+    def __repr__(self) -> str:
+        e = self.config.encoder
+        labels = f", labels: {', '.join(self.labels)}" if self.labels else ""
+        return (
+            f"<{self.family} model {self.name!r}: {self.checkpoint.parameters:,} parameters, {e.depth} blocks of width "
+            f"{e.width}, {e.dtype}, {e.padding} padding; {self.input_text}{labels}>"
+        )
+
+    @property
+    def input_text(self) -> str:
+        """How the input is normalised and who says so."""
+        if self.checkpoint.normalize is None:
+            return "input normalised to zero mean and unit variance (the source is silent; transformers' default)"
+        if not self.checkpoint.normalize:
+            return "input taken as it is, not normalised"
+        return f"input normalised to zero mean and unit variance (eps {self._eps:g})"
+
+    @property
+    def compilations(self) -> int:
+        """How many different shapes this model has been compiled for."""
+        return len(self._shapes)
+
+    @property
+    def _eps(self) -> float:
+        return normalisation_eps(self.checkpoint)
+
+    def _normalised(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
+        return windowing.normalised(clip, self._eps)
+
+    def prepare(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
+        """A clip as the model takes it: normalised over its samples if the checkpoint wants that."""
+        return clip if self.eps is None else windowing.normalised(clip, self.eps)
+
+    @property
+    def eps(self) -> float | None:
+        """Added to the variance of a clip that is normalised; None: the checkpoint wants the audio as it is."""
+        return self._eps if self.checkpoint.normalizes else None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the outputs depend on beside the input: weights, architecture, classes, normalisation."""
+        digest = hashlib.sha256(repr((self.family, self.checkpoint.config, self.eps, self.labels)).encode())
+        used = {name: self.checkpoint.params[name] for name in ("encoder", "head") if name in self.checkpoint.params}
+        for name, array in sorted(convert_names.flatten(used).items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        """float32 is float32 on accelerators too."""
+        return jax.default_matmul_precision("highest" if self.config.encoder.dtype == "float32" else "default")
+
+    def __call__(self, audio: Any, lengths: Any = None, *, normalize: bool | None = None) -> Output:
+        """Frames of a padded batch [b, s] at 16 kHz, floats in [-1, 1] or int16; compiled once per shape.
+
+        `lengths` are the samples of each row, all of them by default. Each row is first normalised over its own
+        samples if the checkpoint wants that; `normalize` False takes the audio as it is, True normalises it.
+        With legacy padding the batch is treated as transformers' feature extractor would: without an attention
+        mask (`return_attention_mask` false in preprocessor_config.json) padding is normalised and attended to.
+        InputError for another rank or type, NaN, lengths beyond the batch or too short for a frame.
+        """
+        padded, lengths = self._checked_batch(audio, lengths)
+        wanted = self.checkpoint.normalizes if normalize is None else normalize
+        masked = self.config.encoder.padding == "exact" or self._extractor_masks()
+        seen = lengths if masked else np.full_like(lengths, padded.shape[1])
+        for row, own, length in zip(padded, lengths, seen):
+            row[own:] = 0
+            if wanted:
+                row[:length] = self._normalised(row[:length])
+        self._shapes.add(("frames", padded.shape))
+        with self._precision():
+            x, states = forward.forward(self.family, self.config, self._params, padded, seen)
+        return Output(x, tuple(states), self.config.encoder.frames(lengths))
+
+    def _extractor_masks(self) -> bool:
+        """Whether the checkpoint's feature extractor returns an attention mask; fairseq always makes one."""
+        preprocessor = self.checkpoint.preprocessor
+        return bool(preprocessor.get("return_attention_mask", False)) if preprocessor else True
+
+    def _checked_batch(self, audio: Any, lengths: Any) -> tuple[Float32[np.ndarray, "b s"], Int32[np.ndarray, " b"]]:
+        if len(np.shape(audio)) != 2:
+            raise errors.InputError(
+                f"audio has shape {np.shape(audio)}: give [batch, samples], one clip as audio[None], or use embed"
+            )
+        array = np.asarray(audio)
+        if not windowing.is_audio_type(array.dtype):
+            raise errors.InputError(f"audio holds {array.dtype}: give floats in [-1, 1] or int16")
+        padded = windowing.as_float(array)
+        b, s = padded.shape
+        given = np.full(b, s) if lengths is None else np.asarray(lengths)
+        if given.shape != (b,) or given.dtype.kind not in "iu":
+            raise errors.InputError(f"lengths {given.dtype}{given.shape} are not {b} whole numbers, one for each row")
+        e = self.config.encoder
+        least = masking.samples_for_frames(1, e.conv_kernels, e.conv_strides)
+        for row, length in enumerate(given):
+            if not least <= length <= s:
+                raise errors.InputError(f"row {row} has length {length}: one frame needs {least}, the batch has {s}")
+            if not np.isfinite(padded[row, :length]).all():
+                raise errors.InputError(f"row {row} of the audio holds NaN or infinite samples: leave it out")
+        return padded, given.astype(np.int32)
+
+    def embed(
+        self,
+        items: Sequence[Any],
+        pool: str | None = "mean",
+        layer: int | Sequence[int] | str = -1,
+        *,
+        batch_seconds: float | None = None,
+        window_seconds: float = 30.0,
+        overlap_seconds: float = 2.0,
+        on_unreadable: str = "raise",
+        progress: bool = False,
+    ) -> Float32[np.ndarray, "n *d"] | list[Float32[np.ndarray, "_t *d"]]:
+        """Features [n, d] of recordings, each as if computed alone, whatever `padding` is.
+
+        `items`: any mix of paths, 16 kHz arrays (floats in [-1, 1] or int16) and (array, rate_hz) pairs.
+        `pool` over frames: "mean", "max", "first", or None for a list of [t, d]. `layer`: 0 is what enters the
+        first block, k the output of block k, -1 (as depth) the model's last frames, after the final norm of pre-LN
+        models; several layers, or "all", give [n, layers, d].
+        What is longer than `window_seconds` is computed in windows that overlap, each frame taken from the window in
+        whose middle it lies nearest; memory is bounded by a few batches of `batch_seconds` of audio and a few decoded
+        recordings. `on_unreadable` "skip": items that cannot be used give NaN (with pool None no frames) and a
+        warning. InputError names the first such item otherwise, and any argument that makes no sense.
+        """
+        several = layer == "all" or not isinstance(layer, int | np.integer)
+        layers = self.layer_numbers(layer)
+        options = (batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress)
+        job, n = self._run(items, pool, self.features(layers, pool), *options)
+        nothing = np.zeros((0, len(layers), self.config.encoder.width), np.float32)
+        nothing = nothing if pool is None else np.full(nothing.shape[1:], np.nan, np.float32)
+        values = [job.done.get(index, nothing) for index in range(n)]
+        values = values if several else [value[..., 0, :] for value in values]
+        return values if pool is None else np.stack(values)
+
+    def layer_numbers(self, layer: Any) -> tuple[int, ...]:
+        """Layers as `programs.compiled_embed` takes them; depth and -1 become the last frames."""
+        depth = self.config.encoder.depth
+        wanted = list(range(depth + 1)) if isinstance(layer, str) and layer == "all" else layer
+        wanted = [wanted] if isinstance(wanted, int | np.integer) else wanted
+        if isinstance(wanted, str) or not all(isinstance(k, int | np.integer) for k in wanted) or not len(wanted):
+            raise errors.InputError(f"layer {layer!r} is no layer: give a number, a list of numbers or 'all'")
+        for k in wanted:
+            if not -depth - 1 <= k <= depth:
+                raise errors.InputError(
+                    f"layer {k} is not there: this model has layers 0 to {depth} (or -1 to -{depth + 1})"
+                )
+        return tuple(depth + 1 if k % (depth + 1) == depth else int(k) % (depth + 1) for k in wanted)
+
+    def features(self, layers: tuple[int, ...], pool: str | None) -> Callable[[windowing.Batch], Float[Array, "b ..."]]:
+        """A function that computes a batch of `embedding.batches`: [b, layers, d], not pooled [b, t, layers, d].
+
+        `layers` are those of `layer_numbers`. Does not wait for the device.
+        """
+        config = dataclasses.replace(self.config, encoder=dataclasses.replace(self.config.encoder, padding="exact"))
+
+        def compute(batch: windowing.Batch) -> Float[Array, "b ..."]:
+            self._shapes.add((pool, layers, batch.audio.shape))
+            arrays = batch.audio, batch.lengths, batch.kept
+            with self._precision():
+                return forward.compiled_embed()(self.family, config, layers, pool, self._params, *arrays)
+
+        return compute
+
+    def logits(self) -> Callable[[windowing.Batch], Float[Array, "b v"]]:
+        """As `features`, the head's logits over the kept frames; those of a recording are the mean over its frames.
+
+        InputError for a model without a trained classification head: it never makes one up.
+        """
+        head = self.checkpoint.head
+        if head is None:
+            raise errors.InputError(
+                f"{self.name} has no trained classification head, so it cannot predict: fine-tune it (python -m "
+                f"voc2vec_jax.finetune --config.model={self.name}), or take its features with embed"
+            )
+        last = self.config.encoder.depth + 1
+        pooled = self.features(tuple(range(last)) if head.layer_sum else (last,), "mean")
+        params = jax.device_put(self.checkpoint.params["head"])
+
+        def compute(batch: windowing.Batch) -> Float[Array, "b v"]:
+            with self._precision():
+                return forward.classify(head, params, pooled(batch))
+
+        return compute
+
+    def spread(self, mesh: jax.sharding.Mesh) -> "Model":
+        """This model with its parameters on every device of a mesh, for batches that are cut over it.
+
+        A model of its own: what this one has compiled is for where its parameters are.
+        """
+        other = copy.copy(self)
+        other._params, other._shapes = jax.device_put(self._params, sharding.replicated(mesh)), set()
+        return other
+
+    def layout(
+        self,
+        known: tuple[list[int], float],
+        window_seconds: float,
+        overlap_seconds: float,
+        batch_seconds: float,
+        devices: int = 1,
+    ) -> windowing.Layout:
+        """Windows and static shapes for recordings of `known` (`buckets.known_lengths`): more shapes where it pays."""
+        lengths, copies = known
+        operations = sum(flops.forward(self.config, 10 * recordings.RATE_HZ).values()) / 10
+        platform = jax.default_backend()
+        rate = OPERATIONS_PER_SECOND.get(platform, OPERATIONS_PER_SECOND_ELSEWHERE)
+        compiling = COMPILE_SECONDS.get(platform, COMPILE_SECONDS_ELSEWHERE)
+        return windowing.Layout(
+            self.config.encoder,
+            window_seconds,
+            overlap_seconds,
+            batch_seconds,
+            devices,
+            lengths=lengths,
+            copies=copies,
+            shape_seconds=compiling * rate / operations,
+        )
+
+    def _run(self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
+        """The finished job over `items`, and how many there are."""
+        for name, value, allowed in (
+            ("pool", pool, windowing.POOLS),
+            ("on_unreadable", on_unreadable, ("raise", "skip")),
+        ):
+            if value not in allowed:
+                raise errors.InputError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}")
+        items = windowing.check(items)
+        batch_seconds = default_batch_seconds() if batch_seconds is None else batch_seconds
+        lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
+        layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
+        with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
+            job = windowing.Job(layout, pool, self.prepare, bar.update)
+            job.run(items, compute, skip=on_unreadable == "skip")
+        if job.unusable:
+            logs.warn(
+                f"{len(job.unusable)} of {len(items)} items skipped: {'; '.join(map(str, job.unusable.values()))}"
+            )
+        return job, len(items)
+
+    def predict(
+        self,
+        items: Sequence[Any],
+        *,
+        batch_seconds: float | None = None,
+        on_unreadable: str = "raise",
+        progress: bool = False,
+    ) -> Prediction:
+        """The label of each recording, each as if computed alone; `items` and the options are those of `embed`.
+
+        InputError for a model without a trained classification head: it never makes one up.
+        """
+        job, n = self._run(items, "mean", self.logits(), batch_seconds, 30.0, 2.0, on_unreadable, progress)
+        probabilities = np.full((n, len(self.labels)), np.nan, np.float32)
+        for index, logits in job.done.items():
+            probabilities[index] = special.softmax(logits)
+        labels = [None if index in job.unusable else self.labels[probabilities[index].argmax()] for index in range(n)]
+        return Prediction(tuple(labels), probabilities, self.labels)
+
+    def save_pretrained(self, folder: str | Path, format: str = "hf") -> None:
+        """Writes the model, float32: for transformers ("hf"), for fairseq (a `.pt`, or model.pt in a folder), or "jax".
+
+        Parameters for which the format has no place are named in a warning. InputError for what the format cannot
+        express or a folder that cannot be written.
+        """
+        if format not in FORMATS:
+            raise errors.InputError(f"format {format!r} is none of {', '.join(FORMATS)}")
+        target = Path(folder)
+        writers = {"hf": writer.write_hf, "jax": writer.write_jax, "fairseq": writer.write_fairseq}
+        if format == "fairseq" and target.suffix != ".pt":
+            target = target / "model.pt"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            dropped = writers[format](target, self.checkpoint)
+        except OSError as fault:
+            raise errors.InputError(f"{target} cannot be written: {fault.strerror or fault}") from fault
+        if dropped:
+            name, reason = next(iter(dropped.items()))
+            more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
+            logs.warn(f"not in {target}: {name}{more} ({reason})")
+
+
+def _complete(checkpoint: reader.Checkpoint) -> Any:
+    """The encoder's parameters; zeros for those that features do not need and the source lacks (mask embedding)."""
+    flat = convert_names.flatten(checkpoint.params["encoder"])
+    for entry in convert_names.table(checkpoint.family, checkpoint.config):
+        name = entry.ours.removeprefix("encoder/")
+        if name != entry.ours and name not in flat:
+            flat[name] = np.zeros(entry.full_shape, np.float32)
+    return convert_names.unflatten(flat)

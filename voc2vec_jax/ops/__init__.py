@@ -1,0 +1,1 @@
+"""Pure functions on arrays: convolutions, attention, norms, masks, losses, metrics and schedules."""

@@ -1,0 +1,1 @@
+"""Recipe, batches, step and loop of pre-training."""

@@ -1,0 +1,220 @@
+"""The curves of a pre-training run as one picture."""
+
+import functools
+import io
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+from matplotlib import axes, figure, ticker
+from matplotlib.backends import backend_agg
+
+from voc2vec_jax import errors
+from voc2vec_jax.models import display
+from voc2vec_jax.runs import files, logs
+
+_TRAIN, _VALID, _SECOND = "#1f6fb4", "#d1495b", "#3a9d6e"
+_SMOOTHED_FROM = 30  # values
+_CHANCE = {"color": "0.45", "linewidth": 1.0, "linestyle": (0, (5, 3))}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def curves(
+    source: str | pathlib.Path | Rows,
+    picture: str | pathlib.Path,
+    view: display.View,
+    *,
+    title: str = "",
+) -> None:
+    """Draw the rows of a metrics file (its path, or the rows) into a PNG: the objective's panels and the common ones.
+
+    Rows may lack fields or hold nulls; a panel without data says so. RunError when the PNG cannot be written.
+    """
+    rows = logs.read(source) if isinstance(source, (str, pathlib.Path)) else source
+    train = [row for row in rows if row.get("split", "train") == "train"]
+    valid = [row for row in rows if row.get("split") == "validation"]
+    sheet = figure.Figure(figsize=(15, 8.4))
+    sheet.subplots_adjust(left=0.05, right=0.95, bottom=0.07, top=0.9, wspace=0.42, hspace=0.32)
+    backend_agg.FigureCanvasAgg(sheet)
+    described = [_TOTAL, *view.panels, _NORM]
+    draws = [functools.partial(_draw, description=panel) for panel in described] + [_draw_rate, _draw_speed]
+    panels = sheet.subplots(2, -(-len(draws) // 2)).flat
+    for panel, draw in zip(panels, draws):
+        draw(panel, train, valid)
+        _finish(panel, max([1, *(row["step"] for row in rows)]))
+    for unused in list(panels):
+        unused.remove()
+    sheet.suptitle(title or _summary(train, valid), fontsize=12)
+    image = io.BytesIO()
+    sheet.savefig(image, dpi=100, format="png")
+    try:
+        files.write_atomic(pathlib.Path(picture), image.getvalue())
+    except OSError as error:
+        raise errors.RunError(f"the picture {picture} cannot be written: {error.strerror}") from error
+
+
+class Background:
+    """`curves` of a growing file, drawn in a thread, so that the devices need not wait; close it with `with`."""
+
+    def __init__(self, source: pathlib.Path, picture: pathlib.Path, view: display.View):
+        self._arguments = source, picture, view
+        self._thread = futures.ThreadPoolExecutor(1)
+        self._drawing: futures.Future | None = None
+        self._late = False  # rows have come while a picture of those before was drawn
+
+    def draw(self) -> None:
+        """Draws all rows, at the end if a picture is being drawn just now; RunError when that before failed."""
+        self._late = self._drawing is not None and not self._drawing.done()
+        if not self._late:
+            self._finish()
+            self._drawing = self._thread.submit(curves, *self._arguments)
+
+    def _finish(self) -> None:
+        if self._drawing is not None:
+            self._drawing.result()
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(self, kind: type | None, *fault: object) -> None:
+        with self._thread:
+            if kind is None:
+                self._finish()
+                if self._late:
+                    self.draw()
+                    self._finish()
+
+
+def _summary(train: Rows, valid: Rows) -> str:
+    if not train:
+        return "no training step yet"
+    text = f"{len(train):,} training step{'s' * (len(train) > 1)}, the last is {train[-1]['step']:,}"
+    steps, losses = _series(valid, "loss")
+    if len(losses):
+        best = int(np.argmin(losses))
+        text += f"; best validation loss {losses[best]:.4f} at step {steps[best]:,.0f}"
+    return text
+
+
+def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the rows that hold a finite number under `name`."""
+    pairs = [(row["step"], row[name]) for row in rows if isinstance(row.get(name), (int, float))]
+    pairs = sorted((step, value) for step, value in pairs if math.isfinite(value))
+    return np.array([step for step, _ in pairs], float), np.array([value for _, value in pairs], float)
+
+
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred moving mean over `width` values (odd), over those present near the ends; no lag."""
+    totals = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - width // 2, 0), np.minimum(place + width // 2 + 1, len(values))
+    return (totals[high] - totals[low]) / (high - low)
+
+
+def _line(panel: axes.Axes, rows: Rows, name: str, label: str, colour: str = _TRAIN) -> None:
+    """Thin raw values under a smoothed line; a dot when there is one value only."""
+    steps, values = _series(rows, name)
+    if len(values) < _SMOOTHED_FROM:
+        _exact(panel, steps, values, label, colour)
+        return
+    _raw(panel, steps, values, colour)
+    width = max(5, len(values) // 40) | 1
+    panel.plot(steps, smooth(values, width), color=colour, linewidth=1.8, label=label)
+
+
+def _exact(panel: axes.Axes, steps: np.ndarray, values: np.ndarray, label: str, colour: str = _TRAIN) -> None:
+    if len(values):
+        panel.plot(steps, values, "o-" if len(values) == 1 else "-", color=colour, markersize=4, label=label)
+
+
+def _raw(panel: axes.Axes, steps: np.ndarray, values: np.ndarray, colour: str) -> None:
+    """Every value as a thin line, or the span of each of a thousand stretches when there are too many to see."""
+    if len(values) <= 3000:
+        panel.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
+        return
+    starts = np.linspace(0, len(values), 1000, endpoint=False).astype(int)
+    low, high = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    panel.fill_between(steps[starts], low, high, color=colour, alpha=0.22, linewidth=0)
+
+
+def _dots(panel: axes.Axes, rows: Rows, name: str, label: str = "validation", colour: str = _VALID) -> None:
+    steps, values = _series(rows, name)
+    if len(values):
+        style = {"markersize": 4 if len(values) <= 40 else 2, "linewidth": 1.4}
+        panel.plot(steps, values, "o-", color=colour, label=label, **style)
+
+
+def _chance(panel: axes.Axes, level: float, text: str) -> None:
+    if panel.lines:
+        panel.axhline(level, label=text, **_CHANCE)
+
+
+_TOTAL = display.Panel("total loss", display.BITS, (("loss", "training"),), validation="loss")
+_NORM = display.Panel("gradient norm", "before clipping, log scale", (("grad_norm", "gradient norm"),), log=True)
+
+
+def _draw(panel: axes.Axes, train: Rows, valid: Rows, description: display.Panel) -> None:
+    panel.set(title=description.title, ylabel=description.unit)
+    if description.log:
+        panel.set_yscale("log")
+    for (name, label), colour in zip(description.lines, (_TRAIN, _SECOND)):
+        _line(panel, _positive(train, name) if description.log else train, name, label, colour)
+    if description.validation:
+        _dots(panel, valid, description.validation)
+    if description.chance is not None:
+        level = description.chance
+        _chance(panel, level, f"chance, {level:.2f}" if level >= 1 else f"chance, {level:.3f}")
+    if description.unit in (display.SHARE, display.ENTRIES):
+        panel.set_ylim(bottom=0)
+
+
+def _positive(rows: Rows, name: str) -> Rows:
+    return [row for row in rows if (row.get(name) or 0) > 0]
+
+
+def _draw_rate(panel: axes.Axes, train: Rows, valid: Rows) -> None:
+    panel.set(title="learning rate", ylabel="per update")
+    _exact(panel, *_series(train, "lr"), "learning rate")
+    panel.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    panel.set_ylim(bottom=0)
+
+
+def _draw_speed(panel: axes.Axes, train: Rows, valid: Rows) -> None:
+    steps, values = _series(train, "temperature")
+    panel.set(title="throughput and temperature" if len(values) else "throughput", ylabel="audio seconds per second")
+    _line(panel, train, "audio_seconds_per_second", "audio s/s")
+    panel.set_ylim(bottom=0)
+    if len(values):
+        right = panel.twinx()
+        _exact(right, steps, values, "temperature", _SECOND)
+        right.set_ylim(0, 1.1 * values.max())
+        right.set_ylabel("Gumbel temperature", color=_SECOND)
+        right.tick_params(axis="y", colors=_SECOND)
+        right.spines["top"].set_visible(False)
+
+
+def _two_or_five(value: float, position: int | None) -> str:
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+
+
+def _finish(panel: axes.Axes, last_step: int) -> None:
+    """What all panels share: step axis, grid, legend, and a word where nothing was recorded."""
+    panel.set_xlabel("step")
+    panel.set_xlim(-0.03 * last_step, 1.03 * last_step)
+    panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    panel.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    panel.grid(alpha=0.25, linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+    if not panel.lines:
+        panel.text(0.5, 0.5, "not recorded", transform=panel.transAxes, ha="center", va="center", color="0.5")
+        panel.set_yscale("linear")
+        panel.set_yticks([])
+    elif panel.get_yscale() == "log":
+        panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        panel.yaxis.set_minor_formatter(ticker.FuncFormatter(_two_or_five))
+    handles, labels = panel.get_legend_handles_labels()
+    if len(labels) > 1:
+        panel.legend(handles, labels, fontsize=8, frameon=False)

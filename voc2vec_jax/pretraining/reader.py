@@ -1,0 +1,279 @@
+"""Prepared records -> batches: Grain maps a batch plan's steps to int16 audio, in order, from any step on.
+
+Imports no JAX, so that reading processes never see an accelerator.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Bool, Int, Int64
+
+from voc2vec_jax import errors
+from voc2vec_jax.datasets import records
+from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining.units import store as unit_store
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class Corpus:
+    """Prepared sets one after another: row i of the corpus is one example of one set.
+
+    `samples` are lengths at 16 kHz, `set_index` points into `names`, `recording` is unique over the sets.
+    """
+
+    def __init__(self, parts: Sequence[records.PreparedSet]):
+        self._parts = tuple(parts)
+        sizes = [len(part) for part in self._parts]
+        self._first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        recordings = [int(part.recording.max(initial=-1)) + 1 for part in self._parts]
+        offsets = np.concatenate([[0], np.cumsum(recordings)])
+        self.names = tuple(part.name for part in self._parts)
+        self.samples = np.concatenate([part.samples for part in self._parts]).astype(np.int32)
+        self.set_index = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        self.recording = np.concatenate([p.recording + o for p, o in zip(self._parts, offsets)]).astype(np.int64)
+        self.fingerprints = tuple(part.fingerprint for part in self._parts)
+        parts_text = " ".join(f"{part.name}={part.fingerprint}" for part in self._parts)
+        self.fingerprint = hashlib.sha256(parts_text.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def ids(self, row: int | np.integer) -> str:
+        """`set/id` of a row, for messages and records of what was seen."""
+        part = int(self.set_index[row])
+        return f"{self.names[part]}/{self._parts[part].ids[row - self._first[part]]}"
+
+    def read(self, rows: Sequence[int] | Int[np.ndarray, "n"]) -> list[np.ndarray]:
+        """Whole clips, int16 and read-only, in the order of `rows`; InputError names a damaged shard."""
+        rows = np.asarray(rows, np.int64)
+        clips: list[np.ndarray] = [None] * len(rows)
+        for number in np.unique(self.set_index[rows]):
+            own = np.flatnonzero(self.set_index[rows] == number)
+            found = self._parts[number].read(rows[own] - self._first[number])
+            for place, clip in zip(own.tolist(), found):
+                clips[place] = clip
+        for row, clip in zip(rows, clips):
+            if len(clip) != self.samples[row]:
+                raise errors.InputError(
+                    f"{self.ids(row)} has {len(clip)} samples and its index says {self.samples[row]}: prepare "
+                    f"{self.names[self.set_index[row]]} again"
+                )
+        return clips
+
+
+def open_corpus(data_dir: str | os.PathLike, sets: Sequence[str]) -> Corpus:
+    """Concatenates prepared sets; InputError when one is named twice, missing or half-prepared."""
+    if not sets or len(set(sets)) < len(sets):
+        raise errors.InputError(f"sets {list(sets)} must name at least one prepared set and each once")
+    return Corpus([records.open_set(data_dir, name) for name in sets])
+
+
+def split_by_recording(
+    corpus: Corpus, share: float | int, seed: int
+) -> tuple[Int64[np.ndarray, "t"], Int64[np.ndarray, "v"]]:
+    """Training and validation rows; see `plan.split_rows`."""
+    return batch_plan.split_rows(corpus.recording, corpus.set_index, share, seed)
+
+
+def too_short(samples: Int[np.ndarray, "n"], min_samples: int) -> Bool[np.ndarray, "n"]:
+    """True for clips of fewer than `min_samples` samples, in which no span can be masked."""
+    return samples < min_samples
+
+
+class Batches:
+    """Iterator over batches that stops its threads and processes on `close`, at its end and as a context."""
+
+    def __init__(self, dataset: grain.IterDataset):
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, and fails where a program has none
+        iterator = iter(dataset)
+        iterator.get_state()  # makes Grain create its workers, so that the next line starts all of them now
+        iterator.start_prefetch()
+        # Held in a list, so that closing also lets go: what is left for the interpreter's end, Grain complains of.
+        self._held = [iterator]
+        self._close = weakref.finalize(self, _close_all, self._held)
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if not self._held:
+            raise StopIteration
+        try:
+            return next(self._held[0])
+        except BaseException as error:
+            self.close()
+            if isinstance(error, errors.InputError):  # what was whole at the start of the run is not any more
+                raise errors.RunError(str(error)) from error
+            if isinstance(error, RuntimeError) and str(error).startswith("Worker process was terminated"):
+                raise errors.RunError(
+                    f"a reading process was ended ({str(error).split('.')[0]}), perhaps for want of memory: "
+                    "run again with fewer workers"
+                ) from error
+            raise
+
+    def close(self) -> None:
+        """Stops reading; safe to call twice, and done by itself when the program ends."""
+        self._close()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _close_all(held: list[grain.DatasetIterator]) -> None:
+    while held:
+        held.pop().close()
+
+
+def train_batches(
+    corpus: Corpus,
+    plan: batch_plan.Plan | batch_plan.ValidationPlan,
+    first_step: int,
+    last_step: int,
+    *,
+    batching: batch_plan.Batching = "pad",
+    row_slice: tuple[int, int] | None = None,
+    workers: int = 0,
+    threads: int = 2,
+    prefetch: int = 4,
+    aligned: unit_store.Aligned | None = None,
+) -> Batches:
+    """Batches of steps first_step to last_step - 1, in order: what a run from step 0 would get, to the bit.
+
+    A batch is {"audio": int16 [g, r, bucket] zero-padded, "lengths": int32 [g, r], "index": int64 [g, r] corpus
+    rows}; with `aligned` also "units": int32 [g, r, t]. `row_slice` (i, n) reads part i of n equal parts of the rows
+    (group after group) and no other. `threads` read in this process, or in each of `workers` processes; `prefetch`
+    batches are kept ready.
+    """
+    check_row_slice(plan.layout, row_slice)
+    batch = functools.partial(_batch, corpus, plan, batching, row_slice, aligned)
+    source = grain.MapDataset.range(first_step, max(first_step, last_step)).map(batch)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
+    if not workers:
+        return Batches(source.to_iter_dataset(options))
+    ahead = -(-prefetch // workers)
+    _check_shared_memory(plan.layout, workers * (ahead + 2))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+    dataset = source.to_iter_dataset(options).mp_prefetch(processes, worker_init_fn=_become_reader)
+    return Batches(dataset)
+
+
+def validation_batches(
+    corpus: Corpus, valid_rows: Int64[np.ndarray, "v"], layout: batch_plan.Layout, **options
+) -> Batches:
+    """Batches with every row of `valid_rows` once in a fixed order, clips cut to their first `crop_samples`.
+
+    The last batch is filled with empty rows (length 0, index -1); `options` are those of `train_batches`.
+    """
+    plan = batch_plan.ValidationPlan(layout, corpus.samples, valid_rows)
+    return train_batches(corpus, plan, 0, plan.steps_per_epoch, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """This host's rows of a step, as [g, r]: corpus rows (-1 = none), crop starts and lengths in samples."""
+
+    index: Int64[np.ndarray, "g r"]
+    start: Int64[np.ndarray, "g r"]
+    lengths: Int[np.ndarray, "g r"]
+    bucket_samples: int
+
+
+def step_rows(
+    corpus: Corpus,
+    plan: batch_plan.Plan | batch_plan.ValidationPlan,
+    k: int,
+    batching: batch_plan.Batching = "pad",
+    row_slice: tuple[int, int] | None = None,
+) -> Rows:
+    """What this host reads at step k; `row_slice` as checked by `check_row_slice`."""
+    step = plan.step(k)
+    groups = plan.layout.groups
+    start, lengths = batch_plan.crops(step, corpus.samples, groups=groups, batching=batching)
+    part, parts = row_slice or (0, 1)
+    share = len(step.rows) // parts
+    own = slice(part * share, (part + 1) * share)
+    shape = (max(groups // parts, 1), -1)
+    return Rows(
+        step.rows[own].reshape(shape), start[own].reshape(shape), lengths[own].reshape(shape), step.bucket_samples
+    )
+
+
+def check_row_slice(layout: batch_plan.Layout, row_slice: tuple[int, int] | None) -> None:
+    """InputError unless the hosts' equal parts are whole loss groups, or equal parts of one."""
+    part, parts = row_slice or (0, 1)
+    whole_groups = layout.groups % parts == 0
+    within_groups = parts % layout.groups == 0 and layout.group_rows % (parts // layout.groups) == 0
+    if not (whole_groups or within_groups) or not 0 <= part < parts:
+        raise errors.InputError(
+            f"{layout.groups} loss groups of {layout.group_rows} rows do not divide over {parts} hosts: "
+            "change groups or group_rows"
+        )
+
+
+def units_of(aligned: unit_store.Aligned | None, rows: Rows) -> dict[str, np.ndarray]:
+    """What a batch gains for a family that reads units."""
+    if aligned is None:
+        return {}
+    return {"units": aligned.classes(rows.index, rows.start, rows.lengths, rows.bucket_samples)}
+
+
+def _batch(corpus, plan, batching, row_slice, aligned, k) -> dict[str, np.ndarray]:
+    rows = step_rows(corpus, plan, k, batching, row_slice)
+    audio = np.zeros((rows.index.size, rows.bucket_samples), np.int16)
+    present = np.flatnonzero(rows.index.ravel() != batch_plan.EMPTY)
+    clips = corpus.read(rows.index.ravel()[present])
+    starts, lengths = rows.start.ravel()[present].tolist(), rows.lengths.ravel()[present].tolist()
+    for place, clip, start, length in zip(present.tolist(), clips, starts, lengths):
+        audio[place, :length] = clip[start : start + length]
+    return {
+        "audio": audio.reshape(*rows.index.shape, -1),
+        "lengths": rows.lengths,
+        "index": rows.index,
+        **units_of(aligned, rows),
+    }
+
+
+def _become_reader(*_) -> None:
+    """Runs first in a reading process: it takes no accelerator, leaves signals to its parent and ends with it."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    for number in (signal.SIGINT, signal.SIGTERM):  # terminals and schedulers send them to every process
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(errors.EXIT_FAULT)
+
+
+def _check_shared_memory(layout, batches) -> None:
+    if not SHARED_MEMORY.is_dir():
+        return
+    largest = max(layout.step_rows_of(b) * s for b, s in enumerate(layout.bucket_samples))
+    needed, free = 2 * largest * batches, shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise errors.InputError(
+            f"reading processes need {needed / 1e6:.0f} MB of {SHARED_MEMORY} and {free / 1e6:.0f} MB are free: "
+            "enlarge it (docker run --shm-size) or set workers to 0"
+        )

@@ -1,0 +1,275 @@
+"""What a pre-training configuration holds: every field with the paper's value, and the model it describes."""
+
+import dataclasses
+import difflib
+import math
+from types import ModuleType
+from typing import Any
+
+import ml_collections
+import optax
+
+from voc2vec_jax import audio, errors, models
+from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.ops import optim
+from voc2vec_jax.runs import configuration
+
+SECONDS_OF_REFERENCE_BATCH = {  # GPUs of 1.4 million samples each
+    "wav2vec2": 64 * 1.4e6 / audio.RATE_HZ,
+    "hubert": 32 * 1.4e6 / audio.RATE_HZ,
+}
+
+
+def pretraining(family: str = "wav2vec2") -> ml_collections.ConfigDict:
+    """The recipe of the paper (wav2vec 2.0 base on ten sets), every field of which can be overridden.
+
+    For "hubert" fairseq's recipe of its second iteration; `units` names what tools/units.py made.
+    """
+    c = ml_collections.ConfigDict()
+    c.sets = ("synthetic",)
+    c.set_weights = ()  # copies of each set's examples per epoch, in the order of `sets`; empty: one each
+    c.data_dir = "data"
+    c.valid_share = 0.01  # of the examples, whole recordings
+    c.input = "stream"  # "stream" from disk | "resident": the prepared corpus lives on the devices
+    c.workers = 0  # reading processes; 0 reads in threads
+    c.batching = "pad"  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
+    c.crop_samples = 160_000
+    c.bucket_samples = (40_000, 80_000, 160_000)  # lengths to which clips are padded; ends in crop_samples
+    c.batch_seconds = 5120.0  # of audio in one update: 64 groups of 8 clips of 10 s
+    c.group_rows = 8  # clips of crop_samples in a loss group: the batch that one reference GPU saw
+    c.groups_per_device = 1  # loss groups that a device computes at once; the rest is accumulated
+
+    c.total_steps = 400_000
+    c.warmup_share = 0.08
+    c.peak_lr = 5e-4
+    c.adam_b1, c.adam_b2, c.adam_eps = 0.9, 0.98, 1e-6
+    c.weight_decay = 0.01
+    c.clip_norm = 0.0  # 0: no clipping
+    c.seed = 0
+    c.init_from = ""  # weights to continue from: a Hub id, a folder or a checkpoint file; empty: from scratch
+
+    c.dtype = "float32"  # "float32" | "bfloat16": of the computation
+    c.matmul_precision = "highest"  # of float32 products: "highest" is exact, "default" allows TF32
+    c.deterministic = True  # the same bits on every run, on a GPU too
+    c.remat = "none"  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products": less
+    c.attention = "own"  # "own" | "xla" | "cudnn": the latter two without attention_dropout
+    c.fsdp = 1  # devices that share one copy of the parameters
+    # (regex on the name, array axis that fsdp cuts or -1 for none); the first match decides
+    c.sharding_rules = (
+        (r"layers/.*kernel$", 1),
+        (r"(feature_projection|project_context|project_quantized)/kernel$", 0),
+        (r"positional_conv/.*(v|kernel)$", 2),
+        (r"quantizer/codebook$", 0),
+        (r"conv_[1-9]/kernel$", 1),
+        (r".*", -1),
+    )
+
+    c.log_every_steps = 10  # lines on the console; metrics.jsonl has every step
+    c.checkpoint_every_steps = 1000
+    c.validate_every_steps = 1000
+    c.keep_checkpoints = 3
+    c.keep_every_steps = 0  # checkpoints at multiples of this are kept for good; 0: none
+    c.stop_on_collapse = c.tensorboard = False
+
+    if family == "hubert":
+        c.units = ""
+        c.batch_seconds = 2560.0  # 32 groups
+        c.clip_norm = 10.0
+
+    c.family = family
+    c.model = ml_collections.ConfigDict(_plain(dataclasses.asdict(models.FAMILIES[family].Config())))
+    for name in ("dtype", "remat", "attention", "padding"):
+        del c.model.encoder[name]
+    return c
+
+
+def shrink(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Makes `c` a model of 0.9 million parameters that learns within some hundred updates on a laptop's CPU.
+
+    What such a short run needs, found by trying: few codes and short masks, so that targets can be predicted from
+    their neighbours from the start; pre-LN blocks; the stem's whole gradient; no dropout.
+    """
+    c.crop_samples = 24_000
+    c.bucket_samples = (24_000,)
+    c.batch_seconds, c.group_rows = 24.0, 16
+    c.total_steps = 600
+    c.peak_lr = 1e-3
+    c.valid_share = 0.05
+    c.checkpoint_every_steps = c.validate_every_steps = 100
+    e = c.model.encoder
+    e.conv_channels = (64,) * 7
+    e.width, e.depth, e.heads, e.inner_width = 128, 4, 4, 512
+    e.positional_kernel = 32
+    e.norm_first = True
+    e.dropout = e.attention_dropout = e.input_dropout = e.layerdrop = 0.0
+    c.model.target_width = 64
+    c.model.mask_share, c.model.mask_frames = 0.3, 3
+    c.model.feature_gradient_scale = c.model.feature_penalty_weight = 1.0
+    if c.family == "wav2vec2":
+        c.model.codebook_entries, c.model.codebook_width = 8, 64
+        c.model.quantizer_dropout, c.model.gumbel_decay = 0.0, 0.998
+    return c
+
+
+def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Makes `c` a model of 0.2 million parameters with a thin stem of four layers, for experiments on a CPU.
+
+    Ten folds of fine-tuning are a million audio-seconds; this one trains on hundreds of them a second.
+    """
+    shrink(c)
+    e = c.model.encoder
+    e.conv_channels, e.conv_kernels, e.conv_strides = (32, 32, 48, 64), (40, 8, 4, 4), (20, 4, 2, 2)
+    e.positional_kernel, e.positional_groups = 16, 4
+    e.width, e.depth, e.heads, e.inner_width = 64, 2, 4, 256
+    return c
+
+
+_DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
+_SIZES = ("width", "depth", "heads", "inner_width", "positional_kernel", "positional_groups", "positional_depth")
+# What a field's number may be: (in words, whether it holds, fields; those that a family lacks are passed over)
+_LIMITS = (
+    (
+        "1 or more",
+        lambda x: x >= 1,
+        ("total_steps", "checkpoint_every_steps", "validate_every_steps", "log_every_steps", "keep_checkpoints")
+        + ("group_rows", "groups_per_device", "fsdp", "crop_samples")
+        + tuple(f"model.encoder.{name}" for name in _SIZES)
+        + tuple(f"model.{name}" for name in ("codebook_groups", "codebook_entries", "codebook_width", "target_width"))
+        + tuple(f"model.{name}" for name in ("mask_frames", "min_masks", "negatives", "classes")),
+    ),
+    (
+        "0 or more",
+        lambda x: 0 <= x < math.inf,
+        ("workers", "keep_every_steps", "weight_decay", "clip_norm", "model.diversity_weight")
+        + ("model.feature_penalty_weight", "model.feature_gradient_scale"),
+    ),
+    (
+        "above 0",
+        lambda x: 0 < x < math.inf,
+        ("batch_seconds", "peak_lr", "adam_eps", "model.logit_temperature", "model.gumbel_start", "model.gumbel_end")
+        + ("model.label_rate_hz",),
+    ),
+    (
+        "at least 0 and under 1",
+        lambda x: 0 <= x < 1,
+        ("valid_share", "warmup_share", "adam_b1", "adam_b2", "model.quantizer_dropout")
+        + tuple(f"model.encoder.{name}" for name in _DROPOUTS),
+    ),
+    ("from 0 to 1", lambda x: 0 <= x <= 1, ("model.encoder.layerdrop",)),
+    ("above 0 and at most 1", lambda x: 0 < x <= 1, ("model.mask_share", "model.gumbel_decay")),
+    ("from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32, ("seed",)),
+)
+_CHOICES = {
+    "input": ("stream", "resident"),
+    "batching": ("pad", "crop"),
+    "matmul_precision": ("highest", "high", "default"),
+}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """InputError for the first field whose value makes no sense, before anything is done with it."""
+    values = dict(configuration.fields(config))
+    for words, holds, names in _LIMITS:
+        for name in names:
+            if name in values and not holds(values[name]):
+                raise errors.InputError(f"{name} is {values[name]}: set it to a value {words}")
+    for name in ("conv_channels", "conv_kernels", "conv_strides"):
+        if min(values.get(f"model.encoder.{name}", (1,)), default=0) < 1:
+            raise errors.InputError(
+                f"model.encoder.{name} is {values[f'model.encoder.{name}']}: each must be 1 or more"
+            )
+    for name, allowed in _CHOICES.items():
+        if values[name] not in allowed:
+            raise errors.InputError(f"{name} {values[name]!r} is none of {', '.join(allowed)}")
+    if values.get("model.mask_share", 0) >= values.get("model.mask_frames", 1):
+        raise errors.InputError(
+            f"model.mask_share {values['model.mask_share']} of single frames would mask all: set it under 1"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def family_of(name: str) -> ModuleType:
+    """The model family's module; InputError for a name that is none, or one without a pre-training objective."""
+    trainable = [family for family, module in models.FAMILIES.items() if hasattr(module, "loss_fn")]
+    if name not in trainable:
+        near = difflib.get_close_matches(name, trainable, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise errors.InputError(f"config.family {name!r} cannot be pre-trained: choose {', '.join(trainable)}{hint}")
+    return models.FAMILIES[name]
+
+
+def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
+    """(family module, its frozen Config) of a configuration; InputError when the shapes do not fit together."""
+    family = family_of(config.family)
+    fields = config.model.to_dict()
+    how = {"dtype": config.dtype, "remat": config.remat, "attention": config.get("attention", "own")}
+    encoder = {**fields.pop("encoder"), **how}
+    if fields.keys() - vars(family.Config()).keys():
+        raise errors.InputError(
+            f"family {config.family!r} has no {min(fields.keys() - vars(family.Config()).keys())}: "
+            "take a recipe of that family"
+        )
+    model = family.Config(encoder=type(family.Config().encoder)(**encoder), **fields)
+    _check_encoder(model.encoder)
+    if config.crop_samples < model.min_samples:
+        raise errors.InputError(
+            f"crop_samples {config.crop_samples} leaves clips too short to mask: set it to {model.min_samples} or more"
+        )
+    groups = getattr(model, "codebook_groups", 1)
+    if getattr(model, "codebook_width", 0) % groups:
+        raise errors.InputError(
+            f"codebook_groups {groups} does not divide codebook_width {model.codebook_width}: choose a divisor"
+        )
+    return family, model
+
+
+def build_optimizer(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optimizer of a configuration and its learning rate after k completed updates."""
+    schedule = optim.linear_schedule(config.peak_lr, config.total_steps, config.warmup_share)
+    optimizer = optim.fairseq_adam(
+        schedule,
+        b1=config.adam_b1,
+        b2=config.adam_b2,
+        eps=config.adam_eps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+    return optimizer, schedule
+
+
+def _check_encoder(e) -> None:
+    layers = {len(e.conv_channels), len(e.conv_kernels), len(e.conv_strides)}
+    if len(layers) != 1:
+        raise errors.InputError(
+            f"conv_channels, conv_kernels and conv_strides have {len(e.conv_channels)}, {len(e.conv_kernels)} and "
+            f"{len(e.conv_strides)} entries: give one of each per layer"
+        )
+    for name in ("heads", "positional_groups"):
+        if getattr(e, name) < 1 or e.width % getattr(e, name):
+            raise errors.InputError(f"{name} {getattr(e, name)} does not divide width {e.width}: choose a divisor")
+    for name, value, allowed in (
+        ("dtype", e.dtype, ("float32", "bfloat16")),
+        ("remat", e.remat, tuple(encoders.REMAT)),
+        ("conv_norm", e.conv_norm, ("group", "layer")),
+    ):
+        if value not in allowed:
+            raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
+    attention_ops.check(e.attention, e.dtype, e.attention_dropout > 0)
+
+
+def loss_groups(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int]:
+    """(loss groups of an update, micro-batches that compute them one after another) on so many devices."""
+    seconds = config.group_rows * config.crop_samples / audio.RATE_HZ
+    groups = max(1, round(config.batch_seconds / seconds))
+    at_once = devices * config.groups_per_device
+    if groups % at_once:
+        nearest = max(1, round(groups / at_once)) * at_once * seconds
+        raise errors.InputError(
+            f"batch_seconds {config.batch_seconds:g} makes {groups} loss groups of {seconds:g} s, which {devices} "
+            f"devices times groups_per_device {config.groups_per_device} do not divide: set batch_seconds={nearest:g}"
+        )
+    return groups, groups // at_once

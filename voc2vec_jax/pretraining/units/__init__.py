@@ -1,0 +1,1 @@
+"""HuBERT's targets: clustered features of every frame."""

@@ -1,0 +1,94 @@
+"""A model's layer as features for units: frames and their nearest clusters computed on the accelerator."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int, UInt16
+
+from voc2vec_jax import errors, models
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.convert import sources
+from voc2vec_jax.inference import pretrained, windowing
+from voc2vec_jax.pretraining.units import store as unit_store
+
+WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 2.0
+
+
+class Layer:
+    """Block `layer`'s output (0: what enters the first block) of the model that `source` names."""
+
+    parallel = False
+
+    def __init__(self, source: str, layer: int, batch_seconds: float | None = None):
+        """InputError for a source that is no model, or a layer that it does not have."""
+        found = sources.read(source)
+        if not 0 <= layer <= found.config.encoder.depth:
+            raise errors.InputError(
+                f"layer {layer} is not there: {source} has layers 0 to {found.config.encoder.depth}"
+            )
+        how = {"dtype": "float32", "padding": "exact", "remat": "none", "attention": "own"}
+        encoder = dataclasses.replace(found.config.encoder, **how)
+        self._config, self._family = dataclasses.replace(found.config, encoder=encoder), found.family
+        flat = convert_names.flatten(found.params["encoder"])
+        flat.setdefault("mask_embedding", np.zeros(encoder.width, np.float32))  # not used, and not in every source
+        self._params = jax.device_put({"encoder": convert_names.unflatten(flat)})
+        self._layer, self._eps = layer, pretrained.normalisation_eps(found) if found.normalizes else None
+        seconds = batch_seconds or pretrained.default_batch_seconds()
+        self._layout = windowing.Layout(encoder, WINDOW_SECONDS, OVERLAP_SECONDS, seconds)
+        self.rate_hz = unit_store.RATE_HZ / self._layout.hop_samples
+        digest = hashlib.sha256()
+        for name in sorted(flat):
+            digest.update(name.encode() + np.ascontiguousarray(flat[name]).tobytes())
+        self.description = {"kind": "layer", "layer": layer, "model": digest.hexdigest()[:32]}
+
+    def extract(self, clips: Sequence[np.ndarray]) -> list[Float32[np.ndarray, "_t d"]]:
+        """The layer's frames of every clip; none of a clip that is too short for one."""
+        nothing = np.zeros((0, self._config.encoder.width), np.float32)
+        return self._run(clips, lambda x: x, nothing)
+
+    def assign(
+        self, clips: Sequence[np.ndarray], centroids: Float32[np.ndarray, "k d"]
+    ) -> list[UInt16[np.ndarray, "_"]]:
+        """The nearest centroid of every frame of every clip."""
+        there = jax.device_put(centroids)
+        found = self._run(clips, lambda x: nearest(x, there), np.zeros(0, np.int32))
+        return [each.astype(np.uint16) for each in found]
+
+    def _run(self, clips: Sequence[np.ndarray], last: Callable[[Any], Any], nothing: np.ndarray) -> list[np.ndarray]:
+        def prepare(clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
+            return clip if self._eps is None else windowing.normalised(clip, self._eps)
+
+        def compute(batch: windowing.Batch):
+            with jax.default_matmul_precision("highest"):
+                arrays = batch.audio, batch.lengths
+                return last(frames_of(self._family, self._config, self._layer, self._params, *arrays))
+
+        long_enough = [i for i, clip in enumerate(clips) if len(clip) >= self._layout.least_samples]
+        job = windowing.Job(self._layout, None, prepare, lambda: None)
+        job.run([clips[i] for i in long_enough], compute, skip=False)
+        out = [nothing] * len(clips)
+        for number, i in enumerate(long_enough):
+            out[i] = job.done[number]
+        return out
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def frames_of(
+    family: str, config: Any, layer: int, params: Any, audio: Float[Array, "b s"], lengths: Int[Array, "b"]
+) -> Float[Array, "b t d"]:
+    """One layer's frames; those past a row's own are undefined."""
+    _, out = models.FAMILIES[family].Model(config).apply({"params": params}, audio, lengths, collect=True)
+    return out["hidden_states"][layer]
+
+
+@jax.jit
+def nearest(x: Float[Array, "b t d"], centroids: Float[Array, "k d"]) -> Int[Array, "b t"]:
+    """Number of the nearest centroid of every frame."""
+    distance = (centroids * centroids).sum(1)[None, None] - 2 * jnp.einsum("btd,kd->btk", x, centroids)
+    return jnp.argmin(distance, axis=-1).astype(jnp.int32)

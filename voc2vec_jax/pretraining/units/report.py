@@ -1,0 +1,134 @@
+"""How good units are: how evenly clusters are used, and what they say of the labels of sets that have some."""
+
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import figure
+from matplotlib.backends import backend_agg
+
+from voc2vec_jax.datasets import records
+from voc2vec_jax.pretraining.units import store as unit_store
+from voc2vec_jax.runs import files
+
+SHUFFLES = 5
+FIELDS = ("frames", "used", "perplexity", "commonest", "run_ms", "labels", "label_bits", "information_bits")
+FIELDS += ("by_chance_bits", "share_of_labels", "purity", "label_purity")
+
+
+def quality(prepared: records.PreparedSet, found: unit_store.Units) -> dict[str, Any]:
+    """Cluster use of one set and, where it has labels, purity and mutual information with them, frame by frame.
+
+    `used` clusters; `perplexity` of their use; `commonest` unit's share; `run_ms`, mean duration of equal units in a
+    row. `information_bits`: mutual information of unit and label; `by_chance_bits`: the same for labels shuffled
+    over the records, which grows with the number of clusters; `share_of_labels`: what is above chance, of the
+    labels' own entropy above it. `purity`: share of frames whose label is their cluster's most frequent one;
+    `label_purity`: whose unit is their label's most frequent one. Entropies in bits.
+    """
+    flat = np.asarray(found.flat)
+    counts = np.bincount(flat, minlength=found.clusters)
+    total = max(len(flat), 1)
+    lengths = found.ends - found.begins
+    inner = np.ones(len(flat), bool)
+    inner[found.begins[lengths > 0]] = False
+    changes = int((flat[1:] != flat[:-1])[inner[1:]].sum()) + int((lengths > 0).sum())
+    row = {
+        "set": prepared.name,
+        "frames": len(flat),
+        "clusters": found.clusters,
+        "used": int((counts > 0).sum()),
+        "perplexity": float(2 ** entropy(counts)),
+        "commonest": float(counts.max(initial=0) / total),
+        "run_ms": float(1000 * len(flat) / max(changes, 1) / found.rate_hz),
+        "labels": len(prepared.labels),
+    }
+    if (prepared.label >= 0).any():
+        row |= _of_labels(joint(prepared.label, found), prepared.label, found)
+    return row
+
+
+def _of_labels(
+    together: Int[np.ndarray, "l k"], label: Int[np.ndarray, "n"], found: unit_store.Units
+) -> dict[str, float]:
+    draw = np.random.default_rng(0)
+    labelled = label >= 0
+    shuffled = []
+    for _ in range(SHUFFLES):
+        other = label.copy()
+        other[labelled] = draw.permutation(label[labelled])
+        shuffled.append(information(joint(other, found)))
+    total = max(together.sum(), 1)
+    bits, chance, most = information(together), float(np.mean(shuffled)), entropy(together.sum(1))
+    return {
+        "label_bits": most,
+        "information_bits": bits,
+        "by_chance_bits": chance,
+        "share_of_labels": (bits - chance) / (most - chance) if most > chance else 0.0,
+        "purity": float(together.max(0).sum() / total),
+        "label_purity": float(together.max(1).sum() / total),
+    }
+
+
+def joint(label: Int[np.ndarray, "n"], found: unit_store.Units) -> Int[np.ndarray, "l k"]:
+    """Frames of each label (rows) and cluster (columns); records without a label are left out."""
+    of_frame = np.repeat(label, found.ends - found.begins)
+    real = of_frame >= 0
+    cells = of_frame[real] * found.clusters + np.asarray(found.flat)[real]
+    return np.bincount(cells, minlength=(label.max() + 1) * found.clusters).reshape(-1, found.clusters)
+
+
+def entropy(counts: Int[np.ndarray, "*k"]) -> float:
+    """In bits."""
+    share = counts[counts > 0] / max(counts.sum(), 1)
+    return float(-(share * np.log2(share)).sum())
+
+
+def information(together: Int[np.ndarray, "l k"]) -> float:
+    """Mutual information of rows and columns of a table of counts, in bits."""
+    return entropy(together.sum(0)) + entropy(together.sum(1)) - entropy(together)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows under a header."""
+    shown = [("set", *FIELDS)]
+    for row in rows:
+        cells = (row.get(name, "-") for name in FIELDS)
+        shown.append((row["set"], *(f"{cell:.4g}" if isinstance(cell, float) else f"{cell}" for cell in cells)))
+    return shown
+
+
+def draw(path: pathlib.Path, name: str, pairs: Sequence[tuple[records.PreparedSet, unit_store.Units]]) -> None:
+    """A PNG: the use of clusters in every set, and the labels of every cluster in each set that has some."""
+    labelled = [pair for pair in pairs if (pair[0].label >= 0).any()]
+    sheet = figure.Figure(figsize=(7 + 7 * len(labelled), 5), layout="constrained")
+    backend_agg.FigureCanvasAgg(sheet)
+    panels = sheet.subplots(1, 1 + len(labelled), squeeze=False)[0]
+    for prepared, found in pairs:
+        counts = np.sort(np.bincount(np.asarray(found.flat), minlength=found.clusters))[::-1]
+        panels[0].plot(
+            np.arange(1, len(counts) + 1), np.maximum(counts, 0.5) / max(counts.sum(), 1), label=prepared.name
+        )
+    panels[0].set(title=f"{name}: use of clusters", xlabel="clusters, from the commonest", ylabel="share of frames")
+    panels[0].set_yscale("log")
+    panels[0].legend(fontsize=8, frameon=False)
+    panels[0].grid(alpha=0.25, linewidth=0.6)
+    for panel, (prepared, found) in zip(panels[1:], labelled):
+        _heat(panel, shares(joint(prepared.label, found)), prepared)
+    image = io.BytesIO()
+    sheet.savefig(image, dpi=100, format="png")
+    files.write_atomic(path, image.getvalue())
+
+
+def shares(together: Int[np.ndarray, "l k"]) -> Float[np.ndarray, "l k"]:
+    """Each cluster's share of labels, the clusters ordered by their commonest label."""
+    share = together / np.maximum(together.sum(0, keepdims=True), 1)
+    return share[:, np.lexsort((-share.max(0), share.argmax(0)))]
+
+
+def _heat(panel: Any, share: Float[np.ndarray, "l k"], prepared: records.PreparedSet) -> None:
+    panel.imshow(share, aspect="auto", interpolation="nearest", cmap="magma_r", vmin=0, vmax=max(share.max(), 1e-9))
+    panel.set(title=f"{prepared.name}: labels of each cluster (share of its frames)", xlabel="clusters, by label")
+    panel.set_yticks(range(len(share)), [str(label) for label in prepared.labels[: len(share)]], fontsize=8)

@@ -1,0 +1,258 @@
+"""Units: the cluster of every frame of the prepared records, stored beside them and read aligned to crops.
+
+`data_dir/units/NAME/` holds a clustering, `data_dir/SET/VERSION/units/NAME/` the units that it gives a set's records;
+a run copies both. Imports no JAX, for reading processes do without. `unit_making` makes units.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int, Int32, Int64, UInt16
+
+from voc2vec_jax import errors
+from voc2vec_jax.datasets import records
+from voc2vec_jax.runs import files
+
+RATE_HZ = 16_000
+FIRST_CLASS = 4  # fairseq's dictionary begins with bos, pad, eos and unk, which stay among the classes
+FOLDER = "units"
+META_FILE, UNITS_FILE, ENDS_FILE, CENTROIDS_FILE = "units.json", "units.npy", "ends.npy", "centroids.npy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Clustering:
+    """Centroids in the space of some features: frame features -> the nearest centroid's number.
+
+    `features` says which (`{"kind": "mfcc"}`, or a model's name, layer and hash), `rate_hz` how many frames a second.
+    """
+
+    centroids: Float32[np.ndarray, "k d"]
+    rate_hz: float
+    features: Mapping[str, Any]
+    made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # sets, share, seed: for the record
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Changes with the centroids and with the features."""
+        said = json.dumps([self.rate_hz, dict(self.features)], sort_keys=True)
+        return hashlib.sha256(said.encode() + self.centroids.tobytes()).hexdigest()
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes the clustering into `folder`; readable when this returns, never half."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_array(folder / CENTROIDS_FILE, self.centroids)
+        said = {"fingerprint": self.fingerprint, "clusters": len(self.centroids), "rate_hz": self.rate_hz}
+        save_json(folder / META_FILE, {**said, "features": dict(self.features), "made_with": dict(self.made_with)})
+
+
+def clustering_folder(data_dir: str | os.PathLike, name: str) -> pathlib.Path:
+    """Where a clustering lives, whether or not it is there."""
+    return pathlib.Path(data_dir) / FOLDER / name
+
+
+def units_folder(data_dir: str | os.PathLike, set_name: str, name: str) -> pathlib.Path:
+    """Where the units of a set's records live, whether or not they are there."""
+    return records.set_folder(data_dir, set_name) / FOLDER / name
+
+
+def load_clustering(folder: pathlib.Path) -> Clustering | None:
+    """The clustering in `folder`, None where there is none; InputError when it is damaged."""
+    if not (folder / META_FILE).is_file():
+        return None
+    said = _load_json(folder / META_FILE)
+    try:
+        centroids = np.load(folder / CENTROIDS_FILE, allow_pickle=False)
+        found = Clustering(centroids, said["rate_hz"], said["features"], said["made_with"])
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.InputError(
+            f"the clustering in {folder} is damaged ({error}): delete it and make it anew"
+        ) from error
+    if found.fingerprint != said["fingerprint"]:
+        raise errors.InputError(f"{folder / CENTROIDS_FILE} is not what was saved: delete {folder} and make it anew")
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Units:
+    """The units of one prepared set: record i has flat[ends[i - 1]:ends[i]]. `prepared` is the set's fingerprint."""
+
+    folder: pathlib.Path
+    flat: UInt16[np.ndarray, " n"]
+    ends: Int64[np.ndarray, " r"]
+    prepared: str
+    clustering: str
+    clusters: int
+    rate_hz: float
+
+    @property
+    def begins(self) -> Int64[np.ndarray, " r"]:
+        return np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])[: len(self.ends)]
+
+    def of(self, row: int) -> UInt16[np.ndarray, " t"]:
+        """The units of one record."""
+        return self.flat[self.begins[row] : self.ends[row]]
+
+
+def load_units(folder: pathlib.Path) -> Units | None:
+    """The units in `folder`, mapped into memory; None where there are none; InputError when they are damaged."""
+    if not (folder / META_FILE).is_file():
+        return None
+    said = _load_json(folder / META_FILE)
+    try:
+        flat = np.load(folder / UNITS_FILE, mmap_mode="r" if said["frames"] else None, allow_pickle=False)
+        ends = np.load(folder / ENDS_FILE, allow_pickle=False)
+        fields = {key: said[key] for key in ("prepared", "clustering", "clusters", "rate_hz")}
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.InputError(
+            f"the units in {folder} are damaged ({error}): delete them and make them anew"
+        ) from error
+    if len(flat) != said["frames"] or ends.max(initial=0) != len(flat):
+        raise errors.InputError(f"{folder} holds {len(flat)} units and should hold {said['frames']}: make them anew")
+    return Units(folder, flat, ends, **fields)
+
+
+class Aligned:
+    """The class of every encoder frame of a crop, from the units of several sets one after another (a corpus).
+
+    As fairseq's HubertDataset and HubertModel.forward_targets align them: a crop from sample s begins at unit
+    round(s * rate), holds round(length * rate) units or what is left, and frame k reads unit floor(k * units per
+    frame) as long as all units of the frame are there. Classes are clusters + FIRST_CLASS. Pickles as its paths.
+    """
+
+    def __init__(self, folders: Sequence[pathlib.Path], hop_samples: int, bucket_frames: Mapping[int, int]):
+        """`folders` in the order of the corpus's sets; `bucket_frames`: samples of a bucket -> encoder frames."""
+        self._arguments = (tuple(folders), hop_samples, dict(bucket_frames))
+        self.parts = [load_units(folder) for folder in folders]
+        self._first = np.cumsum([0, *(len(part.ends) for part in self.parts)])
+        self._begins = [part.begins for part in self.parts]
+        self.clustering, self.rate_hz = self.parts[0].clustering, self.parts[0].rate_hz
+        self._per_frame = self.rate_hz * hop_samples / RATE_HZ
+
+    def __reduce__(self):
+        return Aligned, self._arguments
+
+    def classes(
+        self, index: Int[np.ndarray, "*g"], start: Int[np.ndarray, "*g"], lengths: Int[np.ndarray, "*g"], bucket: int
+    ) -> Int32[np.ndarray, "*g t"]:
+        """Classes of crops (corpus row, first sample, samples) in a bucket of samples; -1 where there is no unit."""
+        frames = np.arange(self._arguments[2][bucket])
+        taken = np.floor(frames * self._per_frame).astype(np.int64)
+        out = np.full((*index.shape, len(frames)), -1, np.int32)
+        number = np.searchsorted(self._first, index, side="right") - 1  # EMPTY rows get -1
+        for k, part in enumerate(self.parts):
+            own = number == k
+            row = index[own] - self._first[k]
+            first = np.rint(start[own] * self.rate_hz / RATE_HZ).astype(np.int64)
+            begin = self._begins[k][row] + first
+            size = np.minimum(np.rint(lengths[own] * self.rate_hz / RATE_HZ), part.ends[row] - begin)
+            there = (frames + 1) * self._per_frame <= size[:, None]
+            place = np.where(there, begin[:, None] + taken, 0)
+            out[own] = np.where(there, part.flat[place].astype(np.int32) + FIRST_CLASS, -1) if place.size else -1
+        return out
+
+
+def for_run(config: Any, model: Any, corpus: Any, workdir: pathlib.Path, *, copy: bool) -> Aligned | None:
+    """The units that a run reads: None for a family that needs none, else those that `config.units` names.
+
+    The run's own copy counts when it has one, so that it can be continued without the rest; else they are taken from
+    `config.data_dir` and, with `copy`, put there with their clustering. InputError when they are missing, or of
+    other records, or do not fit the model.
+    """
+    if not hasattr(model, "label_rate_hz"):
+        return None
+    if not config.units:
+        raise errors.InputError("units is empty: make some with tools/units.py and name them by --config.units=NAME")
+    kept = workdir / FOLDER / config.units
+    sources = [_source(config, kept, set_name) for set_name in corpus.names]
+    loaded = [load_units(folder) for folder in sources]
+    for set_name, found, prepared in zip(corpus.names, loaded, corpus.fingerprints):
+        _check_fit(config.units, set_name, found, prepared, loaded[0], model)
+    if copy:
+        _copy(clustering_folder(config.data_dir, config.units), kept)
+        for set_name, folder in zip(corpus.names, sources):
+            _copy(folder, kept / set_name)
+    e = model.encoder
+    buckets = {samples: e.frames(samples) for samples in config.bucket_samples}
+    return Aligned(sources, int(np.prod(e.conv_strides)), buckets)
+
+
+def _source(config: Any, kept: pathlib.Path, set_name: str) -> pathlib.Path:
+    own, there = kept / set_name, units_folder(config.data_dir, set_name, config.units)
+    if not any((folder / META_FILE).is_file() for folder in (own, there)):
+        made = sorted(path.parent.name for path in there.parent.glob(f"*/{META_FILE}"))
+        raise errors.InputError(
+            f"set {set_name} has no units {config.units} (it has {', '.join(made) or 'none'}): run "
+            f"`python tools/units.py {config.units} --data_dir={config.data_dir} --sets={set_name}`"
+        )
+    return own if (own / META_FILE).is_file() else there
+
+
+def _check_fit(name: str, set_name: str, found: Units, prepared: str, first: Units, model: Any) -> None:
+    if found.prepared != prepared:
+        raise errors.InputError(
+            f"the units {name} in {found.folder} are of other records of {set_name}: make them anew with tools/units.py"
+        )
+    if found.clustering != first.clustering:
+        raise errors.InputError(
+            f"the units {name} in {found.folder} and in {first.folder} come from two clusterings: make them anew with "
+            "tools/units.py"
+        )
+    wanted = {"label_rate_hz": found.rate_hz, "classes": found.clusters + FIRST_CLASS}
+    differing = {field: value for field, value in wanted.items() if getattr(model, field) != value}
+    if differing:
+        overrides = " ".join(f"--config.model.{field}={value}" for field, value in differing.items())
+        raise errors.InputError(
+            f"the units {name} are {found.clusters} clusters at {found.rate_hz:g} Hz, the model expects "
+            f"{model.classes - FIRST_CLASS} at {model.label_rate_hz:g} Hz: add {overrides}"
+        )
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies the files of a folder; the one that marks it as complete last."""
+    if source == target or (target / META_FILE).is_file() or not (source / META_FILE).is_file():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (CENTROIDS_FILE, ENDS_FILE, UNITS_FILE, META_FILE):
+        if (source / name).is_file():
+            temporary = target / f".{name}.{os.getpid()}.tmp"
+            shutil.copyfile(source / name, temporary)
+            os.replace(temporary, target / name)
+
+
+def clustering_of_run(source: str) -> str | None:
+    """Fingerprint of the clustering that a run folder of ours was trained on; None for anything else."""
+    folder = pathlib.Path(source)
+    if not (folder / FOLDER).is_dir() or not (folder / "config.json").is_file():
+        return None
+    name = _load_json(folder / "config.json").get("units")
+    found = load_clustering(folder / FOLDER / name) if name else None
+    return found and found.fingerprint
+
+
+def save_array(path: pathlib.Path, array: np.ndarray) -> None:
+    """Writes a `.npy` that appears under its name only when it is complete."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+        files.sync_file(file)
+    os.replace(temporary, path)
+
+
+def save_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    """Writes an object as JSON, whole or not at all."""
+    files.write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _load_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise errors.InputError(f"{path} is damaged ({error}): delete its folder and make it anew") from error

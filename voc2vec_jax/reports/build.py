@@ -1,0 +1,143 @@
+"""A report of fine-tuning runs: tables, pictures and one page, written beside each other."""
+
+import os
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from voc2vec_jax import errors
+from voc2vec_jax.reports import figures as report_figures
+from voc2vec_jax.reports import page as report_page
+from voc2vec_jax.reports import runs as report_runs
+from voc2vec_jax.reports import tables as report_tables
+from voc2vec_jax.reports import text as report_text
+from voc2vec_jax.runs import files as run_files
+
+
+class Written(NamedTuple):
+    """What a report came to."""
+
+    page: pathlib.Path
+    files: tuple[pathlib.Path, ...]  # all of them, the page first
+    runs: tuple[report_runs.Run, ...]
+    warnings: tuple[str, ...]
+
+
+def write(
+    words: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    *,
+    audio: str | os.PathLike | None = None,
+    formats: Sequence[str] = ("png", "pdf"),
+    say: Callable[[str], object] = lambda text: None,
+) -> Written:
+    """Read the runs under `words` and write `output` (an .html file) and, beside it, the tables and pictures.
+
+    For report.html those are report_table3, report_table4 and report_pairs as .md and .tex, and report_figures/.
+    `audio` is a folder to look for recordings in before the runs' own. `say` is told each data set as its pictures are
+    drawn. InputError for whatever cannot be read, or written.
+    """
+    page = _checked(output, audio, formats)
+    runs, waiting = report_runs.find(words)
+    warnings = _warnings(runs, waiting)
+    tables = [report_tables.table_iii(runs), report_tables.table_iv(runs), report_tables.pairs(runs)]
+    sections = []
+    for members in report_tables.by_dataset(runs).values():
+        say(f"{members[0].title}: {', '.join(run.name for run in members)}")
+        sections.append(draw(members, formats, _places(runs)))
+    texts = _table_files(page, tables, warnings)
+    pictures = _picture_files(page, sections, formats)
+    data = {page: report_page.page(tables, sections, warnings, audio).encode("utf-8", "replace"), **texts, **pictures}
+    _write_all(data)
+    return Written(page, tuple(data), tuple(runs), tuple(warnings))
+
+
+def _checked(output: str | os.PathLike, audio: str | os.PathLike | None, formats: Sequence[str]) -> pathlib.Path:
+    page = pathlib.Path(output).expanduser()
+    if page.suffix.lower() not in (".html", ".htm") or page.is_dir():
+        raise errors.InputError(f"{page} is not the name of an .html file; give one, such as report.html")
+    if audio is not None and not pathlib.Path(audio).is_dir():
+        raise errors.InputError(f"--audio={audio} is not a folder; give the one that holds the recordings")
+    for kind in formats:
+        if kind not in report_figures.FORMATS:
+            raise errors.InputError(f"the format {kind!r} is none of {', '.join(report_figures.FORMATS)}")
+    return page
+
+
+def _warnings(runs: Sequence[report_runs.Run], waiting: Sequence[pathlib.Path]) -> list[str]:
+    """A sentence for each run that is not whole."""
+    found = [f"{run.name} on {run.title}: {run.progress} folds are done." for run in runs if not run.complete]
+    return found + [f"{folder} has begun and has no summary yet; it is left out." for folder in waiting]
+
+
+def _places(runs: Sequence[report_runs.Run]) -> dict[str, int]:
+    """Colours of the systems: the same in every picture."""
+    return {name: place for place, name in enumerate(dict.fromkeys(run.name for run in runs))}
+
+
+def draw(
+    runs: Sequence[report_runs.Run], formats: Sequence[str], places: dict[str, int] | None = None
+) -> report_page.Section:
+    """The pictures of one data set's runs."""
+    places = places or _places(runs)
+    stem = slug(runs[0].dataset)
+    names = [f"{stem}_{slug(run.name)}_{slug(run.protocol)}" for run in runs]
+    confusion = {run: report_figures.confusion(run, f"confusion_{name}", formats) for run, name in zip(runs, names)}
+    curves = {
+        run: report_figures.curves(run, rows, f"curves_{name}", formats)
+        for run, name in zip(runs, names)
+        if (rows := report_runs.curves(run))
+    }
+    recalls = report_figures.recalls(runs, places, f"recall_{stem}", formats)
+    return report_page.Section(runs, _tsne(runs, f"tsne_{stem}", formats), recalls, curves, confusion)
+
+
+def _tsne(runs: Sequence[report_runs.Run], name: str, formats: Sequence[str]) -> report_figures.Figure | str:
+    found = [(run, vectors) for run in runs if (vectors := report_runs.embeddings(run)) is not None]
+    if not found:
+        return "None of the runs has embeddings of its first fold."
+    return report_figures.tsne(found, name, formats)
+
+
+def slug(name: str) -> str:
+    """A file name of plain letters, never empty and never hidden."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:60] or "run"
+
+
+def _table_files(
+    page: pathlib.Path, tables: Sequence[report_text.Table], warnings: Sequence[str]
+) -> dict[pathlib.Path, bytes]:
+    alarm = [f"Incomplete: {text}" for text in warnings]
+    texts = {}
+    for table in tables:
+        path = page.with_name(f"{page.stem}_{table.name}")
+        texts[path.with_suffix(".md")] = report_text.markdown([table], alarm)
+        texts[path.with_suffix(".tex")] = report_text.latex(table, alarm)
+    return {path: text.encode("utf-8", "replace") for path, text in texts.items()}
+
+
+def _picture_files(
+    page: pathlib.Path, sections: Sequence[report_page.Section], formats: Sequence[str]
+) -> dict[pathlib.Path, bytes]:
+    """Every picture in every format; names that meet are numbered."""
+    folder = page.with_name(f"{page.stem}_figures")
+    found: dict[pathlib.Path, bytes] = {}
+    for section in sections:
+        drawn = [section.tsne, section.recalls, *section.confusion.values(), *section.curves.values()]
+        for picture in (picture for picture in drawn if not isinstance(picture, str)):
+            name, count = picture.name, 1
+            while any(folder / f"{name}.{kind}" in found for kind in formats):
+                count += 1
+                name = f"{picture.name}_{count}"
+            found |= {folder / f"{name}.{kind}": picture.images[kind] for kind in formats}
+    return found
+
+
+def _write_all(data: dict[pathlib.Path, bytes]) -> None:
+    for path, content in reversed(data.items()):  # the page last: where it is, the rest is
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            run_files.write_atomic(path, content)
+        except OSError as error:
+            raise errors.InputError(f"{path} cannot be written: {error.strerror or error}") from error

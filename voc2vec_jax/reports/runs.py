@@ -1,0 +1,281 @@
+"""Finished and unfinished runs of fine-tuning, read and checked for a report."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from voc2vec_jax import errors
+from voc2vec_jax.finetuning import paper_systems
+from voc2vec_jax.ops import metrics
+
+_NEEDED = {"dataset": str, "system": str, "protocol": str, "planned_folds": int, "folds": list, "labels": list}
+_OPTIONAL = {"title": str, "model": str, "complete": bool, "audio_root": str, "clips": int, "leaks": dict}
+_PREDICTION = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
+_TRACES = ("config.json", "metrics.jsonl", "fold_00")  # of a run that has no summary yet
+
+
+class Fold(NamedTuple):
+    """One fold's scores on its test clips; sizes in clips."""
+
+    fold: int
+    scores: metrics.Scores
+    best_epoch: int | None
+    train: int
+    test: frozenset[str]
+
+
+class Prediction(NamedTuple):
+    """One test clip; `path` is relative to the run's audio root, "" when unknown; `probability` of `predicted`."""
+
+    fold: int
+    id: str
+    path: str
+    start_seconds: float
+    seconds: float
+    label: str
+    predicted: str
+    probability: float
+
+
+class Embeddings(NamedTuple):
+    """Vectors of one fold's test clips; `labels` are positions among the run's labels."""
+
+    fold: int
+    labels: Int[np.ndarray, "n"]
+    vectors: Float[np.ndarray, "n d"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder's summary. `name` is the system's, made unique within its data set and protocol by `named`."""
+
+    folder: pathlib.Path
+    origin: pathlib.Path  # the argument that it was found under
+    dataset: str
+    title: str
+    system: str
+    name: str
+    model: str
+    protocol: str
+    complete: bool
+    planned_folds: int
+    folds: tuple[Fold, ...]
+    labels: tuple[str, ...]
+    clips: int | None
+    audio_root: str | None
+    leaks: Mapping[str, Any]
+
+    @property
+    def progress(self) -> str:
+        """Such as "7 of 10"."""
+        return f"{len(self.folds)} of {self.planned_folds}"
+
+    @property
+    def summary(self) -> metrics.Summary | None:
+        """Over the folds that are there; None without any."""
+        return metrics.summarise([fold.scores for fold in self.folds]) if self.folds else None
+
+    @property
+    def confusion(self) -> Int[np.ndarray, "v v"]:
+        """Clips of all folds' test parts, rows true, columns predicted."""
+        empty = np.zeros((len(self.labels),) * 2, np.int64)
+        return sum((fold.scores.confusion for fold in self.folds), empty)
+
+
+def find(words: Sequence[str | os.PathLike]) -> tuple[list[Run], list[pathlib.Path]]:
+    """The runs under the given folders, in the order of the tables, and run folders without a summary yet.
+
+    A word is a run folder, or a folder of them: `<system>/summary.json` or `<dataset>/<system>/summary.json`. A run
+    found twice counts once. InputError for a word with no run, or a summary that cannot be used.
+    """
+    found: dict[pathlib.Path, Run] = {}
+    waiting = set()
+    for word in words:
+        origin = pathlib.Path(word).expanduser()
+        if not origin.is_dir():
+            raise errors.InputError(f"{origin} is not a folder; give a run folder of fine-tuning, or a folder of them")
+        folders = [origin, *sorted(origin.glob("*/")), *sorted(origin.glob("*/*/"))]
+        done = [folder for folder in folders if (folder / "summary.json").is_file()]
+        if not done:
+            raise errors.InputError(
+                f"{origin} holds no summary.json, neither itself nor in RUN/<system> or RUN/<dataset>/<system>; "
+                f"let at least one fold of a run finish"
+            )
+        for folder in done:
+            found.setdefault(folder.resolve(), read(folder, origin))
+        if origin not in done:
+            waiting |= {folder for folder in folders[1:] if folder not in done and _started(folder)}
+    return named(sorted(found.values(), key=_rank)), sorted(waiting)
+
+
+def _started(folder: pathlib.Path) -> bool:
+    return any((folder / trace).exists() for trace in _TRACES)
+
+
+def _rank(run: Run) -> tuple:
+    order = list(paper_systems.SYSTEMS)
+    place = order.index(run.system) if run.system in paper_systems.SYSTEMS else len(order)
+    return run.title, run.dataset, run.protocol, place, run.system, str(run.folder)
+
+
+def named(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one data set, protocol and system told apart by where they were found, and so in every data set."""
+    places: dict[tuple, set[pathlib.Path]] = {}
+    for run in runs:
+        places.setdefault((run.dataset, run.protocol, run.system), set()).add(_place(run))
+    common = {key[1:] + (place,) for key, several in places.items() if len(several) > 1 for place in several}
+    shared = os.path.commonpath([place.absolute() for *_, place in common]) if common else ""
+    return [
+        dataclasses.replace(run, name=f"{run.system} ({os.path.relpath(_place(run).absolute(), shared)})")
+        if (run.protocol, run.system, _place(run)) in common
+        else run
+        for run in runs
+    ]
+
+
+def _place(run: Run) -> pathlib.Path:
+    """What tells a run from its like: the grid that it is a part of, else its own folder."""
+    grid = run.origin / run.dataset / run.system
+    return run.origin if grid == run.folder else run.folder
+
+
+def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> Run:
+    """The run of one folder; InputError, naming the file and the key, for a summary that cannot be used."""
+    path = folder / "summary.json"
+    raw = _json(path)
+    for key, kind in {**_NEEDED, **_OPTIONAL}.items():
+        value = raw.get(key)
+        if value is None and key in _OPTIONAL:
+            continue
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            _refuse(path, f"{key!r} is {'missing' if key not in raw else f'not a {kind.__name__}'}")
+    labels = tuple(raw["labels"])
+    if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
+        _refuse(path, "'labels' is not a list of different names")
+    folds = sorted((_fold(path, entry, len(labels)) for entry in raw["folds"]), key=lambda fold: fold.fold)
+    if len({fold.fold for fold in folds}) < len(folds):
+        _refuse(path, "a fold is there twice")
+    return Run(
+        folder=folder,
+        origin=origin or folder,
+        dataset=raw["dataset"],
+        title=raw.get("title") or raw["dataset"],
+        system=raw["system"],
+        name=raw["system"],
+        model=raw.get("model") or "",
+        protocol=raw["protocol"],
+        complete=raw.get("complete", True) is True and len(folds) == raw["planned_folds"],
+        planned_folds=raw["planned_folds"],
+        folds=tuple(folds),
+        labels=labels,
+        clips=raw.get("clips"),
+        audio_root=raw.get("audio_root"),
+        leaks=raw.get("leaks") or {},
+    )
+
+
+def _fold(path: pathlib.Path, entry: Any, classes: int) -> Fold:
+    place = f"fold {entry.get('fold')}" if isinstance(entry, dict) else "a fold"
+    try:
+        matrix = np.array(entry["confusion"])
+        values = [float(entry[name]) for name in metrics.NAMES]
+        number, best, train, test = entry["fold"], entry.get("best_epoch"), len(entry["train"]), entry["test"]
+    except KeyError as error:
+        _refuse(path, f"{place}: {error} is missing")
+    except (TypeError, ValueError, AttributeError):
+        _refuse(path, f"{place} is not as fine-tuning writes it")
+    if not all(0 <= value <= 1 for value in values):
+        _refuse(path, f"{place} has a score outside 0 to 1")
+    if matrix.shape != (classes, classes) or matrix.dtype.kind not in "iu" or matrix.min() < 0:
+        _refuse(path, f"{place}: 'confusion' is not a table of counts of {classes} by {classes} classes")
+    if type(number) is not int or not isinstance(test, list) or matrix.sum() != len(test):
+        _refuse(path, f"{place}: 'fold', 'test' and 'confusion' do not fit each other")
+    best = best if type(best) is int else None
+    return Fold(number, metrics.Scores(*values, matrix.astype(np.int64)), best, train, frozenset(map(str, test)))
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_bytes())
+    except OSError as error:
+        _refuse(path, f"it cannot be read ({error.strerror})")
+    except (ValueError, RecursionError):
+        _refuse(path, "it is not JSON")
+    if not isinstance(raw, dict):
+        _refuse(path, "it is not a JSON object")
+    return raw
+
+
+def _refuse(path: pathlib.Path, what: str) -> None:
+    raise errors.InputError(f"{path}: {what}; run the fine-tuning again with the same --workdir, or leave it out")
+
+
+def predictions(run: Run) -> list[Prediction] | None:
+    """The run's predictions.csv, None where there is none; InputError, naming the line, for one that is broken."""
+    path = run.folder / "predictions.csv"
+    if not path.is_file():
+        return None
+    rows = []
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        reader = csv.DictReader(file, restval="")
+        try:
+            absent = [name for name in _PREDICTION if name not in (reader.fieldnames or ())]
+            if absent:
+                _refuse(path, f"the column {absent[0]!r} is missing")
+            rows = [_prediction(path, reader.line_num, row) for row in reader]
+        except csv.Error as error:
+            _refuse(path, f"line {reader.line_num} is not csv ({error})")
+    return rows
+
+
+def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> Prediction:
+    try:
+        numbers = [float(row[name]) for name in ("start_seconds", "seconds", "probability")]
+        fold = int(row["fold"])
+    except ValueError as error:
+        _refuse(path, f"line {line}: {error}")
+    if not all(map(math.isfinite, numbers)):
+        _refuse(path, f"line {line} holds a number that is not finite")
+    start, seconds, probability = numbers
+    return Prediction(fold, row["id"], row["path"], start, seconds, row["label"], row["predicted"], probability)
+
+
+def curves(run: Run) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl with a fold and an epoch, none without the file; a line cut short by a kill is left out."""
+    path = run.folder / "metrics.jsonl"
+    rows = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and type(row.get("fold")) is int and type(row.get("epoch")) is int:
+            rows.append(row)
+    return rows
+
+
+def embeddings(run: Run) -> Embeddings | None:
+    """Of the first fold that is there, None where there are none; InputError for a file that cannot be used."""
+    for fold in run.folds[:1]:
+        path = run.folder / f"fold_{fold.fold:02d}" / "embeddings.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                labels, vectors = stored["labels"].astype(np.int64), stored["vectors"].astype(np.float32)
+        except Exception as error:  # zip, zlib, NumPy and struct each have their own
+            _refuse(path, f"it cannot be read ({type(error).__name__})")
+        if vectors.ndim != 2 or labels.shape != vectors.shape[:1] or not np.isfinite(vectors).all():
+            _refuse(path, f"labels of shape {labels.shape} and finite vectors of shape {vectors.shape} do not fit")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(run.labels):
+            _refuse(path, f"a label is none of the run's {len(run.labels)}")
+        return Embeddings(fold.fold, labels, vectors)
+    return None

@@ -1,0 +1,398 @@
+"""Checkpoints that are whole or not there: Orbax writes, a manifest of SHA-256 written last makes them count.
+
+RUN/checkpoints/<step>/ and RUN/best/<step>/ hold `state/` (Orbax), `metadata.json` and `manifest.json`. A folder
+without a manifest is half-written. What a restore passes over is renamed, never deleted: `<step>.corrupt`, or
+`<step>.partial`, which the next complete checkpoint removes.
+"""
+
+import concurrent.futures
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from voc2vec_jax import errors
+from voc2vec_jax.runs import agreement, files, logs
+
+_MANIFEST = "manifest.json"
+_OWN_ARRAYS = "arrays.npz"  # of a process alone among others
+_HASHING_THREADS = 2
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """Leaves by name, such as `opt/0/mu/encoder/norm/scale`."""
+    pairs = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in pairs}
+
+
+def _kind(leaf: Any) -> str:
+    """Type and shape of an array as `float32[3,4]`."""
+    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _snapshot(state: Any) -> Any:
+    """A copy in buffers of its own, sharded as before: the caller may donate or overwrite the original."""
+
+    def copy(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise TypeError(f"a typed key cannot be saved: {jax.tree_util.keystr(path)}; keep its seed instead")
+        return jnp.copy(leaf) if isinstance(leaf, jax.Array) else np.array(leaf)
+
+    return jax.tree_util.tree_map_with_path(copy, state)
+
+
+def _manifest_bytes(content: Mapping[str, Any]) -> bytes:
+    """The manifest with its own hash as last field."""
+    digest = hashlib.sha256(json.dumps(content, indent=1).encode()).hexdigest()
+    return (json.dumps({**content, "sha256": digest}, indent=1) + "\n").encode()
+
+
+def _files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _MANIFEST)
+
+
+def _write_manifest(folder: pathlib.Path, step: int, kinds: Mapping[str, str]) -> None:
+    """Sync and hash all that the folder holds, and only then name it complete."""
+    paths = _files_in(folder)
+    with concurrent.futures.ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        hashes = list(pool.map(functools.partial(files.sha256, sync=True), paths))
+    for inner in (path for path in folder.rglob("*") if path.is_dir()):
+        files.sync_folder(inner)
+    listed = {str(path.relative_to(folder)): value for path, value in zip(paths, hashes)}
+    content = {"format": 1, "step": step, "files": listed, "leaves": dict(kinds)}
+    files.write_atomic(folder / _MANIFEST, _manifest_bytes(content))
+    files.sync_folder(folder.parent)
+
+
+def _read_manifest(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The manifest, None when it cannot be read or does not bear its own hash."""
+    try:
+        text = (folder / _MANIFEST).read_bytes()
+        content = json.loads(text)
+        content.pop("sha256")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return content if _manifest_bytes(content) == text else None
+
+
+def fault(folder: str | pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint folder, naming the file at fault; None when every byte is as it was saved."""
+    folder = pathlib.Path(folder)
+    if not (folder / _MANIFEST).is_file():
+        return f"{folder / _MANIFEST} is missing"
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        return f"{folder / _MANIFEST} is damaged or unreadable"
+    with concurrent.futures.ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        faults = pool.map(lambda item: _file_fault(folder / item[0], item[1]), manifest["files"].items())
+        return next((found for found in faults if found), None)
+
+
+def _file_fault(path: pathlib.Path, wanted: str) -> str | None:
+    try:
+        return None if files.sha256(path) == wanted else f"{path} is not what was saved (other SHA-256)"
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+
+
+def steps(folder: str | pathlib.Path) -> list[int]:
+    """Steps of the complete checkpoints in RUN/checkpoints or RUN/best, ascending; their bytes are not checked."""
+    return [step for step, path in _numbered(pathlib.Path(folder)) if (path / _MANIFEST).is_file()]
+
+
+def _numbered(folder: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
+    if not folder.is_dir():
+        return []
+    return sorted((int(path.name), path) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def read(folder: str | pathlib.Path, subtree: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """State and metadata of one checkpoint folder as nested dicts of NumPy arrays, without any model at hand.
+
+    `subtree` names a top-level entry, such as "params"; only that one is read. InputError when the folder is no
+    intact checkpoint or lacks the entry.
+    """
+    folder = pathlib.Path(folder).absolute()
+    found = fault(folder)
+    if found:
+        raise errors.InputError(f"{folder} is no intact checkpoint: {found}")
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.Checkpointer(handler) as checkpointer:
+        tree = checkpointer.metadata(folder / "state").item_metadata.tree
+        if subtree is not None and subtree not in tree:
+            raise errors.InputError(f"{folder} holds no {subtree!r}, only {', '.join(tree)}")
+        wanted = tree if subtree is None else {subtree: tree[subtree]}
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=arguments, partial_restore=True)
+        state = checkpointer.restore(folder / "state", args=arguments)
+    return (state if subtree is None else state[subtree]), json.loads((folder / "metadata.json").read_bytes())
+
+
+class Checkpoints:
+    """Writer and reader of RUN/checkpoints and RUN/best; all processes call the same methods in the same order.
+
+    Every process writes its part, process 0 hashes and decides. With `alone` each process has a run of its own, whose
+    arrays are on its own devices.
+
+    The newest `keep` checkpoints stay, and those whose step is a multiple of `keep_every_steps`. Older ones go
+    only after a newer one is complete.
+    """
+
+    def __init__(
+        self, run: str | pathlib.Path, keep: int = 3, keep_every_steps: int | None = None, *, alone: bool = False
+    ) -> None:
+        if keep < 1:
+            raise errors.InputError(f"{keep} checkpoints cannot be kept: keep at least 1")
+        self.folder = pathlib.Path(run).absolute() / "checkpoints"
+        self.best_folder = self.folder.with_name("best")
+        self._keep = keep
+        self._keep_every_steps = keep_every_steps
+        _silence_orbax()
+        self._alone = alone and agreement.count() > 1
+        self._leads = self._alone or agreement.index() == 0
+        self._agreed: Callable = (lambda decide: decide()) if self._alone else agreement.of_first
+        self._orbax = _orbax()
+        self._finisher = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: concurrent.futures.Future[None] | None = None
+
+    def save(self, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
+        """Start to write RUN/checkpoints/<step>; returns once the state has been copied from the device.
+
+        Waits for the save before. A step that is complete already is left as it is. RunError if the last
+        save failed or this one cannot start.
+        """
+        self._start(self.folder, step, state, metadata)
+
+    def save_best(self, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
+        """As `save`, into RUN/best/<step>; the best before is removed after this one is complete."""
+        self._start(self.best_folder, step, state, metadata)
+
+    def check(self) -> None:
+        """RunError if the save in the background has failed; never waits."""
+        if self._pending is not None and self._pending.done():
+            self._pending.result()
+
+    def wait(self) -> None:
+        """Wait for the save in the background; RunError if it failed."""
+        if self._pending is not None:
+            self._pending.result()
+
+    def close(self) -> None:
+        """Wait, release the threads, and raise what `wait` raises."""
+        try:
+            self.wait()
+        finally:
+            self._finisher.shutdown()
+            self._orbax.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def latest_intact(self) -> int | None:
+        """The newest step whose every byte is as it was saved; changes nothing on the disk."""
+        for step, path in reversed(_numbered(self.folder)):
+            if fault(path) is None:
+                return step
+        return None
+
+    def _start(self, parent: pathlib.Path, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
+        self.wait()
+        folder = parent / str(step)
+        if self._agreed(lambda: (folder / _MANIFEST).is_file()):
+            return
+        copy = jax.device_get(state) if self._alone else _snapshot(state)
+        try:
+            self._agreed(lambda: self._make(folder, metadata))
+            with jax.transfer_guard("allow"):
+                self._begin(folder / "state", copy)
+        except (OSError, ValueError) as error:
+            raise self._failure(folder, error) from error
+        kinds = {name: _kind(leaf) for name, leaf in _leaves(copy).items()}
+        self._pending = self._finisher.submit(self._finish, folder, step, kinds)
+
+    def _begin(self, folder: pathlib.Path, state: Any) -> None:
+        """Start to write the arrays; Orbax leaves those that only one of several processes has to process 0."""
+        if not self._alone:
+            self._orbax.save(folder, args=ocp.args.StandardSave(state))
+            return
+        folder.mkdir()
+        np.savez(folder / _OWN_ARRAYS, **_leaves(state))
+
+    def _make(self, folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
+        try:
+            _set_aside(folder, "partial")
+            folder.mkdir(parents=True)
+            (folder / "metadata.json").write_text(json.dumps(metadata, indent=1))
+        except OSError as error:
+            raise self._failure(folder, error) from error
+
+    def _finish(self, folder: pathlib.Path, step: int, kinds: Mapping[str, str]) -> None:
+        """In the background: wait for Orbax, write the manifest, then remove what is too old."""
+        try:
+            self._orbax.wait_until_finished()
+            if self._leads:
+                _write_manifest(folder, step, kinds)
+        except Exception as error:
+            raise self._failure(folder, error) from error
+        if self._leads:
+            self._prune(folder.parent, step)
+
+    def _failure(self, folder: pathlib.Path, error: Exception) -> errors.RunError:
+        """The error to raise for a folder that stayed incomplete; it is removed, for its room may be lacking."""
+        if self._leads:
+            shutil.rmtree(folder, ignore_errors=True)
+        done = steps(self.folder)
+        newest = f"the newest complete one is of step {done[-1]}" if done else "there is none before it"
+        return errors.RunError(f"the checkpoint {folder} could not be written: {_reason(error)}; {newest}")
+
+    def _prune(self, parent: pathlib.Path, step: int) -> None:
+        """Remove what the complete `step` has made superfluous."""
+        try:
+            for leftover in [*parent.glob("*.deleted"), *parent.glob("*.partial")]:
+                shutil.rmtree(leftover)
+            for other in self._superfluous(parent, step):
+                doomed = parent / f"{other}.deleted"  # a kill must not leave a folder with half its files
+                os.replace(parent / str(other), doomed)
+                shutil.rmtree(doomed)
+        except OSError as error:
+            logs.warn(f"an old checkpoint in {parent} could not be removed: {error.filename}: {error.strerror}")
+
+    def _superfluous(self, parent: pathlib.Path, step: int) -> list[int]:
+        if parent == self.best_folder:
+            return [other for other, _ in _numbered(parent) if other != step]
+        done = steps(parent)
+        every = self._keep_every_steps
+        return [other for other in done[: -self._keep] if not (every and other % every == 0)]
+
+    def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
+        """(step, state, metadata) of the newest intact checkpoint, None when there is none to restore.
+
+        The leaves of `abstract_state` are arrays or `jax.ShapeDtypeStruct`s with the shardings to restore to;
+        another mesh than the saving one is fine. A corrupt or half-written checkpoint is named in a warning,
+        renamed and passed over. RunError when none is intact but one was complete; InputError, naming the
+        first parameter that differs, when the checkpoint is of another model.
+        """
+        step = self._agreed(self._choose)
+        if step is None:
+            return None
+        folder = self.folder / str(step)
+        return step, self._load(folder, abstract_state), _read_json(folder / "metadata.json")
+
+    def _choose(self) -> int | None:
+        """The step to restore; what is passed over is renamed."""
+        passed: list[tuple[pathlib.Path, str, str]] = []
+        for step, folder in reversed(_numbered(self.folder)):
+            found = fault(folder)
+            if found is None:
+                self._pass_over(passed, f"resuming from step {step}")
+                return step
+            # only the newest can have been cut short by a kill; without a manifest, an older one was damaged
+            cut_short = not passed and not (folder / _MANIFEST).is_file()
+            passed.append((folder, found, "partial" if cut_short else "corrupt"))
+        corrupt = [found for _, found, kind in passed if kind == "corrupt"]
+        if corrupt:
+            raise errors.RunError(
+                f"no checkpoint in {self.folder} is intact: {'; '.join(corrupt)}; put a good copy there, "
+                "or remove the folder to start from the first step"
+            )
+        self._pass_over(passed, "starting from the first step")
+        return None
+
+    def _pass_over(self, passed: list[tuple[pathlib.Path, str, str]], instead: str) -> None:
+        for folder, found, kind in passed:
+            kept = _set_aside(folder, kind)
+            state = "half-written" if kind == "partial" else "corrupt"
+            logs.warn(f"the checkpoint of step {folder.name} is {state}: {found}; kept as {kept.name}, {instead}")
+
+    def _load(self, folder: pathlib.Path, abstract_state: Any) -> Any:
+        saved = _read_manifest(folder)["leaves"]
+        _check_same_leaves(folder, saved, {name: _kind(leaf) for name, leaf in _leaves(abstract_state).items()})
+        if self._alone:
+            with np.load(folder / "state" / _OWN_ARRAYS) as arrays:
+                return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in saved])
+        target = jax.tree.map(_abstract, abstract_state)
+        try:
+            return self._orbax.restore(folder / "state", args=ocp.args.StandardRestore(target))
+        except (OSError, ValueError) as error:
+            raise errors.RunError(f"{folder} is intact but cannot be restored: {_reason(error)}") from error
+
+
+def _orbax() -> ocp.AsyncCheckpointer:
+    """The writer of all processes; several wait for each other without their devices."""
+    if agreement.count() == 1:
+        return ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+    options = ocp.options.MultiprocessingOptions(active_processes=set(range(agreement.count())))
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
+    return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _check_same_leaves(folder: pathlib.Path, saved: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    for name in [*wanted, *saved]:
+        if saved.get(name) != wanted.get(name):
+            raise errors.InputError(
+                f"{folder} is of another model: {name} is {saved.get(name, 'absent')} there and "
+                f"{wanted.get(name, 'absent')} here; give the configuration it was trained with"
+            )
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes())
+
+
+def _set_aside(folder: pathlib.Path, kind: str) -> pathlib.Path:
+    """Rename `folder`, if it is there, to `<step>.<kind>`; a second corrupt one gets a number.
+
+    Of the half-written ones only the newest is kept, or a run that is killed often would fill the disk.
+    """
+    if kind == "partial":
+        for older in folder.parent.glob("*.partial"):
+            shutil.rmtree(older)
+    names = itertools.chain([kind], (f"{kind}.{number}" for number in itertools.count(1)))
+    paths = (folder.with_name(f"{folder.name}.{name}") for name in names)
+    kept = next(path for path in paths if not path.exists())
+    if folder.exists():
+        os.replace(folder, kept)
+    return kept
+
+
+def _reason(error: BaseException) -> str:
+    """The system's words for an OSError, also for one inside an Orbax or TensorStore message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return os.strerror(int(code.group(1)))
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+
+
+def _silence_orbax() -> None:
+    """Keep Orbax from printing the traceback of an error that `check` reports in one sentence."""
+    logger = logging.getLogger("absl")
+    if _not_from_orbax not in logger.filters:
+        logger.addFilter(_not_from_orbax)
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname

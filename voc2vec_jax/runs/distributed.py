@@ -1,0 +1,275 @@
+"""A main that may be one of several processes: it joins them by `jax.distributed`, stops and ends with them."""
+
+import functools
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax._src import clusters
+from jax.experimental import multihost_utils
+
+from voc2vec_jax import errors
+from voc2vec_jax.runs import agreement, cli, liveness, logs
+
+FLAGS = {
+    "distributed": cli.Flag(
+        "several processes: auto (on SLURM, Kubernetes, Open MPI, TPU pods), off, or explicit by the next three",
+        default="auto",
+        choices=("auto", "off", "explicit"),
+    ),
+    "coordinator": cli.Flag("HOST:PORT of process 0 (explicit; or JAX_COORDINATOR_ADDRESS)"),
+    "processes": cli.Flag("how many there are (explicit; or JAX_NUM_PROCESSES)", kind=int),
+    "process": cli.Flag("which one this is, from 0 (explicit; or JAX_PROCESS_ID)", kind=int),
+    "local_devices": cli.Flag(
+        "devices of this process, such as 0,1; default: all, on SLURM and Open MPI one a process"
+    ),
+    "join_seconds": cli.Flag("how long processes wait for each other at the start", default=300, kind=int),
+}
+_ENVIRONMENT = {
+    "coordinator": "JAX_COORDINATOR_ADDRESS",
+    "processes": "JAX_NUM_PROCESSES",
+    "process": "JAX_PROCESS_ID",
+}
+_MARGIN_SECONDS = 60
+
+_watch: liveness.Watch | None = None
+
+
+def join(arguments: cli.Arguments) -> None:
+    """Connect this process with the others, if there are any; before JAX has touched a device.
+
+    InputError for flags that do not fit together. A process that waits in vain for `join_seconds` ends with status 1.
+    """
+    options = _options(arguments)
+    if options is None:
+        return
+    cluster = options.pop("cluster")
+    if arguments.join_seconds < 1:
+        raise errors.InputError(f"--join_seconds={arguments.join_seconds}: give 1 or more")
+    if options.get("process_id") == 0:
+        _check_port(options["coordinator_address"])
+    if jax.config.jax_cpu_collectives_implementation is None:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    giving_up = threading.Timer(arguments.join_seconds, _give_up, (options, arguments.join_seconds))
+    giving_up.daemon = True
+    giving_up.start()
+    try:
+        jax.distributed.initialize(
+            **options,
+            initialization_timeout=arguments.join_seconds + _MARGIN_SECONDS,
+            heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_MARGIN_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise errors.InputError(
+            f"{cluster} does not say how to connect the processes ({_first_line(error)}): give --distributed=explicit "
+            "with --coordinator, --processes and --process, or --distributed=off"
+        ) from error
+    finally:
+        giving_up.cancel()
+    logs.set_process(agreement.index())
+    global _watch
+    _watch = liveness.Watch()
+    _watch.start()
+    agreement.same({"--processes": agreement.count(), "the version of JAX": jax.__version__})
+    logs.say(f"{agreement.count()} processes are connected ({cluster}); this is process 0 on {socket.gethostname()}")
+
+
+def _options(arguments: cli.Arguments) -> dict[str, Any] | None:
+    """What `jax.distributed.initialize` needs, and the `cluster`'s name; None for a process that is alone."""
+    named = {name: arguments.values[name] for name in _ENVIRONMENT}
+    if arguments.distributed != "explicit":
+        for name, value in named.items():
+            if value is not None:
+                raise errors.InputError(f"--{name}={value} needs --distributed=explicit")
+    if arguments.distributed == "off":
+        return None
+    devices = _local_devices(arguments.local_devices)
+    if arguments.distributed == "auto":
+        cluster = _detected()
+        return cluster and {"cluster": cluster, "local_device_ids": devices}
+    for name, variable in _ENVIRONMENT.items():
+        if named[name] is None:
+            text = os.environ.get(variable)
+            if text is None:
+                raise errors.InputError(f"--distributed=explicit needs --{name} (or {variable})")
+            named[name] = text if name == "coordinator" else _whole_number(variable, text)
+    return {"cluster": "explicit", "local_device_ids": devices, **_checked(**named)}
+
+
+def _checked(coordinator: str, processes: int, process: int) -> dict[str, Any]:
+    host, colon, port = coordinator.rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise errors.InputError(f"--coordinator={coordinator} is not HOST:PORT, such as node001:8476")
+    if not 0 <= process < processes:
+        raise errors.InputError(f"--process={process} is none of 0 to {processes - 1} (--processes={processes})")
+    return {
+        "coordinator_address": coordinator,
+        "num_processes": processes,
+        "process_id": process,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _whole_number(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise errors.InputError(f"{name}={text} is not a whole number")
+    return int(text)
+
+
+def _local_devices(text: str | None) -> list[int] | None:
+    if not text:
+        return None
+    return [_whole_number("--local_devices", item) for item in text.split(",")]
+
+
+def _detected() -> str | None:
+    """The cluster that JAX finds this process in, None for none or for a job of one process."""
+    known = [found for found in clusters.ClusterEnv._cluster_types if not found.opt_in_only_method]
+    if "JOB_COMPLETION_INDEX" not in os.environ:  # a pod that is of no indexed job, such as a notebook's
+        known = [found for found in known if found.name != "k8s"]
+    with warnings.catch_warnings(action="ignore"):
+        cluster = next((found for found in known if found.is_env_present()), None)
+    if cluster is None:
+        return None
+    try:
+        return cluster.name if cluster.get_process_count() > 1 else None
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise errors.InputError(
+            f"{cluster.name} does not say how many processes there are ({_first_line(error)}): give "
+            "--distributed=explicit or --distributed=off"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _give_up(options: dict[str, Any], seconds: int) -> None:
+    """In a thread, for the runtime would abort without a word to the user."""
+    address = options.get("coordinator_address") or os.environ.get("JAX_COORDINATOR_ADDRESS") or "the coordinator"
+    process, processes = options.get("process_id"), options.get("num_processes")
+    if process == 0:
+        text = (
+            f"not all of {processes} processes came to {address} within {seconds} s: start the others with this address"
+        )
+    elif process is None or _answers(address):
+        text = f"not all processes came to {address} within {seconds} s: see that all of them were started"
+    else:
+        text = f"process {process} found no coordinator at {address} within {seconds} s: start process 0 there"
+    liveness.exit_now(errors.EXIT_FAULT, f"error: {text}")
+
+
+def _check_port(address: str) -> None:
+    """In process 0, whose runtime ends in a segmentation fault where it cannot open the port."""
+    try:
+        socket.create_server(("", int(address.rpartition(":")[2]))).close()
+    except (OSError, OverflowError) as error:
+        raise errors.InputError(
+            f"process 0 cannot open the port of {address} ({error}): give all processes another --coordinator"
+        ) from error
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+class Preemption(cli.StopSignal):
+    """A stop at the same step in all processes, whichever of them had the signal: JAX's preemption service.
+
+    It listens to SIGTERM itself; SIGINT is handed to it. `at` must be asked at every step from the first one on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first: int | None = None
+
+    def __enter__(self) -> "Preemption":
+        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: object) -> None:
+        super()._handle(number, frame)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def at(self, step: int) -> str | None:
+        """The reason to stop after `step`, None to go on."""
+        if self._first is None:
+            self._first = step
+        # counted from 0, for a notice that comes before the first step makes that one the common one
+        if multihost_utils.reached_preemption_sync_point(step - self._first):
+            self.requested = self.requested or "SIGTERM"
+            return self.requested
+        return None
+
+
+def stop_signal() -> cli.StopSignal:
+    """For loops that all processes step through together."""
+    return Preemption() if agreement.count() > 1 else cli.StopSignal()
+
+
+def share(stop: cli.StopSignal) -> cli.StopSignal:
+    """For processes that go each at its own pace: a signal to one of them is one to all, within seconds."""
+    if _watch is not None:
+        _watch.stop_signal = stop
+    return stop
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+
+def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """`cli.run`, for one of several processes too: they end together and with the same status."""
+    return cli.run(functools.partial(_guarded, main), argv)
+
+
+def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    try:
+        status = main(argv) or errors.EXIT_DONE
+    except (Exception, KeyboardInterrupt) as error:
+        if agreement.count() == 1:
+            raise
+        if cli.wants_traceback(argv):
+            traceback.print_exception(error)
+        _fail(error)
+    if agreement.count() > 1:
+        agreement.wait_for_all()
+        _watch.left.set()
+        _watch.join()
+        jax.distributed.shutdown()
+    return status
+
+
+def _fail(error: BaseException) -> None:
+    """Tell the others and leave with them; does not return."""
+    status, text = cli.explain(error)
+    if _is_of_runtime(error):  # most likely another process died: then the watch says which one and ends this one
+        _watch.own["broken"] = True
+        time.sleep(2 * liveness.DEAD_SECONDS)
+    _watch.report({"status": status, "text": text})
+    _watch.join(2 * liveness.LEAVING_SECONDS)
+    liveness.exit_now(status, text)
+
+
+def _is_of_runtime(error: BaseException | None) -> bool:
+    """Whether the runtime raised the error, or what caused it; not where memory was lacking."""
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return "RESOURCE_EXHAUSTED" not in str(error)
+        error = error.__cause__ or error.__context__
+    return False

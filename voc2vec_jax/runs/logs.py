@@ -1,0 +1,257 @@
+"""What a run says: messages and a progress line for people, `metrics.jsonl` and TensorBoard for programs."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from voc2vec_jax import errors
+from voc2vec_jax.models import display
+from voc2vec_jax.runs import files
+
+_process = 0
+
+
+def set_process(index: int) -> None:
+    """Tell this module which of the run's processes it is in; only process 0 prints lines and writes metrics."""
+    global _process
+    _process = index
+
+
+def say(text: str) -> None:
+    """A message for people on stderr, from process 0 only; a progress bar stays whole."""
+    if _process == 0:
+        tqdm.tqdm.write(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """A warning on stderr, from process 0 only: the others find the same things odd."""
+    if _process == 0:
+        tqdm.tqdm.write(f"warning: {text}", file=sys.stderr)
+
+
+def speaks() -> bool:
+    """Whether this is the process that prints."""
+    return _process == 0
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """`row` as one line of JSON: scalars of NumPy and JAX become numbers, NaN and infinities null."""
+    return (json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if not isinstance(value, float):
+        array = np.asarray(value)
+        if array.ndim:
+            raise ValueError(f"a metric is a scalar, not an array of shape {array.shape}")
+        if array.dtype.kind in "biu":
+            return array.item()
+        value = float(str(array[()]))  # the shortest text: 0.1 of a float32, not 0.10000000149011612
+    return value if math.isfinite(value) else None
+
+
+class Metrics:
+    """`metrics.jsonl`, every (step, split) once, also after kills: rows after `resume_step` are dropped first.
+
+    Each row is handed to the system at once; `flush` makes all rows durable and belongs before each
+    checkpoint. In processes other than 0 nothing is written. A full disk is a RunError.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, resume_step: int = 0, *, tensorboard: bool = False) -> None:
+        self.path = pathlib.Path(workdir) / "metrics.jsonl"
+        self._file = None
+        self._board = None
+        if _process:
+            return
+        board = _board_class() if tensorboard else None
+        try:
+            _repair(self.path, resume_step)
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (open until `close`)
+        except OSError as error:
+            raise errors.RunError(f"{self.path} cannot be written: {error.strerror}") from error
+        if board:
+            self._board = board(str(self.path.with_name("tensorboard")), purge_step=resume_step + 1)
+
+    def write(self, step: int, row: Mapping[str, Any]) -> None:
+        """Append one row; `row["split"]`, absent for training, tells rows of one step apart."""
+        if self._file is None:
+            return
+        text = json_line({"step": step, **row})
+        try:
+            written = self._file.write(text)
+        except OSError as error:
+            raise errors.RunError(f"{self.path} cannot be written: {error.strerror}") from error
+        if written != len(text):
+            raise errors.RunError(f"{self.path} cannot be written: only {written} of {len(text)} bytes fitted")
+        if self._board:
+            self._write_board(step, json.loads(text))
+
+    def _write_board(self, step: int, row: dict[str, Any]) -> None:
+        split = row.get("split", "train")
+        for name, value in row.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def flush(self) -> None:
+        """Make every row written so far survive a power cut."""
+        if self._file is None:
+            return
+        try:
+            files.sync_file(self._file)
+        except OSError as error:
+            raise errors.RunError(f"{self.path} cannot be written: {error.strerror}") from error
+        if self._board:
+            self._board.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self.flush()
+            self._file.close()
+            self._file = None
+        if self._board:
+            self._board.close()
+            self._board = None
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _board_class() -> type:
+    try:
+        import tensorboardX
+    except ImportError:
+        raise errors.InputError(
+            "TensorBoard files need a package that is not installed: pip install 'voc2vec_jax[tensorboard]'"
+        ) from None
+    return tensorboardX.SummaryWriter
+
+
+def read(path: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file in order of appearance; a line that a kill cut short is left out."""
+    rows = []
+    for line in pathlib.Path(path).read_bytes().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+def _repair(path: pathlib.Path, resume_step: int) -> None:
+    """Leave each (step, split) up to `resume_step` once, and nothing else."""
+    if not path.exists():
+        return
+    kept = {(row["step"], row.get("split")): row for row in read(path) if row["step"] <= resume_step}
+    text = b"".join(json_line(row) for row in kept.values())
+    if text != path.read_bytes():
+        files.write_atomic(path, text)
+
+
+_LOSS = (display.Column("loss", 8, ("loss",), ".4f"),)
+_LAST = (
+    display.Column("lr", 9, ("lr",), ".2e"),
+    display.Column("gnorm", 8, ("grad_norm",), ".3g"),
+    display.Column("audio_s/s", 9, ("audio_seconds_per_second",), ".0f"),
+)
+
+
+def header(total_steps: int, view: display.View) -> str:
+    """The headings over the columns of `line`."""
+    names = [f"{column.heading:>{column.width}}" for column in (*_LOSS, *view.columns, *_LAST)]
+    return "  ".join([f"{'step':>{_step_width(total_steps)}}", *names, f"{'eta':>7}"])
+
+
+def line(
+    step: int, total_steps: int, row: Mapping[str, Any], view: display.View, eta_seconds: float | int | None = None
+) -> str:
+    """One aligned line for a step; a field that the row lacks, or null, is a dash."""
+    place = "valid" if row.get("split") == "validation" else str(total_steps)
+    cells = [f"{f'{step}/{place}':>{_step_width(total_steps)}}"]
+    for column in (*_LOSS, *view.columns, *_LAST):
+        text = ",".join(_number(row.get(name), column.form) for name in column.fields)
+        cells.append(f"{text:>{column.width}}")
+    return "  ".join([*cells, f"{duration(eta_seconds):>7}"])
+
+
+def _step_width(total_steps: int) -> int:
+    return len(str(total_steps)) + 1 + max(5, len(str(total_steps)))
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None else format(float(value), form)
+
+
+def duration(seconds: float | int | None) -> str:
+    """Seconds as people read them, two units at most: 2d03h, 3h12m, 12m30s, 45s; None is a dash."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24:02d}h"
+
+
+class Progress:
+    """Lines on stdout and, when stderr is a terminal, a bar under them; process 0 only.
+
+    The time to go is the mean time of a step since the first one (which compiles) times the steps to go.
+    """
+
+    HEADER_EVERY_LINES = 25
+
+    def __init__(self, total_steps: int, first_step: int = 0, view: display.View = display.COMMON) -> None:
+        self._total, self._view = total_steps, view
+        self._step = self._start_step = first_step
+        self._start_time: float | None = None
+        self._lines = 0
+        shown = _process == 0 and sys.stderr.isatty()
+        self._bar = tqdm.tqdm(total=total_steps, initial=first_step, disable=not shown, unit="step", dynamic_ncols=True)
+
+    def advance(self, step: int) -> None:
+        """Step number `step` is done."""
+        if self._start_time is None:
+            self._start_step, self._start_time = step, time.monotonic()
+        self._bar.update(step - self._step)
+        self._step = step
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to the last step, None until two steps are done."""
+        done = self._step - self._start_step
+        if self._start_time is None or done < 1:
+            return None
+        return (time.monotonic() - self._start_time) / done * (self._total - self._step)
+
+    def show(self, step: int, row: Mapping[str, Any]) -> None:
+        """Print the line of a step, under the headings now and then."""
+        if _process:
+            return
+        if self._lines % self.HEADER_EVERY_LINES == 0:
+            tqdm.tqdm.write(header(self._total, self._view), file=sys.stdout)
+        self._lines += 1
+        tqdm.tqdm.write(line(step, self._total, row, self._view, self.eta_seconds), file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
