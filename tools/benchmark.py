@@ -27,7 +27,7 @@ from voc2vec_jax import errors
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
-from voc2vec_jax.runs import cli, runtime
+from voc2vec_jax.runs import cli, program, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,4 +175,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(program.run(main))

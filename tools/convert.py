@@ -12,7 +12,7 @@ from pathlib import Path
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import reader, verify, writer
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import cli, program
 
 WRITERS = {"jax": writer.write_jax, "hf": writer.write_hf, "fairseq": writer.write_fairseq}
 FLAGS = {
@@ -94,4 +94,4 @@ def verdict(report: Mapping[str, object], target: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(program.run(main))

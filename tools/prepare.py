@@ -16,7 +16,7 @@ import sys
 
 from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import catalog, duplicates, records, stats
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import cli, program
 
 FLAGS = {
     "manual_dir": cli.Flag("folder with the downloaded archives or unpacked folders; or one archive, folder, manifest"),
@@ -187,4 +187,4 @@ def _known(number: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(program.run(main))

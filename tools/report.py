@@ -10,7 +10,7 @@ import sys
 
 from voc2vec_jax import errors
 from voc2vec_jax.reports import build
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import cli, program
 
 FLAGS = {
     "output": cli.Flag("the page to write; tables and pictures lie beside it", required=True),
@@ -39,4 +39,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(program.run(main))

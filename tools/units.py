@@ -16,7 +16,7 @@ from voc2vec_jax.datasets import catalog, records
 from voc2vec_jax.pretraining.units import making as unit_making
 from voc2vec_jax.pretraining.units import report as unit_report
 from voc2vec_jax.pretraining.units import store as unit_store
-from voc2vec_jax.runs import cli, logs
+from voc2vec_jax.runs import cli, logs, program
 
 FLAGS = {
     "data_dir": cli.Flag("folder of the prepared sets", required=True),
@@ -85,4 +85,4 @@ def _features(arguments: cli.Arguments) -> unit_making.Features:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(program.run(main))

@@ -14,7 +14,7 @@ from voc2vec_jax.inference.evaluation import scores as evaluation_scores
 from voc2vec_jax.inference.evaluation import shard_assignment, worker
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.runs import cli, logs, runtime
+from voc2vec_jax.runs import cli, logs, program, runtime
 
 FLAGS = {
     "model": cli.Flag("as from_pretrained takes it: Hub id, folder, file or run folder", required=True),
@@ -117,4 +117,4 @@ def conclude(output: evaluation_output.Output) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(program.run(main))

@@ -25,7 +25,7 @@ from voc2vec_jax.inference import pretrained
 from voc2vec_jax.models import heads
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import masking
-from voc2vec_jax.runs import agreement, checkpoint, cli, configuration, distributed, logs, runtime
+from voc2vec_jax.runs import agreement, checkpoint, cli, configuration, distributed, logs, runtime, signals
 from voc2vec_jax.runs import folder as run_folder
 
 FLAGS = {
@@ -62,7 +62,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
     finetuning_recipe.check(config)
     runtime.one_device_a_core()
     runtime.set_up_jax(config)
-    with cli.StopSignal() as stop:  # at once, for the runtime has taken SIGTERM and would keep it to itself
+    with signals.StopSignal() as stop:  # at once, for the runtime has taken SIGTERM and would keep it to itself
         distributed.share(stop)
         agreement.same(dict(configuration.fields(config)))
         jobs = list(plan_jobs(config, pathlib.Path(workdir)))
@@ -121,7 +121,7 @@ def probe_layers(text: str, source: str) -> list[int]:
     return found
 
 
-def run(job: Job, stop: cli.StopSignal) -> bool:
+def run(job: Job, stop: signals.StopSignal) -> bool:
     """One cross-validation, or False when a signal stopped it; a finished one is left as it is.
 
     Of several processes each trains folds of its own, on its own devices; process 0 gathers what they leave.

@@ -16,12 +16,23 @@ import numpy as np
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.convert import sources
-from voc2vec_jax.pretraining import collapse, curves, dry_run
+from voc2vec_jax.pretraining import collapse, curves, dry_run, progress
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.pretraining.units import store as unit_store
-from voc2vec_jax.runs import agreement, checkpoint, cli, configuration, distributed, files, logs, runtime, sharding
+from voc2vec_jax.runs import (
+    agreement,
+    checkpoint,
+    cli,
+    configuration,
+    distributed,
+    files,
+    logs,
+    runtime,
+    sharding,
+    signals,
+)
 from voc2vec_jax.runs import folder as run_folder
 
 FLAGS = {
@@ -128,13 +139,13 @@ class Run:
         else:
             self.state = jax.jit(self.init, out_shardings=self.shardings)()
 
-    def loop(self, stop: cli.StopSignal) -> int:
+    def loop(self, stop: signals.StopSignal) -> int:
         """Update until `total_steps` or a signal; metrics are read one step late, so that the devices stay busy."""
         if self.step >= self.config.total_steps:
             logs.say(f"{self.workdir} is complete: {self.step} steps are done")
             return errors.EXIT_DONE
         with (
-            logs.Progress(self.config.total_steps, self.step, self.view) as self.progress,
+            progress.Progress(self.config.total_steps, self.step, self.view) as self.progress,
             curves.Background(self.workdir / "metrics.jsonl", self.workdir / "curves.png", self.view) as self.curves,
             self.data.train(self.step, self.config.total_steps) as batches,
         ):

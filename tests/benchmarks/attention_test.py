@@ -4,13 +4,13 @@ import json
 
 import pytest
 from benchmarks import attention as attention_benchmark
+from benchmarks import measuring
 
 from voc2vec_jax import errors
-from voc2vec_jax.models import flops
 
 
 def test_every_implementation_is_measured_or_says_why_not(monkeypatch):
-    monkeypatch.setattr(flops, "matmul_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     settings = attention_benchmark.Settings(frames=(8, 12), heads=2, total=24, dtype="bfloat16", passes=1)
     figures = list(attention_benchmark.figures(settings))
     json.dumps(figures, allow_nan=False)
@@ -26,7 +26,7 @@ def test_every_implementation_is_measured_or_says_why_not(monkeypatch):
 
 
 def test_with_dropout_only_ours_is_left(monkeypatch):
-    monkeypatch.setattr(flops, "matmul_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     settings = attention_benchmark.Settings(frames=(8,), heads=2, total=24, dropout=0.5, passes=1)
     left = [figure for figure in attention_benchmark.figures(settings) if "not_measured" in figure]
     assert [figure["figure"] for figure in left] == ["attention xla", "attention cudnn"]

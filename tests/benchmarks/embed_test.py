@@ -6,15 +6,15 @@ import pytest
 import soundfile
 from benchmarks import embed as embed_benchmark
 from benchmarks import evaluate as evaluate_benchmark
+from benchmarks import measuring
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import reader, writer
 from voc2vec_jax.inference import forward, pretrained
-from voc2vec_jax.models import flops
 
 
 def test_both_sides_embed_the_same_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(flops, "matmul_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     checkpoints.source(tmp_path / "model", "Wav2Vec2Model")
     writer.write_fairseq(tmp_path / "model.pt", reader.read(tmp_path / "model"))
     (tmp_path / "clips").mkdir()

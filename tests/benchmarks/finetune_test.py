@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 from benchmarks import finetune as finetune_benchmark
+from benchmarks import measuring
 
 from voc2vec_jax import errors
-from voc2vec_jax.models import flops
 
 
 def test_every_way_trains_the_same_folds(monkeypatch):
@@ -20,7 +20,7 @@ def test_every_way_trains_the_same_folds(monkeypatch):
         return ways[-1]
 
     monkeypatch.setattr(finetune_benchmark, "_Way", kept)
-    monkeypatch.setattr(flops, "matmul_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     settings = finetune_benchmark.Settings(folds=2, clips=6, least_seconds=0.3, most_seconds=0.4, passes=1)
     settings = dataclasses.replace(settings, against="transformers")
     figures = list(finetune_benchmark.figures(settings))

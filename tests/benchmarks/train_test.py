@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from benchmarks import measuring
 from benchmarks import train as train_benchmark
 
 from voc2vec_jax import errors
@@ -23,7 +24,7 @@ def by_name(settings):
 
 
 def test_both_sides_the_parts_and_the_growth_are_timed(monkeypatch, tmp_path):
-    monkeypatch.setattr(flops, "matmul_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     monkeypatch.setattr(train_benchmark, "GROWTH", ((1, 2.0),))
     more = {"against": "transformers", "breakdown": True, "growth": True, "profile": str(tmp_path / "trace")}
     found = by_name(train_benchmark.Settings(**{**vars(SMALL), **more}))

@@ -17,7 +17,7 @@ import soxr
 
 from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import listings, preparing, records, shards
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import program
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools" / "prepare.py"))
@@ -230,7 +230,7 @@ def test_progress_ends_with_all_recordings(folder, tmp_path, capsys):
 
 
 def _tool(*words: str) -> int:
-    return cli.run(TOOL["main"], list(words))
+    return program.run(TOOL["main"], list(words))
 
 
 def test_the_tool_ends_with_a_table_and_the_unreadable_files(folder, tmp_path, capsys):

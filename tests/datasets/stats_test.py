@@ -11,7 +11,7 @@ import soundfile
 from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import catalog, duplicates, fingerprints, records, stats
 from voc2vec_jax.datasets.published import synthetic
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import program
 
 TOOL = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "tools" / "prepare.py"))
 VOICES = "data/voices/martin/notes/exports"
@@ -39,7 +39,7 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
 
 
 def _tool(*words: str) -> int:
-    return cli.run(TOOL["main"], list(words))
+    return program.run(TOOL["main"], list(words))
 
 
 def test_the_tables_have_the_papers_rows_in_the_papers_order(data_dir):

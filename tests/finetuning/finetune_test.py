@@ -25,7 +25,7 @@ from voc2vec_jax.convert import reader, writer
 from voc2vec_jax.finetuning import capacity, experiment
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.runs import cli, memory
+from voc2vec_jax.runs import memory, program
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
@@ -72,7 +72,7 @@ def arguments(dataset, model, data_dir, workdir, *more):
 
 def run(*given):
     """In this process; the status."""
-    return cli.run(finetune.main, arguments(*given))
+    return program.run(finetune.main, arguments(*given))
 
 
 def start(cache, *given):
@@ -283,7 +283,7 @@ def test_memory_of_an_accelerator_is_planned_with_the_compiled_step(data_dir, tm
 def test_a_grid_has_a_folder_for_each_and_a_probe_one_for_each_layer(model, data_dir, tmp_path, capsys):
     more = ("--config.how=probe", f"--config.systems={model},{model}/", "--config.leaks=false", "--config.layers=0,2")
     given = arguments("synthetic", None, data_dir, tmp_path / "grid", *more)
-    assert cli.run(finetune.main, given) == 2
+    assert program.run(finetune.main, given) == 2
     assert "same name" in capsys.readouterr().err
     more = ("--config.how=probe", "--config.leaks=false", "--config.layers=0,2", "--config.peak_lr=0.1")
     assert run("synthetic", model, data_dir, tmp_path / "probe", *more) == 0

@@ -14,7 +14,7 @@ import transformers
 
 import voc2vec_jax as v2v
 from voc2vec_jax import errors
-from voc2vec_jax.inference import windowing
+from voc2vec_jax.inference import loading, windowing
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 RATE = 16_000
@@ -175,7 +175,7 @@ def test_long_recordings_in_windows(model):
     (frames,) = model.embed([clip], pool=None, **options)
     assert frames.shape == (model.config.encoder.frames(40_000), 32)
     windows = windowing.Layout(model.config.encoder, 1.0, 0.3, 2.0).windows(40_000)
-    normed = windowing.normalised(clip, 1e-7)
+    normed = loading.normalised(clip, 1e-7)
     stretches = np.stack([normed[w.start : w.stop] for w in windows])
     alone = model(stretches, normalize=False).last_hidden_state
     kept = [alone[k, w.first : w.last] for k, w in enumerate(windows)]
@@ -235,7 +235,7 @@ def test_predictions_are_those_of_transformers(summed, tmp_path, capsys):
     found = model.predict([clips[0], tmp_path / "absent.wav", *clips[1:]], on_unreadable="skip")
     for row, clip in zip((0, 2, 3), clips):
         with torch.no_grad():
-            logits = made(torch.tensor(windowing.normalised(clip, 1e-7))[None]).logits
+            logits = made(torch.tensor(loading.normalised(clip, 1e-7))[None]).logits
         assert_close(found.probabilities[row], torch.softmax(logits, -1)[0].numpy(), TOLERANCE)
         assert found.labels[row] == names[int(logits.argmax())]
     assert found.labels[1] is None and np.isnan(found.probabilities[1]).all()

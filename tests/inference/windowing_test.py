@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.inference import buckets, windowing
+from voc2vec_jax.inference import batching, buckets, loading, windowing
 from voc2vec_jax.models import encoder as encoders
 
 ENCODER = encoders.EncoderConfig()
@@ -42,7 +42,7 @@ def test_a_recording_that_fits_a_window_is_taken_whole():
 
 
 def pieces(lengths):
-    return (windowing.Piece(i, 0, np.full(n, i + 1, np.float32), 0, 1) for i, n in enumerate(lengths))
+    return (batching.Piece(i, 0, np.full(n, i + 1, np.float32), 0, 1) for i, n in enumerate(lengths))
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 200])
@@ -50,7 +50,7 @@ def test_batches_hold_every_piece_once_in_few_shapes(count):
     plan = layout()
     lengths = np.random.default_rng(0).integers(400, 16_000 if count < 10 else 48_079, count).tolist()
     seen, shapes = [], set()
-    for batch in windowing.batches(pieces(lengths), plan):
+    for batch in batching.batches(pieces(lengths), plan):
         rows, samples = batch.audio.shape
         shapes.add((rows, samples))
         assert rows & (rows - 1) == 0
@@ -76,7 +76,7 @@ def test_windows_that_are_left_over_share_a_batch_however_short_they_are(count, 
     plan = layout()
     bucket = next(b for b in plan.buckets if plan.sizes[b][0] == 16)
     shortest = max([0, *(b for b in plan.buckets if b < bucket)]) + 1
-    found = [batch.audio.shape for batch in windowing.batches(pieces([shortest] * count), plan)]
+    found = [batch.audio.shape for batch in batching.batches(pieces([shortest] * count), plan)]
     assert found == [(n, bucket) for n in rows]
 
 
@@ -92,7 +92,7 @@ def test_frames_of_many_recordings_come_back_in_order(batch_seconds):
     lengths = np.random.default_rng(1).integers(400, 200_000, 30)
     clips = [np.arange(n, dtype=np.float32) for n in lengths]
     count = []
-    job = windowing.Job(plan, None, lambda clip: clip, lambda: count.append(1))
+    job = batching.Job(plan, None, lambda clip: clip, lambda: count.append(1))
     job.run(clips, ramps, skip=False)
     assert len(count) == 30
     for index, n in enumerate(lengths):
@@ -105,7 +105,7 @@ def test_windows_join_as_if_pooled_at_once():
     parts = [frames[:20], frames[20:31], frames[31:]]
     pooled = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "first": lambda x: x[0], None: lambda x: x}
     for pool, function in pooled.items():
-        joined = windowing.join([(len(part), function(part)) for part in parts], pool)
+        joined = batching.join([(len(part), function(part)) for part in parts], pool)
         np.testing.assert_allclose(joined, function(frames), atol=1e-6)
         assert joined.dtype == np.float32
 
@@ -114,9 +114,9 @@ def test_windows_join_as_if_pooled_at_once():
 def test_a_file_an_array_and_int16_are_the_same_audio(rate, tmp_path):
     samples = np.random.default_rng(3).integers(-9000, 9000, rate, dtype=np.int16)
     soundfile.write(tmp_path / "a.wav", samples, rate)
-    of_file = windowing.load(0, tmp_path / "a.wav", 400)
-    np.testing.assert_array_equal(windowing.load(0, (samples, rate), 400), of_file)
-    np.testing.assert_array_equal(windowing.load(0, (samples / 32768, rate), 400), of_file)
+    of_file = loading.load(0, tmp_path / "a.wav", 400)
+    np.testing.assert_array_equal(loading.load(0, (samples, rate), 400), of_file)
+    np.testing.assert_array_equal(loading.load(0, (samples / 32768, rate), 400), of_file)
     assert len(of_file) == 16_000
 
 
@@ -125,8 +125,8 @@ def test_normalisation_is_over_the_whole_clip_with_its_own_eps():
     for eps in (1e-7, 1e-5):
         wide = clip.astype(np.float64)
         expected = (wide - wide.mean()) / math.sqrt(wide.var() + eps)
-        np.testing.assert_allclose(windowing.normalised(clip, eps), expected, atol=1e-3)
-    assert not windowing.normalised(np.ones(400, np.float32), 1e-7).any()
+        np.testing.assert_allclose(loading.normalised(clip, eps), expected, atol=1e-3)
+    assert not loading.normalised(np.ones(400, np.float32), 1e-7).any()
 
 
 @pytest.mark.parametrize(
@@ -144,26 +144,26 @@ def test_normalisation_is_over_the_whole_clip_with_its_own_eps():
 )
 def test_items_of_another_kind_are_refused(items, sentence):
     with pytest.raises(errors.InputError, match=sentence):
-        windowing.check(items)
+        loading.check(items)
 
 
 def test_an_item_that_cannot_be_used_is_named(tmp_path):
     soundfile.write(tmp_path / "short.wav", np.zeros(399), 16_000)
     with pytest.raises(errors.InputError, match=r"item 7 \(.*short.wav\) has 399 samples at 16 kHz.* needs 400"):
-        windowing.load(7, tmp_path / "short.wav", 400)
+        loading.load(7, tmp_path / "short.wav", 400)
     with pytest.raises(errors.InputError, match="item 2 has 300 samples"):
-        windowing.load(2, np.zeros(300, np.float32), 400)
+        loading.load(2, np.zeros(300, np.float32), 400)
     with pytest.raises(errors.InputError, match="item 3 holds NaN"):
-        windowing.load(3, np.array([0.0] * 400 + [np.nan]), 400)
+        loading.load(3, np.array([0.0] * 400 + [np.nan]), 400)
     with pytest.raises(errors.InputError, match="absent.wav"):
-        windowing.load(3, tmp_path / "absent.wav", 400)
+        loading.load(3, tmp_path / "absent.wav", 400)
 
 
 def test_the_first_unusable_item_is_raised_or_all_are_kept_apart():
     clips = [np.zeros(n, np.float32) for n in (500, 100, 900, 200)]
     with pytest.raises(errors.InputError, match="item 1 has 100"):
-        windowing.Job(layout(), None, lambda clip: clip, lambda: None).run(clips, ramps, skip=False)
-    job = windowing.Job(layout(), None, lambda clip: clip, lambda: None)
+        batching.Job(layout(), None, lambda clip: clip, lambda: None).run(clips, ramps, skip=False)
+    job = batching.Job(layout(), None, lambda clip: clip, lambda: None)
     job.run(clips, ramps, skip=True)
     assert sorted(job.done) == [0, 2] and sorted(job.unusable) == [1, 3]
 

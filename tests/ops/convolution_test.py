@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from voc2vec_jax.ops import convolution
+from voc2vec_jax.inference import forward
+from voc2vec_jax.ops import convolution, norms, random_bits
 
 
 def normal(seed, *shape):
@@ -48,7 +49,7 @@ def test_sums_over_time(backend, t, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     x, weight = normal(0, 2, t, 3), normal(1, 2, t)
     wanted = np.einsum("btc,bt->bc", np.asarray(x, np.float64), np.asarray(weight, np.float64))
-    np.testing.assert_allclose(convolution.time_sums(x, weight), wanted, atol=1e-5)
+    np.testing.assert_allclose(norms.time_sums(x, weight), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -79,7 +80,7 @@ def test_layer_norm(shape, offset):
         wanted, wanted_pull = jax.vjp(plain_layer_norm, *wide)
         weight = np.asarray(normal(3, *shape), np.float64)
         wanted = jax.tree.map(np.asarray, (wanted, *wanted_pull(jnp.asarray(weight))))
-    found, pull = jax.vjp(lambda *a: convolution.layer_norm(*a, 1e-5), x, scale, bias)
+    found, pull = jax.vjp(lambda *a: norms.layer_norm(*a, 1e-5), x, scale, bias)
     for a, b in zip((found, *pull(jnp.asarray(weight, jnp.float32))), wanted, strict=True):
         assert a.dtype == jnp.float32 and a.shape == b.shape
         assert np.abs(a - b).max(initial=0) <= 2e-6 * (1 + offset) * max(1, np.abs(b).max(initial=0))
@@ -94,8 +95,8 @@ def plain_layer_norm(x, scale, bias):
 def test_layer_norm_of_narrow_values_is_computed_wide_and_its_gradient_rounded_once():
     x = (10 + normal(0, 64, 768)).astype(jnp.bfloat16)
     scale, bias, weight = 1 + 0.3 * normal(1, 768), normal(2, 768), normal(3, 64, 768)
-    found, pull = jax.vjp(lambda *a: convolution.layer_norm(*a, 1e-5), x, scale, bias)
-    wanted, wanted_pull = jax.vjp(lambda *a: convolution.layer_norm(*a, 1e-5), x.astype(jnp.float32), scale, bias)
+    found, pull = jax.vjp(lambda *a: norms.layer_norm(*a, 1e-5), x, scale, bias)
+    wanted, wanted_pull = jax.vjp(lambda *a: norms.layer_norm(*a, 1e-5), x.astype(jnp.float32), scale, bias)
     to_x, *others = pull(weight)
     wanted_to_x, *wanted_others = wanted_pull(weight)
     assert found.dtype == jnp.float32 and to_x.dtype == jnp.bfloat16
@@ -113,25 +114,25 @@ def test_weight_norm_gives_each_tap_its_length():
 def test_random_bits_are_those_of_jax(size):
     keys = jax.random.split(jax.random.key(3), 4)
     wanted = jax.vmap(lambda key: jax.random.bits(key, (size,), jnp.uint32))(keys)
-    np.testing.assert_array_equal(convolution.random_bits(keys, size), wanted)
+    np.testing.assert_array_equal(random_bits.random_bits(keys, size), wanted)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_random_shares_are_the_halves_of_random_bits(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     keys, threshold = jax.random.split(jax.random.key(5), 3), 20_000
-    wanted = np.asarray(convolution.random_bits(keys, 501)).view(np.uint16)[:, :1001] >= threshold
+    wanted = np.asarray(random_bits.random_bits(keys, 501)).view(np.uint16)[:, :1001] >= threshold
     np.testing.assert_array_equal(
-        jax.jit(convolution.random_shares, static_argnums=(1, 2))(keys, 1001, threshold), wanted
+        jax.jit(random_bits.random_shares, static_argnums=(1, 2))(keys, 1001, threshold), wanted
     )
     assert abs(wanted.mean() - (1 - threshold / 2**16)) < 0.03
 
 
 def test_options_are_the_compilers_own_and_for_cpus_only(monkeypatch):
-    options = convolution.forward_options()
+    options = forward.forward_options()
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert convolution.forward_options() == {}
+    assert forward.forward_options() == {}
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])
@@ -141,7 +142,7 @@ def test_gelu_and_its_derivative_are_exact(dtype, tolerance):
     def wanted(x):
         return jax.nn.gelu(x, approximate=False)
 
-    found, pull = jax.vjp(convolution.gelu, x.astype(dtype))
+    found, pull = jax.vjp(norms.gelu, x.astype(dtype))
     assert found.dtype == dtype and pull(found)[0].dtype == dtype
     narrow = x.astype(dtype).astype(jnp.float32)
     np.testing.assert_allclose(found.astype(jnp.float32), wanted(narrow), rtol=tolerance, atol=1e-6)

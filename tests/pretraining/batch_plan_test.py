@@ -1,6 +1,7 @@
 """The batch plan: counts, buckets, constant epochs, purity and the split by recording."""
 
 import hashlib
+import os
 import pathlib
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from voc2vec_jax import errors
 from voc2vec_jax.pretraining import batch_plan
 
-ROOT = pathlib.Path(__file__).parents[2]
+HERE, ROOT = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
 BUCKETS = (40, 80, 160)
 
 
@@ -147,8 +148,15 @@ def test_a_step_is_the_same_in_any_order_and_in_a_fresh_process():
     for k in range(299, -1, -11):
         backwards.step(k)
     assert digest(backwards) == here
-    code = "import plan_test; print(plan_test.digest(plan_test.make(weights=(2.5, 1, 0.3))[0]))"
-    fresh = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = "import batch_plan_test as t; print(t.digest(t.make(weights=(2.5, 1, 0.3))[0]))"
+    fresh = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=HERE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert fresh.stdout.strip() == here
 
 

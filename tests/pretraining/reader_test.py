@@ -17,11 +17,12 @@ import pytest
 from benchmarks import data as data_benchmark
 
 from voc2vec_jax import errors
-from voc2vec_jax.datasets import records, resident
+from voc2vec_jax.datasets import corpora, records, resident
 from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
 
-TESTS, ROOT = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
+HERE, ROOT = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
 LAYOUT = batch_plan.Layout(groups=2, group_rows=2, crop_samples=8000, bucket_samples=(2000, 4000, 8000))
 
 
@@ -43,7 +44,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus(data):
-    return pretraining_reader.open_corpus(data[0], ["one", "two"])
+    return corpora.open_corpus(data[0], ["one", "two"])
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +76,16 @@ def test_the_corpus_is_its_sets_one_after_another(data, corpus):
         np.testing.assert_array_equal(clip, clips[row])
     assert corpus.ids(62) == "two/0.wav#1"
     assert len(set(corpus.recording)) == 31 + 20 and corpus.recording[60] != corpus.recording[61]
-    assert corpus.fingerprint != pretraining_reader.open_corpus(data[0], ["two", "one"]).fingerprint
+    assert corpus.fingerprint != corpora.open_corpus(data[0], ["two", "one"]).fingerprint
 
 
 def test_opening_refuses_what_is_not_there(data):
     with pytest.raises(errors.InputError, match="set three is not prepared"):
-        pretraining_reader.open_corpus(data[0], ["one", "three"])
+        corpora.open_corpus(data[0], ["one", "three"])
     with pytest.raises(errors.InputError, match="each once"):
-        pretraining_reader.open_corpus(data[0], ["one", "one"])
+        corpora.open_corpus(data[0], ["one", "one"])
     with pytest.raises(errors.InputError, match="at least one"):
-        pretraining_reader.open_corpus(data[0], [])
+        corpora.open_corpus(data[0], [])
 
 
 def test_split_is_by_recording(corpus):
@@ -188,11 +189,12 @@ def test_processes_read_the_same_and_leave_nothing_behind(corpus, drawn):
 
 SCRIPT = """
 import multiprocessing, sys, time
+from voc2vec_jax.datasets import corpora
 from voc2vec_jax.pretraining import batch_plan, reader
 import reader_test
 
 if __name__ == "__main__":
-    corpus = reader.open_corpus(sys.argv[1], ["one", "two"])
+    corpus = corpora.open_corpus(sys.argv[1], ["one", "two"])
     drawn = batch_plan.Plan(reader_test.LAYOUT, corpus.samples, corpus.set_index, reader_test.np.arange(101), seed=3)
     batches = reader.train_batches(corpus, drawn, 0, 10**6, workers=1)
     next(batches)
@@ -204,7 +206,7 @@ if __name__ == "__main__":
 def start_script(data, tmp_path, seconds):
     script = tmp_path / "forgetful.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{ROOT}"}
+    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}{os.pathsep}{ROOT / 'tools'}"}
     command = [sys.executable, "-W", "error", script, data[0], str(seconds)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -239,7 +241,7 @@ def test_reading_processes_end_with_a_killed_program(data, tmp_path):
 def fragile(data, tmp_path):
     """A corpus of its own whose files may be destroyed, and a plan over it."""
     shutil.copytree(data[0], tmp_path / "prepared")
-    corpus = pretraining_reader.open_corpus(tmp_path / "prepared", ["one"])
+    corpus = corpora.open_corpus(tmp_path / "prepared", ["one"])
     rows = np.arange(len(corpus))
     drawn = batch_plan.Plan(LAYOUT, corpus.samples, corpus.set_index, rows, seed=0)
     return corpus, drawn, sorted((tmp_path / "prepared").glob("one/*/*00002-of-00003"))[0]
@@ -303,7 +305,7 @@ def test_an_index_that_does_not_match_the_records_is_an_error(data):
     part = records.open_set(data[0], "one")
     part.samples[5] += 1
     with pytest.raises(errors.InputError, match="one/2.wav#1.*prepare one again"):
-        pretraining_reader.Corpus([part]).read([4, 5])
+        corpora.Corpus([part]).read([4, 5])
 
 
 def cropped(home, batches):
@@ -319,7 +321,9 @@ def test_the_resident_corpus_yields_the_stream_to_the_bit(corpus, drawn, batchin
     monkeypatch.setattr(resident, "UPLOAD_BLOCKS", 17)  # many pieces, most with a clip over their edge
     home = resident.Resident(corpus, np.arange(len(corpus)))
     stream = collect(pretraining_reader.train_batches(corpus, drawn, 7, 60, batching=batching))
-    assert_same(list(cropped(home, home.batches(drawn, 7, 60, batching=batching))), stream)
+    assert_same(
+        list(cropped(home, pretraining_data.resident_batches(home, corpus, drawn, 7, 60, batching=batching))), stream
+    )
 
 
 def test_the_resident_corpus_on_a_mesh_and_in_validation(corpus):
@@ -329,14 +333,14 @@ def test_the_resident_corpus_on_a_mesh_and_in_validation(corpus):
     assert home.blocks.sharding.is_fully_replicated and len(home.blocks.devices()) == 8
     fixed = batch_plan.ValidationPlan(LAYOUT, corpus.samples, rows)
     stream = collect(pretraining_reader.validation_batches(corpus, rows, LAYOUT, row_slice=(1, 2)))
-    got = home.batches(fixed, 0, fixed.steps_per_epoch, row_slice=(1, 2))
+    got = pretraining_data.resident_batches(home, corpus, fixed, 0, fixed.steps_per_epoch, row_slice=(1, 2))
     assert_same(list(cropped(home, got)), stream)
 
 
 def test_a_plan_over_rows_that_are_not_resident_is_refused(corpus, drawn):
     home = resident.Resident(corpus, np.arange(50))
     with pytest.raises(ValueError, match="is not resident"):
-        list(home.batches(drawn, 0, drawn.steps_per_epoch))
+        list(pretraining_data.resident_batches(home, corpus, drawn, 0, drawn.steps_per_epoch))
 
 
 def test_a_corpus_that_does_not_fit_says_how_much_it_needs(corpus, monkeypatch):
@@ -357,17 +361,18 @@ import jax
 import numpy as np
 
 jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]), initialization_timeout=60)
-from voc2vec_jax.datasets import resident
-from voc2vec_jax.pretraining import batch_plan, reader
+from voc2vec_jax.datasets import corpora, resident
+from voc2vec_jax.pretraining import batch_plan, data, reader
 import reader_test
 
-corpus = reader.open_corpus(sys.argv[3], ["one", "two"])
+corpus = corpora.open_corpus(sys.argv[3], ["one", "two"])
 drawn = batch_plan.Plan(reader_test.LAYOUT, corpus.samples, corpus.set_index, np.arange(101), seed=3)
 mesh = jax.make_mesh((4,), ("replica",), axis_types=(jax.sharding.AxisType.Auto,))
 home = resident.Resident(corpus, np.arange(101), mesh)
 sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "replica"))
 compared = 0
-for batch, expected in zip(home.batches(drawn, 0, 12), reader.train_batches(corpus, drawn, 0, 12)):
+pairs = zip(data.resident_batches(home, corpus, drawn, 0, 12), reader.train_batches(corpus, drawn, 0, 12))
+for batch, expected in pairs:
     if batch["index"].shape[1] % 4 == 0:
         indices = [batch[key] for key in ("block_start", "offset", "lengths")]
         indices = [jax.make_array_from_callback(x.shape, sharding, lambda where: x[where]) for x in indices]
@@ -389,7 +394,7 @@ def test_two_processes_hold_the_corpus_and_each_device_crops_its_own_rows(data, 
     script, port = tmp_path / "host.py", str(free_port())
     script.write_text(HOST)
     environment = os.environ | {
-        "PYTHONPATH": f"{TESTS}{os.pathsep}{ROOT}",
+        "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}{os.pathsep}{ROOT / 'tools'}",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     }
     command = [sys.executable, script, port]

@@ -15,7 +15,7 @@ import training_runs
 
 from voc2vec_jax import datasets
 from voc2vec_jax import train as training
-from voc2vec_jax.runs import checkpoint, cli, logs
+from voc2vec_jax.runs import checkpoint, logs, program
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
@@ -188,7 +188,7 @@ def test_wrong_input_is_one_sentence_and_status_2(case, data_dir, tmp_path, monk
     arguments = [a.replace("SHORT", str(tmp_path / "short")) for a in arguments]
     defaults = [f"--config={training_runs.TINY}", f"--workdir={tmp_path / 'run'}", f"--config.data_dir={data_dir}"]
     defaults.append("--config.batch_seconds=32")  # for eight devices
-    assert cli.run(training.main, [*defaults, *arguments]) == 2
+    assert program.run(training.main, [*defaults, *arguments]) == 2
     assert_one_sentence(capsys.readouterr().err, wanted)
 
 

@@ -15,7 +15,7 @@ from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import program
 
 TOOL = pathlib.Path(__file__).parents[2] / "tools" / "report.py"
 
@@ -29,7 +29,7 @@ def run_tool(*argv):
     spec = importlib.util.spec_from_file_location("report_tool", TOOL)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return cli.run(module.main, [str(word) for word in argv])
+    return program.run(module.main, [str(word) for word in argv])
 
 
 # --- reading runs

@@ -13,7 +13,7 @@ import pytest
 from ml_collections import config_dict
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import cli, configuration
+from voc2vec_jax.runs import cli, configuration, program, signals
 
 CONFIG_FILE = """
     import ml_collections
@@ -245,39 +245,39 @@ def fail_with(error):
         (KeyError("x"), 1, "error: KeyError at cli_test.py:"),
         (ValueError("first\nsecond"), 1, "error: ValueError at cli_test.py:"),
         (KeyboardInterrupt(), 75, "stopped by SIGINT: run the same command again to go on\n"),
-        (cli.Interrupted(), 1, "error: interrupted twice"),
+        (signals.Interrupted(), 1, "error: interrupted twice"),
     ],
 )
 def test_every_fault_is_one_line_and_a_status(error, status, start, capsys):
-    assert cli.run(fail_with(error), []) == status
+    assert program.run(fail_with(error), []) == status
     said = capsys.readouterr().err
     assert said.startswith(start) and said.count("\n") == 1
     assert "Traceback" not in said and "second" not in said
 
 
 def test_debug_shows_the_traceback_and_keeps_the_status(capsys):
-    assert cli.run(fail_with(errors.InputError("no")), ["--debug"]) == 2
+    assert program.run(fail_with(errors.InputError("no")), ["--debug"]) == 2
     said = capsys.readouterr().err
     assert "Traceback" in said and "in main" in said and said.endswith("error: no\n")
 
 
 def test_the_status_of_main_is_the_status():
-    assert cli.run(lambda argv: None, []) == 0
-    assert cli.run(lambda argv: 75, []) == 75
+    assert program.run(lambda argv: None, []) == 0
+    assert program.run(lambda argv: 75, []) == 75
     seen = []
-    cli.run(seen.append, ["--a", "b"])
+    program.run(seen.append, ["--a", "b"])
     assert seen == [["--a", "b"]]
 
 
 def test_the_first_signal_asks_and_the_second_interrupt_insists(capfd):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with cli.StopSignal() as stop:
+    with signals.StopSignal() as stop:
         assert stop.requested is None
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested == "SIGTERM"
-        with pytest.raises(cli.Interrupted):
+        with pytest.raises(signals.Interrupted):
             os.kill(os.getpid(), signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert capfd.readouterr().err == "\nSIGTERM: leaving after this step with a checkpoint\n"
@@ -285,19 +285,19 @@ def test_the_first_signal_asks_and_the_second_interrupt_insists(capfd):
 
 PROGRAM = """
     import sys, time
-    from voc2vec_jax.runs import cli
+    from voc2vec_jax.runs import program, signals
 
     def main(argv):
         print("started", flush=True)
         if "loop" in argv:
-            with cli.StopSignal() as stop:
+            with signals.StopSignal() as stop:
                 while stop.requested is None:
                     time.sleep(0.01)
             print("saved after", stop.requested)
             return 75
         time.sleep(60)
 
-    sys.exit(cli.run(main))
+    sys.exit(program.run(main))
 """
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from voc2vec_jax import errors
 from voc2vec_jax.models import wav2vec2
+from voc2vec_jax.pretraining import progress as pretraining_progress
 from voc2vec_jax.runs import files, logs
 
 ROW = {
@@ -147,7 +148,7 @@ def test_flush_makes_the_rows_durable(tmp_path, monkeypatch):
 
 def test_other_processes_write_and_say_nothing(tmp_path, capsys):
     logs.set_process(3)
-    with logs.Metrics(tmp_path) as metrics, logs.Progress(10) as progress:
+    with logs.Metrics(tmp_path) as metrics, pretraining_progress.Progress(10) as progress:
         metrics.write(1, ROW)
         metrics.flush()
         progress.advance(1)
@@ -190,11 +191,11 @@ def test_tensorboard_gets_the_finite_numbers_by_split(tmp_path, monkeypatch):
 
 
 def test_the_line_stands_under_its_headings():
-    head = logs.header(400_000, VIEW)
+    head = pretraining_progress.header(400_000, VIEW)
     lines = [
-        logs.line(120, 400_000, ROW, VIEW, 11_520.0),
-        logs.line(399_999, 400_000, {**ROW, "loss": 12.0, "grad_norm": 1234.5, "lr": 0.0}, VIEW, 45),
-        logs.line(120, 400_000, {"split": "validation", "loss": 6.1, "contrastive": None}, VIEW),
+        pretraining_progress.line(120, 400_000, ROW, VIEW, 11_520.0),
+        pretraining_progress.line(399_999, 400_000, {**ROW, "loss": 12.0, "grad_norm": 1234.5, "lr": 0.0}, VIEW, 45),
+        pretraining_progress.line(120, 400_000, {"split": "validation", "loss": 6.1, "contrastive": None}, VIEW),
     ]
     assert " ".join(head.split()) == "step loss contrast div ppl(code,prob) acc temp lr gnorm audio_s/s eta"
     first = "120/400000 6.5432 6.4012 0.0312 123.4,210.1 0.1234 1.998 4.87e-04 0.521 3012 3h12m"
@@ -216,8 +217,8 @@ def test_durations_have_two_units_at_most(seconds, text):
 
 def test_the_time_to_go_leaves_the_first_step_out(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
-    with logs.Progress(50, first_step=10) as progress:
+    monkeypatch.setattr(pretraining_progress.time, "monotonic", lambda: now[0])
+    with pretraining_progress.Progress(50, first_step=10) as progress:
         assert progress.eta_seconds is None
         now[0] += 1000.0  # the first step compiles
         progress.advance(11)
@@ -229,7 +230,7 @@ def test_the_time_to_go_leaves_the_first_step_out(monkeypatch):
 
 
 def test_headings_come_back_and_there_is_no_bar_without_a_terminal(capsys):
-    with logs.Progress(60) as progress:
+    with pretraining_progress.Progress(60) as progress:
         for step in range(1, 31):
             progress.advance(step)
             progress.show(step, ROW)
@@ -246,7 +247,7 @@ def test_a_message_does_not_break_the_bar_of_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(sys, "stdout", terminal)
-    with logs.Progress(10) as progress:
+    with pretraining_progress.Progress(10) as progress:
         progress.advance(4)
         logs.say("a message")
         progress.show(4, ROW)

@@ -14,7 +14,7 @@ import safetensors.numpy
 from voc2vec_jax import errors
 from voc2vec_jax.convert import reader, verify, writer
 from voc2vec_jax.models import heads
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import program
 
 ROOT = pathlib.Path(__file__).parents[2]
 CHECKPOINT = checkpoints.BUNDLED / "fairseq_wav2vec2_base" / "checkpoint.pt"
@@ -30,7 +30,7 @@ def tool():
 
 def run(capsys, *argv):
     """Exit status, standard output, standard error."""
-    status = cli.run(tool().main, [str(word) for word in argv])
+    status = program.run(tool().main, [str(word) for word in argv])
     out, err = capsys.readouterr()
     return status, out, err
 

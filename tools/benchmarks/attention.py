@@ -40,7 +40,7 @@ def figures(settings: Settings) -> Iterator[dict[str, Any]]:
     these settings do not allow say why.
     """
     check(settings)
-    rate = flops.matmul_rate(settings.dtype)
+    rate = measuring.matmul_rate(settings.dtype)
     common = {"heads": settings.heads, "dropout": settings.dropout, **measuring.machine(settings.dtype)}
     yield {"figure": "attention matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
     total = settings.total or TOTAL.get(jax.default_backend(), TOTAL_ELSEWHERE)

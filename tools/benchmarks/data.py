@@ -13,8 +13,9 @@ from jaxtyping import Int, Int16
 
 from benchmarks import measuring
 from voc2vec_jax import errors
-from voc2vec_jax.datasets import records, resident, shards
+from voc2vec_jax.datasets import corpora, records, resident, shards
 from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
 from voc2vec_jax.runs import memory
 
@@ -106,14 +107,14 @@ def _examples(numbers, lengths, seed) -> Iterator[records.Example]:
         yield records.Example(audio, f"{i // 2}.wav#{i % 2}", f"{i // 2}.wav", "", "", (i % 2) * len(audio))
 
 
-def _corpus(settings: Settings, scratch: pathlib.Path) -> pretraining_reader.Corpus:
+def _corpus(settings: Settings, scratch: pathlib.Path) -> corpora.Corpus:
     if settings.data_dir is not None:
-        return pretraining_reader.open_corpus(settings.data_dir, settings.sets)
+        return corpora.open_corpus(settings.data_dir, settings.sets)
     draw = np.random.default_rng(0).gamma(2.0, settings.mean_seconds / 2 * RATE_HZ, settings.clips)
     # Clips end at 10 s as in every prepared set; what that takes from the mean is given back.
     lengths = np.clip(draw, 0.3 * RATE_HZ, 10 * RATE_HZ)
     lengths = np.clip(lengths * settings.mean_seconds * RATE_HZ / lengths.mean(), 1, 10 * RATE_HZ)
-    return pretraining_reader.Corpus([write_noise(scratch, "noise", lengths.astype(int), seed=0, shard_count=4)])
+    return corpora.Corpus([write_noise(scratch, "noise", lengths.astype(int), seed=0, shard_count=4)])
 
 
 def _ways(settings: Settings, corpus, drawn) -> dict[str, Callable[[], Iterator[object]]]:
@@ -123,7 +124,7 @@ def _ways(settings: Settings, corpus, drawn) -> dict[str, Callable[[], Iterator[
     home = resident.Resident(corpus, np.arange(len(corpus)))
 
     def crops():
-        for batch in home.batches(drawn, 0, drawn.steps_per_epoch):
+        for batch in pretraining_data.resident_batches(home, corpus, drawn, 0, drawn.steps_per_epoch):
             where = (batch[key] for key in ("block_start", "offset", "lengths"))
             yield resident.crop(home.blocks, *where, batch["bucket_samples"]).block_until_ready()
 

@@ -17,7 +17,7 @@ from benchmarks import measuring, reference_process
 from voc2vec_jax import audio, errors, models
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
-from voc2vec_jax.inference import pretrained, windowing
+from voc2vec_jax.inference import batching, pretrained
 from voc2vec_jax.models import flops
 from voc2vec_jax.runs import memory
 
@@ -56,7 +56,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
     files = _files(settings)
     samples = [len(audio.load(path)) for path in files]
     seconds = sum(samples) / audio.RATE_HZ
-    rate = flops.matmul_rate(settings.dtype)
+    rate = measuring.matmul_rate(settings.dtype)
     common = {
         "model": settings.model or "random base",
         "files": len(files),
@@ -122,8 +122,8 @@ def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | 
     layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or pretrained.default_batch_seconds())
     windows = [(item, window) for item, count in enumerate(samples) for window in layout.windows(count)]
     silence = np.zeros(layout.window_samples, np.float32)
-    pieces = (windowing.Piece(item, 0, silence[: w.stop - w.start], w.first, w.last) for item, w in windows)
-    made = [batch.audio.shape for batch in windowing.batches(pieces, layout)]
+    pieces = (batching.Piece(item, 0, silence[: w.stop - w.start], w.first, w.last) for item, w in windows)
+    made = [batch.audio.shape for batch in batching.batches(pieces, layout)]
     computed = sum(rows * length for rows, length in made)
     return {
         "figure": "embed shapes",

@@ -104,7 +104,7 @@ def figures(settings: Settings) -> Iterator[dict[str, Any]]:
     check(settings)
     runtime.one_device_a_core()
     clips, devices = _Noise(settings), jax.devices()
-    rate = flops.matmul_rate(settings.dtype)
+    rate = measuring.matmul_rate(settings.dtype)
     common = {
         **{name: getattr(settings, name) for name in ("model", "folds", "clips", "batch_clips")},
         **measuring.machine(settings.dtype),

@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from benchmarks import measuring
 
 WARMING = 2  # steps before those that count
 TURN_SECONDS = 1.0  # that a turn of something quick lasts at least, so that starting and waiting count little
@@ -65,3 +68,39 @@ def memory_held(process_peak_bytes: int) -> dict[str, int]:
     stats = jax.devices()[0].memory_stats() or {}
     device = {"peak_mb": round(stats["peak_bytes_in_use"] / 1e6)} if "peak_bytes_in_use" in stats else {}
     return {"process_peak_mb": round(process_peak_bytes / 1e6), **device}
+
+
+MATMUL_SIZES = ((4096, 768, 3072), (2048, 2048, 2048), (8192, 1024, 4096))  # rows, inner, columns
+
+
+MATMUL_SIZES_ELSEWHERE = ((8192, 8192, 8192), (16384, 4096, 4096), (16384, 1024, 4096))  # of accelerators
+
+
+BURST_SECONDS = 0.05  # of products that are waited for together
+
+
+def matmul_rate(dtype: str, sizes: Sequence[tuple[int, int, int]] = (), seconds: float = 0.5) -> float:
+    """Operations per second of the best of these matrix products on one device, each tried for `seconds`.
+
+    The sizes are by default such as the device is fastest at. The numbers are random: of constants some devices make
+    less work.
+    """
+    sizes = sizes or (MATMUL_SIZES if jax.default_backend() == "cpu" else MATMUL_SIZES_ELSEWHERE)
+    return max(_rate(size, dtype, seconds) for size in sizes)
+
+
+def _rate(size: tuple[int, int, int], dtype: str, seconds: float) -> float:
+    rows, inner, columns = size
+    precision = "highest" if dtype == "float32" else "default"
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision))
+    a, b = (jax.random.normal(jax.random.key(0), shape, dtype) for shape in ((rows, inner), (inner, columns)))
+
+    def burst(count):
+        jax.block_until_ready([product(a, b) for _ in range(count)])
+
+    burst(1)
+    count = max(4, math.ceil(BURST_SECONDS / measuring.seconds_of(lambda: burst(1))))
+    best, end = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        best = min(best, measuring.seconds_of(lambda: burst(count)))
+    return count * 2.0 * rows * inner * columns / best

@@ -1,7 +1,6 @@
 """The other side of a benchmark, in a process of its own with the settings that its users have."""
 
 import contextlib
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -12,19 +11,13 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax import errors
+from voc2vec_jax.convert import verify
 from voc2vec_jax.runs import logs, memory
-
-_PACKAGES = ("torch", "transformers")
-
-
-def absent() -> list[str]:
-    """Those of torch and transformers that are not installed."""
-    return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
 
 
 def check() -> None:
     """InputError where torch or transformers is not installed."""
-    if missing := absent():
+    if missing := verify.absent():
         raise errors.InputError(
             f"--against=transformers needs {' and '.join(missing)}: pip install {' '.join(missing)}"
         )

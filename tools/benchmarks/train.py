@@ -157,7 +157,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
         ours = Ours(settings, cached=True)
     names = ("model", "rows", "groups", "micros", "seconds", "step", "remat", "attention")
     common = {**{name: getattr(settings, name) for name in names}, **measuring.machine(settings.dtype)}
-    rate = flops.matmul_rate(settings.dtype)
+    rate = measuring.matmul_rate(settings.dtype)
     yield {"figure": "train matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
     yield from _compared(settings, ours, rate, common)
     if settings.profile:

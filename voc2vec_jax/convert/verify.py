@@ -3,6 +3,7 @@
 python -m voc2vec_jax.convert.verify SRC DST
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks import reference_process
 
 from voc2vec_jax import errors, models
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, writer
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import program
 
 SAMPLES = 16000
 TOLERANCE = 1e-4  # largest difference of a hidden state, relative to the largest value when that is above 1
+
+_PACKAGES = ("torch", "transformers")
+
+
+def absent() -> list[str]:
+    """Those of torch and transformers that are not installed."""
+    return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
 
 
 def in_own_process(source: Path, target: Path) -> dict[str, Any]:
@@ -42,8 +49,8 @@ def report(source: Path, target: Path) -> dict[str, Any]:
     left, right = convert_names.flatten(before.params), convert_names.flatten(after.params)
     differ = [name for name in right if name not in left or not np.array_equal(left[name], right[name])]
     found = {"same": len(right) - len(differ), "differ": differ}
-    if absent := reference_process.absent():
-        return found | {"unverified": f"that needs {' and '.join(absent)}"}
+    if missing := absent():
+        return found | {"unverified": f"that needs {' and '.join(missing)}"}
     if after.family not in convert_names.HF_PREFIXES:
         return found | {"unverified": f"transformers has no {after.family}"}
     with tempfile.TemporaryDirectory() as scratch:
@@ -109,4 +116,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(program.run(main))

@@ -1,7 +1,6 @@
 """A corpus that lives on the devices as int16 and is cropped there: the host sends indices, not audio."""
 
 import functools
-from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -10,9 +9,6 @@ import numpy as np
 from jaxtyping import Array, Int16, Int32, Int64
 
 from voc2vec_jax import errors
-from voc2vec_jax.pretraining import batch_plan
-from voc2vec_jax.pretraining import reader as pretraining_reader
-from voc2vec_jax.pretraining.units import store as unit_store
 
 BLOCK_SAMPLES = 1600
 UPLOAD_BLOCKS = 20_000  # 64 MB of int16 at a time
@@ -64,36 +60,6 @@ class Resident:
 
     def _upload(self, piece: Int16[np.ndarray, "n 1600"]) -> Int16[Array, "n 1600"]:
         return jax.make_array_from_callback(piece.shape, self._sharding, lambda where: piece[where])
-
-    def batches(
-        self,
-        plan: batch_plan.Plan | batch_plan.ValidationPlan,
-        first_step: int,
-        last_step: int,
-        *,
-        batching: batch_plan.Batching = "pad",
-        row_slice: tuple[int, int] | None = None,
-        aligned: unit_store.Aligned | None = None,
-    ) -> Iterator[dict[str, np.ndarray | int]]:
-        """What `pipeline.train_batches` yields, with "block_start" and "offset" (int32) in place of "audio".
-
-        `crop(self.blocks, block_start, offset, lengths, bucket_samples)` is that audio, to the bit. The static
-        "bucket_samples" comes along. ValueError when the plan draws a row that is not here.
-        """
-        pretraining_reader.check_row_slice(plan.layout, row_slice)
-        for k in range(first_step, last_step):
-            rows = pretraining_reader.step_rows(self._corpus, plan, k, batching, row_slice)
-            first = np.where(rows.index == batch_plan.EMPTY, 0, self.block_start[rows.index])
-            if first.min() < 0:
-                raise ValueError(f"corpus row {rows.index[first < 0][0]} of step {k} is not resident")
-            yield {
-                "block_start": first.astype(np.int32),
-                "offset": rows.start.astype(np.int32),
-                "lengths": rows.lengths,
-                "index": rows.index,
-                "bucket_samples": rows.bucket_samples,
-                **pretraining_reader.units_of(aligned, rows),
-            }
 
 
 @functools.partial(jax.jit, static_argnames="bucket_samples")

@@ -23,7 +23,7 @@ from voc2vec_jax.finetuning import capacity, folds, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.runs import agreement, checkpoint, cli, files, logs, memory
+from voc2vec_jax.runs import agreement, checkpoint, files, logs, memory, signals
 
 MONITOR = "f1_macro"  # what selects the epoch, as in the official script
 CPU_STEPS = 8  # of a compiled call on a CPU: a signal and the progress bar wait no longer than this
@@ -84,7 +84,7 @@ class Experiment:
 
     # --- setting up -----------------------------------------------------------------------------------------------
 
-    def run(self, stop: cli.StopSignal) -> bool:
+    def run(self, stop: signals.StopSignal) -> bool:
         """All folds, or False when a signal stopped the run with everything saved."""
         pending = [k for k in self.own if k not in self.done]
         if not pending:
@@ -229,7 +229,7 @@ class Experiment:
 
     # --- an epoch -------------------------------------------------------------------------------------------------
 
-    def _epoch(self, stop: cli.StopSignal) -> bool:
+    def _epoch(self, stop: signals.StopSignal) -> bool:
         """One epoch of every slot's fold; False when a signal stopped it, with everything saved."""
         began, setting = time.monotonic(), self.setting
         planned = [self._train_batches(progress) for progress in self.slots]
@@ -253,7 +253,7 @@ class Experiment:
             self._save()
         return not stop.requested or self._stopped(stop, save=False)
 
-    def _stopped(self, stop: cli.StopSignal, save: bool = True) -> bool:
+    def _stopped(self, stop: signals.StopSignal, save: bool = True) -> bool:
         if save:
             self._save()
         self.saver.wait()

@@ -19,7 +19,7 @@ from voc2vec_jax import audio as recordings
 from voc2vec_jax import errors
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
-from voc2vec_jax.inference import buckets, forward, windowing
+from voc2vec_jax.inference import batching, buckets, forward, loading, windowing
 from voc2vec_jax.models import flops
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import masking
@@ -135,11 +135,11 @@ class Model:
         return normalisation_eps(self.checkpoint)
 
     def _normalised(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
-        return windowing.normalised(clip, self._eps)
+        return loading.normalised(clip, self._eps)
 
     def prepare(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
         """A clip as the model takes it: normalised over its samples if the checkpoint wants that."""
-        return clip if self.eps is None else windowing.normalised(clip, self.eps)
+        return clip if self.eps is None else loading.normalised(clip, self.eps)
 
     @property
     def eps(self) -> float | None:
@@ -193,9 +193,9 @@ class Model:
                 f"audio has shape {np.shape(audio)}: give [batch, samples], one clip as audio[None], or use embed"
             )
         array = np.asarray(audio)
-        if not windowing.is_audio_type(array.dtype):
+        if not loading.is_audio_type(array.dtype):
             raise errors.InputError(f"audio holds {array.dtype}: give floats in [-1, 1] or int16")
-        padded = windowing.as_float(array)
+        padded = loading.as_float(array)
         b, s = padded.shape
         given = np.full(b, s) if lengths is None else np.asarray(lengths)
         if given.shape != (b,) or given.dtype.kind not in "iu":
@@ -256,14 +256,14 @@ class Model:
                 )
         return tuple(depth + 1 if k % (depth + 1) == depth else int(k) % (depth + 1) for k in wanted)
 
-    def features(self, layers: tuple[int, ...], pool: str | None) -> Callable[[windowing.Batch], Float[Array, "b ..."]]:
+    def features(self, layers: tuple[int, ...], pool: str | None) -> Callable[[batching.Batch], Float[Array, "b ..."]]:
         """A function that computes a batch of `embedding.batches`: [b, layers, d], not pooled [b, t, layers, d].
 
         `layers` are those of `layer_numbers`. Does not wait for the device.
         """
         config = dataclasses.replace(self.config, encoder=dataclasses.replace(self.config.encoder, padding="exact"))
 
-        def compute(batch: windowing.Batch) -> Float[Array, "b ..."]:
+        def compute(batch: batching.Batch) -> Float[Array, "b ..."]:
             self._shapes.add((pool, layers, batch.audio.shape))
             arrays = batch.audio, batch.lengths, batch.kept
             with self._precision():
@@ -271,7 +271,7 @@ class Model:
 
         return compute
 
-    def logits(self) -> Callable[[windowing.Batch], Float[Array, "b v"]]:
+    def logits(self) -> Callable[[batching.Batch], Float[Array, "b v"]]:
         """As `features`, the head's logits over the kept frames; those of a recording are the mean over its frames.
 
         InputError for a model without a trained classification head: it never makes one up.
@@ -286,7 +286,7 @@ class Model:
         pooled = self.features(tuple(range(last)) if head.layer_sum else (last,), "mean")
         params = jax.device_put(self.checkpoint.params["head"])
 
-        def compute(batch: windowing.Batch) -> Float[Array, "b v"]:
+        def compute(batch: batching.Batch) -> Float[Array, "b v"]:
             with self._precision():
                 return forward.classify(head, params, pooled(batch))
 
@@ -329,17 +329,17 @@ class Model:
     def _run(self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
         """The finished job over `items`, and how many there are."""
         for name, value, allowed in (
-            ("pool", pool, windowing.POOLS),
+            ("pool", pool, batching.POOLS),
             ("on_unreadable", on_unreadable, ("raise", "skip")),
         ):
             if value not in allowed:
                 raise errors.InputError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}")
-        items = windowing.check(items)
+        items = loading.check(items)
         batch_seconds = default_batch_seconds() if batch_seconds is None else batch_seconds
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
         layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
-            job = windowing.Job(layout, pool, self.prepare, bar.update)
+            job = batching.Job(layout, pool, self.prepare, bar.update)
             job.run(items, compute, skip=on_unreadable == "skip")
         if job.unusable:
             logs.warn(

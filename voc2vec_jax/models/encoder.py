@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from voc2vec_jax.ops import attention as attention_ops
-from voc2vec_jax.ops import convolution, masking
+from voc2vec_jax.ops import convolution, masking, norms, random_bits
 
 CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
 
@@ -107,7 +107,7 @@ def kept_entries(shape: tuple[int, ...], share: float, noise: Noise | None) -> t
     threshold = round(share * 2**16)
     if noise is None or threshold == 0:
         return None, 1.0
-    kept = convolution.random_shares(noise.rows, math.prod(shape[1:]), threshold)
+    kept = random_bits.random_shares(noise.rows, math.prod(shape[1:]), threshold)
     return kept.reshape(shape), 1 / (1 - threshold / 2**16)
 
 
@@ -173,7 +173,7 @@ class LayerNorm(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         else:
             scale, bias = jnp.ones(x.shape[-1:], wide), jnp.zeros(x.shape[-1:], wide)
-        return convolution.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
+        return norms.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
 
 
 def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> LayerNorm:
@@ -194,8 +194,8 @@ class TimeNorm(nn.Module):
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         weight = valid.astype(x.dtype)
         count = jnp.maximum(weight.sum(1, keepdims=True), 1)
-        centred = x - (convolution.time_sums(x, weight) / count)[:, None]
-        variance = convolution.time_sums(centred * centred, weight) / count
+        centred = x - (norms.time_sums(x, weight) / count)[:, None]
+        variance = norms.time_sums(centred * centred, weight) / count
         out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None])[:, None] + bias[None, None]
         return out.astype(self.config.compute_dtype)
 
@@ -218,7 +218,7 @@ class ConvStem(nn.Module):
             elif i == 0:
                 counted = frames if c.padding == "exact" else jnp.full_like(frames, x.shape[1])
                 x = TimeNorm(c, name="norm_0")(x, masking.valid_frames(counted, x.shape[1]))
-            x = convolution.gelu(x)
+            x = norms.gelu(x)
         return x
 
 
@@ -257,12 +257,12 @@ class PositionalConv(nn.Module):
             g = self.param("g", lambda key: jnp.sqrt(jnp.sum(v * v, (1, 2), keepdims=True)))
             bias = self.param("bias", nn.initializers.zeros, (c.width,))
             out = convolution.grouped_conv(x, convolution.weight_norm(g, v).astype(x.dtype), c.positional_groups)
-            return convolution.gelu(out + bias.astype(x.dtype)[None, None])
+            return norms.gelu(out + bias.astype(x.dtype)[None, None])
         for j in range(c.positional_depth):
             if c.padding == "exact" and j > 0:
                 x = jnp.where(valid[..., None], x, 0)
             x = GroupedConv(c, shape, name=f"conv_{j}")(x)
-            x = convolution.gelu(LayerNorm(CONV_NORM_EPS, c.compute_dtype, affine=False)(x))
+            x = norms.gelu(LayerNorm(CONV_NORM_EPS, c.compute_dtype, affine=False)(x))
         return x
 
 
@@ -341,7 +341,7 @@ class Block(nn.Module):
         def mlp(x):
             x = dense(c, c.inner_width, "mlp_in")(x)
             drop = functools.partial(dropout, share=c.activation_dropout, noise=noises[2])
-            x = dense(c, c.width, "mlp_out", before=lambda x: drop(convolution.gelu(x)))(x)
+            x = dense(c, c.width, "mlp_out", before=lambda x: drop(norms.gelu(x)))(x)
             return dropout(x, c.dropout, noises[3])
 
         if c.norm_first:

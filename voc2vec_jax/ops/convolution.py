@@ -7,33 +7,15 @@ its gradients, which are matrix products as well.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key, UInt32
+from jaxtyping import Array, Float
 
-STRETCHES = 64  # in which a long sum over time is made
 UNFOLD_WIDTH = 64  # inputs narrower than this are unfolded and multiplied once
 GRADIENT_TAPS = 8  # of a grouped convolution's kernel that are neighbours in the product of its gradient
 FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its kernel rather than of its input
-
-
-def forward_options() -> dict[str, str]:
-    """Compiler options for programs that are a forward pass: on CPUs Eigen's products, where the compiler has others.
-
-    YNNPACK's, the default since jaxlib 0.10, take longer for as many rows as the first convolutions have. Its sums are
-    kept, which pass over memory once.
-    """
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(lambda x: x, compiler_options=options)(0.0)
-    except jax.errors.JaxRuntimeError:  # a compiler without this option
-        return {}
-    return options
 
 
 def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=None) -> Float[Array, "*b o"]:
@@ -43,20 +25,6 @@ def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=
     """
     out = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
     return out.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-def time_sums(x: Float[Array, "b t c"], weight: Float[Array, "b t"]) -> Float[Array, "b c"]:
-    """Sums over time with a weight for each frame.
-
-    On CPUs of `STRETCHES` first: a sum over all of one clip's frames is compiled to one that takes ten times as long.
-    """
-    x = x * weight[..., None]
-    if jax.default_backend() != "cpu":
-        return x.sum(1)
-    b, t, c = x.shape
-    length = t // STRETCHES
-    even = STRETCHES * length
-    return x[:, :even].reshape(b, STRETCHES, length, c).sum(2).sum(1) + x[:, even:].sum(1)
 
 
 def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride: int) -> Float[Array, "b _t o"]:
@@ -204,116 +172,3 @@ def _kernel_gradient(x: Float[Array, "b t i"], gradient: Float[Array, "b t o"], 
 def weight_norm(g: Float[Array, "k 1 1"], v: Float[Array, "k i d"]) -> Float[Array, "k i d"]:
     """Each tap of v scaled to length g (torch's weight_norm over the last dimension of a Conv1d's weight)."""
     return v * (g / jnp.sqrt(jnp.sum(v * v, axis=(1, 2), keepdims=True)))
-
-
-@jax.custom_vjp
-def gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """x times the normal distribution function of x, exact (torch's GELU); statistics in float32 or wider.
-
-    The derivative is taken where the exponential is at hand and is all that the backward pass keeps; types narrower
-    than float32 keep x instead, so that the gradient is as exact as x.
-    """
-    return _gelu(x)[0].astype(x.dtype)
-
-
-def _gelu(x):
-    """GELU and its derivative, in float32 or wider."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    cdf = 0.5 + 0.5 * jax.lax.erf(wide * math.sqrt(0.5))
-    density = jnp.exp(-0.5 * wide * wide) * (1 / math.sqrt(2 * math.pi))
-    return wide * cdf, cdf + wide * density
-
-
-def _gelu_forward(x):
-    y, slope = _gelu(x)
-    return y.astype(x.dtype), slope if slope.dtype == x.dtype else x
-
-
-def _gelu_backward(kept, gradient):
-    slope = kept if jnp.finfo(kept.dtype).bits >= 32 else _gelu(kept)[1]
-    return ((gradient * slope).astype(gradient.dtype),)
-
-
-gelu.defvjp(_gelu_forward, _gelu_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def layer_norm(x: Float[Array, "*b d"], scale: Float[Array, "d"], bias: Float[Array, "d"], eps: float):
-    """x of mean 0 and variance 1 over its last axis, times scale, plus bias (of its type), in float32 or wider [*b, d].
-
-    The backward pass keeps x and two numbers of each row (Ba et al. 2016; the gradient is that of torch's layer_norm).
-    """
-    return _layer_norm(x, scale, bias, eps)[0]
-
-
-def _layer_norm(x, scale, bias, eps):
-    wide = x.astype(jnp.promote_types(jnp.result_type(x, scale), jnp.float32))
-    mean = wide.mean(-1, keepdims=True)
-    centred = wide - mean
-    factor = jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + eps)
-    spread_scale, spread_bias = (y.reshape((1,) * (x.ndim - 1) + y.shape) for y in (scale, bias))
-    return centred * (factor * spread_scale) + spread_bias, (x, scale, mean, factor)
-
-
-def _layer_norm_backward(eps, kept, gradient):
-    x, scale, mean, factor = kept
-    normal = (x.astype(mean.dtype) - mean) * factor
-    rows = tuple(range(x.ndim - 1))
-    to_scale, to_bias = (gradient * normal).sum(rows), gradient.sum(rows)
-    gradient = gradient * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
-    inner = (gradient * normal).mean(-1, keepdims=True)
-    to_x = factor * (gradient - gradient.mean(-1, keepdims=True) - normal * inner)
-    return to_x.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(scale.dtype)
-
-
-layer_norm.defvjp(_layer_norm, _layer_norm_backward)
-
-
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_KEY_PARITY = 0x1BD11BDA
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def random_bits(keys: Key[Array, "b"], size: int) -> UInt32[Array, "b {size}"]:
-    """`jax.random.bits(key, (size,))` of each threefry key, to the bit, as one expression without a loop.
-
-    On CPUs JAX computes the rounds of threefry in a loop that passes through memory each time, which takes six times
-    as long as what a compiler can fuse with the use of the bits (Salmon et al. 2011, threefry-2x32 with 20 rounds).
-    """
-    lax, shape = jax.lax, (keys.shape[0], size)  # operators of `jnp` would be traced for longer than all the rest
-
-    def wide(x):
-        return lax.broadcast_in_dim(x, shape, (0,))
-
-    def rotated(x, turn):
-        left, right = (lax.full(shape, np.uint32(bits)) for bits in (turn, 32 - turn))
-        return lax.bitwise_or(lax.shift_left(x, left), lax.shift_right_logical(x, right))
-
-    first, second = jax.random.key_data(keys).T
-    schedule = (first, second, first ^ second ^ np.uint32(_KEY_PARITY))
-    x = wide(schedule[0])
-    y = lax.add(lax.broadcasted_iota(jnp.uint32, shape, 1), wide(schedule[1]))
-    for i in range(5):
-        for turn in _ROTATIONS[i % 2]:
-            x = lax.add(x, y)
-            y = lax.bitwise_xor(x, rotated(y, turn))
-        x = lax.add(x, wide(schedule[(i + 1) % 3]))
-        y = lax.add(y, wide(schedule[(i + 2) % 3] + np.uint32(i + 1)))
-    return lax.bitwise_xor(x, y)
-
-
-def random_shares(keys: Key[Array, "b"], size: int, threshold: int) -> Bool[Array, "b {size}"]:
-    """Whether 16 random bits of each entry, a row for each key, are `threshold` or more: 1 - threshold / 2**16 are."""
-    if jax.default_backend() != "cpu" or not keys.shape[0]:
-        return _random_shares(keys, size, threshold)
-    # XLA for CPUs fuses the bits with each of their uses and computes them anew each time, in the slow order of the
-    # user's indices. Nothing is fused across the bounds of a loop; of this one only we know that it turns once.
-    once = 1 + (jax.random.key_data(keys)[0, 0] >> 31 >> 1).astype(jnp.int32)
-    nothing = jnp.zeros((keys.shape[0], size), bool)
-    return jax.lax.fori_loop(0, once, lambda turn, before: _random_shares(keys, size, threshold), nothing)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _random_shares(keys, size, threshold):
-    bits = jax.lax.bitcast_convert_type(random_bits(keys, -(-size // 2)), jnp.uint16)
-    return bits.reshape(keys.shape[0], -1)[:, :size] >= threshold

@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from jaxtyping import Int64
 
 from voc2vec_jax import audio, datasets, errors
-from voc2vec_jax.datasets import records, resident
+from voc2vec_jax.datasets import corpora, records, resident
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.pretraining import reader as pretraining_reader
+from voc2vec_jax.pretraining.units import store as unit_store
 from voc2vec_jax.runs import logs, sharding
 
 
@@ -66,7 +67,10 @@ class Data:
         options: dict[str, Any] = {"batching": batching, "aligned": self.aligned}
         options["row_slice"] = (jax.process_index(), hosts) if hosts > 1 else None
         if self._resident is not None:
-            yield (self._cropped(batch, micros) for batch in self._resident.batches(plan, first, last, **options))
+            yield (
+                self._cropped(batch, micros)
+                for batch in resident_batches(self._resident, self.corpus, plan, first, last, **options)
+            )
             return
         options["workers"] = self._config.workers
         with pretraining_reader.train_batches(self.corpus, plan, first, last, **options) as batches:
@@ -93,7 +97,39 @@ class Data:
         return jax.make_array_from_process_local_data(sharding.over_batch(self._mesh, 0), x, shape)
 
 
-def open_corpus(config: ml_collections.ConfigDict) -> pretraining_reader.Corpus:
+def resident_batches(
+    home: resident.Resident,
+    corpus: corpora.Corpus,
+    plan: batch_plan.Plan | batch_plan.ValidationPlan,
+    first_step: int,
+    last_step: int,
+    *,
+    batching: batch_plan.Batching = "pad",
+    row_slice: tuple[int, int] | None = None,
+    aligned: unit_store.Aligned | None = None,
+) -> Iterator[dict[str, np.ndarray | int]]:
+    """What `reader.train_batches` yields, with "block_start" and "offset" (int32) in place of "audio".
+
+    `resident.crop(home.blocks, block_start, offset, lengths, bucket_samples)` is that audio, to the bit. The static
+    "bucket_samples" comes along. ValueError when the plan draws a row that is not resident.
+    """
+    pretraining_reader.check_row_slice(plan.layout, row_slice)
+    for k in range(first_step, last_step):
+        rows = pretraining_reader.step_rows(corpus, plan, k, batching, row_slice)
+        first = np.where(rows.index == batch_plan.EMPTY, 0, home.block_start[rows.index])
+        if first.min() < 0:
+            raise ValueError(f"corpus row {rows.index[first < 0][0]} of step {k} is not resident")
+        yield {
+            "block_start": first.astype(np.int32),
+            "offset": rows.start.astype(np.int32),
+            "lengths": rows.lengths,
+            "index": rows.index,
+            "bucket_samples": rows.bucket_samples,
+            **pretraining_reader.units_of(aligned, rows),
+        }
+
+
+def open_corpus(config: ml_collections.ConfigDict) -> corpora.Corpus:
     """The prepared sets of a configuration; `synthetic` is made on the spot, others must be there."""
     prepared = records.list_sets(config.data_dir)
     if "synthetic" in config.sets and "synthetic" not in prepared:
@@ -109,7 +145,7 @@ def open_corpus(config: ml_collections.ConfigDict) -> pretraining_reader.Corpus:
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not in {config.data_dir}: prepare them "
             f"with tools/prepare.py as the table says, or train without them by {without}"
         )
-    return pretraining_reader.open_corpus(config.data_dir, config.sets)
+    return corpora.open_corpus(config.data_dir, config.sets)
 
 
 def set_weights(config: ml_collections.ConfigDict) -> list[float] | None:

@@ -16,7 +16,7 @@ from jax._src import clusters
 from jax.experimental import multihost_utils
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import agreement, cli, liveness, logs
+from voc2vec_jax.runs import agreement, cli, liveness, logs, program, signals
 
 FLAGS = {
     "distributed": cli.Flag(
@@ -189,7 +189,7 @@ def _answers(address: str) -> bool:
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
-class Preemption(cli.StopSignal):
+class Preemption(signals.StopSignal):
     """A stop at the same step in all processes, whichever of them had the signal: JAX's preemption service.
 
     It listens to SIGTERM itself; SIGINT is handed to it. `at` must be asked at every step from the first one on.
@@ -218,12 +218,12 @@ class Preemption(cli.StopSignal):
         return None
 
 
-def stop_signal() -> cli.StopSignal:
+def stop_signal() -> signals.StopSignal:
     """For loops that all processes step through together."""
-    return Preemption() if agreement.count() > 1 else cli.StopSignal()
+    return Preemption() if agreement.count() > 1 else signals.StopSignal()
 
 
-def share(stop: cli.StopSignal) -> cli.StopSignal:
+def share(stop: signals.StopSignal) -> signals.StopSignal:
     """For processes that go each at its own pace: a signal to one of them is one to all, within seconds."""
     if _watch is not None:
         _watch.stop_signal = stop
@@ -235,7 +235,7 @@ def share(stop: cli.StopSignal) -> cli.StopSignal:
 
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """`cli.run`, for one of several processes too: they end together and with the same status."""
-    return cli.run(functools.partial(_guarded, main), argv)
+    return program.run(functools.partial(_guarded, main), argv)
 
 
 def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
@@ -244,7 +244,7 @@ def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if agreement.count() == 1:
             raise
-        if cli.wants_traceback(argv):
+        if program.wants_traceback(argv):
             traceback.print_exception(error)
         _fail(error)
     if agreement.count() > 1:
@@ -257,7 +257,7 @@ def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
 
 def _fail(error: BaseException) -> None:
     """Tell the others and leave with them; does not return."""
-    status, text = cli.explain(error)
+    status, text = program.explain(error)
     if _is_of_runtime(error):  # most likely another process died: then the watch says which one and ends this one
         _watch.own["broken"] = True
         time.sleep(2 * liveness.DEAD_SECONDS)

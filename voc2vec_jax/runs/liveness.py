@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import agreement, cli
+from voc2vec_jax.runs import agreement, signals
 
 # The runtime's own, after which it aborts every process and says less. Its beats are half of that apart: it may come
 # to that end only 25 s after a death, and the watch must be ahead of it.
@@ -39,7 +39,7 @@ class Watch(threading.Thread):
         self.client, self.index, self.count = agreement.client(), agreement.index(), agreement.count()
         self.own: dict[str, Any] = {"host": socket.gethostname()}
         self.all: dict[str, Any] = {}
-        self.stop_signal: cli.StopSignal | None = None
+        self.stop_signal: signals.StopSignal | None = None
         self.left = threading.Event()
         self._seen: dict[int, tuple[int | None, float]] = {}
         self._hosts: dict[int, str] = {}

@@ -4,7 +4,6 @@ import json
 import math
 import pathlib
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import errors
-from voc2vec_jax.models import display
 from voc2vec_jax.runs import files
 
 _process = 0
@@ -161,40 +159,6 @@ def _repair(path: pathlib.Path, resume_step: int) -> None:
         files.write_atomic(path, text)
 
 
-_LOSS = (display.Column("loss", 8, ("loss",), ".4f"),)
-_LAST = (
-    display.Column("lr", 9, ("lr",), ".2e"),
-    display.Column("gnorm", 8, ("grad_norm",), ".3g"),
-    display.Column("audio_s/s", 9, ("audio_seconds_per_second",), ".0f"),
-)
-
-
-def header(total_steps: int, view: display.View) -> str:
-    """The headings over the columns of `line`."""
-    names = [f"{column.heading:>{column.width}}" for column in (*_LOSS, *view.columns, *_LAST)]
-    return "  ".join([f"{'step':>{_step_width(total_steps)}}", *names, f"{'eta':>7}"])
-
-
-def line(
-    step: int, total_steps: int, row: Mapping[str, Any], view: display.View, eta_seconds: float | int | None = None
-) -> str:
-    """One aligned line for a step; a field that the row lacks, or null, is a dash."""
-    place = "valid" if row.get("split") == "validation" else str(total_steps)
-    cells = [f"{f'{step}/{place}':>{_step_width(total_steps)}}"]
-    for column in (*_LOSS, *view.columns, *_LAST):
-        text = ",".join(_number(row.get(name), column.form) for name in column.fields)
-        cells.append(f"{text:>{column.width}}")
-    return "  ".join([*cells, f"{duration(eta_seconds):>7}"])
-
-
-def _step_width(total_steps: int) -> int:
-    return len(str(total_steps)) + 1 + max(5, len(str(total_steps)))
-
-
-def _number(value: Any, form: str) -> str:
-    return "-" if value is None else format(float(value), form)
-
-
 def duration(seconds: float | int | None) -> str:
     """Seconds as people read them, two units at most: 2d03h, 3h12m, 12m30s, 45s; None is a dash."""
     if seconds is None or not math.isfinite(seconds):
@@ -204,54 +168,3 @@ def duration(seconds: float | int | None) -> str:
         return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24:02d}h"
-
-
-class Progress:
-    """Lines on stdout and, when stderr is a terminal, a bar under them; process 0 only.
-
-    The time to go is the mean time of a step since the first one (which compiles) times the steps to go.
-    """
-
-    HEADER_EVERY_LINES = 25
-
-    def __init__(self, total_steps: int, first_step: int = 0, view: display.View = display.COMMON) -> None:
-        self._total, self._view = total_steps, view
-        self._step = self._start_step = first_step
-        self._start_time: float | None = None
-        self._lines = 0
-        shown = _process == 0 and sys.stderr.isatty()
-        self._bar = tqdm.tqdm(total=total_steps, initial=first_step, disable=not shown, unit="step", dynamic_ncols=True)
-
-    def advance(self, step: int) -> None:
-        """Step number `step` is done."""
-        if self._start_time is None:
-            self._start_step, self._start_time = step, time.monotonic()
-        self._bar.update(step - self._step)
-        self._step = step
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Seconds to the last step, None until two steps are done."""
-        done = self._step - self._start_step
-        if self._start_time is None or done < 1:
-            return None
-        return (time.monotonic() - self._start_time) / done * (self._total - self._step)
-
-    def show(self, step: int, row: Mapping[str, Any]) -> None:
-        """Print the line of a step, under the headings now and then."""
-        if _process:
-            return
-        if self._lines % self.HEADER_EVERY_LINES == 0:
-            tqdm.tqdm.write(header(self._total, self._view), file=sys.stdout)
-        self._lines += 1
-        tqdm.tqdm.write(line(step, self._total, row, self._view, self.eta_seconds), file=sys.stdout)
-        sys.stdout.flush()
-
-    def close(self) -> None:
-        self._bar.close()
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

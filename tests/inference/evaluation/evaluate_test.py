@@ -24,7 +24,7 @@ from voc2vec_jax import audio, datasets, evaluate
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.inference.evaluation import recordings, worker
 from voc2vec_jax.inference.evaluation import rows as evaluation_rows
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import program as run_program
 
 ROOT = pathlib.Path(__file__).parents[3]
 KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
@@ -59,7 +59,7 @@ def arguments(model, source, output, *more):
 
 def run(*given):
     """In this process; the status."""
-    return cli.run(evaluate.main, arguments(*given))
+    return run_program.run(evaluate.main, arguments(*given))
 
 
 def table(output):

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from voc2vec_jax import audio
-from voc2vec_jax.inference import prefetch, windowing
+from voc2vec_jax.inference import loading, prefetch
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import recordings
 from voc2vec_jax.models import encoder as encoders
@@ -61,10 +61,10 @@ def test_a_long_recording_gives_what_a_short_one_would(each, eps, tmp_path, monk
     assert (whole.samples, whole.windows) == (long.samples, long.windows) and len(whole.windows) > 9
     wave = audio.load(tmp_path / "a.wav")
     assert whole.samples == len(wave)
-    normed = wave if eps is None or each else windowing.normalised(wave, eps)
+    normed = wave if eps is None or each else loading.normalised(wave, eps)
     for window, one, other in zip(whole.windows, whole.audio, long.audio, strict=True):
         expected = normed[window.start : window.stop]
-        expected = windowing.normalised(expected, eps) if each and eps else expected
+        expected = loading.normalised(expected, eps) if each and eps else expected
         np.testing.assert_array_equal(one, expected)
         np.testing.assert_allclose(other, expected, atol=1e-5)
 

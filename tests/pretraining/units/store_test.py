@@ -13,10 +13,11 @@ import scipy.fft
 from benchmarks import data as data_benchmark
 
 from voc2vec_jax import errors
-from voc2vec_jax.datasets import records, resident
+from voc2vec_jax.datasets import corpora, records, resident
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.models import encoder, hubert
 from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
 from voc2vec_jax.pretraining.units import layers as unit_layers
 from voc2vec_jax.pretraining.units import making as unit_making
@@ -258,7 +259,7 @@ def config_of(data_dir, name="few"):
 
 def test_batches_hold_the_units_of_their_crops_from_disk_processes_and_devices(data_dir, tmp_path):
     make(data_dir)
-    corpus = pretraining_reader.open_corpus(data_dir, ("one", "two"))
+    corpus = corpora.open_corpus(data_dir, ("one", "two"))
     aligned = unit_store.for_run(config_of(data_dir), MODEL, corpus, tmp_path / "run", copy=False)
     rows = np.flatnonzero(corpus.samples >= 1000)
     layout = batch_plan.Layout(2, 2, BUCKETS[-1], BUCKETS)
@@ -268,7 +269,9 @@ def test_batches_hold_the_units_of_their_crops_from_disk_processes_and_devices(d
         with pretraining_reader.train_batches(corpus, drawn, 1, 5, workers=workers, aligned=aligned) as batches:
             found[workers] = [batch["units"] for batch in batches]
     held = resident.Resident(corpus, rows)
-    found["resident"] = [batch["units"] for batch in held.batches(drawn, 1, 5, aligned=aligned)]
+    found["resident"] = [
+        batch["units"] for batch in pretraining_data.resident_batches(held, corpus, drawn, 1, 5, aligned=aligned)
+    ]
     for k, batch in enumerate(found[0], start=1):
         step = pretraining_reader.step_rows(corpus, drawn, k)
         assert np.array_equal(batch, aligned.classes(step.index, step.start, step.lengths, step.bucket_samples))
@@ -280,7 +283,7 @@ def test_batches_hold_the_units_of_their_crops_from_disk_processes_and_devices(d
 
 
 def test_a_run_keeps_its_units_and_is_told_what_does_not_fit(data_dir, tmp_path):
-    corpus = pretraining_reader.open_corpus(data_dir, ("one", "two"))
+    corpus = corpora.open_corpus(data_dir, ("one", "two"))
     run = tmp_path / "run"
 
     def read(model=MODEL, name="few"):
@@ -307,7 +310,7 @@ def test_a_run_keeps_its_units_and_is_told_what_does_not_fit(data_dir, tmp_path)
     assert read().parts[0].flat[:].tolist() == whole
     shutil.rmtree(data_dir / "two")
     data_benchmark.write_noise(data_dir, "two", np.full(5, 6000), seed=9, shard_count=1)
-    corpus = pretraining_reader.open_corpus(data_dir, ("one", "two"))
+    corpus = corpora.open_corpus(data_dir, ("one", "two"))
     with pytest.raises(errors.InputError, match="of other records of two"):
         read()
 

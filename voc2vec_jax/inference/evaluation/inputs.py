@@ -18,7 +18,7 @@ from jaxtyping import Float32
 from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import records, trees
 from voc2vec_jax.datasets.published import folder
-from voc2vec_jax.inference import buckets, windowing
+from voc2vec_jax.inference import buckets, loading
 
 TABLES = (".csv", ".tsv")
 SCHEMA = pa.schema([("id", pa.string()), ("path", pa.binary()), ("label", pa.string())])
@@ -207,7 +207,7 @@ def _of_sets(names: list[str], data_dir: str | os.PathLike) -> Items:
     def stream(item: Item) -> Iterator[Float32[np.ndarray, " _"]]:
         which = int(np.searchsorted(ends, item.row, side="right"))
         within = item.row - int(ends[which]) + len(sets[which])
-        yield windowing.as_float(sets[which].read([within])[0])
+        yield loading.as_float(sets[which].read([within])[0])
 
     table, digest = _listed(entries())
     digest.update(" ".join(opened.fingerprint for opened in sets).encode())

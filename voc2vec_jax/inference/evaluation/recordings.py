@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.inference import windowing
+from voc2vec_jax.inference import loading, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 
 LONG_SAMPLES = 120 * audio.RATE_HZ  # from here on a recording is decoded twice and never held whole
@@ -75,10 +75,10 @@ class Reader:
             variance = max(0.0, squares / max(samples, 1) - mean * mean)
             return held, samples, np.float32(mean), np.float32(math.sqrt(variance + (self._eps or 0)))
         whole = np.concatenate(held)
-        return [windowing.normalised(whole, self._eps)], samples, np.float32(0), np.float32(1)
+        return [loading.normalised(whole, self._eps)], samples, np.float32(0), np.float32(1)
 
     def _normalised(self, piece: Float32[np.ndarray, " s"], mean: np.float32, scale: np.float32) -> np.ndarray:
-        return windowing.normalised(piece, self._eps) if self._each else (piece - mean) / scale
+        return loading.normalised(piece, self._eps) if self._each else (piece - mean) / scale
 
 
 def reason(fault: errors.InputError) -> str:

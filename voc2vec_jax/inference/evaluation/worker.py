@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.inference import prefetch, pretrained, windowing
+from voc2vec_jax.inference import batching, prefetch, pretrained
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import recordings
@@ -173,7 +173,7 @@ class Worker:
         self._put = functools.partial(jax.device_put, device=sharding.over_batch(mesh, 0))
         self._compute = self._computer()
 
-    def _computer(self) -> Callable[[windowing.Batch], jax.Array]:
+    def _computer(self) -> Callable[[batching.Batch], jax.Array]:
         if self._settings.kind != "embeddings":
             return self._model.logits()
         pool = None if self._settings.pool == "none" else self._settings.pool
@@ -226,19 +226,19 @@ class Worker:
 
     def _batches(
         self, numbers: Sequence[int], pool: concurrent.futures.Executor
-    ) -> Iterator[tuple[Part, windowing.Batch | None]]:
+    ) -> Iterator[tuple[Part, batching.Batch | None]]:
         """Batches on the devices, part by part, and None behind the last of each."""
         size = self._output.description["part_files"]
         for number in numbers:
             if self._output.part(number).exists():
                 continue
             part = Part(number, self._items.rows(number * size, min((number + 1) * size, len(self._items))))
-            for batch in windowing.batches(self._pieces(part, pool), self._layout):
+            for batch in batching.batches(self._pieces(part, pool), self._layout):
                 arrays = self._put((batch.audio, batch.lengths, batch.kept))
-                yield part, windowing.Batch(batch.pieces, *arrays)
+                yield part, batching.Batch(batch.pieces, *arrays)
             yield part, None
 
-    def _pieces(self, part: Part, pool: concurrent.futures.Executor) -> Iterator[windowing.Piece]:
+    def _pieces(self, part: Part, pool: concurrent.futures.Executor) -> Iterator[batching.Piece]:
         read = recordings.read_all(self._reader.read, part.items, pool, self._settings.threads)
         for item, clip in zip(part.items, read, strict=True):
             if isinstance(clip, str):
@@ -247,7 +247,7 @@ class Worker:
             part.samples[item.row] = clip.samples
             try:
                 for number, (window, wave) in enumerate(zip(clip.windows, clip.audio, strict=True)):
-                    yield windowing.Piece(item.row, number, wave, window.first, window.last, len(clip.windows))
+                    yield batching.Piece(item.row, number, wave, window.first, window.last, len(clip.windows))
             except errors.InputError as fault:  # a long recording is read while its windows are taken
                 part.unusable[item.row] = recordings.reason(fault)
 
@@ -256,7 +256,7 @@ class Worker:
         first = part.items[0].row
         pool = self._settings.pool
         whole = _stacked if self._timeline else None
-        collector = windowing.Collector(None if pool == "none" else pool, whole)
+        collector = batching.Collector(None if pool == "none" else pool, whole)
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(evaluation_output.whole(self._output.part(part.number)))
             windows = self._timeline_writer(part, stack)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, Int, UInt16
 from voc2vec_jax import errors, models
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import sources
-from voc2vec_jax.inference import pretrained, windowing
+from voc2vec_jax.inference import batching, loading, pretrained, windowing
 from voc2vec_jax.pretraining.units import store as unit_store
 
 WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 2.0
@@ -62,15 +62,15 @@ class Layer:
 
     def _run(self, clips: Sequence[np.ndarray], last: Callable[[Any], Any], nothing: np.ndarray) -> list[np.ndarray]:
         def prepare(clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
-            return clip if self._eps is None else windowing.normalised(clip, self._eps)
+            return clip if self._eps is None else loading.normalised(clip, self._eps)
 
-        def compute(batch: windowing.Batch):
+        def compute(batch: batching.Batch):
             with jax.default_matmul_precision("highest"):
                 arrays = batch.audio, batch.lengths
                 return last(frames_of(self._family, self._config, self._layer, self._params, *arrays))
 
         long_enough = [i for i, clip in enumerate(clips) if len(clip) >= self._layout.least_samples]
-        job = windowing.Job(self._layout, None, prepare, lambda: None)
+        job = batching.Job(self._layout, None, prepare, lambda: None)
         job.run([clips[i] for i in long_enough], compute, skip=False)
         out = [nothing] * len(clips)
         for number, i in enumerate(long_enough):

@@ -1,0 +1,98 @@
+"""Items of any kind to float32 audio at 16 kHz."""
+
+import collections
+import concurrent.futures
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+import soxr
+from jaxtyping import Float32
+
+from voc2vec_jax import audio, errors
+
+THREADS = min(4, os.cpu_count() or 1)
+
+
+def check(items: Any) -> list[Any]:
+    """`items` as a list; InputError for what is no list of paths, arrays and (array, rate_hz) pairs."""
+    if isinstance(items, str | os.PathLike) or hasattr(items, "dtype"):
+        raise errors.InputError(f"items is one {type(items).__name__}: give a list, also of one")
+    items = list(items)
+    if not items:
+        raise errors.InputError("items is empty: give at least one path or array")
+    for index, item in enumerate(items):
+        if not isinstance(item, str | os.PathLike):
+            _check_array(index, item)
+    return items
+
+
+def _check_array(index: int, item: Any) -> None:
+    array, rate = item if isinstance(item, tuple) and len(item) == 2 else (item, audio.RATE_HZ)
+    if not isinstance(array, np.ndarray | jax.Array):
+        raise errors.InputError(f"item {index} is a {type(array).__name__}: give a path, an array or (array, rate_hz)")
+    if len(array.shape) != 1:
+        raise errors.InputError(f"item {index} has shape {tuple(array.shape)}: give mono audio of shape (samples,)")
+    if not is_audio_type(array.dtype):
+        raise errors.InputError(f"item {index} holds {array.dtype}: give floats in [-1, 1] or int16")
+    if not isinstance(rate, int | np.integer) or rate < audio.LOWEST_RATE_HZ:
+        raise errors.InputError(f"item {index} has the rate {rate!r}: give whole Hz, {audio.LOWEST_RATE_HZ} or more")
+
+
+def is_audio_type(dtype: Any) -> bool:
+    """Whether `as_float` knows the scale of these numbers."""
+    return np.issubdtype(dtype, np.floating) or dtype in (np.int16, ml_dtypes.bfloat16)
+
+
+def as_float(array: Any) -> Float32[np.ndarray, "..."]:
+    """Floats as they are, int16 divided by 32768."""
+    array = np.asarray(array)
+    return array.astype(np.float32) / 32768 if array.dtype == np.int16 else array.astype(np.float32)
+
+
+def normalised(clip: Float32[np.ndarray, " s"], eps: float) -> Float32[np.ndarray, " s"]:
+    """Zero mean and unit variance over the whole clip, `eps` added to the variance."""
+    mean = clip.mean(dtype=np.float64)
+    centred = clip - np.float32(mean)
+    return centred / np.float32(math.sqrt(np.square(centred, dtype=np.float64).mean() + eps))
+
+
+def load(index: int, item: Any, least_samples: int) -> Float32[np.ndarray, " s"]:
+    """One item as mono float32 audio at 16 kHz; InputError names an item that cannot be used."""
+    if isinstance(item, str | os.PathLike):
+        clip, name = audio.load(item), f"item {index} ({os.fspath(item)})"
+    else:
+        array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)
+        clip, name = as_float(array), f"item {index}"
+        if not np.isfinite(clip).all():
+            raise errors.InputError(f"{name} holds NaN or infinite samples: leave it out or repair it")
+        if rate != audio.RATE_HZ:
+            clip = soxr.resample(clip, rate, audio.RATE_HZ, quality="HQ")
+    if len(clip) < least_samples:
+        raise errors.InputError(
+            f"{name} has {len(clip)} samples at 16 kHz, and one frame needs {least_samples}: leave it out or pad it"
+        )
+    return clip
+
+
+def loaded(items: Sequence[Any], least_samples: int) -> Iterator[Float32[np.ndarray, " s"] | errors.InputError]:
+    """Every item's audio in order, or the reason why it cannot be used; threads work a few items ahead."""
+
+    def attempt(index: int, item: Any):
+        try:
+            return load(index, item, least_samples)
+        except errors.InputError as fault:
+            return fault
+
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        ahead: collections.deque = collections.deque()
+        for index, item in enumerate(items):
+            ahead.append(pool.submit(attempt, index, item))
+            if len(ahead) > THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

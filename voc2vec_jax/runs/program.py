@@ -1,0 +1,80 @@
+"""Runs a main and turns every fault into an exit status and one sentence."""
+
+import pathlib
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from voc2vec_jax import errors
+from voc2vec_jax.runs import signals
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM outside the training loop."""
+
+
+def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """The exit status of `main(argv)`, with every fault turned into one `error:` line on stderr.
+
+    0 done, 1 a fault of the run, 2 a fault of the input, 75 stopped by SIGINT or SIGTERM. `--debug` in `argv`
+    prints tracebacks as well. SystemExit passes.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    before = _catch_sigterm()
+    try:
+        return main(argv) or errors.EXIT_DONE
+    except (Exception, KeyboardInterrupt) as error:
+        status, text = explain(error)
+        if wants_traceback(argv) and status != errors.EXIT_STOPPED:
+            traceback.print_exception(error)
+        print(text, file=sys.stderr)
+        return status
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def wants_traceback(argv: Sequence[str]) -> bool:
+    """Whether `--debug` was given; before anything else is read."""
+    return any(token.lower() in ("--debug", "--debug=true", "--debug=1") for token in argv)
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit status and the line to print for what a main raised."""
+    if isinstance(error, errors.InputError):
+        return errors.EXIT_INPUT, f"error: {error}"
+    if isinstance(error, errors.RunError):
+        return errors.EXIT_FAULT, f"error: {error}"
+    if isinstance(error, signals.Interrupted):
+        text = "interrupted twice: run the same command again to go on from the last complete checkpoint"
+        return errors.EXIT_FAULT, f"error: {text}"
+    if isinstance(error, KeyboardInterrupt):
+        name = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT"
+        return errors.EXIT_STOPPED, f"stopped by {name}: run the same command again to go on"
+    return errors.EXIT_FAULT, f"error: {_describe(error)}"
+
+
+def _catch_sigterm() -> Any:
+    """Let SIGTERM raise as SIGINT does; the handler before, None outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def terminate(number: int, frame: object) -> None:
+        raise _Terminated
+
+    return signal.signal(signal.SIGTERM, terminate)
+
+
+def _describe(error: BaseException) -> str:
+    """One sentence for an exception that nobody foresaw: its type, place and first line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(pathlib.Path(__file__).parents[1])
+    own = [frame for frame in frames if frame.filename.startswith(package) and frame.filename != __file__]
+    frame = (own or frames)[-1]
+    message = (str(error).strip().splitlines() or [""])[0]
+    message = message if len(message) <= 300 else f"{message[:300]}..."
+    place = f"{pathlib.Path(frame.filename).name}:{frame.lineno}"
+    return f"{type(error).__name__} at {place}: {message} (run again with --debug for the traceback)"
