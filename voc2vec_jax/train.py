@@ -77,7 +77,9 @@ def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) ->
         )
         copy = agreement.index() == 0
         folder = pathlib.Path(workdir)
-        data.aligned = agreement.first_alone(lambda: unit_store.for_run(config, model, data.corpus, folder, copy=copy))
+        data.targets = agreement.first_alone(
+            lambda: unit_store.targets_for_run(config, model, data.corpus, folder, copy=copy)
+        )
         run = Run(config, pathlib.Path(workdir), family, model, mesh, data, saver)
         run.restore_or_start()
         describe(config, run)
@@ -107,7 +109,7 @@ class Run:
         self.evaluate = jax.jit(evaluate, out_shardings=everywhere)
         self.summary = jax.jit(family.summary)
         self.view = family.view(model)
-        self.watch = collapse.CollapseWatch(functools.partial(family.collapse_signs, model))
+        self.watch = collapse.CollapseDetector(functools.partial(family.collapse_signs, model))
         self.metrics: logs.Metrics | None = None
         self.state, self.step, self.best, self.waiting = None, 0, None, None
 
@@ -132,7 +134,7 @@ class Run:
             self.best = metadata["best"]
             logs.say(f"resuming {self.workdir} from step {self.step}")
         elif self.config.init_from:
-            params = continued_params(self.config, self.family, self.model, self.data.aligned)
+            params = continued_params(self.config, self.family, self.model, self.data.targets)
             self.state = jax.jit(
                 functools.partial(training_step.start_state, self.optimizer), out_shardings=self.shardings
             )(params)
@@ -145,7 +147,7 @@ class Run:
             logs.say(f"{self.workdir} is complete: {self.step} steps are done")
             return errors.EXIT_DONE
         with (
-            progress.Progress(self.config.total_steps, self.step, self.view) as self.progress,
+            progress.TrainingProgress(self.config.total_steps, self.step, self.view) as self.progress,
             curves.Background(self.workdir / "metrics.jsonl", self.workdir / "curves.png", self.view) as self.curves,
             self.data.train(self.step, self.config.total_steps) as batches,
         ):
@@ -258,12 +260,12 @@ class Run:
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint holds besides the state."""
         config = configuration.as_dict(self.config)
-        corpus, clustering = self.data.corpus.fingerprint, self.data.aligned and self.data.aligned.clustering
+        corpus, clustering = self.data.corpus.fingerprint, self.data.targets and self.data.targets.clustering
         return {"step": self.step, "best": self.best, "corpus": corpus, "units": clustering, "config": config}
 
 
 def continued_params(
-    config: ml_collections.ConfigDict, family: Any, model: Any, aligned: unit_store.Aligned | None = None
+    config: ml_collections.ConfigDict, family: Any, model: Any, targets: unit_store.FrameTargets | None = None
 ) -> Any:
     """Parameters of `init_from`, completed by fresh ones (said loudly) where the source has none or other units."""
     source = sources.read(config.init_from)
@@ -272,7 +274,7 @@ def continued_params(
             f"{config.init_from} is a {source.family} model and the configuration trains {config.family}: "
             "give weights of the same family"
         )
-    of_other_units = aligned is not None and unit_store.clustering_of_run(config.init_from) != aligned.clustering
+    of_other_units = targets is not None and unit_store.clustering_of_run(config.init_from) != targets.clustering
     heads = not of_other_units and not any(name.startswith("quantizer") for name in source.missing)
     check_same_architecture(config.init_from, source.config, model, heads)
     if source.normalize:

@@ -17,7 +17,7 @@ BUCKETS = (40, 80, 160)
 
 
 def layout(groups=2, group_rows=3):
-    return batch_plan.Layout(groups, group_rows, crop_samples=160, bucket_samples=BUCKETS)
+    return batch_plan.BatchLayout(groups, group_rows, crop_samples=160, bucket_samples=BUCKETS)
 
 
 def corpus(n, seed=0, sets=3, longest=200):
@@ -28,7 +28,8 @@ def corpus(n, seed=0, sets=3, longest=200):
 def make(n=500, weights=None, seed=7, shape=None, rows=None, **kwargs):
     samples, set_index = corpus(n, **kwargs)
     rows = np.arange(n) if rows is None else rows
-    return batch_plan.Plan(shape or layout(), samples, set_index, rows, seed=seed, weights=weights), samples, set_index
+    drawn = batch_plan.BatchPlan(shape or layout(), samples, set_index, rows, seed=seed, weights=weights)
+    return drawn, samples, set_index
 
 
 def epoch_rows(drawn, epoch):
@@ -88,16 +89,16 @@ def test_a_clip_goes_to_the_smallest_bucket_that_holds_it():
 
 
 def test_leftovers_move_up_one_bucket():
-    shape = batch_plan.Layout(1, 1, crop_samples=160, bucket_samples=BUCKETS)  # 4, 2 and 1 rows a step
+    shape = batch_plan.BatchLayout(1, 1, crop_samples=160, bucket_samples=BUCKETS)  # 4, 2 and 1 rows a step
     samples = np.array([10] * 5 + [70, 150], np.int32)
-    drawn = batch_plan.Plan(shape, samples, np.zeros(7, np.int32), np.arange(7), seed=0)
+    drawn = batch_plan.BatchPlan(shape, samples, np.zeros(7, np.int32), np.arange(7), seed=0)
     assert drawn.bucket_steps == {40: 1, 80: 1, 160: 1} and drawn.fill_rows == 0
     middle = next(s for s in epoch_rows(drawn, 0) if s.bucket_samples == 80)
     assert sorted(samples[middle.rows]) == [10, 70]
 
 
 def test_the_last_step_repeats_no_row_while_others_are_left():
-    drawn, _, _ = make(n=50, shape=batch_plan.Layout(1, 8, 160, (160,)))
+    drawn, _, _ = make(n=50, shape=batch_plan.BatchLayout(1, 8, 160, (160,)))
     assert drawn.fill_rows == 6
     for step in epoch_rows(drawn, 0):
         assert len(set(step.rows)) == 8
@@ -107,7 +108,7 @@ def test_the_last_step_repeats_no_row_while_others_are_left():
 def test_a_corpus_smaller_than_a_step(n):
     shape = layout(groups=2, group_rows=4)
     samples, rows = np.full(n, 30, np.int32), np.arange(n)
-    drawn = batch_plan.Plan(shape, samples, np.zeros(n, np.int32), rows, seed=1)
+    drawn = batch_plan.BatchPlan(shape, samples, np.zeros(n, np.int32), rows, seed=1)
     assert drawn.steps_per_epoch == 1 and drawn.fill_rows == 32 - n
     step = drawn.step(3)
     assert step.bucket_samples == 40, "no longer than the longest clip needs"
@@ -116,7 +117,7 @@ def test_a_corpus_smaller_than_a_step(n):
 
 
 def test_a_single_bucket():
-    drawn, samples, _ = make(shape=batch_plan.Layout(2, 3, 160, (160,)))
+    drawn, samples, _ = make(shape=batch_plan.BatchLayout(2, 3, 160, (160,)))
     assert drawn.bucket_steps == {160: -(-500 // 6)}
     assert drawn.samples_per_epoch == np.minimum(samples, 160).sum()
 
@@ -163,7 +164,7 @@ def test_a_step_is_the_same_in_any_order_and_in_a_fresh_process():
 def test_the_draw_is_pinned_across_versions():
     # Literal numbers: another NumPy, or a change of the plan, must not change the examples of a resumed run.
     raw = [12556226347673473054, 12010982669567619963, 5068676189509316935, 5238672394560775717]
-    step = batch_plan.Plan(batch_plan.Layout(1, 4, 160, (160,)), *corpus(4), np.arange(4), seed=7).step(3)
+    step = batch_plan.BatchPlan(batch_plan.BatchLayout(1, 4, 160, (160,)), *corpus(4), np.arange(4), seed=7).step(3)
     np.testing.assert_array_equal(step.start_u, [(word >> 11) / 2**53 for word in raw])
     assert step.rows.tolist() == [1, 2, 0, 3]
 
@@ -273,4 +274,4 @@ def test_bad_settings_are_named(change, message):
     shape = fields | {name: value for name, value in change.items() if name in fields}
     draw = dict(seed=0, weights=None) | {name: value for name, value in change.items() if name not in fields}
     with pytest.raises(errors.InputError, match=message):
-        batch_plan.Plan(batch_plan.Layout(**shape), *corpus(100), np.arange(100), **draw)
+        batch_plan.BatchPlan(batch_plan.BatchLayout(**shape), *corpus(100), np.arange(100), **draw)

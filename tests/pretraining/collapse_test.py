@@ -34,7 +34,7 @@ def test_a_good_model_is_no_collapse():
 
 def test_said_once_an_episode_and_only_when_it_lasts():
     signs = []
-    watcher = collapse.CollapseWatch(lambda row: ["codes"] if row["sick"] else [])
+    watcher = collapse.CollapseDetector(lambda row: ["codes"] if row["sick"] else [])
     sick = [True] * 19 + [False] + [True] * 50 + [False] + [True] * 20
     signs = [step for step, is_sick in enumerate(sick, 1) if watcher.see({"sick": is_sick})]
     assert signs == [40, 91]

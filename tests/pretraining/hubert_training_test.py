@@ -150,8 +150,8 @@ def continued(source, folder, request):
     config.data_dir, config.init_from = str(folder), str(source)
     family, model = pretraining_recipe.build_model(config)
     data = pretraining_data.Data(config, sharding.make_mesh(), 8, 1, model.min_samples)
-    aligned = unit_store.for_run(config, model, data.corpus, folder / "run", copy=False)
-    return train.continued_params(config, family, model, aligned)
+    targets = unit_store.targets_for_run(config, model, data.corpus, folder / "run", copy=False)
+    return train.continued_params(config, family, model, targets)
 
 
 def test_heads_are_taken_over_with_the_same_units_only(whole, data_dir, other_units, request, capsys):

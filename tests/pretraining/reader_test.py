@@ -23,7 +23,7 @@ from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
 
 HERE, ROOT = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
-LAYOUT = batch_plan.Layout(groups=2, group_rows=2, crop_samples=8000, bucket_samples=(2000, 4000, 8000))
+LAYOUT = batch_plan.BatchLayout(groups=2, group_rows=2, crop_samples=8000, bucket_samples=(2000, 4000, 8000))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def corpus(data):
 @pytest.fixture(scope="module")
 def drawn(corpus):
     rows = np.arange(len(corpus))
-    return batch_plan.Plan(LAYOUT, corpus.samples, corpus.set_index, rows, seed=3, weights=(1, 1.5))
+    return batch_plan.BatchPlan(LAYOUT, corpus.samples, corpus.set_index, rows, seed=3, weights=(1, 1.5))
 
 
 def collect(batches):
@@ -195,7 +195,8 @@ import reader_test
 
 if __name__ == "__main__":
     corpus = corpora.open_corpus(sys.argv[1], ["one", "two"])
-    drawn = batch_plan.Plan(reader_test.LAYOUT, corpus.samples, corpus.set_index, reader_test.np.arange(101), seed=3)
+    rows = reader_test.np.arange(101)
+    drawn = batch_plan.BatchPlan(reader_test.LAYOUT, corpus.samples, corpus.set_index, rows, seed=3)
     batches = reader.train_batches(corpus, drawn, 0, 10**6, workers=1)
     next(batches)
     print(multiprocessing.active_children()[0].pid, flush=True)
@@ -243,7 +244,7 @@ def fragile(data, tmp_path):
     shutil.copytree(data[0], tmp_path / "prepared")
     corpus = corpora.open_corpus(tmp_path / "prepared", ["one"])
     rows = np.arange(len(corpus))
-    drawn = batch_plan.Plan(LAYOUT, corpus.samples, corpus.set_index, rows, seed=0)
+    drawn = batch_plan.BatchPlan(LAYOUT, corpus.samples, corpus.set_index, rows, seed=0)
     return corpus, drawn, sorted((tmp_path / "prepared").glob("one/*/*00002-of-00003"))[0]
 
 
@@ -366,7 +367,7 @@ from voc2vec_jax.pretraining import batch_plan, data, reader
 import reader_test
 
 corpus = corpora.open_corpus(sys.argv[3], ["one", "two"])
-drawn = batch_plan.Plan(reader_test.LAYOUT, corpus.samples, corpus.set_index, np.arange(101), seed=3)
+drawn = batch_plan.BatchPlan(reader_test.LAYOUT, corpus.samples, corpus.set_index, np.arange(101), seed=3)
 mesh = jax.make_mesh((4,), ("replica",), axis_types=(jax.sharding.AxisType.Auto,))
 home = resident.Resident(corpus, np.arange(101), mesh)
 sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "replica"))

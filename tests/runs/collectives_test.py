@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from voc2vec_jax.ops import optim
-from voc2vec_jax.pretraining import batch_plan, dry_run
+from voc2vec_jax.pretraining import dry_run
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import sharding
@@ -35,7 +35,7 @@ def compiled(devices, fsdp=1, micros=1):
     state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, places)
     step = training_step.make_update(FAMILY, MODEL, ADAM, SCHEDULE, seed=7, equal_masks=False)
     step = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-    layout = batch_plan.Layout(devices * micros, CONFIG.group_rows, CONFIG.crop_samples, tuple(CONFIG.bucket_samples))
+    layout = pretraining_recipe.batch_layout(CONFIG, devices * micros)
     batch = dry_run.batch_of(MODEL, layout, 0, micros, mesh)
     return step.lower(state, batch).compile(), state
 

@@ -148,7 +148,7 @@ def test_flush_makes_the_rows_durable(tmp_path, monkeypatch):
 
 def test_other_processes_write_and_say_nothing(tmp_path, capsys):
     logs.set_process(3)
-    with logs.Metrics(tmp_path) as metrics, pretraining_progress.Progress(10) as progress:
+    with logs.Metrics(tmp_path) as metrics, pretraining_progress.TrainingProgress(10) as progress:
         metrics.write(1, ROW)
         metrics.flush()
         progress.advance(1)
@@ -218,7 +218,7 @@ def test_durations_have_two_units_at_most(seconds, text):
 def test_the_time_to_go_leaves_the_first_step_out(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(pretraining_progress.time, "monotonic", lambda: now[0])
-    with pretraining_progress.Progress(50, first_step=10) as progress:
+    with pretraining_progress.TrainingProgress(50, first_step=10) as progress:
         assert progress.eta_seconds is None
         now[0] += 1000.0  # the first step compiles
         progress.advance(11)
@@ -230,7 +230,7 @@ def test_the_time_to_go_leaves_the_first_step_out(monkeypatch):
 
 
 def test_headings_come_back_and_there_is_no_bar_without_a_terminal(capsys):
-    with pretraining_progress.Progress(60) as progress:
+    with pretraining_progress.TrainingProgress(60) as progress:
         for step in range(1, 31):
             progress.advance(step)
             progress.show(step, ROW)
@@ -247,7 +247,7 @@ def test_a_message_does_not_break_the_bar_of_a_terminal(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(sys, "stdout", terminal)
-    with pretraining_progress.Progress(10) as progress:
+    with pretraining_progress.TrainingProgress(10) as progress:
         progress.advance(4)
         logs.say("a message")
         progress.show(4, ROW)

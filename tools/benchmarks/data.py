@@ -46,8 +46,8 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
     check(settings)
     with tempfile.TemporaryDirectory() as scratch:
         corpus = _corpus(settings, pathlib.Path(scratch))
-        layout = batch_plan.Layout(settings.groups, settings.group_rows)
-        drawn = batch_plan.Plan(layout, corpus.samples, corpus.set_index, np.arange(len(corpus)), seed=0)
+        layout = batch_plan.BatchLayout(settings.groups, settings.group_rows)
+        drawn = batch_plan.BatchPlan(layout, corpus.samples, corpus.set_index, np.arange(len(corpus)), seed=0)
         if drawn.steps_per_epoch < 2:
             raise errors.InputError(
                 f"{len(corpus)} clips are one step of --groups={settings.groups} --group_rows={settings.group_rows}, "

@@ -21,7 +21,7 @@ _PURPOSES = ("rotate", "epoch", "crop", "split")
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """Shape of the steps: a group has `group_rows` rows of `crop_samples`, or more and shorter ones.
 
     `bucket_samples` ascends and ends in `crop_samples`; a clip goes to the smallest bucket that holds it.
@@ -78,7 +78,7 @@ class _Stratum:
         return np.concatenate([np.tile(self.rows, self.whole), self.rows[turn]])
 
 
-class Plan:
+class BatchPlan:
     """Endless shuffled training steps; step k belongs to epoch `k // steps_per_epoch`.
 
     Every epoch has each example of a set floor(weight) or ceil(weight) times, in turn when the weight is no
@@ -88,7 +88,7 @@ class Plan:
 
     def __init__(
         self,
-        layout: Layout,
+        layout: BatchLayout,
         samples: Int[np.ndarray, "n"],
         set_index: Int[np.ndarray, "n"],
         rows: Int64[np.ndarray, "m"],
@@ -158,7 +158,7 @@ class Plan:
 class ValidationPlan:
     """Every row exactly once, shortest bucket first, crops from the start; the last step ends in EMPTY rows."""
 
-    def __init__(self, layout: Layout, samples: Int[np.ndarray, "n"], rows: Int64[np.ndarray, "m"]):
+    def __init__(self, layout: BatchLayout, samples: Int[np.ndarray, "n"], rows: Int64[np.ndarray, "m"]):
         """`samples` describes the whole corpus, `rows` the validation part, which may be empty."""
         self.layout = layout
         rows = np.sort(rows)

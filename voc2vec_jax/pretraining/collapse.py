@@ -5,7 +5,7 @@ from collections.abc import Callable
 PATIENCE_STEPS = 20
 
 
-class CollapseWatch:
+class CollapseDetector:
     """Counts consecutive steps with signs of collapse; says so once an episode."""
 
     def __init__(self, signs_of: Callable[[dict], list[str]]):

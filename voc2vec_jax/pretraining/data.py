@@ -14,6 +14,7 @@ from voc2vec_jax import audio, datasets, errors
 from voc2vec_jax.datasets import corpora, records, resident
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.pretraining import reader as pretraining_reader
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining.units import store as unit_store
 from voc2vec_jax.runs import logs, sharding
 
@@ -34,8 +35,8 @@ class Data:
                 f"all {len(train_rows)} training clips are shorter than {min_samples} samples "
                 f"({min_samples / audio.RATE_HZ:.3f} s) and cannot be masked: prepare longer recordings"
             )
-        layout = batch_plan.Layout(groups, config.group_rows, config.crop_samples, tuple(config.bucket_samples))
-        self.plan = batch_plan.Plan(
+        layout = pretraining_recipe.batch_layout(config, groups)
+        self.plan = batch_plan.BatchPlan(
             layout,
             self.corpus.samples,
             self.corpus.set_index,
@@ -45,7 +46,7 @@ class Data:
         )
         self.valid_plan = batch_plan.ValidationPlan(layout, self.corpus.samples, self.valid_rows)
         self._resident = None
-        self.aligned = None  # the units of every frame, for a family that reads them
+        self.targets = None  # the units of every frame, for a family that reads them
 
     def upload(self) -> None:
         """Bring the corpus to the devices when `config.input` is "resident"."""
@@ -64,7 +65,7 @@ class Data:
     @contextlib.contextmanager
     def _batches(self, plan, first, last, batching, micros):
         hosts = jax.process_count()
-        options: dict[str, Any] = {"batching": batching, "aligned": self.aligned}
+        options: dict[str, Any] = {"batching": batching, "targets": self.targets}
         options["row_slice"] = (jax.process_index(), hosts) if hosts > 1 else None
         if self._resident is not None:
             yield (
@@ -100,13 +101,13 @@ class Data:
 def resident_batches(
     home: resident.Resident,
     corpus: corpora.Corpus,
-    plan: batch_plan.Plan | batch_plan.ValidationPlan,
+    plan: batch_plan.BatchPlan | batch_plan.ValidationPlan,
     first_step: int,
     last_step: int,
     *,
     batching: batch_plan.Batching = "pad",
     row_slice: tuple[int, int] | None = None,
-    aligned: unit_store.Aligned | None = None,
+    targets: unit_store.FrameTargets | None = None,
 ) -> Iterator[dict[str, np.ndarray | int]]:
     """What `reader.train_batches` yields, with "block_start" and "offset" (int32) in place of "audio".
 
@@ -125,7 +126,7 @@ def resident_batches(
             "lengths": rows.lengths,
             "index": rows.index,
             "bucket_samples": rows.bucket_samples,
-            **pretraining_reader.units_of(aligned, rows),
+            **pretraining_reader.units_of(targets, rows),
         }
 
 

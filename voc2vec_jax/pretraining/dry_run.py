@@ -13,13 +13,14 @@ from jax.sharding import Mesh
 from voc2vec_jax import audio
 from voc2vec_jax.models import flops
 from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.runs import logs, memory, sharding
 
 
 def report(config: ml_collections.ConfigDict, run: Any, mesh: Mesh, groups: int, micros: int) -> None:
     """Compile `run.update` (a train.Run) for its longest bucket and print what is known of it, from process 0."""
     jax.config.update("jax_enable_compilation_cache", False)  # it would write, and hide how long compiling takes
-    layout = batch_plan.Layout(groups, config.group_rows, config.crop_samples, tuple(config.bucket_samples))
+    layout = pretraining_recipe.batch_layout(config, groups)
     batches = [batch_of(run.model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
     state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), run.abstract, run.shardings)
     began = time.monotonic()
@@ -31,7 +32,7 @@ def report(config: ml_collections.ConfigDict, run: Any, mesh: Mesh, groups: int,
 
 
 def batch_of(
-    model: Any, layout: batch_plan.Layout, bucket: int, micros: int, mesh: Mesh
+    model: Any, layout: batch_plan.BatchLayout, bucket: int, micros: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays of a step, abstract and placed: [g, a, r, ...] as `update` takes them."""
     samples, rows = layout.bucket_samples[bucket], layout.group_rows_of(bucket)

@@ -46,7 +46,7 @@ def _number(value: Any, form: str) -> str:
     return "-" if value is None else format(float(value), form)
 
 
-class Progress:
+class TrainingProgress:
     """Lines on stdout and, when stderr is a terminal, a bar under them; process 0 only.
 
     The time to go is the mean time of a step since the first one (which compiles) times the steps to go.
@@ -90,7 +90,7 @@ class Progress:
     def close(self) -> None:
         self._bar.close()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "TrainingProgress":
         return self
 
     def __exit__(self, *exception: object) -> None:

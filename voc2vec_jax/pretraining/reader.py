@@ -89,7 +89,7 @@ def _close_all(held: list[grain.DatasetIterator]) -> None:
 
 def train_batches(
     corpus: corpora.Corpus,
-    plan: batch_plan.Plan | batch_plan.ValidationPlan,
+    plan: batch_plan.BatchPlan | batch_plan.ValidationPlan,
     first_step: int,
     last_step: int,
     *,
@@ -98,17 +98,17 @@ def train_batches(
     workers: int = 0,
     threads: int = 2,
     prefetch: int = 4,
-    aligned: unit_store.Aligned | None = None,
+    targets: unit_store.FrameTargets | None = None,
 ) -> Batches:
     """Batches of steps first_step to last_step - 1, in order: what a run from step 0 would get, to the bit.
 
     A batch is {"audio": int16 [g, r, bucket] zero-padded, "lengths": int32 [g, r], "index": int64 [g, r] corpus
-    rows}; with `aligned` also "units": int32 [g, r, t]. `row_slice` (i, n) reads part i of n equal parts of the rows
+    rows}; with `targets` also "units": int32 [g, r, t]. `row_slice` (i, n) reads part i of n equal parts of the rows
     (group after group) and no other. `threads` read in this process, or in each of `workers` processes; `prefetch`
     batches are kept ready.
     """
     check_row_slice(plan.layout, row_slice)
-    batch = functools.partial(_batch, corpus, plan, batching, row_slice, aligned)
+    batch = functools.partial(_batch, corpus, plan, batching, row_slice, targets)
     source = grain.MapDataset.range(first_step, max(first_step, last_step)).map(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
     if not workers:
@@ -122,7 +122,7 @@ def train_batches(
 
 
 def validation_batches(
-    corpus: corpora.Corpus, valid_rows: Int64[np.ndarray, "v"], layout: batch_plan.Layout, **options
+    corpus: corpora.Corpus, valid_rows: Int64[np.ndarray, "v"], layout: batch_plan.BatchLayout, **options
 ) -> Batches:
     """Batches with every row of `valid_rows` once in a fixed order, clips cut to their first `crop_samples`.
 
@@ -144,7 +144,7 @@ class Rows:
 
 def step_rows(
     corpus: corpora.Corpus,
-    plan: batch_plan.Plan | batch_plan.ValidationPlan,
+    plan: batch_plan.BatchPlan | batch_plan.ValidationPlan,
     k: int,
     batching: batch_plan.Batching = "pad",
     row_slice: tuple[int, int] | None = None,
@@ -162,7 +162,7 @@ def step_rows(
     )
 
 
-def check_row_slice(layout: batch_plan.Layout, row_slice: tuple[int, int] | None) -> None:
+def check_row_slice(layout: batch_plan.BatchLayout, row_slice: tuple[int, int] | None) -> None:
     """InputError unless the hosts' equal parts are whole loss groups, or equal parts of one."""
     part, parts = row_slice or (0, 1)
     whole_groups = layout.groups % parts == 0
@@ -174,14 +174,14 @@ def check_row_slice(layout: batch_plan.Layout, row_slice: tuple[int, int] | None
         )
 
 
-def units_of(aligned: unit_store.Aligned | None, rows: Rows) -> dict[str, np.ndarray]:
+def units_of(targets: unit_store.FrameTargets | None, rows: Rows) -> dict[str, np.ndarray]:
     """What a batch gains for a family that reads units."""
-    if aligned is None:
+    if targets is None:
         return {}
-    return {"units": aligned.classes(rows.index, rows.start, rows.lengths, rows.bucket_samples)}
+    return {"units": targets.classes(rows.index, rows.start, rows.lengths, rows.bucket_samples)}
 
 
-def _batch(corpus, plan, batching, row_slice, aligned, k) -> dict[str, np.ndarray]:
+def _batch(corpus, plan, batching, row_slice, targets, k) -> dict[str, np.ndarray]:
     rows = step_rows(corpus, plan, k, batching, row_slice)
     audio = np.zeros((rows.index.size, rows.bucket_samples), np.int16)
     present = np.flatnonzero(rows.index.ravel() != batch_plan.EMPTY)
@@ -193,7 +193,7 @@ def _batch(corpus, plan, batching, row_slice, aligned, k) -> dict[str, np.ndarra
         "audio": audio.reshape(*rows.index.shape, -1),
         "lengths": rows.lengths,
         "index": rows.index,
-        **units_of(aligned, rows),
+        **units_of(targets, rows),
     }
 
 

@@ -13,6 +13,7 @@ from voc2vec_jax import audio, errors, models
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import optim
+from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.runs import configuration
 
 SECONDS_OF_REFERENCE_BATCH = {  # GPUs of 1.4 million samples each
@@ -259,6 +260,11 @@ def _check_encoder(e) -> None:
         if value not in allowed:
             raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
     attention_ops.check(e.attention, e.dtype, e.attention_dropout > 0)
+
+
+def batch_layout(config: ml_collections.ConfigDict, groups: int) -> batch_plan.BatchLayout:
+    """The shapes of the batches of a configuration with `groups` loss groups."""
+    return batch_plan.BatchLayout(groups, config.group_rows, config.crop_samples, tuple(config.bucket_samples))
 
 
 def loss_groups(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int]:

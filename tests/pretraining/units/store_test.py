@@ -215,7 +215,7 @@ def test_classes_are_aligned_as_in_fairseq(tmp_path, rate):
     counts = [int((n - 400) // (RATE / rate) + 1) for n in samples]
     label = [rng.integers(0, 900, n).astype(np.uint16) for n in counts]
     folders = [save(tmp_path / f"{k}", label[k::2], rate) for k in range(2)]
-    aligned = pickle.loads(pickle.dumps(unit_store.Aligned(folders, 320, {16_000: 49, 30_000: 93})))
+    targets = pickle.loads(pickle.dumps(unit_store.FrameTargets(folders, 320, {16_000: 49, 30_000: 93})))
     index = rng.permutation(40).reshape(2, 20)
     order = [*range(0, 40, 2), *range(1, 40, 2)]  # corpus row -> clip
     trimmed = 0
@@ -224,7 +224,7 @@ def test_classes_are_aligned_as_in_fairseq(tmp_path, rate):
         length = np.where(rng.random(length.shape) < 0.3, np.minimum(length, 1200), length)
         start = (rng.random(length.shape) * (samples[order][index] - length + 1)).astype(np.int64)
         start[0, 0], length[0, 0] = 0, min(samples[order][index][0, 0], bucket)
-        found = aligned.classes(index, start, length, bucket)
+        found = targets.classes(index, start, length, bucket)
         assert found.shape == (2, 20, e.frames(bucket))
         for where, row in np.ndenumerate(index):
             clip = label[order[row]]
@@ -236,7 +236,7 @@ def test_classes_are_aligned_as_in_fairseq(tmp_path, rate):
             assert len(wanted) >= heard - 1
             assert (got[len(wanted) : heard] == -1).all() and (got[heard + 1 :] == -1).all()
     assert trimmed > 0 or rate == 50
-    nothing = aligned.classes(np.full((1, 3), -1), np.zeros((1, 3), int), np.zeros((1, 3), int), 16_000)
+    nothing = targets.classes(np.full((1, 3), -1), np.zeros((1, 3), int), np.zeros((1, 3), int), 16_000)
     assert (nothing == -1).all()
 
 
@@ -260,21 +260,21 @@ def config_of(data_dir, name="few"):
 def test_batches_hold_the_units_of_their_crops_from_disk_processes_and_devices(data_dir, tmp_path):
     make(data_dir)
     corpus = corpora.open_corpus(data_dir, ("one", "two"))
-    aligned = unit_store.for_run(config_of(data_dir), MODEL, corpus, tmp_path / "run", copy=False)
+    targets = unit_store.targets_for_run(config_of(data_dir), MODEL, corpus, tmp_path / "run", copy=False)
     rows = np.flatnonzero(corpus.samples >= 1000)
-    layout = batch_plan.Layout(2, 2, BUCKETS[-1], BUCKETS)
-    drawn = batch_plan.Plan(layout, corpus.samples, corpus.set_index, rows, seed=0)
+    layout = batch_plan.BatchLayout(2, 2, BUCKETS[-1], BUCKETS)
+    drawn = batch_plan.BatchPlan(layout, corpus.samples, corpus.set_index, rows, seed=0)
     found = {}
     for workers in (0, 1):
-        with pretraining_reader.train_batches(corpus, drawn, 1, 5, workers=workers, aligned=aligned) as batches:
+        with pretraining_reader.train_batches(corpus, drawn, 1, 5, workers=workers, targets=targets) as batches:
             found[workers] = [batch["units"] for batch in batches]
     held = resident.Resident(corpus, rows)
     found["resident"] = [
-        batch["units"] for batch in pretraining_data.resident_batches(held, corpus, drawn, 1, 5, aligned=aligned)
+        batch["units"] for batch in pretraining_data.resident_batches(held, corpus, drawn, 1, 5, targets=targets)
     ]
     for k, batch in enumerate(found[0], start=1):
         step = pretraining_reader.step_rows(corpus, drawn, k)
-        assert np.array_equal(batch, aligned.classes(step.index, step.start, step.lengths, step.bucket_samples))
+        assert np.array_equal(batch, targets.classes(step.index, step.start, step.lengths, step.bucket_samples))
         assert batch.max() >= unit_store.FIRST_CLASS
     for other in (1, "resident"):
         assert all(np.array_equal(a, b) for a, b in zip(found[0], found[other], strict=True))
@@ -287,7 +287,7 @@ def test_a_run_keeps_its_units_and_is_told_what_does_not_fit(data_dir, tmp_path)
     run = tmp_path / "run"
 
     def read(model=MODEL, name="few"):
-        return unit_store.for_run(config_of(data_dir, name), model, corpus, run, copy=True)
+        return unit_store.targets_for_run(config_of(data_dir, name), model, corpus, run, copy=True)
 
     with pytest.raises(
         errors.InputError, match=r"set one has no units few \(it has none\): run `python tools/units.py"
@@ -300,7 +300,7 @@ def test_a_run_keeps_its_units_and_is_told_what_does_not_fit(data_dir, tmp_path)
     with pytest.raises(errors.InputError, match=wanted):
         read(hubert.Config())
     assert not run.exists()
-    assert unit_store.for_run(None, object(), corpus, run, copy=True) is None
+    assert unit_store.targets_for_run(None, object(), corpus, run, copy=True) is None
     whole = read().parts[0].flat[:].tolist()
     (run / "config.json").write_text(json.dumps({"units": "few"}))
     assert unit_store.clustering_of_run(str(run)) == clustering.fingerprint

@@ -119,7 +119,7 @@ def load_units(folder: pathlib.Path) -> Units | None:
     return Units(folder, flat, ends, **fields)
 
 
-class Aligned:
+class FrameTargets:
     """The class of every encoder frame of a crop, from the units of several sets one after another (a corpus).
 
     As fairseq's HubertDataset and HubertModel.forward_targets align them: a crop from sample s begins at unit
@@ -137,7 +137,7 @@ class Aligned:
         self._per_frame = self.rate_hz * hop_samples / RATE_HZ
 
     def __reduce__(self):
-        return Aligned, self._arguments
+        return FrameTargets, self._arguments
 
     def classes(
         self, index: Int[np.ndarray, "*g"], start: Int[np.ndarray, "*g"], lengths: Int[np.ndarray, "*g"], bucket: int
@@ -159,7 +159,7 @@ class Aligned:
         return out
 
 
-def for_run(config: Any, model: Any, corpus: Any, workdir: pathlib.Path, *, copy: bool) -> Aligned | None:
+def targets_for_run(config: Any, model: Any, corpus: Any, workdir: pathlib.Path, *, copy: bool) -> FrameTargets | None:
     """The units that a run reads: None for a family that needs none, else those that `config.units` names.
 
     The run's own copy counts when it has one, so that it can be continued without the rest; else they are taken from
@@ -181,7 +181,7 @@ def for_run(config: Any, model: Any, corpus: Any, workdir: pathlib.Path, *, copy
             _copy(folder, kept / set_name)
     e = model.encoder
     buckets = {samples: e.frames(samples) for samples in config.bucket_samples}
-    return Aligned(sources, int(np.prod(e.conv_strides)), buckets)
+    return FrameTargets(sources, int(np.prod(e.conv_strides)), buckets)
 
 
 def _source(config: Any, kept: pathlib.Path, set_name: str) -> pathlib.Path:
