@@ -47,7 +47,7 @@ def check_target(target: Path) -> None:
 
 
 def summary(
-    checkpoint: reader.Checkpoint, source: Path, target: Path, layout: str, dropped: Mapping[str, str]
+    checkpoint: reader.ModelWeights, source: Path, target: Path, layout: str, dropped: Mapping[str, str]
 ) -> list[str]:
     """What was converted and what was not, one fact a line."""
     silent = "the source is silent; yes, as transformers does by default"

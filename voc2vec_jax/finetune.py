@@ -160,7 +160,7 @@ def gather(job: Job, task: tasks.Task) -> bool:
     return True
 
 
-def open_task(job: Job, source: reader.Checkpoint | None) -> tasks.Task:
+def open_task(job: Job, source: reader.ModelWeights | None) -> tasks.Task:
     """The clips of the data set; those of the model's least length are long enough."""
     config = job.config
     if source is None:
@@ -203,7 +203,9 @@ def describe(job: Job, task: tasks.Task, splits: list[folds.Fold]) -> None:
     )
 
 
-def build(job: Job, task: tasks.Task, splits: list[folds.Fold], source: reader.Checkpoint | None) -> experiment.Setting:
+def build(
+    job: Job, task: tasks.Task, splits: list[folds.Fold], source: reader.ModelWeights | None
+) -> experiment.Setting:
     """What the experiment computes."""
     config = job.config
     recipe = fold_engine.Recipe(**{f.name: config[f.name] for f in dataclasses.fields(fold_engine.Recipe)})
@@ -233,7 +235,7 @@ def class_weights(task: tasks.Task, rows: np.ndarray, balanced: bool) -> np.ndar
     return np.where(counts > 0, len(rows) / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
-def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: reader.Checkpoint) -> dict[str, Any]:
+def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: reader.ModelWeights) -> dict[str, Any]:
     """The parts of a setting that fine-tune a whole model."""
     config, as_paper = job.config, job.config.protocol == "paper"
     how = {name: config[name] for name in ("dtype", "remat", "attention")}
@@ -281,7 +283,7 @@ def model_setting(job: Job, task: tasks.Task, splits: list[folds.Fold], source: 
     )
 
 
-def augmentation(config: ml_collections.ConfigDict, source: reader.Checkpoint) -> learners.SpecAugment:
+def augmentation(config: ml_collections.ConfigDict, source: reader.ModelWeights) -> learners.SpecAugment:
     """The configuration's masks; what it leaves open is the checkpoint's own, else transformers' default."""
     raw, default = source.raw_config, learners.SpecAugment()
     own = (

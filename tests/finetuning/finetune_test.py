@@ -55,7 +55,7 @@ def model(tmp_path_factory):
             ones = entry.ours.endswith(("/scale", "/g"))
             flat[entry.ours] = ones + 0.1 * rng.standard_normal(entry.full_shape, dtype=np.float32)
     folder = tmp_path_factory.mktemp("models") / "source"
-    writer.write_jax(folder, reader.Checkpoint("wav2vec2", config, convert_names.unflatten(flat)))
+    writer.write_jax(folder, reader.ModelWeights("wav2vec2", config, convert_names.unflatten(flat)))
     return folder
 
 
@@ -373,7 +373,7 @@ def test_rare_and_single_classes_are_refused(clips, model, tmp_path, capsys):
 
 def test_masks_are_the_checkpoints_unless_the_configuration_says_otherwise():
     config = finetuning_recipe.finetuning()
-    plain = reader.Checkpoint("wav2vec2", None, {})
+    plain = reader.ModelWeights("wav2vec2", None, {})
     said = {"mask_time_prob": 0.2, "mask_time_length": 5, "mask_time_min_masks": 0}
     own = dataclasses.replace(plain, raw_config=said)
     off = dataclasses.replace(plain, raw_config={**said, "apply_spec_augment": False})

@@ -53,7 +53,7 @@ def random_checkpoint(family, config=None, head=None):
     entries = convert_names.table(family, config, head)
     flat = {entry.ours: rng.standard_normal(entry.full_shape, dtype=np.float32) for entry in entries}
     labels = tuple("abcdefgh"[: head.classes]) if head else ()
-    return reader.Checkpoint(family, config, convert_names.unflatten(flat), labels=labels, normalize=True)
+    return reader.ModelWeights(family, config, convert_names.unflatten(flat), labels=labels, normalize=True)
 
 
 def small_config(family):

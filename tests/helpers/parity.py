@@ -59,7 +59,7 @@ def random_model(kind: type, config) -> torch.nn.Module:
     return model
 
 
-def read(model: torch.nn.Module, folder: pathlib.Path, padding: str = "legacy") -> reader.Checkpoint:
+def read(model: torch.nn.Module, folder: pathlib.Path, padding: str = "legacy") -> reader.ModelWeights:
     """The model through a folder that transformers wrote."""
     model.save_pretrained(folder)
     source = reader.read(folder)

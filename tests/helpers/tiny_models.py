@@ -28,7 +28,7 @@ def write(folder: pathlib.Path, labels: tuple[str, ...] = (), **options) -> path
             ones = entry.ours.endswith(("/scale", "/g"))
             flat[entry.ours] = ones + 0.3 * rng.standard_normal(entry.full_shape, dtype=np.float32)
     writer.write_jax(
-        folder, reader.Checkpoint("wav2vec2", config, convert_names.unflatten(flat), labels=labels, normalize=True)
+        folder, reader.ModelWeights("wav2vec2", config, convert_names.unflatten(flat), labels=labels, normalize=True)
     )
     return folder
 

@@ -29,7 +29,7 @@ KINDS = {
 }
 
 
-def logits(source: reader.Checkpoint, head: heads.Config, audio, lengths):
+def logits(source: reader.ModelWeights, head: heads.Config, audio, lengths):
     @functools.partial(jax.jit, compiler_options=parity.QUICK)
     def run(params, audio, lengths):
         model = models.FAMILIES[source.family].Model(source.config)

@@ -42,7 +42,7 @@ def test_everything_is_taken_over(capsys):
 
 def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
     whole = reader.read(SOURCE)
-    bare = reader.Checkpoint("wav2vec2", whole.config, {"encoder": whole.params["encoder"]}, normalize=False)
+    bare = reader.ModelWeights("wav2vec2", whole.config, {"encoder": whole.params["encoder"]}, normalize=False)
     writer.write_hf(tmp_path / "bare", bare)
     config = matching_config()
     config.init_from = str(tmp_path / "bare")

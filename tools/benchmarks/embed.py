@@ -155,7 +155,7 @@ def _model(settings: Settings, folder: str) -> pretrained.Model:
     return pretrained.Model(settings.model or "random base", checkpoint, settings.dtype)
 
 
-def random_base() -> reader.Checkpoint:
+def random_base() -> reader.ModelWeights:
     """wav2vec 2.0 base with random weights of a trained model's scale."""
     config = models.FAMILIES["wav2vec2"].Config()
     rng = np.random.default_rng(0)
@@ -166,7 +166,7 @@ def random_base() -> reader.Checkpoint:
         flat[entry.ours] = ones + rng.standard_normal(entry.full_shape, dtype=np.float32) * np.float32(
             0.1 if ones or len(entry.shape) == 1 else fan_in**-0.5
         )
-    return reader.Checkpoint("wav2vec2", config, convert_names.unflatten(flat), normalize=True)
+    return reader.ModelWeights("wav2vec2", config, convert_names.unflatten(flat), normalize=True)
 
 
 def _files(settings: Settings) -> list[pathlib.Path]:

@@ -33,7 +33,7 @@ _DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class ModelWeights:
     """A model in our own terms, with what its source said of itself."""
 
     family: str
@@ -89,7 +89,7 @@ class _Source:
     origin: str
 
 
-def read(source: str | Path) -> Checkpoint:
+def read(source: str | Path) -> ModelWeights:
     """Reads a folder of transformers or of `convert_write.write_jax`, a `.safetensors` or `.bin` file with its
     config.json beside it, or a fairseq `.pt`.
 
@@ -170,7 +170,7 @@ def _source(tensors: Mapping[str, Any], layout: str, prefix: str, origin: str) -
     return _Source({name: tensors[own] for name, own in spelt.items()}, spelt, layout, prefix, origin)
 
 
-def _read_folder(folder: Path, files: list[Path] | None) -> Checkpoint:
+def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
     raw = read_json(folder / "config.json")
     tensors: dict[str, Any] = {}
     if raw.get("format") == OWN_FORMAT:
@@ -226,7 +226,7 @@ def _labels(raw: Mapping[str, Any], head: heads.Config, folder: Path) -> tuple[s
     return labels
 
 
-def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Checkpoint:
+def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> ModelWeights:
     family, origin = raw.get("family"), str(folder / "config.json")
     if family not in convert_names.FAMILIES or not isinstance(raw.get("config"), dict):
         raise errors.InputError(f"{origin}: family {family!r} is none of {', '.join(convert_names.FAMILIES)}")
@@ -251,7 +251,7 @@ def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Ch
     )
 
 
-def _read_fairseq(path: Path) -> Checkpoint:
+def _read_fairseq(path: Path) -> ModelWeights:
     tree = torch_files.load(path)
     if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
         raise errors.InputError(f"{path} holds no 'model', so it is not a checkpoint of fairseq")
@@ -289,7 +289,7 @@ def _fairseq_configs(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any
     return model, task
 
 
-def _filled(family: str, config: Any, source: _Source, head: heads.Config | None) -> Checkpoint:
+def _filled(family: str, config: Any, source: _Source, head: heads.Config | None) -> ModelWeights:
     """Fills the family's table from the source and accounts for every tensor."""
     entries = convert_names.table(family, config, head)
     if source.layout == "own":
@@ -304,7 +304,7 @@ def _filled(family: str, config: Any, source: _Source, head: heads.Config | None
             f"{source.origin}: the tensors {', '.join(unexplained[:3])}{more} have no place in a {family} model "
             "of its config"
         )
-    return Checkpoint(
+    return ModelWeights(
         family=family,
         config=config,
         params=convert_names.unflatten(filled),

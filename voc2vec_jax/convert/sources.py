@@ -16,7 +16,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # of a repository; the first that it has is fetched
 
 
-def read(source: str | Path) -> reader.Checkpoint:
+def read(source: str | Path) -> reader.ModelWeights:
     """The checkpoint that `source` names; InputError, in one sentence, when it names none.
 
     A folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq `.pt` file, a run folder of
@@ -65,7 +65,7 @@ class _Stored:
         return self.array
 
 
-def _read_run(folder: Path, raw: dict[str, Any]) -> reader.Checkpoint:
+def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
     """The best, else the newest parameters of a pre-training run, which feeds audio as it is."""
     from voc2vec_jax.runs import checkpoint  # here, for Orbax takes a second to import
 
@@ -84,7 +84,7 @@ def _read_run(folder: Path, raw: dict[str, Any]) -> reader.Checkpoint:
     filled, missing, used = convert_names.fill(entries, stored, "own", "", str(chosen))
     if unknown := sorted(stored.keys() - used):
         raise errors.InputError(f"{chosen}: the parameter {unknown[0]} has no place in a {family} model of {origin}")
-    return reader.Checkpoint(
+    return reader.ModelWeights(
         family, config, convert_names.unflatten(filled), tuple(missing), normalize=False, mapped=len(used)
     )
 

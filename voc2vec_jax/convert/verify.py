@@ -65,7 +65,7 @@ def _folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def compared(checkpoint: reader.Checkpoint, folder: Path) -> dict[str, float]:
+def compared(checkpoint: reader.ModelWeights, folder: Path) -> dict[str, float]:
     """The largest difference between our hidden states and those of the transformers model in `folder`."""
     audio = np.random.default_rng(0).standard_normal((1, SAMPLES), dtype=np.float32)
     ours, theirs = _ours(checkpoint, audio), _theirs(folder, audio, checkpoint.head is not None)
@@ -77,7 +77,7 @@ def compared(checkpoint: reader.Checkpoint, folder: Path) -> dict[str, float]:
     }
 
 
-def _ours(checkpoint: reader.Checkpoint, audio: np.ndarray) -> list[np.ndarray]:
+def _ours(checkpoint: reader.ModelWeights, audio: np.ndarray) -> list[np.ndarray]:
     import jax
     import jax.numpy as jnp
 

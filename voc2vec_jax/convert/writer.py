@@ -1,4 +1,4 @@
-"""Writes a `convert.Checkpoint` as a folder for transformers, as a fairseq `.pt`, or as a folder in our own layout."""
+"""Writes a `reader.ModelWeights` as a folder for transformers, as a fairseq `.pt`, or as a folder in our own layout."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ _MASK = "encoder/mask_embedding"
 _RUNTIME = ("dtype", "padding", "remat", "attention")  # fields that say how to compute, not what
 
 
-def write_hf(folder: str | Path, checkpoint: reader.Checkpoint) -> dict[str, str]:
+def write_hf(folder: str | Path, checkpoint: reader.ModelWeights) -> dict[str, str]:
     """Writes config.json, preprocessor_config.json, model.safetensors and README.md for transformers.
 
     The architecture is the one that holds the most of the parameters: with a classification head
@@ -47,7 +47,7 @@ def write_hf(folder: str | Path, checkpoint: reader.Checkpoint) -> dict[str, str
     return dropped
 
 
-def _architecture(checkpoint: reader.Checkpoint, flat: Mapping[str, Any]) -> str:
+def _architecture(checkpoint: reader.ModelWeights, flat: Mapping[str, Any]) -> str:
     if checkpoint.head:
         return "ForSequenceClassification"
     entries = convert_names.table(checkpoint.family, checkpoint.config)
@@ -55,7 +55,7 @@ def _architecture(checkpoint: reader.Checkpoint, flat: Mapping[str, Any]) -> str
     return "ForPreTraining" if objective and all(path in flat for path in objective) else "Model"
 
 
-def _hf_config(checkpoint: reader.Checkpoint, architecture: str, has_mask: bool) -> dict[str, Any]:
+def _hf_config(checkpoint: reader.ModelWeights, architecture: str, has_mask: bool) -> dict[str, Any]:
     """The source's own config.json where it is one and still says what the Config says, else one built anew."""
     family, raw = checkpoint.family, dict(checkpoint.raw_config)
     kind = next(kind for kind, name in reader.HF_TYPES.items() if name == family)
@@ -78,7 +78,7 @@ def _hf_config(checkpoint: reader.Checkpoint, architecture: str, has_mask: bool)
     return raw
 
 
-def _check_expressible(layout: str, said: Any, checkpoint: reader.Checkpoint) -> None:
+def _check_expressible(layout: str, said: Any, checkpoint: reader.ModelWeights) -> None:
     """Raises InputError when the written configuration would say something else of the encoder."""
     for field, value in vars(checkpoint.config.encoder).items():
         if field not in _RUNTIME and getattr(said.encoder, field) != value:
@@ -88,7 +88,7 @@ def _check_expressible(layout: str, said: Any, checkpoint: reader.Checkpoint) ->
 
 
 def _dropped(
-    checkpoint: reader.Checkpoint, flat: Mapping[str, Any], architecture: str, config: Mapping[str, Any]
+    checkpoint: reader.ModelWeights, flat: Mapping[str, Any], architecture: str, config: Mapping[str, Any]
 ) -> dict[str, str]:
     dropped = {}
     for entry in convert_names.table(checkpoint.family, checkpoint.config, checkpoint.head):
@@ -106,7 +106,7 @@ def _dropped(
     return dropped
 
 
-def _preprocessor(checkpoint: reader.Checkpoint) -> dict[str, Any]:
+def _preprocessor(checkpoint: reader.ModelWeights) -> dict[str, Any]:
     built = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
@@ -118,7 +118,7 @@ def _preprocessor(checkpoint: reader.Checkpoint) -> dict[str, Any]:
     return built | dict(checkpoint.preprocessor) | {"do_normalize": checkpoint.normalizes}
 
 
-def write_fairseq(path: str | Path, checkpoint: reader.Checkpoint) -> dict[str, str]:
+def write_fairseq(path: str | Path, checkpoint: reader.ModelWeights) -> dict[str, str]:
     """Writes a `.pt` in fairseq's layout (`cfg`, `model`), which torch.load(weights_only=True) reads.
 
     Returns our parameters that fairseq has no place for, with the reason. Raises InputError for an encoder that
@@ -151,7 +151,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool))
 
 
-def write_jax(folder: str | Path, checkpoint: reader.Checkpoint) -> dict[str, str]:
+def write_jax(folder: str | Path, checkpoint: reader.ModelWeights) -> dict[str, str]:
     """Writes config.json, model.safetensors (our tree, names with dots) and README.md; `convert.read` reads it back."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     files.write_atomic(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
 
 
-def _card(checkpoint: reader.Checkpoint, architecture: str | None) -> str:
+def _card(checkpoint: reader.ModelWeights, architecture: str | None) -> str:
     """The README.md of a model: what it is, how its input is treated, how it is loaded."""
     e = checkpoint.config.encoder
     library = "transformers" if architecture else "voc2vec_jax"

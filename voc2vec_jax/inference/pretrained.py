@@ -74,7 +74,7 @@ def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exa
     return model
 
 
-def normalisation_eps(checkpoint: reader.Checkpoint) -> float:
+def normalisation_eps(checkpoint: reader.ModelWeights) -> float:
     """What is added to the variance of a clip: transformers' value for its checkpoints, else fairseq's."""
     return TRANSFORMERS_EPS if "model_type" in checkpoint.raw_config else FAIRSEQ_EPS
 
@@ -87,14 +87,14 @@ def default_batch_seconds() -> float:
 class Model:
     """A pre-trained or fine-tuned model. Made by `from_pretrained`.
 
-    `checkpoint` is what was read (`convert.Checkpoint`), `config` the family's own, `labels` the classes of a
+    `checkpoint` is what was read (`reader.ModelWeights`), `config` the family's own, `labels` the classes of a
     fine-tuned model (else empty), `frame_rate_hz` the rate of its frames.
     """
 
     def __init__(
         self,
         name: str,
-        checkpoint: reader.Checkpoint,
+        checkpoint: reader.ModelWeights,
         dtype: str = "float32",
         padding: str = "exact",
         attention: str = "own",
@@ -389,7 +389,7 @@ class Model:
             logs.warn(f"not in {target}: {name}{more} ({reason})")
 
 
-def _complete(checkpoint: reader.Checkpoint) -> Any:
+def _complete(checkpoint: reader.ModelWeights) -> Any:
     """The encoder's parameters; zeros for those that features do not need and the source lacks (mask embedding)."""
     flat = convert_names.flatten(checkpoint.params["encoder"])
     for entry in convert_names.table(checkpoint.family, checkpoint.config):

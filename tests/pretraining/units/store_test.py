@@ -327,7 +327,7 @@ def model_folder(tmp_path_factory):
     params = jax.device_get(jax.jit(hubert.init_params, static_argnums=0)(config, jax.random.key(0)))
     del params["encoder"]["mask_embedding"]  # as some published models
     folder = tmp_path_factory.mktemp("model")
-    writer.write_jax(folder, reader.Checkpoint("hubert", config, params, normalize=True))
+    writer.write_jax(folder, reader.ModelWeights("hubert", config, params, normalize=True))
     return folder
 
 
