@@ -98,12 +98,13 @@ def test_copies_are_found_within_a_set_between_sets_and_between_pretraining_and_
 
 def test_fingerprints_are_kept_until_the_set_changes(data_dir, monkeypatch):
     prepared = records.open_set(data_dir, "vivae")
-    first = duplicates.fingerprints(prepared)
-    monkeypatch.setattr(duplicates, "_compute", None)
-    np.testing.assert_array_equal(duplicates.fingerprints(prepared).codes, first.codes)
+    first = fingerprints.cached(prepared, data_dir)
+    monkeypatch.setattr(fingerprints, "_of_rows", None)
+    np.testing.assert_array_equal(fingerprints.cached(prepared, data_dir).codes, first.codes)
     assert records.list_sets(data_dir) == ["human_voice", "vivae"]
+    assert not list((data_dir / "fingerprints").glob("*.tmp"))
     with pytest.raises(TypeError):
-        duplicates.fingerprints(records.open_set(data_dir, "human_voice").__class__(**_other(prepared)))
+        fingerprints.cached(records.PreparedSet(**_other(prepared)), data_dir)
 
 
 def _other(prepared: records.PreparedSet) -> dict:
@@ -111,12 +112,12 @@ def _other(prepared: records.PreparedSet) -> dict:
     return {**{name: getattr(prepared, name) for name in names}, "fingerprint": "another"}
 
 
-def test_the_number_of_workers_and_lots_changes_nothing(data_dir, monkeypatch):
+def test_the_number_of_workers_and_blocks_changes_nothing(data_dir, monkeypatch):
     prepared = records.open_set(data_dir, "vivae")
-    whole = duplicates._compute(prepared, 1)
-    monkeypatch.setattr(duplicates, "ROWS_AT_ONCE", 2)
+    whole = fingerprints._of_rows(prepared, 1)
+    monkeypatch.setattr(fingerprints, "BLOCK_ROWS", 2)
     for workers in (1, 2):
-        other = duplicates._compute(prepared, workers)
+        other = fingerprints._of_rows(prepared, workers)
         for name in ("codes", "audible", "starts", "digests"):
             np.testing.assert_array_equal(getattr(other, name), getattr(whole, name))
     assert isinstance(whole, fingerprints.Fingerprints)

@@ -29,7 +29,7 @@ def clips(tmp_path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def one_worker(monkeypatch):
-    monkeypatch.setattr("voc2vec_jax.datasets.preparing._cores", lambda: 1)
+    monkeypatch.setattr("voc2vec_jax.datasets.worker_processes.cores", lambda: 1)
 
 
 def open_own(tmp_path, data="mine", **options):

@@ -1,22 +1,15 @@
 """Sounds that are there twice in prepared sets: within a set, between sets, and between pre-training and tasks."""
 
 import csv
-import multiprocessing
 import os
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
-from concurrent import futures
 from typing import NamedTuple
 
 import numpy as np
 
-from voc2vec_jax.datasets import catalog, preparing, records
-from voc2vec_jax.datasets import fingerprints as dataset_fingerprints
-
-ROWS_AT_ONCE = 512
-CACHE_FOLDER = ".fingerprints"
-CACHE_VERSION = 1
+from voc2vec_jax.datasets import catalog, fingerprints, records
 
 
 class Copy(NamedTuple):
@@ -30,41 +23,14 @@ class Copy(NamedTuple):
     similarity: float
 
 
-def fingerprints(prepared: records.PreparedSet, workers: int = 1) -> dataset_fingerprints.Fingerprints:
-    """Fingerprints of every record of a prepared set, kept beside the sets of its `data_dir`."""
-    folder = prepared.folder.parents[1] / CACHE_FOLDER
-    cache = folder / f"{prepared.name}-{CACHE_VERSION}-{prepared.fingerprint[:16]}.npz"
-    if not cache.exists():
-        folder.mkdir(exist_ok=True)
-        temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
-        _compute(prepared, workers).save(temporary)
-        os.replace(temporary, cache)
-    return dataset_fingerprints.load(cache)
-
-
-def _compute(prepared: records.PreparedSet, workers: int) -> dataset_fingerprints.Fingerprints:
-    lots = [range(start, min(start + ROWS_AT_ONCE, len(prepared))) for start in range(0, len(prepared), ROWS_AT_ONCE)]
-    workers = min(workers, len(lots))
-    if workers <= 1:
-        return dataset_fingerprints.join([_of_rows(prepared, rows) for rows in lots])
-    context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(workers, context, preparing._start_worker) as pool:
-        return dataset_fingerprints.join(list(pool.map(_of_rows, [prepared] * len(lots), lots)))
-
-
-def _of_rows(prepared: records.PreparedSet, rows: Sequence[int]) -> dataset_fingerprints.Fingerprints:
-    return dataset_fingerprints.fingerprints(prepared.read([row])[0] for row in rows)
-
-
 def find(data_dir: str | os.PathLike, names: Sequence[str], workers: int | None = None) -> list[Copy]:
     """Every pair of records with the same sound, of the same set or of two of the named sets.
 
-    `workers` processes (default: the cores) compute the fingerprints that are not there yet.
+    `workers` threads (default: the cores) compute the fingerprints that are not there yet.
     """
-    workers = workers or preparing._cores()
     opened = [records.open_set(data_dir, name) for name in names]
-    prints = [fingerprints(prepared, workers) for prepared in opened]
-    found = dataset_fingerprints.pairs(dataset_fingerprints.join(prints)) if prints else []
+    prints = [fingerprints.cached(prepared, data_dir, workers) for prepared in opened]
+    found = fingerprints.pairs(fingerprints.join(prints)) if prints else []
     ends = np.cumsum([len(prepared) for prepared in opened])
 
     def place(row: int) -> tuple[str, str]:

@@ -11,14 +11,18 @@ import functools
 import hashlib
 import itertools
 import os
+import pathlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from concurrent import futures
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int64, UInt8, UInt32, UInt64
 
 from voc2vec_jax import errors
+from voc2vec_jax.datasets import progress, worker_processes
+from voc2vec_jax.runs import logs
 
 RATE_HZ = 16_000
 WINDOW_SAMPLES = 2048
@@ -33,6 +37,7 @@ LEAST_SHARE = 0.5  # of the shorter clip's audible frames must be compared
 MOST_IN_GROUP = 64  # clips of equal audio of which all pairs are formed
 MOST_ALIKE = 32  # clips with the same code that a clip is compared with for its sake
 CHUNK_FRAMES = 1 << 20
+BLOCK_ROWS = 64  # that a thread reads at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +61,19 @@ class Fingerprints:
         """Writes the arrays as one npz file."""
         with open(path, "wb") as file:
             np.savez(file, **{name: getattr(self, name) for name in _FIELDS})
+
+
+@runtime_checkable
+class Recordings(Protocol):
+    """What can be fingerprinted: a prepared set or a task."""
+
+    name: str
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: Int64[np.ndarray, " m"]) -> list[Int16[np.ndarray, "_"]]:
+        """Some rows' audio at 16 kHz."""
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Fingerprints))
@@ -92,6 +110,49 @@ def fingerprints(clips: Iterable[Int16[np.ndarray, "_"]]) -> Fingerprints:
         starts=np.cumsum([0, *(len(codes) for codes, _, _ in coded)], dtype=np.int64),
         digests=np.frombuffer(b"".join(digest for _, _, digest in coded), np.uint8).reshape(-1, 16),
     )
+
+
+def cached(recordings: Recordings, data_dir: str | os.PathLike, workers: int | None = None) -> Fingerprints:
+    """The fingerprints of every row of a prepared set or a task, made once and kept in `data_dir/fingerprints`.
+
+    `workers` threads (default: the cores) make them. Where that folder cannot be written they are only returned,
+    with a warning.
+    """
+    key = hashlib.sha256(f"{recordings.fingerprint} {HOP_SAMPLES}".encode()).hexdigest()[:16]
+    path = pathlib.Path(data_dir) / "fingerprints" / f"{recordings.name}-{key}.npz"
+    if path.is_file():
+        return load(path)
+    found = _of_rows(recordings, workers or worker_processes.cores())
+    try:
+        _keep(found, path)
+    except OSError as error:
+        logs.warn(f"fingerprints cannot be kept in {path.parent} ({error.strerror}): the next run makes them again")
+    return found
+
+
+def _of_rows(recordings: Recordings, workers: int) -> Fingerprints:
+    rows = len(recordings)
+    blocks = [np.arange(start, min(start + BLOCK_ROWS, rows)) for start in range(0, rows, BLOCK_ROWS)]
+    shown = progress.shown(f"fingerprints of {recordings.name}", rows, 0, "clips", True)
+    parts = [fingerprints([])]
+    with futures.ThreadPoolExecutor(workers) as pool, shown as advance:
+        try:
+            for part in pool.map(lambda block: fingerprints(recordings.read(block)), blocks):
+                parts.append(part)
+                advance(len(part))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return join(parts)
+
+
+def _keep(found: Fingerprints, path: pathlib.Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        found.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def join(parts: Sequence[Fingerprints]) -> Fingerprints:

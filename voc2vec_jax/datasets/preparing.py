@@ -17,16 +17,13 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
-from multiprocessing import connection
 from typing import IO, Any
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import listings, records, reports, shards, space
+from voc2vec_jax.datasets import listings, records, reports, shards, space, worker_processes
 from voc2vec_jax.datasets import progress as progresses
 
 SHARD_SOURCE_BYTES = 256 << 20
@@ -67,7 +64,7 @@ def prepare(
     name = _checked_name(name or listing.default_name or source.name, reserved)
     with _locked(data_dir, name, part):
         if not _is_there(data_dir, name, listing):
-            made = _make(Plan(source, listing, data_dir, name, part), workers or _cores(), progress)
+            made = _make(Plan(source, listing, data_dir, name, part), workers or worker_processes.cores(), progress)
             if not made:
                 return None
     return records.open_set(data_dir, name)
@@ -124,10 +121,6 @@ def _checked_name(name: str, reserved: Collection[str]) -> str:
             f"{name!r} is no name for a prepared set: use small letters, digits and underscores, a letter first"
         )
     return name
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -315,7 +308,7 @@ def _run(jobs: Sequence[Job], workers: int, advance: Callable[[int], None]) -> N
         return
     workers = min(workers, len(jobs))
     context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(workers, context, _start_worker) as pool:
+    with futures.ProcessPoolExecutor(workers, context, worker_processes.start) as pool:
         try:
             for future in futures.as_completed([pool.submit(make_shard, job) for job in jobs]):
                 advance(future.result())
@@ -325,14 +318,3 @@ def _run(jobs: Sequence[Job], workers: int, advance: Callable[[int], None]) -> N
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends the worker when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(errors.EXIT_FAULT)

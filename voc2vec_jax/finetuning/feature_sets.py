@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import preparing, progress
+from voc2vec_jax.datasets import progress, worker_processes
 from voc2vec_jax.finetuning import tasks
 from voc2vec_jax.runs import files, logs
 
@@ -73,7 +73,7 @@ def opensmile(
     _check_lengths(task, OPENSMILE_SAMPLES, f"openSMILE's {feature_set}")
     version = _opensmile().__version__
     path = _cache_path(cache_dir, task, feature_set, f"openSMILE {version} {feature_set} functionals")
-    with _opensmile_workers(task, feature_set, workers or preparing._cores()) as compute:
+    with _opensmile_workers(task, feature_set, workers or worker_processes.cores()) as compute:
         return _cached(path, task, feature_set, compute)
 
 
@@ -125,7 +125,7 @@ _worker: tuple = ()
 
 def _start_worker(task: tasks.Task, feature_set: str) -> None:
     global _worker
-    preparing._start_worker()
+    worker_processes.start()
     _worker = task, _smile(feature_set)
 
 

@@ -4,24 +4,20 @@ A clip is a whole recording from its start, so that no two clips share one excep
 """
 
 import collections
-import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
-from concurrent import futures
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int16, Int64
 
-from voc2vec_jax.datasets import fingerprints, preparing, progress, records
+from voc2vec_jax.datasets import fingerprints, records
 from voc2vec_jax.finetuning import folds, tasks
 from voc2vec_jax.runs import files, logs
 
 FILE = "leaks.json"
 WORST = 10  # examples that are listed
-BLOCK_CLIPS = 64
 
 
 def write(
@@ -51,7 +47,7 @@ def report(
     "pretraining": the clips of the task that are in each of its sets, and the sets that are not prepared in
     `data_dir` ("unchecked"). "warnings": a sentence for each kind of leak. Fingerprints are kept in `data_dir`.
     """
-    prints = _fingerprints(task.name, task.fingerprint, len(task), task.read, data_dir)
+    prints = fingerprints.cached(task, data_dir)
     pairs = fingerprints.pairs(prints)
     found = [_fold(task, prints, pairs, number, split) for number, split in enumerate(splits)]
     keys = ("clips", "identical", "near_identical", "same_group")
@@ -126,7 +122,7 @@ def _pretraining(
     overlapping: set[int] = set()
     for name in (name for name in names if name in there):
         prepared = records.open_set(data_dir, name)
-        theirs = _fingerprints(name, prepared.fingerprint, len(prepared), prepared.read, data_dir)
+        theirs = fingerprints.cached(prepared, data_dir)
         best = _best(fingerprints.pairs(prints, theirs))
         kinds = collections.Counter(pair.kind for pair in best)
         overlapping |= {pair.first for pair in best}
@@ -194,40 +190,3 @@ def _pretraining_warnings(overlap: dict[str, Any], clips: int, data_dir: str | o
             f"prepared in {data_dir}"
         )
     return warnings
-
-
-def _fingerprints(
-    name: str,
-    fingerprint: str,
-    clips: int,
-    read: Callable[[Int64[np.ndarray, "m"]], list[Int16[np.ndarray, "_"]]],
-    data_dir: str | os.PathLike,
-) -> fingerprints.Fingerprints:
-    """Fingerprints of all clips of a set or task, kept beside the prepared sets where that folder can be written."""
-    key = hashlib.sha256(f"{fingerprint} {fingerprints.HOP_SAMPLES}".encode()).hexdigest()[:16]
-    path = pathlib.Path(data_dir) / "fingerprints" / f"{name}-{key}.npz"
-    if path.is_file():
-        return fingerprints.load(path)
-    blocks = [np.arange(at, min(at + BLOCK_CLIPS, clips)) for at in range(0, clips, BLOCK_CLIPS)]
-    shown = progress.shown(f"fingerprints of {name}", clips, 0, "clips", True)
-    with futures.ThreadPoolExecutor(preparing._cores()) as pool, shown as advance:
-        parts = []
-        for part in pool.map(lambda rows: fingerprints.fingerprints(read(rows)), blocks):
-            parts.append(part)
-            advance(len(part))
-    found = fingerprints.join(parts)
-    _save(path, found)
-    return found
-
-
-def _save(path: pathlib.Path, found: fingerprints.Fingerprints) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        try:
-            found.save(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        logs.warn(f"fingerprints cannot be kept in {path.parent} ({error.strerror}): the next run makes them again")

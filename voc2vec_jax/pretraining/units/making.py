@@ -20,7 +20,7 @@ from jaxtyping import Float, Float32, Int16, Int64, UInt16
 from sklearn import cluster
 
 from voc2vec_jax import errors
-from voc2vec_jax.datasets import preparing, records
+from voc2vec_jax.datasets import records, worker_processes
 from voc2vec_jax.pretraining.units import store as unit_store
 
 ROWS_AT_ONCE = 256
@@ -264,7 +264,7 @@ def _over(work: Callable, lots: Sequence[tuple], features: Features, workers: in
         yield from (work(features, *lot) for lot in lots)
         return
     context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(workers, context, preparing._start_worker) as pool:
+    with futures.ProcessPoolExecutor(workers, context, worker_processes.start) as pool:
         try:
             yield from pool.map(work, [features] * len(lots), *zip(*lots))
         except futures.process.BrokenProcessPool as error:
