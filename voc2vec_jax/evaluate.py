@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     )
     items = evaluation_inputs.open_input(arguments.input, arguments.data_dir)
     model = pretrained.from_pretrained(arguments.model, dtype=arguments.dtype, attention=arguments.attention)
-    output = evaluation_output.Output(arguments.output, worker.describe(model, items, settings))
+    output = evaluation_output.OutputFolder(arguments.output, worker.describe(model, items, settings))
     numbers = share_of(output, share)
     logs.say(f"{len(items):,} recordings in {output.parts:,} parts, {share}: {len(numbers):,} parts to do")
     if numbers:
@@ -59,12 +59,12 @@ def main(argv: list[str]) -> int:
     return conclude(output)
 
 
-def settings_of(arguments: cli.Arguments) -> worker.Settings:
+def settings_of(arguments: cli.Arguments) -> worker.EvaluationSettings:
     """The flags that say what is computed."""
     if arguments.predict and arguments.timeline:
         raise errors.InputError("--predict and --timeline exclude each other: give one of them")
     names = ("pool", "window_seconds", "hop_seconds", "batch_seconds", "part_files", "store_dtype", "threads")
-    return worker.Settings(
+    return worker.EvaluationSettings(
         kind="timeline" if arguments.timeline else "probabilities" if arguments.predict else "embeddings",
         layers=layers_of(arguments.layers),
         **{name: getattr(arguments, name) for name in names},
@@ -81,7 +81,7 @@ def layers_of(text: str) -> Any:
         raise errors.InputError(f"--layers={text} is neither numbers with commas nor all") from None
 
 
-def share_of(output: evaluation_output.Output, share: shard_assignment.Share) -> list[int]:
+def share_of(output: evaluation_output.OutputFolder, share: shard_assignment.Shard) -> list[int]:
     """The parts of a share that are not done: every n-th part."""
     return [number for number in output.missing() if number % share.count == share.index]
 
@@ -96,7 +96,7 @@ def report(tally: worker.Tally) -> None:
     )
 
 
-def conclude(output: evaluation_output.Output) -> int:
+def conclude(output: evaluation_output.OutputFolder) -> int:
     """Ends the evaluation if all parts are there; the exit status."""
     found = evaluation_scores.finish(output)
     if found is None:

@@ -150,7 +150,7 @@ def test_the_number_of_compilations_is_bounded(folder, clips):
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(43)[: 30 + seed]
         model.embed([clips[i] for i in order], batch_seconds=3.0)
-    reached = [b for b in windowing.Layout(model.config.encoder, 30.0, 2.0, 3.0).buckets if b < 10_000 * 1.26]
+    reached = [b for b in windowing.WindowLayout(model.config.encoder, 30.0, 2.0, 3.0).buckets if b < 10_000 * 1.26]
     assert 0 < model.compilations <= len(reached) * 3
     before = model.compilations
     model.embed(clips[:30], batch_seconds=3.0)
@@ -174,7 +174,7 @@ def test_long_recordings_in_windows(model):
     options = {"window_seconds": 1.0, "overlap_seconds": 0.3, "batch_seconds": 2.0}
     (frames,) = model.embed([clip], pool=None, **options)
     assert frames.shape == (model.config.encoder.frames(40_000), 32)
-    windows = windowing.Layout(model.config.encoder, 1.0, 0.3, 2.0).windows(40_000)
+    windows = windowing.WindowLayout(model.config.encoder, 1.0, 0.3, 2.0).windows(40_000)
     normed = loading.normalised(clip, 1e-7)
     stretches = np.stack([normed[w.start : w.stop] for w in windows])
     alone = model(stretches, normalize=False).last_hidden_state

@@ -14,7 +14,7 @@ ENCODER = encoders.EncoderConfig()
 
 
 def layout(window_seconds=3.0, overlap_seconds=0.5, batch_seconds=8.0):
-    return windowing.Layout(ENCODER, window_seconds, overlap_seconds, batch_seconds)
+    return windowing.WindowLayout(ENCODER, window_seconds, overlap_seconds, batch_seconds)
 
 
 @pytest.mark.parametrize("overlap_seconds", [0.0, 0.5, 1.4])
@@ -92,7 +92,7 @@ def test_frames_of_many_recordings_come_back_in_order(batch_seconds):
     lengths = np.random.default_rng(1).integers(400, 200_000, 30)
     clips = [np.arange(n, dtype=np.float32) for n in lengths]
     count = []
-    job = batching.Job(plan, None, lambda clip: clip, lambda: count.append(1))
+    job = batching.EmbeddingPass(plan, None, lambda clip: clip, lambda: count.append(1))
     job.run(clips, ramps, skip=False)
     assert len(count) == 30
     for index, n in enumerate(lengths):
@@ -162,8 +162,8 @@ def test_an_item_that_cannot_be_used_is_named(tmp_path):
 def test_the_first_unusable_item_is_raised_or_all_are_kept_apart():
     clips = [np.zeros(n, np.float32) for n in (500, 100, 900, 200)]
     with pytest.raises(errors.InputError, match="item 1 has 100"):
-        batching.Job(layout(), None, lambda clip: clip, lambda: None).run(clips, ramps, skip=False)
-    job = batching.Job(layout(), None, lambda clip: clip, lambda: None)
+        batching.EmbeddingPass(layout(), None, lambda clip: clip, lambda: None).run(clips, ramps, skip=False)
+    job = batching.EmbeddingPass(layout(), None, lambda clip: clip, lambda: None)
     job.run(clips, ramps, skip=True)
     assert sorted(job.done) == [0, 2] and sorted(job.unusable) == [1, 3]
 

@@ -19,14 +19,16 @@ def way(
     model: pretrained.Model, files: Sequence[pathlib.Path], batch_seconds: float | None
 ) -> Callable[[], Float32[np.ndarray, "n d"]]:
     """A function that gives a vector of each file as `evaluate --input=LIST --output=FOLDER` does."""
-    settings = worker.Settings(batch_seconds=batch_seconds or 0.0)
+    settings = worker.EvaluationSettings(batch_seconds=batch_seconds or 0.0)
 
     def vectors() -> Float32[np.ndarray, "n d"]:
         with tempfile.TemporaryDirectory() as folder:
             listed = pathlib.Path(folder, "files.txt")
             listed.write_text("".join(f"{path.resolve()}\n" for path in files))
             items = evaluation_inputs.open_input(str(listed))
-            output = evaluation_output.Output(pathlib.Path(folder, "out"), worker.describe(model, items, settings))
+            output = evaluation_output.OutputFolder(
+                pathlib.Path(folder, "out"), worker.describe(model, items, settings)
+            )
             worker.Worker(model, items, output, settings).run(output.missing())
             evaluation_scores.finish(output)
             table = pq.read_table(output.root / "parts").sort_by("row")

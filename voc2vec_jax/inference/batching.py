@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     kept: Int32[np.ndarray, "b 2"]
 
 
-def batches(pieces: Iterator[Piece], layout: windowing.Layout) -> Iterator[Batch]:
+def batches(pieces: Iterator[Piece], layout: windowing.WindowLayout) -> Iterator[Batch]:
     """Full batches as soon as a bucket has one; what is left over goes from the longest on into batches that fit."""
     waiting: dict[int, list[Piece]] = {bucket: [] for bucket in layout.buckets}
     for piece in pieces:
@@ -105,10 +105,10 @@ class Collector:
                 yield piece.item, self._whole([whole[k] for k in range(len(whole))])
 
 
-class Job:
+class EmbeddingPass:
     """One pass over items: what became of each, and the vectors as their windows come in."""
 
-    def __init__(self, layout: windowing.Layout, pool: str | None, prepare: Callable, advance: Callable[[], Any]):
+    def __init__(self, layout: windowing.WindowLayout, pool: str | None, prepare: Callable, advance: Callable[[], Any]):
         """`prepare` brings a clip's samples into the form that the model takes; `advance` is called for each item."""
         self.layout, self.prepare, self.advance = layout, prepare, advance
         self.unusable: dict[int, errors.InputError] = {}

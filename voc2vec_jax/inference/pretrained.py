@@ -308,14 +308,14 @@ class Model:
         overlap_seconds: float,
         batch_seconds: float,
         devices: int = 1,
-    ) -> windowing.Layout:
+    ) -> windowing.WindowLayout:
         """Windows and static shapes for recordings of `known` (`buckets.known_lengths`): more shapes where it pays."""
         lengths, copies = known
         operations = sum(flops.forward(self.config, 10 * recordings.RATE_HZ).values()) / 10
         platform = jax.default_backend()
         rate = OPERATIONS_PER_SECOND.get(platform, OPERATIONS_PER_SECOND_ELSEWHERE)
         compiling = COMPILE_SECONDS.get(platform, COMPILE_SECONDS_ELSEWHERE)
-        return windowing.Layout(
+        return windowing.WindowLayout(
             self.config.encoder,
             window_seconds,
             overlap_seconds,
@@ -339,7 +339,7 @@ class Model:
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
         layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
-            job = batching.Job(layout, pool, self.prepare, bar.update)
+            job = batching.EmbeddingPass(layout, pool, self.prepare, bar.update)
             job.run(items, compute, skip=on_unreadable == "skip")
         if job.unusable:
             logs.warn(

@@ -24,7 +24,7 @@ class Window(NamedTuple):
     last: int
 
 
-class Layout:
+class WindowLayout:
     """How recordings become batches: windows, and the static shapes that windows are padded to.
 
     `shapes` bounds the number of compilations: lengths in geometric steps, a few numbers of rows for each.

@@ -20,7 +20,7 @@ def test_of_workers_that_start_at_once_one_sets_the_terms(tmp_path):
     def claim(weights):
         barrier.wait()
         try:
-            ended.append(evaluation_output.Output(tmp_path, WANTED | {"weights": weights}).description["weights"])
+            ended.append(evaluation_output.OutputFolder(tmp_path, WANTED | {"weights": weights}).description["weights"])
         except errors.InputError:
             ended.append(None)
 
@@ -43,7 +43,7 @@ def test_a_claim_that_comes_first_at_the_last_moment_holds(tmp_path, monkeypatch
         link(temporary, path)
 
     monkeypatch.setattr(evaluation_output.os, "link", late)
-    assert evaluation_output.Output(tmp_path, WANTED).description["model"] == "the other's"
+    assert evaluation_output.OutputFolder(tmp_path, WANTED).description["model"] == "the other's"
 
 
 def test_a_file_system_without_links(tmp_path, monkeypatch):
@@ -51,19 +51,19 @@ def test_a_file_system_without_links(tmp_path, monkeypatch):
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(evaluation_output.os, "link", refuse)
-    assert evaluation_output.Output(tmp_path, WANTED).description == WANTED
+    assert evaluation_output.OutputFolder(tmp_path, WANTED).description == WANTED
     with pytest.raises(errors.InputError, match="whose weights is abc, and this one's is abd"):
-        evaluation_output.Output(tmp_path, WANTED | {"weights": "abd"})
+        evaluation_output.OutputFolder(tmp_path, WANTED | {"weights": "abd"})
 
 
 def test_the_place_of_model_and_input_may_change(tmp_path):
-    evaluation_output.Output(tmp_path, WANTED)
-    again = evaluation_output.Output(tmp_path, WANTED | {"model": "/elsewhere/a", "input": "/elsewhere/b"})
+    evaluation_output.OutputFolder(tmp_path, WANTED)
+    again = evaluation_output.OutputFolder(tmp_path, WANTED | {"model": "/elsewhere/a", "input": "/elsewhere/b"})
     assert again.description == WANTED  # so that every part says the same
 
 
 def test_parts_are_counted_and_found(tmp_path):
-    output = evaluation_output.Output(tmp_path, WANTED)
+    output = evaluation_output.OutputFolder(tmp_path, WANTED)
     assert output.parts == 3 and output.missing() == [0, 1, 2]
     output.part(1).touch()
     output.part(2).with_name(".00002.parquet.12.tmp").touch()
@@ -104,7 +104,7 @@ def test_another_worker_may_clean_up_when_the_same_file_is_there(tmp_path):
 
 
 def test_errors_of_all_parts_are_merged_once_in_order(tmp_path):
-    output = evaluation_output.Output(tmp_path, WANTED)
+    output = evaluation_output.OutputFolder(tmp_path, WANTED)
     odd = 'a "quoted", name\nof two lines\rand a half'
     output.write_errors(2, [(9, "c", "c", "third")])
     output.write_errors(0, [(0, odd, "carriage\rreturn", "first"), (3, "b", "b", "second")])
@@ -123,4 +123,4 @@ def test_errors_of_all_parts_are_merged_once_in_order(tmp_path):
 def test_a_damaged_claim_is_named(tmp_path):
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(errors.InputError, match="evaluation.json is damaged .*: give another --output"):
-        evaluation_output.Output(tmp_path, WANTED)
+        evaluation_output.OutputFolder(tmp_path, WANTED)

@@ -26,7 +26,7 @@ ERROR_COLUMNS = ("row", "id", "path", "reason")
 LEFTOVERS = (".*.tmp",)
 
 
-class Output:
+class OutputFolder:
     """The folder `root`, claimed for what `description` says."""
 
     def __init__(self, root: str | os.PathLike, description: Mapping[str, Any]):

@@ -14,7 +14,7 @@ from voc2vec_jax.ops import metrics
 FILE = "metrics.json"
 
 
-def finish(output: evaluation_output.Output) -> dict[str, Any] | None:
+def finish(output: evaluation_output.OutputFolder) -> dict[str, Any] | None:
     """Writes errors.csv and, with classes and labels, metrics.json; None while parts are missing.
 
     Any worker may call it, any number of times. RunError when the parts do not hold every item once.
@@ -35,7 +35,7 @@ def finish(output: evaluation_output.Output) -> dict[str, Any] | None:
     return {"rows": rows, "unusable": unusable, **({"metrics": scores} if scores else {})}
 
 
-def _metadata(output: evaluation_output.Output, number: int) -> pq.FileMetaData:
+def _metadata(output: evaluation_output.OutputFolder, number: int) -> pq.FileMetaData:
     try:
         return pq.read_metadata(output.part(number))
     except (pa.ArrowException, OSError) as fault:
@@ -43,7 +43,7 @@ def _metadata(output: evaluation_output.Output, number: int) -> pq.FileMetaData:
         raise errors.RunError(f"{output.part(number)} is damaged ({reason}): delete it and run again") from fault
 
 
-def _scores(output: evaluation_output.Output, unusable: int) -> dict[str, Any]:
+def _scores(output: evaluation_output.OutputFolder, unusable: int) -> dict[str, Any]:
     """Scores of the rows whose label is a class of the model; {} when there is none."""
     classes = output.description["classes"]
     at = {label: k for k, label in enumerate(classes)}

@@ -10,7 +10,7 @@ AUTO = "auto"
 COUNT_VARIABLE = "VOC2VEC_SHARDS"  # Kubernetes tells a pod its index and not how many there are
 
 
-class Share(NamedTuple):
+class Shard(NamedTuple):
     """The `index`-th of `count` equal shares, counted from 0, and who said so."""
 
     index: int
@@ -21,22 +21,22 @@ class Share(NamedTuple):
         return f"share {self.index + 1}/{self.count} ({self.origin})"
 
 
-def find(text: str, environment: Mapping[str, str]) -> Share:
+def find(text: str, environment: Mapping[str, str]) -> Shard:
     """The share that `text` names as i/n (i from 1 to n), with "auto" the scheduler's, else all of the work.
 
     Schedulers are SLURM (tasks of an array and of a step, multiplied) and indexed Jobs of Kubernetes, JobSets
     included. InputError for text or variables that make no sense.
     """
     if text == AUTO:
-        return _slurm(environment) or _kubernetes(environment) or Share(0, 1, "all of the work")
+        return _slurm(environment) or _kubernetes(environment) or Shard(0, 1, "all of the work")
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
     index, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= index <= count:
         raise errors.InputError(f"--shard={text} is not i/n with i from 1 to n: give 1/4 to 4/4 to four machines")
-    return Share(index - 1, count, "--shard")
+    return Shard(index - 1, count, "--shard")
 
 
-def _slurm(environment: Mapping[str, str]) -> Share | None:
+def _slurm(environment: Mapping[str, str]) -> Shard | None:
     """Of an array its tasks, of a step started by srun its tasks; a plain batch script is not a task of a step.
 
     SLURM_NTASKS is set in a batch script too, where only one process runs: hence the variables of the step.
@@ -60,10 +60,10 @@ def _slurm(environment: Mapping[str, str]) -> Share | None:
             f"SLURM's variables make this share {index + 1} of {count}: list the array's tasks without gaps, or give "
             "--shard=i/n"
         )
-    return Share(index, count, " and ".join(names))
+    return Shard(index, count, " and ".join(names))
 
 
-def _kubernetes(environment: Mapping[str, str]) -> Share | None:
+def _kubernetes(environment: Mapping[str, str]) -> Shard | None:
     if "JOB_COMPLETION_INDEX" not in environment:
         return None
     if COUNT_VARIABLE not in environment:
@@ -76,7 +76,7 @@ def _kubernetes(environment: Mapping[str, str]) -> Share | None:
         raise errors.InputError(
             f"JOB_COMPLETION_INDEX is {index} and {COUNT_VARIABLE} is {count}: the index must be below the count"
         )
-    return Share(index, count, "JOB_COMPLETION_INDEX")
+    return Shard(index, count, "JOB_COMPLETION_INDEX")
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None) -> int:

@@ -38,7 +38,7 @@ THREADS = min(16, os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """What is asked of every item. Zeros stand for defaults."""
 
     kind: str = "embeddings"  # of evaluation_rows.KINDS
@@ -83,7 +83,7 @@ class Part:
     unusable: dict[int, str] = dataclasses.field(default_factory=dict)
 
 
-def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: Settings) -> dict[str, Any]:
+def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: EvaluationSettings) -> dict[str, Any]:
     """What the output folder says of itself: everything that a row depends on. InputError for senseless settings."""
     _check(settings)
     depth = model.config.encoder.depth
@@ -117,7 +117,7 @@ def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: 
     }
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: EvaluationSettings) -> None:
     for name, value, allowed in (
         ("pool", settings.pool, ("mean", "max", "first", "none")),
         ("store_dtype", settings.store_dtype, ("float32", "float16")),
@@ -148,8 +148,8 @@ class Worker:
         self,
         model: pretrained.Model,
         items: evaluation_inputs.Items,
-        output: evaluation_output.Output,
-        settings: Settings,
+        output: evaluation_output.OutputFolder,
+        settings: EvaluationSettings,
     ):
         """InputError for durations that fit no window."""
         self._items, self._output, self._settings = items, output, settings

@@ -40,7 +40,7 @@ class Layer:
         self._params = jax.device_put({"encoder": convert_names.unflatten(flat)})
         self._layer, self._eps = layer, pretrained.normalisation_eps(found) if found.normalizes else None
         seconds = batch_seconds or pretrained.default_batch_seconds()
-        self._layout = windowing.Layout(encoder, WINDOW_SECONDS, OVERLAP_SECONDS, seconds)
+        self._layout = windowing.WindowLayout(encoder, WINDOW_SECONDS, OVERLAP_SECONDS, seconds)
         self.rate_hz = unit_store.RATE_HZ / self._layout.hop_samples
         digest = hashlib.sha256()
         for name in sorted(flat):
@@ -70,7 +70,7 @@ class Layer:
                 return last(frames_of(self._family, self._config, self._layer, self._params, *arrays))
 
         long_enough = [i for i, clip in enumerate(clips) if len(clip) >= self._layout.least_samples]
-        job = batching.Job(self._layout, None, prepare, lambda: None)
+        job = batching.EmbeddingPass(self._layout, None, prepare, lambda: None)
         job.run([clips[i] for i in long_enough], compute, skip=False)
         out = [nothing] * len(clips)
         for number, i in enumerate(long_enough):
