@@ -137,9 +137,9 @@ def show_duplicates(arguments: cli.Arguments, names: list[str]) -> None:
     found = duplicates.find(arguments.data_dir, names, arguments.workers or None)
     duplicates.write(found, output)
     print(datasets.format_table(duplicates.summary(found)))
-    for copy in found[:SHOWN_PAIRS]:
-        where = f"{copy.first_set} {copy.first} = {copy.second_set} {copy.second}"
-        print(f"{copy.kind} {copy.similarity:.3f}: {where}")
+    for pair in found[:SHOWN_PAIRS]:
+        where = f"{pair.first_set} {pair.first} = {pair.second_set} {pair.second}"
+        print(f"{pair.kind} {pair.similarity:.3f}: {where}")
     print(f"{len(found)} pairs in {', '.join(names)}: {output}")
 
 

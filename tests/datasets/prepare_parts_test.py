@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.datasets import listings, preparing, records, shards, space
+from voc2vec_jax.datasets import listings, preparing, records, shards
 
 ROOT = pathlib.Path(__file__).parents[2]
 OPTIONS = {"clips": 24, "seed": 5, "workers": 1, "progress": False}
@@ -115,18 +115,18 @@ def _recordings(folder: pathlib.Path) -> listings.Listing:
 
 def test_the_room_that_records_take_is_foretold(tmp_path):
     listing = _recordings(tmp_path)
-    expected = space.expected_bytes(listing, listing.recordings)
-    assert expected == pytest.approx(20 * 32_000 * 2 * space.MARGIN, rel=0.01)
+    expected = preparing.expected_bytes(listing, listing.recordings)
+    assert expected == pytest.approx(20 * 32_000 * 2 * preparing.SPACE_MARGIN, rel=0.01)
     (tmp_path / "00.wav").write_bytes(b"nothing")
-    assert space.expected_bytes(listing, listing.recordings) == pytest.approx(expected, rel=0.01)
-    assert space.expected_bytes(listing, []) == 0
+    assert preparing.expected_bytes(listing, listing.recordings) == pytest.approx(expected, rel=0.01)
+    assert preparing.expected_bytes(listing, []) == 0
 
 
 def test_a_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     _recordings(tmp_path / "in")
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: usage(0, 0, 1_000_000))
+    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda folder: usage(0, 0, 1_000_000))
     with pytest.raises(errors.RunError, match="has 0.00 GB free and the records take about 0.00 GB: free the disk or"):
         datasets.prepare("folder", data_dir=tmp_path / "d", manual_dir=tmp_path / "in", workers=1, progress=False)
     assert not list((tmp_path / "d").rglob("*array_record*"))

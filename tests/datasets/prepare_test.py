@@ -125,7 +125,7 @@ def test_an_interrupted_run_goes_on_with_the_shards_that_are_missing(folder, tmp
     whole = _prepare(manifest, tmp_path / "whole")
     make, made = preparing.make_shard, []
 
-    def interrupted(job: preparing.Job) -> int:
+    def interrupted(job: preparing.ShardJob) -> int:
         if len(made) == finished:
             job.path.with_name(f"{job.path.name}.1.tmp").write_bytes(b"half a shard")
             raise KeyboardInterrupt

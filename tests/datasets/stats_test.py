@@ -82,7 +82,7 @@ def test_differences_are_told_with_what_is_known_of_them(data_dir):
 def test_copies_are_found_within_a_set_between_sets_and_between_pretraining_and_tasks(data_dir):
     found = duplicates.find(data_dir, ["human_voice", "vivae"], workers=1)
     mono, stereo, task = f"{VOICES}/mono/a.wav", f"{VOICES}/stereo/a.wav", "full_set/S02_anger_low_09.wav"
-    assert [copy[:5] for copy in found] == [
+    assert [pair[:5] for pair in found] == [
         ("human_voice", mono, "human_voice", stereo, "near"),
         ("human_voice", mono, "vivae", task, "near"),
         ("human_voice", stereo, "vivae", task, "near"),

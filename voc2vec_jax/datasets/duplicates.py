@@ -1,4 +1,4 @@
-"""Sounds that are there twice in prepared sets: within a set, between sets, and between pre-training and tasks."""
+"""Duplicate sounds in prepared sets: within a set, between two sets, and between pre-training and tasks."""
 
 import csv
 import os
@@ -12,8 +12,8 @@ import numpy as np
 from voc2vec_jax.datasets import catalog, fingerprints, records
 
 
-class Copy(NamedTuple):
-    """Two records that hold the same sound; `kind` and `similarity` as in `duplicates.Pair`."""
+class Duplicate(NamedTuple):
+    """Two records that hold the same sound; `kind` and `similarity` as in `fingerprints.Pair`."""
 
     first_set: str
     first: str
@@ -23,10 +23,10 @@ class Copy(NamedTuple):
     similarity: float
 
 
-def find(data_dir: str | os.PathLike, names: Sequence[str], workers: int | None = None) -> list[Copy]:
-    """Every pair of records with the same sound, of the same set or of two of the named sets.
+def find(data_dir: str | os.PathLike, names: Sequence[str], workers: int | None = None) -> list[Duplicate]:
+    """Every pair of records with the same sound, within a named set or between two of them.
 
-    `workers` threads (default: the cores) compute the fingerprints that are not there yet.
+    `workers` threads (default: the cores) compute fingerprints that are not cached yet.
     """
     opened = [records.open_set(data_dir, name) for name in names]
     prints = [fingerprints.cached(prepared, data_dir, workers) for prepared in opened]
@@ -38,17 +38,17 @@ def find(data_dir: str | os.PathLike, names: Sequence[str], workers: int | None 
         start = int(ends[number - 1]) if number else 0
         return opened[number].name, str(opened[number].ids[row - start])
 
-    return [Copy(*place(pair.first), *place(pair.second), pair.kind, pair.similarity) for pair in found]
+    return [Duplicate(*place(pair.first), *place(pair.second), pair.kind, pair.similarity) for pair in found]
 
 
-def summary(copies: Sequence[Copy]) -> list[tuple[str, ...]]:
-    """Rows under a header: pairs and records of each two sets, those between pre-training and tasks marked."""
+def summary(found: Sequence[Duplicate]) -> list[tuple[str, ...]]:
+    """Table rows, the header first: pairs and records for each two sets; marks those of pre-training and a task."""
     pairs: Counter[tuple[str, str, str]] = Counter()
     involved: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for copy in copies:
-        sets = (copy.first_set, copy.second_set)
-        pairs[(*sets, copy.kind)] += 1
-        involved.setdefault(sets, set()).update([(copy.first_set, copy.first), (copy.second_set, copy.second)])
+    for pair in found:
+        sets = (pair.first_set, pair.second_set)
+        pairs[(*sets, pair.kind)] += 1
+        involved.setdefault(sets, set()).update([(pair.first_set, pair.first), (pair.second_set, pair.second)])
     rows = [("set", "and set", "identical", "near", "records", "")]
     for sets, ids in sorted(involved.items()):
         counts = [f"{pairs[(*sets, kind)]}" for kind in ("identical", "near")]
@@ -63,12 +63,12 @@ def crosses(first: str, second: str) -> bool:
     )
 
 
-def write(copies: Sequence[Copy], path: pathlib.Path) -> None:
-    """All pairs as a csv file, those between pre-training and tasks first."""
-    ordered = sorted(copies, key=lambda copy: (not crosses(copy.first_set, copy.second_set), copy))
+def write(found: Sequence[Duplicate], path: pathlib.Path) -> None:
+    """Writes all pairs as a csv file, first those between a pre-training set and a task."""
+    ordered = sorted(found, key=lambda pair: (not crosses(pair.first_set, pair.second_set), pair))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
-        out.writerow(Copy._fields)
-        out.writerows([*copy[:5], f"{copy.similarity:.4f}"] for copy in ordered)
+        out.writerow(Duplicate._fields)
+        out.writerows([*pair[:5], f"{pair.similarity:.4f}"] for pair in ordered)
     os.replace(temporary, path)

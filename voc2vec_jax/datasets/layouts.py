@@ -20,7 +20,7 @@ class OddError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class ArchiveLayout:
     """How a published data set looks on disk.
 
     `archives` are patterns of the archives' names as users download them, in small letters and without the ending;
@@ -60,12 +60,12 @@ class Found:
         return [name for name, _ in self.files if wanted.fullmatch(name)]
 
 
-def listing(source: listings.Source, layout: Layout, manual_dir: pathlib.Path | None) -> listings.Listing:
+def listing(source: listings.Source, layout: ArchiveLayout, manual_dir: pathlib.Path | None) -> listings.Listing:
     """Finds `source` in `manual_dir` or `manual_dir/<name>` (or as the archive itself) and lists it by path."""
     return describe(find(source, layout, manual_dir), layout)
 
 
-def find(source: listings.Source, layout: Layout, manual_dir: pathlib.Path | None) -> Found:
+def find(source: listings.Source, layout: ArchiveLayout, manual_dir: pathlib.Path | None) -> Found:
     """Where `source` is; `sources.MissingError` when nowhere, `errors.InputError` for a wrong or doubled one."""
     tree, files = _locate(source, layout, manual_dir)
     pattern = re.compile(f"(?P<root>(?:.*?/)??)(?P<path>{layout.path})", re.IGNORECASE)
@@ -76,7 +76,7 @@ def find(source: listings.Source, layout: Layout, manual_dir: pathlib.Path | Non
 
 def describe(
     found: Found,
-    layout: Layout,
+    layout: ArchiveLayout,
     *,
     describe: Describe | None = None,
     labels: Sequence[str] | None = None,
@@ -128,7 +128,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def _locate(
-    source: listings.Source, layout: Layout, manual_dir: pathlib.Path | None
+    source: listings.Source, layout: ArchiveLayout, manual_dir: pathlib.Path | None
 ) -> tuple[trees.Tree, list[tuple[str, int]]]:
     if manual_dir is None or not manual_dir.exists():
         raise listings.missing(source, manual_dir)
@@ -146,7 +146,7 @@ def _locate(
     raise listings.missing(source, manual_dir)
 
 
-def _candidates(source: listings.Source, layout: Layout, manual_dir: pathlib.Path) -> Iterator[trees.Tree]:
+def _candidates(source: listings.Source, layout: ArchiveLayout, manual_dir: pathlib.Path) -> Iterator[trees.Tree]:
     """In order of preference: archive, then folder, in the folder of the set's name and then in `manual_dir`."""
     named = [(manual_dir / name, layout.parts or ("*",)) for name in (source.name, layout.shared_with) if name]
     for folder, patterns in (*named, (manual_dir, layout.archives)):

@@ -18,12 +18,13 @@ import pathlib
 import re
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import IO, Any
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import listings, records, reports, shards, space, worker_processes
+from voc2vec_jax.datasets import listings, records, shards, worker_processes
 from voc2vec_jax.datasets import progress as progresses
 
 SHARD_SOURCE_BYTES = 256 << 20
@@ -33,6 +34,9 @@ PROCEDURE = "mean, soxr HQ 16 kHz, int16, segments <= 10 s, 1"
 RECORDINGS_AT_ONCE = 1 << 14
 LISTING_FILE = "listing.json"
 NAME_PATTERN = "[a-z][a-z0-9_]*"
+SAMPLED_RECORDINGS = 8  # decoded to predict the size of the others
+SPACE_MARGIN = 1.05
+BYTES_PER_SAMPLE = 2
 
 
 def prepare(
@@ -64,7 +68,9 @@ def prepare(
     name = _checked_name(name or listing.default_name or source.name, reserved)
     with _locked(data_dir, name, part):
         if not _is_there(data_dir, name, listing):
-            made = _make(Plan(source, listing, data_dir, name, part), workers or worker_processes.cores(), progress)
+            made = _make(
+                PreparationPlan(source, listing, data_dir, name, part), workers or worker_processes.cores(), progress
+            )
             if not made:
                 return None
     return records.open_set(data_dir, name)
@@ -161,7 +167,7 @@ def _is_there(data_dir: pathlib.Path, name: str, listing: listings.Listing) -> b
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PreparationPlan:
     """A set to make: its shards are a pure function of the listing, a part is some of them."""
 
     source: listings.Source
@@ -176,20 +182,20 @@ class Plan:
         return listing_digest(self.listing)
 
     @functools.cached_property
-    def jobs(self) -> list["Job"]:
+    def jobs(self) -> list["ShardJob"]:
         """Every shard of the set."""
         folder, plan = records.partial_folder(self.data_dir, self.name), assign(self.listing.recordings)
         paths = [folder / records.shard_name(self.name, shard, len(plan)) for shard in range(len(plan))]
-        return [Job(path, self.listing.loader, tuple(part)) for path, part in zip(paths, plan)]
+        return [ShardJob(path, self.listing.loader, tuple(part)) for path, part in zip(paths, plan)]
 
 
-def _make(plan: Plan, workers: int, progress: bool) -> bool:
+def _make(plan: PreparationPlan, workers: int, progress: bool) -> bool:
     """Makes the shards of a plan that are missing, and ends the set when all are there; whether it did."""
     _open_partial(plan)
     first, step = plan.part or (1, 1)
     mine = plan.jobs[first - 1 :: step]
     missing = [job for job in mine if not _finished(job)]
-    space.check(plan.listing, [recording for job in missing for recording in job.recordings], plan.data_dir)
+    _check_space(plan, [recording for job in missing for recording in job.recordings])
     total, left = (sum(len(job.recordings) for job in jobs) for jobs in (mine, missing))
     label = f"{plan.name} {first}/{step}" if plan.part else plan.name
     with progresses.shown(label, total, total - left, "recordings", progress) as advance:
@@ -197,7 +203,7 @@ def _make(plan: Plan, workers: int, progress: bool) -> bool:
     return _end(plan)
 
 
-def _end(plan: Plan) -> bool:
+def _end(plan: PreparationPlan) -> bool:
     """Writes index, report and metadata once every shard is there; of several machines one does."""
     if not all(shards.sidecar(job.path).exists() for job in plan.jobs):
         return records.set_folder(plan.data_dir, plan.name).exists()
@@ -209,10 +215,10 @@ def _end(plan: Plan) -> bool:
     return True
 
 
-def _finish(plan: Plan) -> None:
+def _finish(plan: PreparationPlan) -> None:
     partial = records.partial_folder(plan.data_dir, plan.name)
     made = [shards.load(job.path) for job in plan.jobs]
-    report = reports.build(plan.source, plan.listing, plan.digest, made)
+    report = _report(plan, made)
     if not report["records"]:
         shutil.rmtree(partial)
         raise errors.InputError(_why_nothing(plan.name, plan.listing, report["unreadable"]))
@@ -227,7 +233,63 @@ def _finish(plan: Plan) -> None:
         raise errors.RunError(f"cannot finish {partial} ({error}): free the disk and run again to continue") from error
 
 
-def _open_partial(plan: Plan) -> None:
+def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, Any]:
+    """What `report.json` keeps: counts, hours, clipped samples, unreadable files, warnings and the paper's numbers."""
+    source, listing = plan.source, plan.listing
+    samples: Counter[str] = Counter()
+    for shard in made:
+        for row in shard.rows:
+            samples[row.recording] += row.samples
+    hours = sum(samples.values()) / audio.RATE_HZ / 3600
+    clipped = {path: count for shard in made for path, count in shard.clipped.items()}
+    warnings = []
+    if source.paper_samples and len(listing.recordings) != source.paper_samples:
+        known = f" ({source.difference})" if source.difference else ""
+        warnings.append(f"{len(listing.recordings)} recordings where the paper has {source.paper_samples}{known}")
+    return {
+        "title": source.title,
+        "listing": plan.digest,
+        "listed": len(listing.recordings),
+        "files": len(samples),
+        "records": sum(len(shard.rows) for shard in made),
+        "hours": hours,
+        "mean_seconds": hours * 3600 / max(len(samples), 1),
+        "paper_samples": source.paper_samples,
+        "paper_hours": source.paper_hours,
+        "clipped_samples": sum(clipped.values()),
+        "clipped_files": clipped,
+        "unreadable": [*listing.unreadable, *(bad for shard in made for bad in shard.unreadable)],
+        "warnings": warnings,
+        "notes": listing.notes,
+    }
+
+
+def _check_space(plan: PreparationPlan, missing: Sequence[listings.Recording]) -> None:
+    """`errors.RunError` when the records of the `missing` recordings will not fit on the disk of `data_dir`."""
+    needed = expected_bytes(plan.listing, missing)
+    free = shutil.disk_usage(plan.data_dir).free
+    if needed > free:
+        raise errors.RunError(
+            f"{plan.data_dir} has {free / 1e9:.2f} GB free and the records take about {needed / 1e9:.2f} GB: free the "
+            f"disk or choose another --data_dir"
+        )
+
+
+def expected_bytes(listing: listings.Listing, missing: Sequence[listings.Recording]) -> int:
+    """Bytes that the records of some recordings will take, estimated by decoding a few of them."""
+    sample = missing[:: -(-len(missing) // SAMPLED_RECORDINGS)] if missing else []
+    source = decoded = 0
+    for recording in sample:
+        try:
+            decoded += len(listing.loader.load(recording.locator)) * BYTES_PER_SAMPLE
+        except audio.AudioError:
+            continue  # it is reported when its shard is made
+        source += recording.source_bytes
+    every = sum(recording.source_bytes for recording in missing)
+    return round(SPACE_MARGIN * every * decoded / max(source, 1))
+
+
+def _open_partial(plan: PreparationPlan) -> None:
     """The folder of finished shards; when another listing left them there, emptied, or refused to a part."""
     partial = records.partial_folder(plan.data_dir, plan.name)
     marker = partial / LISTING_FILE
@@ -257,7 +319,7 @@ def _why_nothing(name: str, listing: listings.Listing, unreadable: Sequence[dict
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class ShardJob:
     """One shard to make; a pure function of its fields."""
 
     path: pathlib.Path
@@ -265,13 +327,13 @@ class Job:
     recordings: tuple[listings.Recording, ...]
 
 
-def _finished(job: Job) -> bool:
+def _finished(job: ShardJob) -> bool:
     """Whether an earlier run left this shard, with nothing unreadable that may be readable by now."""
     shard = shards.load(job.path)
     return shard is not None and not shard.unreadable
 
 
-def make_shard(job: Job) -> int:
+def make_shard(job: ShardJob) -> int:
     """Decodes and writes one shard; returns how many recordings were seen."""
     unreadable: list[dict[str, str]] = []
     clipped: dict[str, int] = {}
@@ -301,7 +363,7 @@ def examples(
             yield records.Example(samples[start:stop], name, path, recording.group, recording.label, start)
 
 
-def _run(jobs: Sequence[Job], workers: int, advance: Callable[[int], None]) -> None:
+def _run(jobs: Sequence[ShardJob], workers: int, advance: Callable[[int], None]) -> None:
     if min(workers, len(jobs)) <= 1:
         for job in jobs:
             advance(make_shard(job))

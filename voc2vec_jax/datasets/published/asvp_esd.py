@@ -43,7 +43,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return match["actor"].lower(), label_of(match)
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("asvp*esd*",),
     path=rf"(?:Audio|Speech|Non-?_?Speech)/{NAME}",
     labels=LABELS,

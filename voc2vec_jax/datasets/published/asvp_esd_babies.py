@@ -16,7 +16,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return match["actor"].lower(), label
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=asvp_esd.LAYOUT.archives,
     path=rf"Bonus/{asvp_esd.NAME}",
     labels=LABELS,

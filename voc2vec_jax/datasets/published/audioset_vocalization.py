@@ -66,7 +66,7 @@ BORDERLINE = {
     "/m/02bk07": "Chant",
 }
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("audioset*",),
     path=r"(?:balanced_train|unbalanced_train|eval)_segments\.csv",
     parts=("*",),

@@ -12,7 +12,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return (match["speaker"] or "").lower(), match["label"].lower()
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("*cnvve*",),
     path=(
         rf"(?P<label>{'|'.join(LABELS)})/"

@@ -16,7 +16,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return (match["instance"] or "").lower(), match["reason"].lower()
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("donateacry*", "donate-a-cry*"),
     path=(
         rf"donateacry_corpus_cleaned_and_updated_data/(?P<reason>{'|'.join(LABELS)})/"

@@ -4,7 +4,7 @@ import pathlib
 
 from voc2vec_jax.datasets import layouts, listings
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("freesound*bab*",),
     path=layouts.ANY_AUDIO,
     own_place=True,

@@ -14,7 +14,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return match["speaker"], ""
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("human-voice-dataset*", "human_voice*"),
     path=r"data/voices/(?P<speaker>[^/]+)/(?:notes|voyels)/exports/(?:mono|stereo)/[^/]+\.wav",
     labels=(),

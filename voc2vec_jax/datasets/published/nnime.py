@@ -4,7 +4,7 @@ import pathlib
 
 from voc2vec_jax.datasets import layouts, listings
 
-LAYOUT = layouts.Layout(archives=("nnime*",), path=layouts.ANY_AUDIO, own_place=True)
+LAYOUT = layouts.ArchiveLayout(archives=("nnime*",), path=layouts.ANY_AUDIO, own_place=True)
 
 
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:

@@ -12,7 +12,7 @@ from voc2vec_jax.datasets import layouts, listings, tables
 LABELS = ("breath", "cough", "crying", "laugh", "screaming", "sneeze", "yawn")
 TYPOS = {"yawm": "yawn"}
 CSV = r"metadata of (?P<split>train|test) set *\.csv"
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("nonspeech7k*", "6967442"),
     path=r"(?P<split>train|test)/(?:(?:train|test)/)?[^/]+\.wav",
     labels=LABELS,

@@ -34,7 +34,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return match["speaker"], LABELS[int(match["number"])]
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("nonverbal*vocalization*",),
     path=(
         rf"(?:(?:{'|'.join(LABELS)})/)?"

@@ -10,7 +10,7 @@ import re
 from voc2vec_jax.datasets import layouts, listings, tables
 
 DIRECTORY = "dataset_file_directory.csv"
-LAYOUT = layouts.Layout(archives=("*recanvo*", "5786860"), path=re.escape(DIRECTORY), parts=("*",))
+LAYOUT = layouts.ArchiveLayout(archives=("*recanvo*", "5786860"), path=re.escape(DIRECTORY), parts=("*",))
 CLIPS = r"[^/]+\.wav"
 
 

@@ -14,7 +14,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return f"{match['culture']}/{singer}".lower() if singer else "", ""
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("*singing*voice*dataset*", "*singing*database*", "monophonic*", "polyphonic*"),
     path=(
         r"(?:monophonic|polyphonic)/(?P<culture>chinese|western)/"

@@ -22,7 +22,7 @@ BANDWIDTHS_HZ = (80.0, 110.0, 170.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class SoundRecipe:
     """What makes a class: ranges are (low, high) of a uniform draw, pairs (start, end) of a movement."""
 
     seconds: tuple[float, float]
@@ -37,12 +37,12 @@ class Recipe:
 
 
 RECIPES = {
-    "cough": Recipe((0.5, 2.0), (1.0, 0.8), 2.2, 9.0, 0.85, 0.06, 0.0, (750, 1500, 2600), (550, 1200, 2400)),
-    "cry": Recipe((2.0, 6.0), (2.3, 1.7), 0.9, 1.0, 0.08, 0.01, 0.05, (850, 1350, 2900), (650, 1100, 2800)),
-    "groan": Recipe((1.0, 4.0), (0.8, 0.55), 0.0, 1.0, 0.12, 0.04, 0.0, (420, 850, 2300), (340, 750, 2200)),
-    "laugh": Recipe((0.8, 4.5), (1.7, 1.2), 4.8, 3.0, 0.30, 0.02, 0.0, (750, 1300, 2600), (600, 1500, 2500)),
-    "scream": Recipe((0.7, 3.0), (4.2, 4.8), 0.0, 1.0, 0.15, 0.05, 0.02, (1000, 1800, 3200), (1150, 1900, 3400)),
-    "sigh": Recipe((0.6, 2.5), (1.1, 0.7), 0.0, 2.5, 0.95, 0.01, 0.0, (600, 1600, 2700), (450, 1000, 2400)),
+    "cough": SoundRecipe((0.5, 2.0), (1.0, 0.8), 2.2, 9.0, 0.85, 0.06, 0.0, (750, 1500, 2600), (550, 1200, 2400)),
+    "cry": SoundRecipe((2.0, 6.0), (2.3, 1.7), 0.9, 1.0, 0.08, 0.01, 0.05, (850, 1350, 2900), (650, 1100, 2800)),
+    "groan": SoundRecipe((1.0, 4.0), (0.8, 0.55), 0.0, 1.0, 0.12, 0.04, 0.0, (420, 850, 2300), (340, 750, 2200)),
+    "laugh": SoundRecipe((0.8, 4.5), (1.7, 1.2), 4.8, 3.0, 0.30, 0.02, 0.0, (750, 1300, 2600), (600, 1500, 2500)),
+    "scream": SoundRecipe((0.7, 3.0), (4.2, 4.8), 0.0, 1.0, 0.15, 0.05, 0.02, (1000, 1800, 3200), (1150, 1900, 3400)),
+    "sigh": SoundRecipe((0.6, 2.5), (1.1, 0.7), 0.0, 2.5, 0.95, 0.01, 0.0, (600, 1600, 2700), (450, 1000, 2400)),
 }
 LABELS = tuple(RECIPES)
 
@@ -91,7 +91,7 @@ def speaker_voice(seed: int, speaker: int) -> Voice:
     return Voice(110.0 * 2 ** (size + rng.uniform(-0.15, 0.15)), 0.88 + 0.3 * size, rng.uniform(0.0, 0.08))
 
 
-def vocalize(recipe: Recipe, voice: Voice, rng: np.random.Generator) -> Float32[np.ndarray, " s"]:
+def vocalize(recipe: SoundRecipe, voice: Voice, rng: np.random.Generator) -> Float32[np.ndarray, " s"]:
     """One vocalization of a class by a voice; everything random is drawn from `rng`."""
     samples = round(rng.uniform(*recipe.seconds) * audio.RATE_HZ)
     position = np.linspace(0.0, 1.0, samples)
@@ -105,7 +105,7 @@ def vocalize(recipe: Recipe, voice: Voice, rng: np.random.Generator) -> Float32[
 
 
 def _pitch(
-    recipe: Recipe, voice: Voice, position: Float64[np.ndarray, " s"], rng: np.random.Generator
+    recipe: SoundRecipe, voice: Voice, position: Float64[np.ndarray, " s"], rng: np.random.Generator
 ) -> Float64[np.ndarray, " s"]:
     seconds = position * len(position) / audio.RATE_HZ
     start, end = np.array(recipe.pitch) * rng.uniform(0.9, 1.1)
@@ -123,7 +123,7 @@ def _glottal_pulses(pitch_hz: Float64[np.ndarray, " s"]) -> Float64[np.ndarray, 
 
 
 def _envelope(
-    recipe: Recipe, position: Float64[np.ndarray, " s"], rng: np.random.Generator
+    recipe: SoundRecipe, position: Float64[np.ndarray, " s"], rng: np.random.Generator
 ) -> Float64[np.ndarray, " s"]:
     seconds = len(position) / audio.RATE_HZ
     fade = np.minimum(1.0, np.minimum(position, 1.0 - position) * seconds / 0.03)
@@ -137,7 +137,7 @@ def _envelope(
 
 
 def _formants(
-    source: Float64[np.ndarray, " s"], recipe: Recipe, voice: Voice, rng: np.random.Generator
+    source: Float64[np.ndarray, " s"], recipe: SoundRecipe, voice: Voice, rng: np.random.Generator
 ) -> Float64[np.ndarray, " s"]:
     padded = np.pad(source, (HOP_SAMPLES, HOP_SAMPLES + -len(source) % HOP_SAMPLES))
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * HOP_SAMPLES)[::HOP_SAMPLES]

@@ -12,7 +12,7 @@ from voc2vec_jax.datasets import layouts, listings, tables
 CRY, NO_CRY = "babycry", "no event"
 MIXTURE = r"mixture_data/(?P<part>[^/]+)/(?P<hash>[^/]+)/audio/(?P<mixture>[^/]*_babycry_[^/]+\.wav)"
 EVENT = r"source_data/events/babycry/(?P<event>[^/]+)\.wav"
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("*tut-rare-sound-events-2017*", "401395"),
     path=rf"(?:data/)?(?:{MIXTURE}|{EVENT})",
     labels=(CRY, NO_CRY),

@@ -15,7 +15,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return match["speaker"].upper(), match["emotion"].lower()
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("vivae*",),
     path=rf"full_set/(?P<speaker>S[0-9]+)_(?P<emotion>{'|'.join(LABELS)})_(?:low|moderate|strong|peak)_[^/]+\.wav",
     labels=LABELS,

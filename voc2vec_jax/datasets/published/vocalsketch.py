@@ -8,7 +8,7 @@ import re
 
 from voc2vec_jax.datasets import layouts, listings, tables
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("*vocalsketch*", "1251982"),
     path=r"vocal_imitations(?P<second>_set2)?/(?:(?:included|excluded)/)?(?P<name>[^/]+)\.wav",
 )

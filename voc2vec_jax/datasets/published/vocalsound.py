@@ -12,7 +12,7 @@ def _describe(match: re.Match) -> tuple[str, str]:
     return match["speaker"].lower(), match["sound"].lower()
 
 
-LAYOUT = layouts.Layout(
+LAYOUT = layouts.ArchiveLayout(
     archives=("vs_release_*", "vocalsound*"),
     path=rf"(?P<speaker>[fm][0-9]+)_[0-9]+_(?P<sound>{'|'.join(LABELS)})\.wav",
     labels=LABELS,
