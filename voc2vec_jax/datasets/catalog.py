@@ -1,287 +1,41 @@
-"""Every data set of the voc2vec paper, and the two that need no publisher.
+"""The list of data sets: those of the voc2vec paper in the order of its tables, and two that need no publisher.
 
-Numbers that begin with `paper_` are those of the paper's tables I and II. A link is given where the publisher
-has one that needs no browser, account or agreement.
+Each name is that of a module in `published/`, whose `SOURCE` says what the set is and how its recordings are found.
 """
 
-from voc2vec_jax.datasets import downloads, listings
-from voc2vec_jax.datasets.published import (
-    asvp_esd,
-    asvp_esd_babies,
-    audioset_vocalization,
-    cnvve,
-    donateacry,
-    folder,
-    freesound_babies,
-    human_voice,
-    nnime,
-    nonspeech7k,
-    nonverbal_vocalization,
-    recanvo,
-    singing_database,
-    synthetic,
-    tut_babies,
-    vivae,
-    vocalsketch,
-    vocalsound,
+import importlib
+
+from voc2vec_jax.datasets import listings
+
+PRETRAINING = (
+    "audioset_vocalization",
+    "freesound_babies",
+    "human_voice",
+    "nnime",
+    "nonspeech7k",
+    "recanvo",
+    "singing_database",
+    "tut_babies",
+    "vocalsketch",
+    "vocalsound",
 )
-
-_PRETRAINING = (
-    listings.Source(
-        name="audioset_vocalization",
-        title="AudioSet, human vocalizations",
-        url="https://research.google.com/audioset/download.html",
-        licence="labels CC BY 4.0, the clips belong to their YouTube authors",
-        holds="the segment csv files and a folder of the 10 s clips",
-        paper_hours=36.94,
-        paper_samples=13439,
-        paper_mean_seconds=9.9,
-        list_recordings=audioset_vocalization.list_recordings,
-        difference="which labels and clips the paper chose is not published",
-    ),
-    listings.Source(
-        name="freesound_babies",
-        title="FreeSound babies",
-        url="https://freesound.org",
-        licence="Creative Commons, per clip",
-        holds="the clips that you chose, in any folders (no archive was published)",
-        paper_hours=23.42,
-        paper_samples=1450,
-        paper_mean_seconds=58.15,
-        list_recordings=freesound_babies.list_recordings,
-        difference="the paper's choice of clips is not published",
-    ),
-    listings.Source(
-        name="human_voice",
-        title="Human Voice Dataset",
-        url="https://github.com/vocobox/human-voice-dataset",
-        licence="MIT",
-        holds="data/voices/<speaker>/{notes,voyels}/exports/{mono,stereo}/*.wav",
-        paper_hours=0.06,
-        paper_samples=179,
-        paper_mean_seconds=1.21,
-        list_recordings=human_voice.list_recordings,
-        difference="the paper counts the mono and the stereo export of 75 notes",
-        remote=downloads.Remote(
-            file=downloads.File(
-                "https://github.com/vocobox/human-voice-dataset/archive/refs/heads/master.zip",
-                "human-voice-dataset-master.zip",
-            ),
-            contents="6815ff60b98f8e3f6f43bdcb6548705aaf99d3af00f781b9233f2ec6d3448074",
-            root="data/voices",
-        ),
-    ),
-    listings.Source(
-        name="nnime",
-        title="NNIME",
-        url="https://nnime.ee.nthu.edu.tw",
-        licence="academic use, under a signed agreement",
-        holds="the wav files, in any folders",
-        paper_hours=3.55,
-        paper_samples=5596,
-        paper_mean_seconds=2.28,
-        list_recordings=nnime.list_recordings,
-        difference="the corpus is about 11 h, which part the paper took is not published",
-    ),
-    listings.Source(
-        name="nonspeech7k",
-        title="Nonspeech7k",
-        url="https://zenodo.org/records/6967442",
-        licence="CC BY 4.0 by its record, CC BY-NC-SA 4.0 by its text",
-        holds="train/*.wav, test/*.wav and the two metadata csv files",
-        paper_hours=6.72,
-        paper_samples=6983,
-        paper_mean_seconds=3.46,
-        list_recordings=nonspeech7k.list_recordings,
-        difference="the release has 7014 clips, which 31 the paper left out is not published",
-        remote=downloads.Remote(record=6967442, wanted=("train*.zip", "test*.zip", "*.csv"), folder="nonspeech7k"),
-    ),
-    listings.Source(
-        name="recanvo",
-        title="ReCANVo",
-        url="https://zenodo.org/records/5786860",
-        licence="as its record states",
-        holds="*.wav in one folder with dataset_file_directory.csv",
-        paper_hours=2.46,
-        paper_samples=7077,
-        paper_mean_seconds=1.25,
-        list_recordings=recanvo.list_recordings,
-        difference="the release lists 7077 clips",
-        remote=downloads.Remote(record=5786860, wanted=("*.zip", "*.wav", "*.csv"), folder="recanvo"),
-    ),
-    listings.Source(
-        name="singing_database",
-        title="Singing Voice Dataset",
-        url="http://isophonics.net/SingingVoiceDataset",
-        licence="as its page states",
-        holds="monophonic/{chinese,western}/ and polyphonic/{chinese,western}/ with the wav files",
-        paper_hours=3.97,
-        paper_samples=113,
-        paper_mean_seconds=126.48,
-        list_recordings=singing_database.list_recordings,
-        difference="the paper does not say which pieces it took",
-    ),
-    listings.Source(
-        name="tut_babies",
-        title="TUT Rare Sound Events 2017, baby cries",
-        url="https://zenodo.org/records/401395",
-        licence="EULA.pdf of the record, source events Creative Commons per file",
-        holds="data/mixture_data/{devtrain,devtest}/<hash>/ and data/source_data/",
-        paper_hours=13.17,
-        paper_samples=1540,
-        paper_mean_seconds=30.79,
-        list_recordings=tut_babies.list_recordings,
-        difference="the paper's 1540 may be 1000 development and 500 evaluation mixtures and 40 cries, a guess",
-        remote=downloads.Remote(record=401395, wanted=("*.zip",), folder="tut_babies"),
-    ),
-    listings.Source(
-        name="vocalsketch",
-        title="VocalSketch",
-        url="https://zenodo.org/records/1251982",
-        licence="as its record states",
-        holds="vocal_imitations/{included,excluded}/ and vocal_imitations_set2/ with the wav files",
-        paper_hours=10.53,
-        paper_samples=10705,
-        paper_mean_seconds=3.54,
-        list_recordings=vocalsketch.list_recordings,
-        difference="all versions together hold 11189 clips; the paper took included and excluded ones",
-        remote=downloads.Remote(record=1251982, wanted=("*.zip",), folder="vocalsketch"),
-    ),
-    listings.Source(
-        name="vocalsound",
-        title="VocalSound",
-        url="https://github.com/YuanGongND/vocalsound",
-        licence="CC BY-SA 4.0",
-        holds="audio_16k/*.wav or audio_44k/*.wav",
-        paper_hours=24.37,
-        paper_samples=20985,
-        paper_mean_seconds=4.18,
-        list_recordings=vocalsound.list_recordings,
-        difference="the release has 21024 clips, which 39 the paper left out is not published",
-    ),
+TASKS = (
+    "asvp_esd",
+    "asvp_esd_babies",
+    "cnvve",
+    "donateacry",
+    "nonverbal_vocalization",
+    "vivae",
 )
-
-_ASVP_ESD = downloads.Remote(record=7132783, wanted=("asvp-esd*.zip",))
-
-_TASKS = (
-    listings.Source(
-        name="asvp_esd",
-        title="ASVP-ESD",
-        url="https://zenodo.org/records/7132783",
-        licence="as its record states",
-        holds="Audio/actor_<number>/*.wav",
-        paper_hours=15.07,
-        paper_samples=12625,
-        paper_mean_seconds=4.3,
-        paper_classes=13,
-        list_recordings=asvp_esd.list_recordings,
-        difference="earlier releases have 5146 and 7812 clips; the paper takes speech and non-speech",
-        remote=_ASVP_ESD,
-    ),
-    listings.Source(
-        name="asvp_esd_babies",
-        title="ASVP-ESD, babies",
-        url="https://zenodo.org/records/7132783",
-        licence="as its record states",
-        holds="Bonus/actor_<number>/*.wav",
-        paper_hours=2.91,
-        paper_samples=1339,
-        paper_mean_seconds=8.22,
-        paper_classes=7,
-        list_recordings=asvp_esd_babies.list_recordings,
-        difference="the release's text says 1204 babies; the paper's hours and mean give 1274 clips",
-        remote=_ASVP_ESD,
-    ),
-    listings.Source(
-        name="cnvve",
-        title="CNVVE",
-        url="https://doi.org/10.18419/darus-3898",
-        licence="as its record states",
-        holds="{confirm,decline,continuous,hush,psst,ahem}/*.wav",
-        paper_hours=0.2,
-        paper_samples=921,
-        paper_mean_seconds=0.78,
-        paper_classes=6,
-        list_recordings=cnvve.list_recordings,
-        difference="950 clips were recorded, the cleaned release may be the paper's 921",
-    ),
-    listings.Source(
-        name="donateacry",
-        title="Donate-a-Cry, cleaned",
-        url="https://github.com/gveres/donateacry-corpus",
-        licence="ODbL 1.0, contents DbCL 1.0",
-        holds="donateacry_corpus_cleaned_and_updated_data/{belly_pain,burping,discomfort,hungry,tired}/*.wav",
-        paper_hours=0.88,
-        paper_samples=457,
-        paper_mean_seconds=6.93,
-        paper_classes=5,
-        list_recordings=donateacry.list_recordings,
-        remote=downloads.Remote(
-            file=downloads.File(
-                "https://github.com/gveres/donateacry-corpus/archive/refs/heads/master.zip",
-                "donateacry-corpus-master.zip",
-            ),
-            contents="ead7d81f98bfb330d28834361f790d15260b2b3b66c2c3553e1fd7150785c256",
-            root="donateacry_corpus_cleaned_and_updated_data",
-        ),
-    ),
-    listings.Source(
-        name="nonverbal_vocalization",
-        title="NonVerbal Vocalization, public sample",
-        url="https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset",
-        licence="CC BY-NC-ND 4.0",
-        holds="dataset/<class>/<speaker>_<class number>_*.wav",
-        paper_hours=0.6,
-        paper_samples=800,
-        paper_mean_seconds=3.1,
-        paper_classes=16,
-        list_recordings=nonverbal_vocalization.list_recordings,
-        difference="the public sample has 727 files and 0.573 h; its README says 800 and 0.6 h, the paper's mean 697",
-        remote=downloads.Remote(
-            file=downloads.File(
-                "https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset/archive/refs/heads/main.zip",
-                "Nonverbal-Vocalization-Dataset-main.zip",
-            ),
-            contents="56cdc5f730e2432933e05cde0d62a9e6f317246fb8efc9bcf9e571c638fed339",
-            root="dataset",
-        ),
-    ),
-    listings.Source(
-        name="vivae",
-        title="VIVAE",
-        url="https://zenodo.org/records/4066235",
-        licence="CC BY-NC 4.0",
-        holds="full_set/S<speaker>_<emotion>_<intensity>_<number>.wav",
-        paper_hours=0.27,
-        paper_samples=1085,
-        paper_mean_seconds=0.9,
-        paper_classes=6,
-        list_recordings=vivae.list_recordings,
-        difference="the full set has 1085 clips, the core set repeats 480 of them",
-        remote=downloads.Remote(record=4066235, wanted=("vivae*.zip",)),
-    ),
+OWN = (
+    "folder",
+    "synthetic",
 )
+VOC125 = (125.19, 68067, 6.67)  # hours, recordings and mean seconds in the last row of table I
 
-_OWN = (
-    listings.Source(
-        name="folder",
-        title="A folder of audio",
-        url="your own disk",
-        licence="your own",
-        holds="wav, flac, ogg or mp3 files in any folders, or is a csv or tsv manifest of them",
-        list_recordings=folder.list_recordings,
-    ),
-    listings.Source(
-        name="synthetic",
-        title="Synthetic vocalizations",
-        url="this package",
-        licence="that of this package",
-        holds="nothing: it is made on the spot",
-        list_recordings=synthetic.list_recordings,
-    ),
-)
 
-VOC125 = (125.19, 68067, 6.67)  # hours, recordings and mean seconds of table I's last row
-PRETRAINING = tuple(source.name for source in _PRETRAINING)
-TASKS = tuple(source.name for source in _TASKS)
-CATALOG = {source.name: source for source in (*_PRETRAINING, *_TASKS, *_OWN)}
+def _source(name: str) -> listings.Source:
+    return importlib.import_module(f"voc2vec_jax.datasets.published.{name}").SOURCE
+
+
+CATALOG = {name: _source(name) for name in (*PRETRAINING, *TASKS, *OWN)}

@@ -7,7 +7,7 @@ Hub puts the emotion first (`08_01_90_....wav`) in folders Speech and NonSpeech.
 import pathlib
 import re
 
-from voc2vec_jax.datasets import layouts, listings
+from voc2vec_jax.datasets import downloads, layouts, listings
 
 LABELS = (
     "boredom",
@@ -54,3 +54,19 @@ LAYOUT = layouts.ArchiveLayout(
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
     """Speech and non-speech by emotion, grouped by actor."""
     return layouts.listing(source, LAYOUT, manual_dir)
+
+
+SOURCE = listings.Source(
+    name="asvp_esd",
+    title="ASVP-ESD",
+    url="https://zenodo.org/records/7132783",
+    licence="as its record states",
+    holds="Audio/actor_<number>/*.wav",
+    paper_hours=15.07,
+    paper_samples=12625,
+    paper_mean_seconds=4.3,
+    paper_classes=13,
+    list_recordings=list_recordings,
+    difference="earlier releases have 5146 and 7812 clips; the paper takes speech and non-speech",
+    remote=downloads.Remote(record=7132783, wanted=("asvp-esd*.zip",)),
+)

@@ -28,3 +28,19 @@ LAYOUT = layouts.ArchiveLayout(
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
     """The babies' clips by emotion, grouped by actor."""
     return layouts.listing(source, LAYOUT, manual_dir)
+
+
+SOURCE = listings.Source(
+    name="asvp_esd_babies",
+    title="ASVP-ESD, babies",
+    url="https://zenodo.org/records/7132783",
+    licence="as its record states",
+    holds="Bonus/actor_<number>/*.wav",
+    paper_hours=2.91,
+    paper_samples=1339,
+    paper_mean_seconds=8.22,
+    paper_classes=7,
+    list_recordings=list_recordings,
+    difference="the release's text says 1204 babies; the paper's hours and mean give 1274 clips",
+    remote=asvp_esd.SOURCE.remote,
+)

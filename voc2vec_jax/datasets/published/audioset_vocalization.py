@@ -178,3 +178,17 @@ def _notes(segments: dict[str, list[Segment]], rows: int, taken: set[Segment], o
     if others:
         notes.append(f"{others} audio files are the clip of no chosen segment and were left out")
     return notes
+
+
+SOURCE = listings.Source(
+    name="audioset_vocalization",
+    title="AudioSet, human vocalizations",
+    url="https://research.google.com/audioset/download.html",
+    licence="labels CC BY 4.0, the clips belong to their YouTube authors",
+    holds="the segment csv files and a folder of the 10 s clips",
+    paper_hours=36.94,
+    paper_samples=13439,
+    paper_mean_seconds=9.9,
+    list_recordings=list_recordings,
+    difference="which labels and clips the paper chose is not published",
+)

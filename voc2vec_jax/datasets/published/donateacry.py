@@ -7,7 +7,7 @@ clips of one are of one baby and make a group. The class is the folder.
 import pathlib
 import re
 
-from voc2vec_jax.datasets import layouts, listings
+from voc2vec_jax.datasets import downloads, layouts, listings
 
 LABELS = ("belly_pain", "burping", "discomfort", "hungry", "tired")
 
@@ -30,3 +30,25 @@ LAYOUT = layouts.ArchiveLayout(
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
     """The cleaned clips by reason, grouped by app instance."""
     return layouts.listing(source, LAYOUT, manual_dir)
+
+
+SOURCE = listings.Source(
+    name="donateacry",
+    title="Donate-a-Cry, cleaned",
+    url="https://github.com/gveres/donateacry-corpus",
+    licence="ODbL 1.0, contents DbCL 1.0",
+    holds="donateacry_corpus_cleaned_and_updated_data/{belly_pain,burping,discomfort,hungry,tired}/*.wav",
+    paper_hours=0.88,
+    paper_samples=457,
+    paper_mean_seconds=6.93,
+    paper_classes=5,
+    list_recordings=list_recordings,
+    remote=downloads.Remote(
+        file=downloads.File(
+            "https://github.com/gveres/donateacry-corpus/archive/refs/heads/master.zip",
+            "donateacry-corpus-master.zip",
+        ),
+        contents="ead7d81f98bfb330d28834361f790d15260b2b3b66c2c3553e1fd7150785c256",
+        root="donateacry_corpus_cleaned_and_updated_data",
+    ),
+)

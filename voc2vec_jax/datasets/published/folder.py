@@ -158,3 +158,13 @@ def _manifest_listing(
         unreadable=unreadable,
         default_name=default_name(manifest),
     )
+
+
+SOURCE = listings.Source(
+    name="folder",
+    title="A folder of audio",
+    url="your own disk",
+    licence="your own",
+    holds="wav, flac, ogg or mp3 files in any folders, or is a csv or tsv manifest of them",
+    list_recordings=list_recordings,
+)

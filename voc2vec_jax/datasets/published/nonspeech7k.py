@@ -7,7 +7,7 @@ occurs in both splits, so the group is the recording and not the split's.
 import pathlib
 import re
 
-from voc2vec_jax.datasets import layouts, listings, tables
+from voc2vec_jax.datasets import downloads, layouts, listings, tables
 
 LABELS = ("breath", "cough", "crying", "laugh", "screaming", "sneeze", "yawn")
 TYPOS = {"yawm": "yawn"}
@@ -54,3 +54,18 @@ def _label(row: tables.Row) -> str:
     name = row.get("classname", "").lower()
     name = TYPOS.get(name, name)
     return name if name in LABELS else ""
+
+
+SOURCE = listings.Source(
+    name="nonspeech7k",
+    title="Nonspeech7k",
+    url="https://zenodo.org/records/6967442",
+    licence="CC BY 4.0 by its record, CC BY-NC-SA 4.0 by its text",
+    holds="train/*.wav, test/*.wav and the two metadata csv files",
+    paper_hours=6.72,
+    paper_samples=6983,
+    paper_mean_seconds=3.46,
+    list_recordings=list_recordings,
+    difference="the release has 7014 clips, which 31 the paper left out is not published",
+    remote=downloads.Remote(record=6967442, wanted=("train*.zip", "test*.zip", "*.csv"), folder="nonspeech7k"),
+)

@@ -7,7 +7,7 @@ one of the two published forms; the class is taken from the name, which both hav
 import pathlib
 import re
 
-from voc2vec_jax.datasets import layouts, listings
+from voc2vec_jax.datasets import downloads, layouts, listings
 
 # In the order of the class numbers in the file names.
 LABELS = (
@@ -48,3 +48,26 @@ LAYOUT = layouts.ArchiveLayout(
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
     """The clips by class, grouped by speaker."""
     return layouts.listing(source, LAYOUT, manual_dir)
+
+
+SOURCE = listings.Source(
+    name="nonverbal_vocalization",
+    title="NonVerbal Vocalization, public sample",
+    url="https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset",
+    licence="CC BY-NC-ND 4.0",
+    holds="dataset/<class>/<speaker>_<class number>_*.wav",
+    paper_hours=0.6,
+    paper_samples=800,
+    paper_mean_seconds=3.1,
+    paper_classes=16,
+    list_recordings=list_recordings,
+    difference="the public sample has 727 files and 0.573 h; its README says 800 and 0.6 h, the paper's mean 697",
+    remote=downloads.Remote(
+        file=downloads.File(
+            "https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset/archive/refs/heads/main.zip",
+            "Nonverbal-Vocalization-Dataset-main.zip",
+        ),
+        contents="56cdc5f730e2432933e05cde0d62a9e6f317246fb8efc9bcf9e571c638fed339",
+        root="dataset",
+    ),
+)

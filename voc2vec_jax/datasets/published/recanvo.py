@@ -7,7 +7,7 @@ are times of recording, and 45 of them are not even that.
 import pathlib
 import re
 
-from voc2vec_jax.datasets import layouts, listings, tables
+from voc2vec_jax.datasets import downloads, layouts, listings, tables
 
 DIRECTORY = "dataset_file_directory.csv"
 LAYOUT = layouts.ArchiveLayout(archives=("*recanvo*", "5786860"), path=re.escape(DIRECTORY), parts=("*",))
@@ -30,3 +30,18 @@ def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) ->
     notes += tables.compare(by_file, "filename", [match["path"] for match, _ in clips.matches])
     labels = sorted({row["label"] for row in by_file.values() if row.get("label")})
     return layouts.describe(clips, LAYOUT, describe=describe, labels=labels, notes=notes)
+
+
+SOURCE = listings.Source(
+    name="recanvo",
+    title="ReCANVo",
+    url="https://zenodo.org/records/5786860",
+    licence="as its record states",
+    holds="*.wav in one folder with dataset_file_directory.csv",
+    paper_hours=2.46,
+    paper_samples=7077,
+    paper_mean_seconds=1.25,
+    list_recordings=list_recordings,
+    difference="the release lists 7077 clips",
+    remote=downloads.Remote(record=5786860, wanted=("*.zip", "*.wav", "*.csv"), folder="recanvo"),
+)

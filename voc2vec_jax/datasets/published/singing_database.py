@@ -28,3 +28,17 @@ LAYOUT = layouts.ArchiveLayout(
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
     """Every piece, grouped by the singer's folder."""
     return layouts.listing(source, LAYOUT, manual_dir)
+
+
+SOURCE = listings.Source(
+    name="singing_database",
+    title="Singing Voice Dataset",
+    url="http://isophonics.net/SingingVoiceDataset",
+    licence="as its page states",
+    holds="monophonic/{chinese,western}/ and polyphonic/{chinese,western}/ with the wav files",
+    paper_hours=3.97,
+    paper_samples=113,
+    paper_mean_seconds=126.48,
+    list_recordings=list_recordings,
+    difference="the paper does not say which pieces it took",
+)

@@ -165,3 +165,13 @@ def _responses(centres_hz: Float64[np.ndarray, "windows 3"]) -> Complex128[np.nd
 def _generator(seed: int, purpose: str, number: int) -> np.random.Generator:
     sequence = np.random.SeedSequence([seed, *purpose.encode(), number])
     return np.random.Generator(np.random.Philox(sequence))
+
+
+SOURCE = listings.Source(
+    name="synthetic",
+    title="Synthetic vocalizations",
+    url="this package",
+    licence="that of this package",
+    holds="nothing: it is made on the spot",
+    list_recordings=list_recordings,
+)

@@ -7,7 +7,7 @@ and the hash in folder and file names changes from one making of the mixtures to
 import pathlib
 import re
 
-from voc2vec_jax.datasets import layouts, listings, tables
+from voc2vec_jax.datasets import downloads, layouts, listings, tables
 
 CRY, NO_CRY = "babycry", "no event"
 MIXTURE = r"mixture_data/(?P<part>[^/]+)/(?P<hash>[^/]+)/audio/(?P<mixture>[^/]*_babycry_[^/]+\.wav)"
@@ -49,3 +49,18 @@ def _events(found: layouts.Found) -> tuple[dict[str, str], list[str]]:
     return labels, [f"{len(missing)} mixtures of the event lists are not there: {layouts.some(missing)}"] * bool(
         missing
     )
+
+
+SOURCE = listings.Source(
+    name="tut_babies",
+    title="TUT Rare Sound Events 2017, baby cries",
+    url="https://zenodo.org/records/401395",
+    licence="EULA.pdf of the record, source events Creative Commons per file",
+    holds="data/mixture_data/{devtrain,devtest}/<hash>/ and data/source_data/",
+    paper_hours=13.17,
+    paper_samples=1540,
+    paper_mean_seconds=30.79,
+    list_recordings=list_recordings,
+    difference="the paper's 1540 may be 1000 development and 500 evaluation mixtures and 40 cries, a guess",
+    remote=downloads.Remote(record=401395, wanted=("*.zip",), folder="tut_babies"),
+)

@@ -6,7 +6,7 @@ Included and excluded imitations count, as in the paper; the imitated sounds (`s
 import pathlib
 import re
 
-from voc2vec_jax.datasets import layouts, listings, tables
+from voc2vec_jax.datasets import downloads, layouts, listings, tables
 
 LAYOUT = layouts.ArchiveLayout(
     archives=("*vocalsketch*", "1251982"),
@@ -50,3 +50,18 @@ def _rows(found: layouts.Found, which: str) -> tuple[dict[str, tables.Row], list
     rows, notes = tables.by_file(tables.read(found.tree, names[0], ("filename", "participantid")), "filename")
     notes += tables.compare(rows, "filename", paths)
     return rows, [f"vocal_imitations{which}: {note}" for note in notes]
+
+
+SOURCE = listings.Source(
+    name="vocalsketch",
+    title="VocalSketch",
+    url="https://zenodo.org/records/1251982",
+    licence="as its record states",
+    holds="vocal_imitations/{included,excluded}/ and vocal_imitations_set2/ with the wav files",
+    paper_hours=10.53,
+    paper_samples=10705,
+    paper_mean_seconds=3.54,
+    list_recordings=list_recordings,
+    difference="all versions together hold 11189 clips; the paper took included and excluded ones",
+    remote=downloads.Remote(record=1251982, wanted=("*.zip",), folder="vocalsketch"),
+)
