@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import struct
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -58,6 +59,14 @@ def test_16_khz_mono_int16_survives_to_the_bit(tmp_path):
     back, clipped = audio.to_int16(audio.load(_write(tmp_path / "a.wav", samples)))
     np.testing.assert_array_equal(back, samples)
     assert clipped == 0
+
+
+def test_every_int16_becomes_the_same_float_in_numpy_and_on_a_device():
+    samples = np.arange(-32768, 32768, dtype=np.int16)
+    wanted = (samples.astype(np.float64) / 32768).astype(np.float32)
+    for found in (audio.from_int16(samples), np.asarray(jax.jit(audio.from_int16)(samples))):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found.view(np.uint32), wanted.view(np.uint32))
 
 
 def test_clipping_is_counted_and_saturates():

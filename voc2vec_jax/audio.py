@@ -8,6 +8,7 @@ import io
 import os
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -17,6 +18,7 @@ from jaxtyping import Float32, Int16
 from voc2vec_jax import errors
 
 RATE_HZ = 16_000
+INT16_SCALE = 2**15
 SEGMENT_SAMPLES = 10 * RATE_HZ
 LOWEST_RATE_HZ = 1_000  # a header below it is damaged, and would blow a file up in resampling
 MOST_FRAMES = 1 << 36  # weeks; a header above it was left by a writer that never learned the length, or is damaged
@@ -121,9 +123,14 @@ def _resampled(blocks: Iterator[Float32[np.ndarray, " _"]], rate_hz: int) -> Ite
 
 def to_int16(audio: Float32[np.ndarray, " s"]) -> tuple[Int16[np.ndarray, " s"], int]:
     """Rounds to int16 at a scale of 32768, and counts the samples that had to be clipped."""
-    scaled = np.rint(audio * np.float32(32768))
-    clipped = int(np.count_nonzero((scaled > 32767) | (scaled < -32768)))
-    return np.clip(scaled, -32768, 32767).astype(np.int16), clipped
+    scaled = np.rint(audio * np.float32(INT16_SCALE))
+    clipped = int(np.count_nonzero((scaled > INT16_SCALE - 1) | (scaled < -INT16_SCALE)))
+    return np.clip(scaled, -INT16_SCALE, INT16_SCALE - 1).astype(np.int16), clipped
+
+
+def from_int16(samples: Int16[Any, "*s"]) -> Float32[Any, "*s"]:
+    """samples / 32768 in [-1, 1), without rounding, for NumPy arrays and for what JAX traces."""
+    return samples.astype(np.float32) * (1 / INT16_SCALE)
 
 
 def segments(samples: int, at_most: int = SEGMENT_SAMPLES) -> list[tuple[int, int]]:

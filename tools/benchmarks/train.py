@@ -268,7 +268,7 @@ def _growth(settings: Settings, common: Figure) -> Iterator[Figure]:
 
 def _peer(settings: Settings, ours: Ours) -> reference_process.Peer:
     """transformers' step for the same architecture and batch, in a process of its own."""
-    clips = np.asarray(ours.batch["audio"][:, 0], np.float32).reshape(-1, settings.samples) / 32768
+    clips = audio.from_int16(np.asarray(ours.batch["audio"][:, 0])).reshape(-1, settings.samples)
     return reference_process.Peer(transformers_step, settings, ours.model, clips)
 
 

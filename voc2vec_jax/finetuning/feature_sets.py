@@ -139,7 +139,7 @@ def _smile(feature_set: str):
 def _functionals(rows: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n d"]:
     task, smile = _worker
     clips = task.read(rows)
-    found = [smile(clip.astype(np.float32) / 32768, audio.RATE_HZ) for clip in clips]
+    found = [smile(audio.from_int16(clip), audio.RATE_HZ) for clip in clips]
     return np.stack([np.asarray(one, np.float32).reshape(-1) for one in found])
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from voc2vec_jax import audio as audio_files
 from voc2vec_jax import models
 from voc2vec_jax.datasets import resident
 from voc2vec_jax.models import encoder as encoders
@@ -79,7 +80,7 @@ class Finetuner:
         starts = jnp.maximum(data["block_start"][rows], 0)
         clips = resident.crop(data["blocks"], starts, jnp.zeros_like(starts), lengths, samples)
         seen = jnp.where(rows >= 0, samples, 0) if self.attend_padding else lengths
-        audio = clips.astype(jnp.float32) / 32768
+        audio = audio_files.from_int16(clips)
         if self.normalize:
             audio = normalised(audio, seen if self.normalize_padding else lengths, self.eps)
         options: dict[str, Any] = {}

@@ -51,7 +51,7 @@ def is_audio_type(dtype: Any) -> bool:
 def as_float(array: Any) -> Float32[np.ndarray, "..."]:
     """Floats as they are, int16 divided by 32768."""
     array = np.asarray(array)
-    return array.astype(np.float32) / 32768 if array.dtype == np.int16 else array.astype(np.float32)
+    return audio.from_int16(array) if array.dtype == np.int16 else array.astype(np.float32)
 
 
 def normalised(clip: Float32[np.ndarray, " s"], eps: float) -> Float32[np.ndarray, " s"]:

@@ -19,7 +19,6 @@ from voc2vec_jax.models import encoder
 
 TRAIN, VALIDATION = 0, 1
 GROUPS, ROWS = 0, 1
-INT16_SCALE = 1 / 32768
 
 
 def init_state(family: ModuleType, model: Any, optimizer: optax.GradientTransformation, seed: int) -> dict:
@@ -43,7 +42,7 @@ def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.No
 
 def loss_sums(family, model, params, micro, keys: encoder.Noise, step, *, train: bool, equal_masks: bool):
     """(loss sum, metric sums with `weight`) of loss groups [g, r, s] of int16."""
-    batch = {**micro, "audio": micro["audio"].astype(jnp.float32) * INT16_SCALE}
+    batch = {**micro, "audio": audio.from_int16(micro["audio"])}
     loss, weight, sums = family.loss_fn(model, params, batch, keys, step, train=train, equal_masks=equal_masks)
     return loss, {**sums, "weight": weight}
 

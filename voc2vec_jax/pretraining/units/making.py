@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int16, Int64, UInt16
 from sklearn import cluster
 
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import records, worker_processes
 from voc2vec_jax.pretraining.units import store as unit_store
 
@@ -59,7 +59,7 @@ class Mfcc:
 
     def _one(self, clip: Int16[np.ndarray, " s"]) -> Float32[np.ndarray, "t 39"]:
         online = kaldi_native_fbank.OnlineMfcc(_kaldi_options())
-        online.accept_waveform(unit_store.RATE_HZ, clip.astype(np.float32) / 32768)
+        online.accept_waveform(unit_store.RATE_HZ, audio.from_int16(clip))
         online.input_finished()
         frames = [online.get_frame(i) for i in range(online.num_frames_ready)]
         cepstra = np.array(frames, np.float32).reshape(-1, CEPSTRA)
