@@ -44,7 +44,7 @@ def data(arguments: cli.Arguments) -> Iterator[dict]:
     values["sets"] = tuple(name for name in values["sets"].split(",") if name)
     if (values["data_dir"] is None) != (not values["sets"]):
         raise errors.InputError("--data_dir and --sets belong together: give both, or neither to measure noise")
-    return data_benchmark.figures(data_benchmark.Settings(**values))
+    return data_benchmark.figures(data_benchmark.DataBenchmark(**values))
 
 
 DATA_FLAGS = {
@@ -63,7 +63,7 @@ DATA_FLAGS = {
 def embed(arguments: cli.Arguments) -> Iterator[dict]:
     """Files to vectors."""
     values = {name: getattr(arguments, name) for name in EMBED_FLAGS}
-    return embed_benchmark.figures(embed_benchmark.Settings(**values))
+    return embed_benchmark.figures(embed_benchmark.EmbedBenchmark(**values))
 
 
 EMBED_FLAGS = {
@@ -82,7 +82,7 @@ EMBED_FLAGS = {
 def finetune(arguments: cli.Arguments) -> Iterator[dict]:
     """Ten folds at once against one after another."""
     values = {name: getattr(arguments, name) for name in FINETUNE_FLAGS}
-    return finetune_benchmark.figures(finetune_benchmark.Settings(**values))
+    return finetune_benchmark.figures(finetune_benchmark.FinetuneBenchmark(**values))
 
 
 FINETUNE_FLAGS = {
@@ -101,7 +101,7 @@ FINETUNE_FLAGS = {
 def train(arguments: cli.Arguments) -> Iterator[dict]:
     """A pre-training step."""
     values = {name: getattr(arguments, name) for name in TRAIN_FLAGS}
-    return train_benchmark.figures(train_benchmark.Settings(**values))
+    return train_benchmark.figures(train_benchmark.TrainBenchmark(**values))
 
 
 TRAIN_FLAGS = {
@@ -129,7 +129,7 @@ def attention(arguments: cli.Arguments) -> Iterator[dict]:
         values["frames"] = tuple(int(number) for number in values["frames"].split(","))
     except ValueError as fault:
         raise errors.InputError(f"--frames={values['frames']}: give whole numbers with commas between them") from fault
-    return attention_benchmark.figures(attention_benchmark.Settings(**values))
+    return attention_benchmark.figures(attention_benchmark.AttentionBenchmark(**values))
 
 
 ATTENTION_FLAGS = {

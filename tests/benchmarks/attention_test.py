@@ -11,7 +11,7 @@ from voc2vec_jax import errors
 
 def test_every_implementation_is_measured_or_says_why_not(monkeypatch):
     monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
-    settings = attention_benchmark.Settings(frames=(8, 12), heads=2, total=24, dtype="bfloat16", passes=1)
+    settings = attention_benchmark.AttentionBenchmark(frames=(8, 12), heads=2, total=24, dtype="bfloat16", passes=1)
     figures = list(attention_benchmark.figures(settings))
     json.dumps(figures, allow_nan=False)
     assert figures[0]["figure"] == "attention matmul rate"
@@ -27,7 +27,7 @@ def test_every_implementation_is_measured_or_says_why_not(monkeypatch):
 
 def test_with_dropout_only_ours_is_left(monkeypatch):
     monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
-    settings = attention_benchmark.Settings(frames=(8,), heads=2, total=24, dropout=0.5, passes=1)
+    settings = attention_benchmark.AttentionBenchmark(frames=(8,), heads=2, total=24, dropout=0.5, passes=1)
     left = [figure for figure in attention_benchmark.figures(settings) if "not_measured" in figure]
     assert [figure["figure"] for figure in left] == ["attention xla", "attention cudnn"]
 
@@ -42,4 +42,4 @@ def test_with_dropout_only_ours_is_left(monkeypatch):
 )
 def test_numbers_that_make_no_sense_are_refused(fault, message):
     with pytest.raises(errors.InputError, match=message):
-        next(attention_benchmark.figures(attention_benchmark.Settings(**fault)))
+        next(attention_benchmark.figures(attention_benchmark.AttentionBenchmark(**fault)))

@@ -21,7 +21,7 @@ def test_both_sides_embed_the_same_files(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for number, samples in enumerate((5000, 2000, 7000, 3000)):
         soundfile.write(tmp_path / "clips" / f"{number}.wav", 0.001 * rng.normal(size=samples), 16_000)
-    settings = embed_benchmark.Settings(
+    settings = embed_benchmark.EmbedBenchmark(
         str(tmp_path / "clips"),
         str(tmp_path / "model.pt"),
         clips=3,
@@ -71,12 +71,12 @@ def test_files_are_taken_evenly_and_shuffled_on_request(tmp_path):
     for number in range(19):
         (tmp_path / f"{number:02d}.wav").touch()
     taken = [
-        embed_benchmark._files(embed_benchmark.Settings(str(tmp_path), clips=10, order=o))
+        embed_benchmark._files(embed_benchmark.EmbedBenchmark(str(tmp_path), clips=10, order=o))
         for o in ("paths", "shuffled")
     ]
     assert [int(path.stem) for path in taken[0]] == [0, 1, 3, 5, 7, 9, 11, 13, 15, 17]
     assert taken[1] != taken[0] and sorted(taken[1]) == taken[0]
-    assert len(embed_benchmark._files(embed_benchmark.Settings(str(tmp_path), clips=50))) == 19
+    assert len(embed_benchmark._files(embed_benchmark.EmbedBenchmark(str(tmp_path), clips=50))) == 19
 
 
 def test_sides_take_turns_there_and_back():
@@ -85,6 +85,6 @@ def test_sides_take_turns_there_and_back():
 
 def test_a_folder_without_audio_is_refused(tmp_path):
     with pytest.raises(errors.InputError, match="holds no audio file"):
-        next(embed_benchmark.figures(embed_benchmark.Settings(str(tmp_path))))
+        next(embed_benchmark.figures(embed_benchmark.EmbedBenchmark(str(tmp_path))))
     with pytest.raises(errors.InputError, match="absent is no folder"):
-        next(embed_benchmark.figures(embed_benchmark.Settings(str(tmp_path / "absent"))))
+        next(embed_benchmark.figures(embed_benchmark.EmbedBenchmark(str(tmp_path / "absent"))))

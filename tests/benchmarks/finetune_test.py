@@ -13,15 +13,15 @@ from voc2vec_jax import errors
 
 def test_every_way_trains_the_same_folds(monkeypatch):
     ways = []
-    original = finetune_benchmark._Way
+    original = finetune_benchmark._Schedule
 
     def kept(*arguments):
         ways.append(original(*arguments))
         return ways[-1]
 
-    monkeypatch.setattr(finetune_benchmark, "_Way", kept)
+    monkeypatch.setattr(finetune_benchmark, "_Schedule", kept)
     monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
-    settings = finetune_benchmark.Settings(folds=2, clips=6, least_seconds=0.3, most_seconds=0.4, passes=1)
+    settings = finetune_benchmark.FinetuneBenchmark(folds=2, clips=6, least_seconds=0.3, most_seconds=0.4, passes=1)
     settings = dataclasses.replace(settings, against="transformers")
     figures = list(finetune_benchmark.figures(settings))
     assert [figure["figure"] for figure in figures] == [
@@ -51,4 +51,4 @@ def test_every_way_trains_the_same_folds(monkeypatch):
 )
 def test_numbers_that_make_no_sense_are_refused(fault, message):
     with pytest.raises(errors.InputError, match=message):
-        next(finetune_benchmark.figures(finetune_benchmark.Settings(**fault)))
+        next(finetune_benchmark.figures(finetune_benchmark.FinetuneBenchmark(**fault)))

@@ -25,7 +25,7 @@ def failing(where):
 
 
 def test_functions_are_called_in_another_process():
-    with reference_process.Peer(counting, 7) as other:
+    with reference_process.ReferenceProcess(counting, 7) as other:
         assert other.names == ["next", "process"]
         assert [other.call("next"), other.call("next")] == [7, 8]
         assert other.call("process") != os.getpid()
@@ -33,19 +33,25 @@ def test_functions_are_called_in_another_process():
 
 def test_a_failure_is_told():
     with pytest.raises(errors.RunError, match="no such luck"):
-        reference_process.Peer(failing, "build")
-    with reference_process.Peer(failing, "call") as other, pytest.raises(errors.RunError, match="no such luck"):
+        reference_process.ReferenceProcess(failing, "build")
+    with (
+        reference_process.ReferenceProcess(failing, "call") as other,
+        pytest.raises(errors.RunError, match="no such luck"),
+    ):
         other.call("run")
 
 
 def test_the_end_of_the_process_is_told():
-    with reference_process.Peer(failing, "call") as other, pytest.raises(errors.RunError, match="ended with status 3"):
+    with (
+        reference_process.ReferenceProcess(failing, "call") as other,
+        pytest.raises(errors.RunError, match="ended with status 3"),
+    ):
         other.call("die")
 
 
 def test_leaving_in_the_midst_of_a_call_ends_it_without_a_word(capfd):
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), reference_process.Peer(failing, "call") as other:
+    with pytest.raises(KeyboardInterrupt), reference_process.ReferenceProcess(failing, "call") as other:
         other._pipe.send("sleep")
         raise KeyboardInterrupt
     assert time.monotonic() - began < 60 and not other._process.is_alive()

@@ -13,8 +13,8 @@ from benchmarks import train as train_benchmark
 from voc2vec_jax import errors
 from voc2vec_jax.models import flops
 
-MODEL = train_benchmark.built(train_benchmark.Settings(model="tiny"))[1]
-SMALL = train_benchmark.Settings(model="tiny", rows=2, seconds=1.0, passes=1)
+MODEL = train_benchmark.built(train_benchmark.TrainBenchmark(model="tiny"))[1]
+SMALL = train_benchmark.TrainBenchmark(model="tiny", rows=2, seconds=1.0, passes=1)
 
 
 def by_name(settings):
@@ -27,7 +27,7 @@ def test_both_sides_the_parts_and_the_growth_are_timed(monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     monkeypatch.setattr(train_benchmark, "GROWTH", ((1, 2.0),))
     more = {"against": "transformers", "breakdown": True, "growth": True, "profile": str(tmp_path / "trace")}
-    found = by_name(train_benchmark.Settings(**{**vars(SMALL), **more}))
+    found = by_name(train_benchmark.TrainBenchmark(**{**vars(SMALL), **more}))
     ours, theirs = found["train voc2vec_jax"], found["train transformers"]
     assert theirs["ratio"] == 1.0
     assert math.isclose(ours["ratio"], ours["step_seconds"] / theirs["step_seconds"], rel_tol=0.05, abs_tol=0.01)
@@ -52,8 +52,8 @@ def test_both_sides_the_parts_and_the_growth_are_timed(monkeypatch, tmp_path):
 
 def test_groups_and_accumulation_are_one_update():
     """A step of two groups, twice, holds four times the clips and has the mean gradient of them."""
-    more = train_benchmark.Settings(**{**vars(SMALL), "step": "update", "groups": 2, "micros": 2})
-    ours = train_benchmark.Ours(more)
+    more = train_benchmark.TrainBenchmark(**{**vars(SMALL), "step": "update", "groups": 2, "micros": 2})
+    ours = train_benchmark.CompiledStep(more)
     assert ours.batch["audio"].shape == (2, 2, 2, 16_000) and more.clips == 8
     _, row = ours.compiled(ours.state, ours.batch)
     least = MODEL.masked_bound(MODEL.encoder.frames(16_000))
@@ -62,10 +62,10 @@ def test_groups_and_accumulation_are_one_update():
 
 def test_the_gradient_is_that_of_an_update():
     """The timed program computes what training computes: a step of plain descent with it is the update's."""
-    ours = train_benchmark.Ours(SMALL)
+    ours = train_benchmark.CompiledStep(SMALL)
     grads, sums = ours.compiled(ours.state, ours.batch)
     grads = jax.tree.map(lambda x: x / sums["weight"], grads)
-    row = train_benchmark.Ours(train_benchmark.Settings(**{**vars(SMALL), "step": "update"}))
+    row = train_benchmark.CompiledStep(train_benchmark.TrainBenchmark(**{**vars(SMALL), "step": "update"}))
     _, row = row.compiled(row.state, row.batch)
     norm = jnp.sqrt(sum(jnp.sum(x * x) for x in jax.tree.leaves(grads)))
     np.testing.assert_allclose(norm, row["grad_norm"], rtol=1e-5)
@@ -85,4 +85,4 @@ FAULTS = [
 @pytest.mark.parametrize("fault, message", FAULTS)
 def test_values_without_sense_are_refused(fault, message):
     with pytest.raises(errors.InputError, match=message):
-        next(train_benchmark.figures(train_benchmark.Settings(**{**vars(SMALL), **fault})))
+        next(train_benchmark.figures(train_benchmark.TrainBenchmark(**{**vars(SMALL), **fault})))

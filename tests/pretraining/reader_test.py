@@ -412,7 +412,7 @@ def test_two_processes_hold_the_corpus_and_each_device_crops_its_own_rows(data, 
 
 
 def test_the_benchmark_prints_a_figure_for_each_way(data):
-    settings = data_benchmark.Settings(str(data[0]), ("one",), group_rows=1, workers=1, passes=1)
+    settings = data_benchmark.DataBenchmark(str(data[0]), ("one",), group_rows=1, workers=1, passes=1)
     figures = list(data_benchmark.figures(settings))
     assert [figure["figure"].split()[1] for figure in figures] == ["stream", "stream", "resident"]
     assert all(figure["best"] >= figure["audio_seconds_per_second"] > 0 and figure["clips"] == 61 for figure in figures)
@@ -431,9 +431,9 @@ def test_the_benchmark_prints_a_figure_for_each_way(data):
 )
 def test_benchmark_numbers_that_make_no_sense_are_refused(fault, message):
     with pytest.raises(errors.InputError, match=message):
-        next(data_benchmark.figures(data_benchmark.Settings(**fault)))
+        next(data_benchmark.figures(data_benchmark.DataBenchmark(**fault)))
 
 
 def test_benchmark_noise_has_the_mean_length_asked_for(tmp_path):
-    corpus = data_benchmark._corpus(data_benchmark.Settings(clips=300, mean_seconds=2.0), tmp_path)
+    corpus = data_benchmark._corpus(data_benchmark.DataBenchmark(clips=300, mean_seconds=2.0), tmp_path)
     assert abs(corpus.samples.mean() / 16000 - 2.0) < 0.1 and corpus.samples.max() <= 160000

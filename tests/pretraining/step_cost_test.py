@@ -34,8 +34,8 @@ MARGIN = 1.05
 COUNT = """
 import json
 from benchmarks import train as train_benchmark
-settings = train_benchmark.Settings(model="tiny", rows=16, seconds=1.5, step="update")
-compiled = train_benchmark.Ours(settings).compiled
+settings = train_benchmark.TrainBenchmark(model="tiny", rows=16, seconds=1.5, step="update")
+compiled = train_benchmark.CompiledStep(settings).compiled
 cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
 counts = cost["flops"], cost["bytes accessed"], memory.temp_size_in_bytes, memory.alias_size_in_bytes
 print(json.dumps([count / 1e9 for count in counts]))

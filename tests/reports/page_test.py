@@ -107,7 +107,7 @@ def test_a_name_stays_on_its_line_and_controls_nothing():
 def test_latex_of_many_rows_goes_on_over_pages_and_loses_none():
     rows = [[report_text.Cell(f"row {number}")] for number in range(130)]
     groups = [report_text.Group("A", rows[:20]), report_text.Group("B", rows[20:])]
-    text = report_text.latex(report_text.Table("t", "T", [report_text.Column("c")], groups, ["remark"]))
+    text = report_text.latex(report_text.Table("t", "T", [report_text.TableColumn("c")], groups, ["remark"]))
     pages = text.split(r"\begin{table*}")[1:]
     assert re.findall(r"row \d+", text) == [cell.text for (cell,) in rows]
     assert all(page.count("row ") <= 48 for page in pages) and len(pages) == 3
@@ -115,7 +115,7 @@ def test_latex_of_many_rows_goes_on_over_pages_and_loses_none():
 
 
 def test_markdown_of_a_name_is_text_whatever_it_begins_with():
-    table = report_text.Table("t", "# t", [report_text.Column("a|b")], [], ["- item", "1. item", "<b>"])
+    table = report_text.Table("t", "# t", [report_text.TableColumn("a|b")], [], ["- item", "1. item", "<b>"])
     text = report_text.markdown([table], ["# head"])
     assert text.splitlines()[0] == "&#35; head"
     assert "&#45; item" in text and "1&#46; item" in text and "&lt;b&gt;" in text
@@ -155,7 +155,7 @@ def test_players_open_the_very_file_at_the_clip(tmp_path):
     file = tmp_path / "own files" / "anger" / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"RIFF")
-    row = report_runs.Prediction(0, "id<", f"anger/{name}", 1.5, 2.25, "anger", "fear", 0.9)
+    row = report_runs.ReportedPrediction(0, "id<", f"anger/{name}", 1.5, 2.25, "anger", "fear", 0.9)
     ((tag, found),) = Page(report_page.player(run, row, None)).tags
     url, fragment = found["src"].split("#")
     assert tag == "audio" and fragment == "t=1.500,3.750" and found["preload"] == "none"
@@ -185,12 +185,12 @@ def test_a_file_that_is_not_there_or_not_the_runs_is_a_sentence(path, root, says
     (tmp_path / "here").mkdir()
     (tmp_path / "secret.wav").write_bytes(b"RIFF")
     run = report_runs.read(fake_runs.write(tmp_path / "run", audio_root=root and tmp_path / root))
-    text = report_page.player(run, report_runs.Prediction(0, "i", path, 0, 1, "a", "b", 0.5), None)
+    text = report_page.player(run, report_runs.ReportedPrediction(0, "i", path, 0, 1, "a", "b", 0.5), None)
     assert re.search(says, text) and "<audio" not in text
 
 
 def test_wrong_clips_are_wrong_and_by_falling_confidence():
-    rows = [report_runs.Prediction(0, str(at), "", 0, 1, "a", "ab"[at % 2], at / 40) for at in range(40)]
+    rows = [report_runs.ReportedPrediction(0, str(at), "", 0, 1, "a", "ab"[at % 2], at / 40) for at in range(40)]
     got = report_page.wrong_clips(rows)
     assert [row.id for row in got] == [str(at) for at in range(39, 19, -2)]
 

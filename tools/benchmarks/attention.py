@@ -22,7 +22,7 @@ TOTAL_ELSEWHERE = 64_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class AttentionBenchmark:
     """What is measured: rows of each of `frames`, about `total` (0: by platform) together."""
 
     frames: tuple[int, ...] = (50, 150, 500, 1000, 1500)
@@ -33,7 +33,7 @@ class Settings:
     passes: int = 3
 
 
-def figures(settings: Settings) -> Iterator[dict[str, Any]]:
+def figures(settings: AttentionBenchmark) -> Iterator[dict[str, Any]]:
     """For every length and implementation, in turns: forward alone, and forward and backward; "error" from float32.
 
     "error" is the largest difference of the forward pass over the largest value. Implementations that this machine or
@@ -49,7 +49,7 @@ def figures(settings: Settings) -> Iterator[dict[str, Any]]:
         yield from _at_length(settings, rows, frames, rate, {"frames": frames, "rows": rows, **common})
 
 
-def check(settings: Settings) -> None:
+def check(settings: AttentionBenchmark) -> None:
     """InputError for values that make no sense."""
     if min((*settings.frames, settings.heads, settings.passes)) < 1 or settings.total < 0:
         raise errors.InputError(
@@ -60,7 +60,9 @@ def check(settings: Settings) -> None:
         raise errors.InputError(f"--dropout={settings.dropout:g}: give 0 or more and under 1")
 
 
-def _at_length(settings: Settings, rows: int, frames: int, rate: float, common: dict) -> Iterator[dict[str, Any]]:
+def _at_length(
+    settings: AttentionBenchmark, rows: int, frames: int, rate: float, common: dict
+) -> Iterator[dict[str, Any]]:
     keys = jax.random.split(jax.random.key(0), 4)
     shape = (rows, settings.heads, frames, HEAD_WIDTH)
     arrays = [jax.random.normal(key, shape, settings.dtype) for key in keys[:3]]

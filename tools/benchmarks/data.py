@@ -24,7 +24,7 @@ LEAST_MEAN_SECONDS, MOST_SECONDS = 0.5, 10  # of the noise clips
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class DataBenchmark:
     """What is measured: `sets` of `data_dir`, or `clips` clips of noise of `mean_seconds` written for the purpose."""
 
     data_dir: str | None = None
@@ -38,7 +38,7 @@ class Settings:
     passes: int = 3
 
 
-def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
+def figures(settings: DataBenchmark) -> Iterator[dict[str, str | int | float]]:
     """One figure for each way to feed training: the median and the best of `passes` passes through the data.
 
     "audio_seconds_per_second" counts real audio, without padding, from the first batch that is ready on.
@@ -71,7 +71,7 @@ def figures(settings: Settings) -> Iterator[dict[str, str | int | float]]:
             }
 
 
-def check(settings: Settings) -> None:
+def check(settings: DataBenchmark) -> None:
     """InputError for values that make no sense."""
     for name, least in (("clips", 2), ("groups", 1), ("group_rows", 1), ("threads", 1), ("workers", 1), ("passes", 1)):
         if getattr(settings, name) < least:
@@ -107,7 +107,7 @@ def _examples(numbers, lengths, seed) -> Iterator[records.Example]:
         yield records.Example(audio, f"{i // 2}.wav#{i % 2}", f"{i // 2}.wav", "", "", (i % 2) * len(audio))
 
 
-def _corpus(settings: Settings, scratch: pathlib.Path) -> corpora.Corpus:
+def _corpus(settings: DataBenchmark, scratch: pathlib.Path) -> corpora.Corpus:
     if settings.data_dir is not None:
         return corpora.open_corpus(settings.data_dir, settings.sets)
     draw = np.random.default_rng(0).gamma(2.0, settings.mean_seconds / 2 * RATE_HZ, settings.clips)
@@ -117,7 +117,7 @@ def _corpus(settings: Settings, scratch: pathlib.Path) -> corpora.Corpus:
     return corpora.Corpus([write_noise(scratch, "noise", lengths.astype(int), seed=0, shard_count=4)])
 
 
-def _ways(settings: Settings, corpus, drawn) -> dict[str, Callable[[], Iterator[object]]]:
+def _ways(settings: DataBenchmark, corpus, drawn) -> dict[str, Callable[[], Iterator[object]]]:
     def stream(**options):
         return pretraining_reader.train_batches(corpus, drawn, 0, drawn.steps_per_epoch, **options)
 

@@ -21,7 +21,7 @@ from voc2vec_jax.inference import batching, pretrained
 from voc2vec_jax.models import flops
 from voc2vec_jax.runs import memory
 
-PEER_ROWS = (1, 4, 16)  # clips in a batch of transformers
+REFERENCE_BATCH_CLIPS = (1, 4, 16)  # clips in a batch of transformers
 ORDERS = ("paths", "shuffled")  # by path, neighbours are of one set and have like lengths
 REGROUPED_CLIPS = 64  # clips that are embedded once more in another grouping
 WARMING_CLIPS = 16  # of which the other side's warm-up consists on CPUs, which compile nothing for it
@@ -30,7 +30,7 @@ Figure = dict[str, str | int | float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class EmbedBenchmark:
     """What is measured: `model` (None: base size with random weights) on `clips` of the files under `input`."""
 
     input: str
@@ -44,7 +44,7 @@ class Settings:
     order: str = "paths"  # of ORDERS, for all sides
 
 
-def figures(settings: Settings) -> Iterator[Figure]:
+def figures(settings: EmbedBenchmark) -> Iterator[Figure]:
     """Our speed with and without compilation, agreement of two groupings, and the other side's on the same files.
 
     At most REGROUPED_CLIPS random clips are grouped otherwise (any vector depends on its own clip only). Every time
@@ -97,7 +97,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
 
 
 def _in_turns(
-    settings: Settings, model: pretrained.Model, folder: str, files: list[pathlib.Path], ours: Callable
+    settings: EmbedBenchmark, model: pretrained.Model, folder: str, files: list[pathlib.Path], ours: Callable
 ) -> tuple[list[dict[str, tuple[np.ndarray, float]]], dict[str, dict[str, int]]]:
     """Vectors and seconds of every way in every turn, and the memory that each held."""
     ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
@@ -109,7 +109,7 @@ def _in_turns(
         theirs = []
         if settings.against:
             arguments = folder, files, model.checkpoint.normalizes, settings.dtype
-            other = stack.enter_context(reference_process.Peer(transformers_loops, *arguments))
+            other = stack.enter_context(reference_process.ReferenceProcess(transformers_loops, *arguments))
             theirs = [name for name in other.names if name != "memory"]
             ways |= {name: functools.partial(other.call, name) for name in theirs}
         turns = [{name: _timed(ways[name]) for name in turn} for turn in _turns(list(ways), settings.passes)]
@@ -134,7 +134,7 @@ def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | 
     }
 
 
-def _regrouped(settings: Settings, ours: Callable, first: np.ndarray, common: Figure) -> Figure:
+def _regrouped(settings: EmbedBenchmark, ours: Callable, first: np.ndarray, common: Figure) -> Figure:
     order = np.random.default_rng(0).permutation(len(first))[:REGROUPED_CLIPS]
     again = ours(order, 0.37 * (settings.batch_seconds or pretrained.default_batch_seconds()))
     difference = float(np.abs(again - first[order]).max())
@@ -146,7 +146,7 @@ def _regrouped(settings: Settings, ours: Callable, first: np.ndarray, common: Fi
     }
 
 
-def _model(settings: Settings, folder: str) -> pretrained.Model:
+def _model(settings: EmbedBenchmark, folder: str) -> pretrained.Model:
     """The model under test; both sides read it from the same `folder` when there is another side."""
     checkpoint = sources.read(settings.model) if settings.model else random_base()
     if settings.against:
@@ -169,7 +169,7 @@ def random_base() -> reader.ModelWeights:
     return reader.ModelWeights("wav2vec2", config, convert_names.unflatten(flat), normalize=True)
 
 
-def _files(settings: Settings) -> list[pathlib.Path]:
+def _files(settings: EmbedBenchmark) -> list[pathlib.Path]:
     folder = pathlib.Path(settings.input)
     if not folder.is_dir():
         raise errors.InputError(f"--input={folder} is no folder: give one that holds recordings")
@@ -224,8 +224,10 @@ def transformers_loops(
                 vectors.append(((frames * kept[..., None]).sum(1) / lengths[:, None]).cpu().numpy())
         return np.concatenate(vectors)
 
-    for rows in PEER_ROWS:
+    for rows in REFERENCE_BATCH_CLIPS:
         embed(rows, files if device == "cuda" else files[:WARMING_CLIPS])
     loops = {"transformers, clips singly": functools.partial(embed, 1, files)}
-    padded = {f"transformers, padded batches of {n}": functools.partial(embed, n, files) for n in PEER_ROWS[1:]}
+    padded = {
+        f"transformers, padded batches of {n}": functools.partial(embed, n, files) for n in REFERENCE_BATCH_CLIPS[1:]
+    }
     return loops | padded | {"memory": functools.partial(reference_process.memory_held, device)}

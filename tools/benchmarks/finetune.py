@@ -28,7 +28,7 @@ LEAST_SECONDS, MOST_SECONDS = 0.1, 30.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class FinetuneBenchmark:
     """What is measured: `folds` of training on `clips` noise clips of `least_seconds` to `most_seconds`."""
 
     model: str = "tiny"
@@ -42,10 +42,10 @@ class Settings:
     against: str | None = None
 
 
-class _Noise:
+class _NoiseClips:
     """Clips of white noise (`resident.Clips`)."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: FinetuneBenchmark):
         rng = np.random.default_rng(0)
         least, most = (round(s * audio.RATE_HZ) for s in (settings.least_seconds, settings.most_seconds))
         self.samples = rng.integers(least, most + 1, settings.clips).astype(np.int32)
@@ -57,10 +57,10 @@ class _Noise:
         return [np.random.default_rng(row).integers(-9000, 9000, self.samples[row]).astype(np.int16) for row in rows]
 
 
-class _Way:
+class _Schedule:
     """An epoch of all folds in `slots` at a time on `devices`."""
 
-    def __init__(self, settings: Settings, clips: _Noise, slots: int, devices: list):
+    def __init__(self, settings: FinetuneBenchmark, clips: _NoiseClips, slots: int, devices: list):
         axis = "map" if devices[0].platform == "cpu" else "vmap"
         learner, recipe = _learner(settings, clips), fold_engine.Recipe(batch_clips=settings.batch_clips)
         self.config, self.rounds = learner.config, -(-settings.folds // slots)
@@ -89,7 +89,7 @@ class _Way:
         return time.perf_counter() - began
 
 
-def _learner(settings: Settings, clips: _Noise) -> learners.Finetuner:
+def _learner(settings: FinetuneBenchmark, clips: _NoiseClips) -> learners.Finetuner:
     family, config = pretraining_recipe.build_model(pretraining_recipe.tiny(pretraining_recipe.pretraining()))
     if settings.model == "base":
         config = models.FAMILIES["wav2vec2"].Config()
@@ -99,11 +99,11 @@ def _learner(settings: Settings, clips: _Noise) -> learners.Finetuner:
     return learners.Finetuner("wav2vec2", config, head, parts, normalize=True)
 
 
-def figures(settings: Settings) -> Iterator[dict[str, Any]]:
+def figures(settings: FinetuneBenchmark) -> Iterator[dict[str, Any]]:
     """The median epoch of each way, which take turns, and its ratio to folds one after another."""
     check(settings)
     runtime.one_device_a_core()
-    clips, devices = _Noise(settings), jax.devices()
+    clips, devices = _NoiseClips(settings), jax.devices()
     rate = measuring.matmul_rate(settings.dtype)
     common = {
         **{name: getattr(settings, name) for name in ("model", "folds", "clips", "batch_clips")},
@@ -117,7 +117,9 @@ def figures(settings: Settings) -> Iterator[dict[str, Any]]:
         held = {name: measuring.memory_held(memory.peak_bytes()) for name in ways}
         config = ways[ONE].config
         if settings.against:
-            other = stack.enter_context(reference_process.Peer(transformers_epoch, settings, config, clips.samples))
+            other = stack.enter_context(
+                reference_process.ReferenceProcess(transformers_epoch, settings, config, clips.samples)
+            )
             epochs[settings.against] = functools.partial(other.call, "epoch")
         turns = [{name: epoch() for name, epoch in epochs.items()} for _ in range(settings.passes)]
         if settings.against:
@@ -139,7 +141,7 @@ def figures(settings: Settings) -> Iterator[dict[str, Any]]:
         }
 
 
-def check(settings: Settings) -> None:
+def check(settings: FinetuneBenchmark) -> None:
     """InputError for values that make no sense and for a side that is not installed."""
     if settings.model not in MODELS:
         raise errors.InputError(f"--model={settings.model} is none of {', '.join(MODELS)}")
@@ -155,18 +157,18 @@ def check(settings: Settings) -> None:
         reference_process.check()
 
 
-def _ways(settings: Settings, clips: _Noise, devices: list) -> dict[str, _Way]:
+def _ways(settings: FinetuneBenchmark, clips: _NoiseClips, devices: list) -> dict[str, _Schedule]:
     ways = {
-        ONE: _Way(settings, clips, 1, devices[:1]),
-        "side by side": _Way(settings, clips, settings.folds, devices[:1]),
+        ONE: _Schedule(settings, clips, 1, devices[:1]),
+        "side by side": _Schedule(settings, clips, settings.folds, devices[:1]),
     }
     count = max(k for k in range(1, len(devices) + 1) if settings.folds % k == 0)
     if count > 1:
-        ways[f"side by side on {count} devices"] = _Way(settings, clips, settings.folds, devices[:count])
+        ways[f"side by side on {count} devices"] = _Schedule(settings, clips, settings.folds, devices[:count])
     return ways
 
 
-def transformers_epoch(settings: Settings, config: Any, samples: np.ndarray) -> dict[str, Callable[[], Any]]:
+def transformers_epoch(settings: FinetuneBenchmark, config: Any, samples: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Seconds of an "epoch" of its folds one after another, in shuffled padded batches, and the "memory" it took.
 
     The same architecture, dropouts, masks and optimizer; its LayerDrop leaves blocks out. On a GPU compiled by torch.

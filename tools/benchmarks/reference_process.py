@@ -51,7 +51,7 @@ def set_up() -> str:
     return device
 
 
-class Peer:
+class ReferenceProcess:
     """Calls of what `build(*arguments)` returns, by name, in another process; close it with `with`.
 
     `build` is a function of a module and returns a dict of functions without arguments; they and what they return are
@@ -66,7 +66,7 @@ class Peer:
         theirs.close()
         self.names: list[str] = self._answer()
 
-    def __enter__(self) -> "Peer":
+    def __enter__(self) -> "ReferenceProcess":
         return self
 
     def __exit__(self, *fault: object) -> None:

@@ -32,7 +32,7 @@ Figure = dict[str, str | int | float | None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class TrainBenchmark:
     """What is measured: one step of `rows` clips of `seconds`, in train mode with the recipe's dropouts.
 
     `step` "gradient" is forward and backward, "update" the whole step with the optimizer, of `groups` loss groups at a
@@ -64,10 +64,10 @@ class Settings:
         return self.rows * self.groups * self.micros
 
 
-class Ours:
+class CompiledStep:
     """One step of this project, compiled ahead; `compile_seconds` cold, `cached_seconds` from the persistent cache."""
 
-    def __init__(self, settings: Settings, cached: bool = False):
+    def __init__(self, settings: TrainBenchmark, cached: bool = False):
         self.family, self.model, config = built(settings)
         optimizer, schedule = pretraining_recipe.build_optimizer(config)
         options = {"seed": 0, "equal_masks": False}
@@ -126,7 +126,7 @@ class Ours:
         return self.compiled.memory_analysis().temp_size_in_bytes
 
 
-def built(settings: Settings) -> tuple[Any, Any, Any]:
+def built(settings: TrainBenchmark) -> tuple[Any, Any, Any]:
     """(family, model, recipe) of the settings."""
     config = pretraining_recipe.pretraining()
     if settings.model == "tiny":
@@ -143,18 +143,18 @@ def built(settings: Settings) -> tuple[Any, Any, Any]:
     return *pretraining_recipe.build_model(config), config
 
 
-def noise_batch(settings: Settings) -> dict[str, np.ndarray]:
+def noise_batch(settings: TrainBenchmark) -> dict[str, np.ndarray]:
     """White noise as the trainer's input hands it over: int16 [groups, micros, rows, samples]."""
     shape = (settings.groups, settings.micros, settings.rows, settings.samples)
     clips = np.random.default_rng(0).integers(-9000, 9000, shape).astype(np.int16)
     return {"audio": clips, "lengths": np.full(shape[:3], settings.samples, np.int32)}
 
 
-def figures(settings: Settings) -> Iterator[Figure]:
+def figures(settings: TrainBenchmark) -> Iterator[Figure]:
     """The machine's matmul rate, our step and the other side's in turns, and on request its parts and its growth."""
     check(settings)
     with _empty_cache():
-        ours = Ours(settings, cached=True)
+        ours = CompiledStep(settings, cached=True)
     names = ("model", "rows", "groups", "micros", "seconds", "step", "remat", "attention")
     common = {**{name: getattr(settings, name) for name in names}, **measuring.machine(settings.dtype)}
     rate = measuring.matmul_rate(settings.dtype)
@@ -168,7 +168,7 @@ def figures(settings: Settings) -> Iterator[Figure]:
         yield from _growth(settings, common)
 
 
-def check(settings: Settings) -> None:
+def check(settings: TrainBenchmark) -> None:
     """InputError for values that make no sense and for a side that is not installed."""
     least = min(settings.rows, settings.groups, settings.micros, settings.passes)
     if least < 1 or not 0.5 <= settings.seconds <= MOST_SECONDS:
@@ -204,13 +204,13 @@ def _empty_cache() -> Iterator[None]:
             compilation_cache.compilation_cache.reset_cache()
 
 
-def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
+def _compared(settings: TrainBenchmark, ours: CompiledStep, rate: float, common: Figure) -> Iterator[Figure]:
     sides: dict[str, Callable[[], float]] = {"voc2vec_jax": functools.partial(measuring.steady_seconds, ours)}
     ours()
     own = {"step_mb": round(ours.memory_bytes / 1e6), **measuring.memory_held(memory.peak_bytes())}
     with contextlib.ExitStack() as stack:
         if settings.against:
-            other = stack.enter_context(_peer(settings, ours))
+            other = stack.enter_context(_reference_process(settings, ours))
             sides[settings.against] = functools.partial(other.call, "steady_seconds")
         turns = [{name: side() for name, side in sides.items()} for _ in range(settings.passes)]
         held = {"voc2vec_jax": own}
@@ -234,24 +234,24 @@ def _compared(settings: Settings, ours: Ours, rate: float, common: Figure) -> It
         }
 
 
-def _profile(ours: Ours, folder: str) -> None:
+def _profile(ours: CompiledStep, folder: str) -> None:
     with jax.profiler.trace(folder):
         for _ in range(PROFILED_STEPS):
             ours()
     logs.say(f"a trace of {PROFILED_STEPS} steps is in {pathlib.Path(folder)}: open it with xprof or Perfetto")
 
 
-def _parts(settings: Settings, ours: Ours, rate: float, common: Figure) -> Iterator[Figure]:
+def _parts(settings: TrainBenchmark, ours: CompiledStep, rate: float, common: Figure) -> Iterator[Figure]:
     with jax.default_matmul_precision(ours.precision):
         rows = settings.rows * settings.groups
         for part in train_parts.figures(ours.model, rows, settings.samples, settings.passes, rate):
             yield {**part, **common}
 
 
-def _growth(settings: Settings, common: Figure) -> Iterator[Figure]:
+def _growth(settings: TrainBenchmark, common: Figure) -> Iterator[Figure]:
     """Seconds of an audio-second's step and memory of a clip, for more clips and for longer ones."""
     for rows, seconds in GROWTH:
-        ours = Ours(dataclasses.replace(settings, rows=rows, seconds=seconds))
+        ours = CompiledStep(dataclasses.replace(settings, rows=rows, seconds=seconds))
         median = float(np.median([measuring.steady_seconds(ours) for _ in range(settings.passes)]))
         clips = rows * settings.groups * settings.micros
         yield {
@@ -266,13 +266,13 @@ def _growth(settings: Settings, common: Figure) -> Iterator[Figure]:
         }
 
 
-def _peer(settings: Settings, ours: Ours) -> reference_process.Peer:
+def _reference_process(settings: TrainBenchmark, ours: CompiledStep) -> reference_process.ReferenceProcess:
     """transformers' step for the same architecture and batch, in a process of its own."""
     clips = audio.from_int16(np.asarray(ours.batch["audio"][:, 0])).reshape(-1, settings.samples)
-    return reference_process.Peer(transformers_step, settings, ours.model, clips)
+    return reference_process.ReferenceProcess(transformers_step, settings, ours.model, clips)
 
 
-def transformers_step(settings: Settings, model: Any, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
+def transformers_step(settings: TrainBenchmark, model: Any, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
     """The "steady_seconds" of its step, and the "memory" that it took.
 
     The masks and negatives are drawn beforehand, at no cost to it. On a GPU it is compiled by torch and computes in

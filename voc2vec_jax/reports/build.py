@@ -20,7 +20,7 @@ class Written(NamedTuple):
 
     page: pathlib.Path
     files: tuple[pathlib.Path, ...]  # all of them, the page first
-    runs: tuple[report_runs.Run, ...]
+    runs: tuple[report_runs.ReportedRun, ...]
     warnings: tuple[str, ...]
 
 
@@ -65,19 +65,19 @@ def _checked(output: str | os.PathLike, audio: str | os.PathLike | None, formats
     return page
 
 
-def _warnings(runs: Sequence[report_runs.Run], waiting: Sequence[pathlib.Path]) -> list[str]:
+def _warnings(runs: Sequence[report_runs.ReportedRun], waiting: Sequence[pathlib.Path]) -> list[str]:
     """A sentence for each run that is not whole."""
     found = [f"{run.name} on {run.title}: {run.progress} folds are done." for run in runs if not run.complete]
     return found + [f"{folder} has begun and has no summary yet; it is left out." for folder in waiting]
 
 
-def _places(runs: Sequence[report_runs.Run]) -> dict[str, int]:
+def _places(runs: Sequence[report_runs.ReportedRun]) -> dict[str, int]:
     """Colours of the systems: the same in every picture."""
     return {name: place for place, name in enumerate(dict.fromkeys(run.name for run in runs))}
 
 
 def draw(
-    runs: Sequence[report_runs.Run], formats: Sequence[str], places: dict[str, int] | None = None
+    runs: Sequence[report_runs.ReportedRun], formats: Sequence[str], places: dict[str, int] | None = None
 ) -> report_page.Section:
     """The pictures of one data set's runs."""
     places = places or _places(runs)
@@ -93,7 +93,7 @@ def draw(
     return report_page.Section(runs, _tsne(runs, f"tsne_{stem}", formats), recalls, curves, confusion)
 
 
-def _tsne(runs: Sequence[report_runs.Run], name: str, formats: Sequence[str]) -> report_figures.Figure | str:
+def _tsne(runs: Sequence[report_runs.ReportedRun], name: str, formats: Sequence[str]) -> report_figures.Figure | str:
     found = [(run, vectors) for run in runs if (vectors := report_runs.embeddings(run)) is not None]
     if not found:
         return "None of the runs has embeddings of its first fold."

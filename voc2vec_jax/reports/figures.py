@@ -81,7 +81,7 @@ def _finish(sheet: figure.Figure, name: str, title: str, text: str, formats: Seq
     return Figure(name, title, text, images)
 
 
-def confusion(run: report_runs.Run, name: str, formats: Sequence[str] = ()) -> Figure:
+def confusion(run: report_runs.ReportedRun, name: str, formats: Sequence[str] = ()) -> Figure:
     """Clips of all test folds by true and predicted class; colour is the share of the true class."""
     matrix, n = run.confusion, len(run.labels)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -103,12 +103,14 @@ def confusion(run: report_runs.Run, name: str, formats: Sequence[str] = ()) -> F
         return _finish(sheet, name, f"Confusion, {title}", text, formats)
 
 
-def _fold_line(title: str, run: report_runs.Run) -> str:
+def _fold_line(title: str, run: report_runs.ReportedRun) -> str:
     """A heading that says so when the run is incomplete."""
     return title if run.complete else f"{title}\nincomplete, {run.progress} folds"
 
 
-def recalls(runs: Sequence[report_runs.Run], places: Mapping[str, int], name: str, formats: Sequence[str]) -> Figure:
+def recalls(
+    runs: Sequence[report_runs.ReportedRun], places: Mapping[str, int], name: str, formats: Sequence[str]
+) -> Figure:
     """Recall of each class over all test folds, the systems of one data set beside each other."""
     labels = list(dict.fromkeys(label for run in runs for label in run.labels))
     step = 0.7 / max(len(runs), 1)
@@ -132,7 +134,9 @@ def recalls(runs: Sequence[report_runs.Run], places: Mapping[str, int], name: st
         return _finish(sheet, name, title, text, formats)
 
 
-def curves(run: report_runs.Run, rows: Sequence[Mapping[str, Any]], name: str, formats: Sequence[str]) -> Figure:
+def curves(
+    run: report_runs.ReportedRun, rows: Sequence[Mapping[str, Any]], name: str, formats: Sequence[str]
+) -> Figure:
     """Losses and validation scores by epoch: a thin line for each fold, a thick one for their mean."""
     title = f"{run.title}: {report_tables.mark(run.name, complete=run.complete)}"
     judged = "reported fold" if run.protocol == "paper" else "validation part"
@@ -174,7 +178,7 @@ def _folds(
         panel.plot(kept, [np.mean(by_epoch[epoch]) for epoch in kept], mark, color=colour, linewidth=2, label=label)
 
 
-def _best(panel: axes.Axes, run: report_runs.Run, rows: Sequence[Mapping]) -> None:
+def _best(panel: axes.Axes, run: report_runs.ReportedRun, rows: Sequence[Mapping]) -> None:
     """A dot where each fold's kept model was."""
     uar = {(row["fold"], row["epoch"]): row.get("uar") for row in rows if row.get("split") == "validation"}
     chosen = [(fold.best_epoch, uar.get((fold.fold, fold.best_epoch))) for fold in run.folds]
@@ -214,7 +218,7 @@ def flatten(vectors: Float[np.ndarray, "n d"], seed: int = 0) -> Float[np.ndarra
 
 
 def tsne(
-    found: Sequence[tuple[report_runs.Run, report_runs.Embeddings]],
+    found: Sequence[tuple[report_runs.ReportedRun, report_runs.Embeddings]],
     name: str,
     formats: Sequence[str],
 ) -> Figure:
@@ -245,7 +249,7 @@ def _handle(place: int, label: str) -> lines.Line2D:
     return lines.Line2D([], [], linestyle="", marker=marker, color=colour, label=short(label), markersize=6)
 
 
-def _map(panel: axes.Axes, run: report_runs.Run, found: report_runs.Embeddings, labels: Sequence[str]) -> None:
+def _map(panel: axes.Axes, run: report_runs.ReportedRun, found: report_runs.Embeddings, labels: Sequence[str]) -> None:
     kept = np.sort(np.random.default_rng(0).permutation(len(found.labels))[:TSNE_CLIPS])
     panel.set(xticks=[], yticks=[], title=_fold_line(short(run.name), run))
     panel.spines[:].set_visible(True)

@@ -53,11 +53,11 @@ audio { height: 2.2rem; width: 17rem; display: block; } .player { min-width: 18r
 class Section(NamedTuple):
     """One data set: its runs with their pictures."""
 
-    runs: Sequence[report_runs.Run]
+    runs: Sequence[report_runs.ReportedRun]
     tsne: report_figures.Figure | str  # a sentence where it cannot be drawn
     recalls: report_figures.Figure
-    curves: Mapping[report_runs.Run, report_figures.Figure]  # of the runs that recorded any
-    confusion: Mapping[report_runs.Run, report_figures.Figure]
+    curves: Mapping[report_runs.ReportedRun, report_figures.Figure]  # of the runs that recorded any
+    confusion: Mapping[report_runs.ReportedRun, report_figures.Figure]
 
 
 def page(
@@ -133,7 +133,7 @@ def _section(place: int, section: Section, audio: str | os.PathLike | None) -> s
     return "\n".join([*parts, "</section>"])
 
 
-def _about(runs: Sequence[report_runs.Run]) -> str:
+def _about(runs: Sequence[report_runs.ReportedRun]) -> str:
     """What the runs were of, and what their leak reports counted."""
     rows = []
     for run in runs:
@@ -142,9 +142,12 @@ def _about(runs: Sequence[report_runs.Run]) -> str:
         name = report_tables.mark(run.name, complete=run.complete)
         rows.append([report_text.Cell(text) for text in (name, run.model, run.protocol, run.progress, leaks, clips)])
     columns = [
-        report_text.Column(title, number=False) for title in ("system", "model", "protocol", "folds", "leak report")
+        report_text.TableColumn(title, number=False)
+        for title in ("system", "model", "protocol", "folds", "leak report")
     ]
-    table = report_text.Table("about", "Runs", [*columns, report_text.Column("clips")], [report_text.Group("", rows)])
+    table = report_text.Table(
+        "about", "Runs", [*columns, report_text.TableColumn("clips")], [report_text.Group("", rows)]
+    )
     return report_text.as_html(table)
 
 
@@ -159,7 +162,7 @@ def _counts(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return counts
 
 
-def recall_table(runs: Sequence[report_runs.Run]) -> report_text.Table:
+def recall_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     """Recall of each class over the test clips of all folds, a column for each run of one data set."""
     labels = list(dict.fromkeys(label for run in runs for label in run.labels))
     matrices = [(dict(zip(run.labels, metrics.recalls(run.confusion))), run) for run in runs]
@@ -170,18 +173,20 @@ def recall_table(runs: Sequence[report_runs.Run]) -> report_text.Table:
         values = [found.get(label) for found, _ in matrices]
         texts = [report_tables.number(None if value is None or value != value else float(value)) for value in values]
         rows.append([report_text.Cell(label), report_text.Cell(str(counts)), *map(report_text.Cell, texts)])
-    names = [report_text.Column(report_tables.mark(run.name, complete=run.complete)) for run in runs]
-    columns = [report_text.Column("class", number=False), report_text.Column("clips"), *names]
+    names = [report_text.TableColumn(report_tables.mark(run.name, complete=run.complete)) for run in runs]
+    columns = [report_text.TableColumn("class", number=False), report_text.TableColumn("clips"), *names]
     return report_text.Table("recall", f"{runs[0].title}: recall", columns, [report_text.Group("", rows)])
 
 
-def wrong_clips(rows: Sequence[report_runs.Prediction], count: int = WRONG_CLIPS) -> list[report_runs.Prediction]:
+def wrong_clips(
+    rows: Sequence[report_runs.ReportedPrediction], count: int = WRONG_CLIPS
+) -> list[report_runs.ReportedPrediction]:
     """The wrong predictions of highest probability, by falling probability."""
     wrong = [row for row in rows if row.predicted != row.label]
     return sorted(wrong, key=lambda row: (-row.probability, row.fold, row.id))[:count]
 
 
-def _wrong(run: report_runs.Run, audio: str | os.PathLike | None) -> str:
+def _wrong(run: report_runs.ReportedRun, audio: str | os.PathLike | None) -> str:
     rows = report_runs.predictions(run)
     if rows is None:
         return "<p>The run folder has no predictions.csv.</p>"
@@ -198,13 +203,13 @@ def _wrong(run: report_runs.Run, audio: str | os.PathLike | None) -> str:
     )
 
 
-def _clip(run: report_runs.Run, row: report_runs.Prediction, audio: str | os.PathLike | None) -> str:
+def _clip(run: report_runs.ReportedRun, row: report_runs.ReportedPrediction, audio: str | os.PathLike | None) -> str:
     words = "".join(f"<td><bdi>{_text(text)}</bdi></td>" for text in (row.id, row.label, row.predicted))
     numbers = "".join(f'<td class="number">{text}</td>' for text in (f"{row.probability:.3f}", row.fold))
     return f'<tr>{words}{numbers}<td class="player">{player(run, row, audio)}</td></tr>'
 
 
-def player(run: report_runs.Run, row: report_runs.Prediction, audio: str | os.PathLike | None) -> str:
+def player(run: report_runs.ReportedRun, row: report_runs.ReportedPrediction, audio: str | os.PathLike | None) -> str:
     """An `<audio>` that opens the listener's own file at the clip, or a sentence where that file is not there.
 
     Looked for as <audio>/<data set>/<path>, <audio>/<path>, in the folders of the two levels below <audio>, and as <the

@@ -22,7 +22,7 @@ _PREDICTION = ("fold", "id", "path", "start_seconds", "seconds", "label", "predi
 _TRACES = ("config.json", "metrics.jsonl", "fold_00")  # of a run that has no summary yet
 
 
-class Fold(NamedTuple):
+class ReportedFold(NamedTuple):
     """One fold's scores on its test clips; sizes in clips."""
 
     fold: int
@@ -32,7 +32,7 @@ class Fold(NamedTuple):
     test: frozenset[str]
 
 
-class Prediction(NamedTuple):
+class ReportedPrediction(NamedTuple):
     """One test clip; `path` is relative to the run's audio root, "" when unknown; `probability` of `predicted`."""
 
     fold: int
@@ -54,7 +54,7 @@ class Embeddings(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
+class ReportedRun:
     """A run folder's summary. `name` is the system's, made unique within its data set and protocol by `named`."""
 
     folder: pathlib.Path
@@ -67,7 +67,7 @@ class Run:
     protocol: str
     complete: bool
     planned_folds: int
-    folds: tuple[Fold, ...]
+    folds: tuple[ReportedFold, ...]
     labels: tuple[str, ...]
     clips: int | None
     audio_root: str | None
@@ -90,13 +90,13 @@ class Run:
         return sum((fold.scores.confusion for fold in self.folds), empty)
 
 
-def find(words: Sequence[str | os.PathLike]) -> tuple[list[Run], list[pathlib.Path]]:
+def find(words: Sequence[str | os.PathLike]) -> tuple[list[ReportedRun], list[pathlib.Path]]:
     """The runs under the given folders, in the order of the tables, and run folders without a summary yet.
 
     A word is a run folder, or a folder of them: `<system>/summary.json` or `<dataset>/<system>/summary.json`. A run
     found twice counts once. InputError for a word with no run, or a summary that cannot be used.
     """
-    found: dict[pathlib.Path, Run] = {}
+    found: dict[pathlib.Path, ReportedRun] = {}
     waiting = set()
     for word in words:
         origin = pathlib.Path(word).expanduser()
@@ -120,13 +120,13 @@ def _started(folder: pathlib.Path) -> bool:
     return any((folder / trace).exists() for trace in _TRACES)
 
 
-def _rank(run: Run) -> tuple:
+def _rank(run: ReportedRun) -> tuple:
     order = list(paper_systems.SYSTEMS)
     place = order.index(run.system) if run.system in paper_systems.SYSTEMS else len(order)
     return run.title, run.dataset, run.protocol, place, run.system, str(run.folder)
 
 
-def named(runs: Sequence[Run]) -> list[Run]:
+def named(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     """Runs of one data set, protocol and system told apart by where they were found, and so in every data set."""
     places: dict[tuple, set[pathlib.Path]] = {}
     for run in runs:
@@ -141,13 +141,13 @@ def named(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _place(run: Run) -> pathlib.Path:
+def _place(run: ReportedRun) -> pathlib.Path:
     """What tells a run from its like: the grid that it is a part of, else its own folder."""
     grid = run.origin / run.dataset / run.system
     return run.origin if grid == run.folder else run.folder
 
 
-def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> Run:
+def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRun:
     """The run of one folder; InputError, naming the file and the key, for a summary that cannot be used."""
     path = folder / "summary.json"
     raw = _json(path)
@@ -163,7 +163,7 @@ def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> Run:
     folds = sorted((_fold(path, entry, len(labels)) for entry in raw["folds"]), key=lambda fold: fold.fold)
     if len({fold.fold for fold in folds}) < len(folds):
         _refuse(path, "a fold is there twice")
-    return Run(
+    return ReportedRun(
         folder=folder,
         origin=origin or folder,
         dataset=raw["dataset"],
@@ -182,7 +182,7 @@ def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> Run:
     )
 
 
-def _fold(path: pathlib.Path, entry: Any, classes: int) -> Fold:
+def _fold(path: pathlib.Path, entry: Any, classes: int) -> ReportedFold:
     place = f"fold {entry.get('fold')}" if isinstance(entry, dict) else "a fold"
     try:
         matrix = np.array(entry["confusion"])
@@ -199,7 +199,9 @@ def _fold(path: pathlib.Path, entry: Any, classes: int) -> Fold:
     if type(number) is not int or not isinstance(test, list) or matrix.sum() != len(test):
         _refuse(path, f"{place}: 'fold', 'test' and 'confusion' do not fit each other")
     best = best if type(best) is int else None
-    return Fold(number, metrics.Scores(*values, matrix.astype(np.int64)), best, train, frozenset(map(str, test)))
+    return ReportedFold(
+        number, metrics.Scores(*values, matrix.astype(np.int64)), best, train, frozenset(map(str, test))
+    )
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -218,7 +220,7 @@ def _refuse(path: pathlib.Path, what: str) -> None:
     raise errors.InputError(f"{path}: {what}; run the fine-tuning again with the same --workdir, or leave it out")
 
 
-def predictions(run: Run) -> list[Prediction] | None:
+def predictions(run: ReportedRun) -> list[ReportedPrediction] | None:
     """The run's predictions.csv, None where there is none; InputError, naming the line, for one that is broken."""
     path = run.folder / "predictions.csv"
     if not path.is_file():
@@ -236,7 +238,7 @@ def predictions(run: Run) -> list[Prediction] | None:
     return rows
 
 
-def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> Prediction:
+def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> ReportedPrediction:
     try:
         numbers = [float(row[name]) for name in ("start_seconds", "seconds", "probability")]
         fold = int(row["fold"])
@@ -245,10 +247,10 @@ def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> Predic
     if not all(map(math.isfinite, numbers)):
         _refuse(path, f"line {line} holds a number that is not finite")
     start, seconds, probability = numbers
-    return Prediction(fold, row["id"], row["path"], start, seconds, row["label"], row["predicted"], probability)
+    return ReportedPrediction(fold, row["id"], row["path"], start, seconds, row["label"], row["predicted"], probability)
 
 
-def curves(run: Run) -> list[dict[str, Any]]:
+def curves(run: ReportedRun) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl with a fold and an epoch, none without the file; a line cut short by a kill is left out."""
     path = run.folder / "metrics.jsonl"
     rows = []
@@ -262,7 +264,7 @@ def curves(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def embeddings(run: Run) -> Embeddings | None:
+def embeddings(run: ReportedRun) -> Embeddings | None:
     """Of the first fold that is there, None where there are none; InputError for a file that cannot be used."""
     for fold in run.folds[:1]:
         path = run.folder / f"fold_{fold.fold:02d}" / "embeddings.npz"

@@ -14,7 +14,7 @@ from voc2vec_jax.reports import text as report_text
 
 TITLES = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1"}
 _SCORES = tuple(
-    report_text.Column(title, over)
+    report_text.TableColumn(title, over)
     for over in TITLES.values()
     for title in ("ours", "paper", "\N{GREEK CAPITAL LETTER DELTA}")
 )
@@ -26,9 +26,9 @@ _OTHER_PROTOCOL = (
 )
 
 
-def by_dataset(runs: Sequence[report_runs.Run]) -> dict[str, list[report_runs.Run]]:
+def by_dataset(runs: Sequence[report_runs.ReportedRun]) -> dict[str, list[report_runs.ReportedRun]]:
     """The runs of each data set, under its name."""
-    groups: dict[str, list[report_runs.Run]] = {}
+    groups: dict[str, list[report_runs.ReportedRun]] = {}
     for run in runs:
         groups.setdefault(run.dataset, []).append(run)
     return groups
@@ -69,7 +69,7 @@ def _scores(ours: report_paper.Row, paper: report_paper.Row, best: dict[str, flo
     return cells
 
 
-def own(run: report_runs.Run) -> report_paper.Row:
+def own(run: report_runs.ReportedRun) -> report_paper.Row:
     """The run's mean and population deviation over its folds, by metric; empty without folds."""
     summary = run.summary
     return summary and {name: report_paper.Number(summary.mean[name], summary.std[name]) for name in TITLES} or {}
@@ -80,7 +80,7 @@ def _best(rows: Sequence[report_paper.Row]) -> dict[str, float]:
     return {name: max(row[name].mean for row in rows if name in row) for name in TITLES} if len(rows) > 1 else {}
 
 
-def table_iv(runs: Sequence[report_runs.Run]) -> report_text.Table:
+def table_iv(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     """A group for each data set, a row for each run; the best complete run of a protocol is strong."""
     groups = []
     for dataset, members in by_dataset(runs).items():
@@ -92,11 +92,13 @@ def table_iv(runs: Sequence[report_runs.Run]) -> report_text.Table:
             words = map(report_text.Cell, (name, pretraining(run.system), run.protocol, run.progress))
             rows.append([*words, *_scores(own(run), paper, _best(rivals) if run.complete else {})])
         groups.append(report_text.Group(members[0].title, rows))
-    columns = [report_text.Column(title, number=False) for title in ("system", "pre-training", "protocol", "folds")]
+    columns = [
+        report_text.TableColumn(title, number=False) for title in ("system", "pre-training", "protocol", "folds")
+    ]
     return report_text.Table("table4", "Table IV: every data set", [*columns, *_SCORES], groups, _notes_iv(runs))
 
 
-def _notes_iv(runs: Sequence[report_runs.Run]) -> list[str]:
+def _notes_iv(runs: Sequence[report_runs.ReportedRun]) -> list[str]:
     notes = ["Mean and population standard deviation over folds; the highest mean of a protocol is bold."]
     notes += [_OTHER_PROTOCOL] if any(run.protocol != "paper" for run in runs) else []
     misprints = [
@@ -115,13 +117,13 @@ def pretraining(system: str) -> str:
 class _Average(NamedTuple):
     """A row of table III: one system under one protocol."""
 
-    runs: list[report_runs.Run]
+    runs: list[report_runs.ReportedRun]
     ours: report_paper.Row
     paper: report_paper.Row
     whole: bool  # six complete tasks
 
 
-def _average(runs: list[report_runs.Run]) -> _Average:
+def _average(runs: list[report_runs.ReportedRun]) -> _Average:
     """Over the paper's tasks that `runs` hold; the paper's number over the same tasks, where it gave them."""
     tasks = {run.dataset for run in runs}
     whole = tasks == set(report_paper.TASKS)
@@ -134,9 +136,9 @@ def _average(runs: list[report_runs.Run]) -> _Average:
     return _Average(runs, ours, paper, whole and all(run.complete for run in runs))
 
 
-def table_iii(runs: Sequence[report_runs.Run]) -> report_text.Table:
+def table_iii(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     """A row for each system and protocol: the average over the paper's six tasks, or over those that there are."""
-    members: dict[tuple[str, str], list[report_runs.Run]] = {}
+    members: dict[tuple[str, str], list[report_runs.ReportedRun]] = {}
     for run in runs:
         if run.dataset in report_paper.TASKS:
             members.setdefault((run.protocol, run.name), []).append(run)
@@ -152,7 +154,9 @@ def table_iii(runs: Sequence[report_runs.Run]) -> report_text.Table:
                 *_scores(row.ours, row.paper, _best(rivals) if row.whole else {}, len(row.runs) == 1),
             ]
         )
-    columns = [report_text.Column(title, number=False) for title in ("system", "pre-training", "protocol", "tasks")]
+    columns = [
+        report_text.TableColumn(title, number=False) for title in ("system", "pre-training", "protocol", "tasks")
+    ]
     groups = [report_text.Group("", rows)] if rows else []
     return report_text.Table(
         "table3", "Table III: averages over tasks", [*columns, *_SCORES], groups, _notes_iii(list(averages.values()))
@@ -181,7 +185,7 @@ def _notes_iii(rows: Sequence[_Average]) -> list[str]:
     return notes + ([] if all(run.complete for run in runs) else [_DAGGER_NOTE])
 
 
-def refusal(a: report_runs.Run, b: report_runs.Run) -> str | None:
+def refusal(a: report_runs.ReportedRun, b: report_runs.ReportedRun) -> str | None:
     """Why two runs of one data set cannot be paired, None when they can: the same clips in the folds that both have."""
     if a.protocol != b.protocol:
         return f"one ran under protocol {a.protocol}, the other under {b.protocol}"
@@ -195,7 +199,7 @@ def refusal(a: report_runs.Run, b: report_runs.Run) -> str | None:
     return None
 
 
-def compare(a: report_runs.Run, b: report_runs.Run, metric: str) -> metrics.PairedTest:
+def compare(a: report_runs.ReportedRun, b: report_runs.ReportedRun, metric: str) -> metrics.PairedTest:
     """The paired test of a - b over the folds that both have; the two must not be refused."""
     theirs = {fold.fold: fold for fold in b.folds}
     pairs = [(fold, theirs[fold.fold]) for fold in a.folds if fold.fold in theirs]
@@ -217,11 +221,11 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
 
 _PAIR_COLUMNS = (
-    *(report_text.Column(title, number=False) for title in ("metric", "A", "B", "folds")),
-    *(report_text.Column(title, "mean") for title in ("A", "B", "A \N{MINUS SIGN} B")),
-    *(report_text.Column(title, "corrected t-test") for title in ("t", "p", "p, Holm")),
-    report_text.Column("p", "plain t-test"),
-    report_text.Column("p", "Wilcoxon"),
+    *(report_text.TableColumn(title, number=False) for title in ("metric", "A", "B", "folds")),
+    *(report_text.TableColumn(title, "mean") for title in ("A", "B", "A \N{MINUS SIGN} B")),
+    *(report_text.TableColumn(title, "corrected t-test") for title in ("t", "p", "p, Holm")),
+    report_text.TableColumn("p", "plain t-test"),
+    report_text.TableColumn("p", "Wilcoxon"),
 )
 _PAIR_NOTES = (
     "The corrected resampled t-test (Nadeau and Bengio 2003) allows for the clips that folds share in training, which "
@@ -230,7 +234,7 @@ _PAIR_NOTES = (
 )
 
 
-def pairs(runs: Sequence[report_runs.Run]) -> report_text.Table:
+def pairs(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     """Every two runs of one data set, protocol and the same folds, in each metric; those refused are in the notes."""
     groups, notes = [], list(_PAIR_NOTES)
     for members in by_dataset(runs).values():
@@ -250,7 +254,7 @@ def pairs(runs: Sequence[report_runs.Run]) -> report_text.Table:
     return report_text.Table("pairs", "Paired tests across folds", _PAIR_COLUMNS, groups, notes, folded=True)
 
 
-def _pair_rows(allowed: Sequence[tuple[report_runs.Run, report_runs.Run]], metric: str) -> list[Row]:
+def _pair_rows(allowed: Sequence[tuple[report_runs.ReportedRun, report_runs.ReportedRun]], metric: str) -> list[Row]:
     tests = [compare(a, b, metric) for a, b in allowed]
     adjusted = holm([test.p_corrected for test in tests])
     rows = []

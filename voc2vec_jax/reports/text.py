@@ -14,7 +14,7 @@ MINUS = "\N{MINUS SIGN}"
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """`over` is a heading that neighbouring columns share; numbers are set to the right."""
 
     title: str
@@ -39,7 +39,7 @@ class Table(NamedTuple):
 
     name: str  # of its files
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[TableColumn]
     groups: Sequence[Group]
     notes: Sequence[str] = ()
     folded: bool = False
@@ -154,7 +154,7 @@ def _pages(groups: Sequence[Group]) -> list[list[Group]]:
     return pages
 
 
-def _latex_page(columns: Sequence[Column], groups: Sequence[Group], caption: str) -> list[str]:
+def _latex_page(columns: Sequence[TableColumn], groups: Sequence[Group], caption: str) -> list[str]:
     spec = "".join("r" if column.number else "l" for column in columns)
     lines = [
         r"\begin{table*}",
@@ -172,12 +172,12 @@ def _latex_page(columns: Sequence[Column], groups: Sequence[Group], caption: str
     return [*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]
 
 
-def spans(columns: Sequence[Column]) -> list[tuple[str, int]]:
+def spans(columns: Sequence[TableColumn]) -> list[tuple[str, int]]:
     """The shared headings and how many columns each covers."""
     return [(over, len(list(part))) for over, part in itertools.groupby(columns, key=lambda column: column.over)]
 
 
-def _latex_heads(columns: Sequence[Column]) -> list[str]:
+def _latex_heads(columns: Sequence[TableColumn]) -> list[str]:
     lines, start, rules = [], 1, []
     cells = []
     for over, width in spans(columns):
@@ -223,10 +223,10 @@ def _width(width: int) -> str:
     return f' colspan="{width}"' if width > 1 else ""
 
 
-def _right(column: Column) -> str:
+def _right(column: TableColumn) -> str:
     return ' class="number"' if column.number else ""
 
 
-def _html_cell(cell: Cell, column: Column) -> str:
+def _html_cell(cell: Cell, column: TableColumn) -> str:
     text = to_html(cell.text) if column.number else f"<bdi>{to_html(cell.text)}</bdi>"
     return f"<td{_right(column)}>{f'<strong>{text}</strong>' if cell.strong else text}</td>"
