@@ -4,7 +4,6 @@ import argparse
 import functools
 import importlib.util
 import mmap
-import os
 import re
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ import numpy as np
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import torch_pickle
+from voc2vec_jax.runs import files
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ALIGNMENT = 64
@@ -137,17 +137,12 @@ def save(path: str | Path, value: Any) -> None:
     path = Path(path)
     storages: list[np.ndarray] = []
     pickled = torch_pickle.dumps(value, storages)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            _add(archive, f"{path.stem}/data.pkl", pickled)
-            _add(archive, f"{path.stem}/byteorder", b"little")
-            for key, array in enumerate(storages):
-                _add(archive, f"{path.stem}/data/{key}", np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            _add(archive, f"{path.stem}/version", b"3\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.atomic(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        _add(archive, f"{path.stem}/data.pkl", pickled)
+        _add(archive, f"{path.stem}/byteorder", b"little")
+        for key, array in enumerate(storages):
+            _add(archive, f"{path.stem}/data/{key}", np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        _add(archive, f"{path.stem}/version", b"3\n")
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:

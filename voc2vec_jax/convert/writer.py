@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -175,16 +174,12 @@ def write_jax(folder: str | Path, checkpoint: reader.ModelWeights) -> dict[str, 
 
 def save_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays; the file appears under its name only when it is complete. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        dense = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in sorted(arrays.items())}
+    dense = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in sorted(arrays.items())}
+    with files.atomic_path(path) as temporary:
         try:
             safetensors.numpy.save_file(dense, temporary, metadata={"format": "pt"})
         except safetensors.SafetensorError as fault:
             raise OSError(errno.EIO, str(fault), str(path)) from fault
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

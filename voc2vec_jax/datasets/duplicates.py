@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from voc2vec_jax.datasets import catalog, fingerprints, records
+from voc2vec_jax.runs import files
 
 
 class Duplicate(NamedTuple):
@@ -66,9 +67,7 @@ def crosses(first: str, second: str) -> bool:
 def write(found: Sequence[Duplicate], path: pathlib.Path) -> None:
     """Writes all pairs as a csv file, first those between a pre-training set and a task."""
     ordered = sorted(found, key=lambda pair: (not crosses(pair.first_set, pair.second_set), pair))
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with files.atomic(path, "w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
         out.writerow(Duplicate._fields)
         out.writerows([*pair[:5], f"{pair.similarity:.4f}"] for pair in ordered)
-    os.replace(temporary, path)

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float32, Float64, Int16, Int64, UInt8, UInt32, UInt6
 
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import progress, worker_processes
-from voc2vec_jax.runs import logs
+from voc2vec_jax.runs import files, logs
 
 RATE_HZ = 16_000
 WINDOW_SAMPLES = 2048
@@ -147,12 +147,8 @@ def _of_rows(recordings: Recordings, workers: int) -> Fingerprints:
 
 def _keep(found: Fingerprints, path: pathlib.Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with files.atomic_path(path) as temporary:
         found.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def join(parts: Sequence[Fingerprints]) -> Fingerprints:

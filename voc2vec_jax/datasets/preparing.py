@@ -26,6 +26,7 @@ from typing import IO, Any
 from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import listings, records, shards, worker_processes
 from voc2vec_jax.datasets import progress as progresses
+from voc2vec_jax.runs import files
 
 SHARD_SOURCE_BYTES = 256 << 20
 LEAST_SHARDS = 8  # of a small set, so that every core has work and a kill costs little
@@ -304,7 +305,7 @@ def _open_partial(plan: PreparationPlan) -> None:
     partial.mkdir(exist_ok=True)
     if not plan.part:
         _clear_temporaries(partial)
-    shards.write_text(marker, json.dumps({"listing": plan.digest}))
+    files.write_atomic(marker, json.dumps({"listing": plan.digest}).encode())
 
 
 def _clear_temporaries(folder: pathlib.Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from array_record.python import array_record_module
 
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import records
+from voc2vec_jax.runs import files
 
 # One record per chunk for random access; uncompressed, because brotli saves a tenth of the bytes of
 # voices and makes reading three times slower.
@@ -51,15 +51,13 @@ def write(
     `unreadable` and `clipped` may be filled while `examples` is consumed. A shard whose `.json` is there
     is complete. `errors.RunError` when the disk refuses.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        rows = _write_records(temporary, examples)
-        _check_written(temporary, len(rows))
-        shard = Shard(rows, temporary.stat().st_size, _sha256(temporary), unreadable, clipped)
-        os.replace(temporary, path)
-        write_text(sidecar(path), json.dumps(dataclasses.asdict(shard)))
+        with files.atomic_path(path) as temporary:
+            rows = _write_records(temporary, examples)
+            _check_written(temporary, len(rows))
+            shard = Shard(rows, temporary.stat().st_size, files.sha256(temporary), unreadable, clipped)
+        files.write_atomic(sidecar(path), json.dumps(dataclasses.asdict(shard)).encode())
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise errors.RunError(f"cannot write {path} ({error}): free the disk and run again to continue") from error
     return shard
 
@@ -84,13 +82,6 @@ def _row(id: str, recording: str, group: str, label: str, start_sample: int, sam
     """A row that shares its strings with other rows: of millions, most groups and labels are equal."""
     recording = id if recording == id else sys.intern(recording)
     return Row(id, recording, sys.intern(group), sys.intern(label), start_sample, samples)
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a small file so that it is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
 
 
 def _write_records(path: pathlib.Path, examples: Iterable[records.Example]) -> list[Row]:
@@ -124,11 +115,6 @@ def _check_written(path: pathlib.Path, expected: int) -> None:
         raise OSError(f"{found} of {expected} records arrived")
 
 
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def finish(
     folder: pathlib.Path,
     name: str,
@@ -139,11 +125,9 @@ def finish(
 ) -> None:
     """Writes index, report and TFDS metadata beside complete shards; `info` goes to `tfds.core.DatasetInfo`."""
     index = build_index(shards, labels)
-    temporary = folder / f"{records.INDEX_FILE}.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
+    with files.atomic(folder / records.INDEX_FILE) as file:
         np.savez(file, **index)
-    os.replace(temporary, folder / records.INDEX_FILE)
-    write_text(folder / records.REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False))
+    files.write_atomic(folder / records.REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False).encode())
     _write_tfds_metadata(folder, name, shards, info)
 
 

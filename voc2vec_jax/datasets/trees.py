@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.runs import files as run_files
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
@@ -233,19 +234,15 @@ def _checked(root: pathlib.Path, entry: str) -> str:
 
 
 def _decompress(path: pathlib.Path, plain: pathlib.Path) -> None:
-    temporary = plain.with_name(f"{plain.name}.{os.getpid()}.tmp")
     try:
-        with gzip.open(path) as packed, temporary.open("wb") as file:
+        with gzip.open(path) as packed, run_files.atomic(plain) as file:
             shutil.copyfileobj(packed, file, 1 << 20)
-        os.replace(temporary, plain)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _damaged(path, "gzip", error) from error
     except OSError as error:
         raise errors.InputError(
             f"{path} cannot be unpacked beside itself ({error.strerror}): unpack it elsewhere and give that folder"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _damaged(path: pathlib.Path, kind: str, error: Exception) -> errors.InputError:

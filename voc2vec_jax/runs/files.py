@@ -1,12 +1,15 @@
-"""Writing that survives a kill or a power cut (atomic replacement, synced folders, content hashes), and names."""
+"""Files that survive a kill or a power cut: atomic replacement, synced folders, content hashes; and similar names."""
 
+import contextlib
 import csv
 import difflib
 import hashlib
 import io
 import os
 import pathlib
-from typing import Any, NamedTuple
+import secrets
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
 
 
 def sync_folder(folder: pathlib.Path) -> None:
@@ -24,21 +27,41 @@ def sync_file(file: io.RawIOBase | io.BufferedIOBase) -> None:
     os.fsync(file.fileno())
 
 
-def write_atomic(path: pathlib.Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a reader sees the old bytes or the new ones, never a mixture.
-
-    The temporary file lies beside `path` and is removed when writing fails (OSError).
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextlib.contextmanager
+def temporary(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A name beside `path` that no other thread, process or host uses; its file is removed at the end."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
+        yield beside
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary name to write to; at the end its file replaces `path`, durably. After an error `path` is untouched.
+
+    A reader sees the old bytes or the new ones, never a mixture. Raises OSError.
+    """
+    with temporary(path) as beside:
+        yield beside
+        with open(beside, "rb+") as file:
             sync_file(file)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+        os.replace(beside, path)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic(path: pathlib.Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """As `atomic_path`, with the temporary file opened; `options` are those of `open`."""
+    with atomic_path(path) as beside, open(beside, mode, **options) as file:
+        yield file
+
+
+def write_atomic(path: pathlib.Path, data: bytes) -> None:
+    """Replace the content of `path` by `data`, as `atomic_path` does."""
+    with atomic(path) as file:
+        file.write(data)
 
 
 def sha256(path: pathlib.Path, *, sync: bool = False) -> str:

@@ -14,7 +14,6 @@ import csv
 import json
 import os
 import pathlib
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -112,20 +111,15 @@ COMPARED = ("kind", "rows")  # first, for they say most
 
 def _claim(path: pathlib.Path, description: Mapping[str, Any]) -> dict[str, Any]:
     """What the first worker to come wrote to `path`; of several at once exactly one is the first."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     if not path.exists():
-        try:
-            with temporary.open("wb") as file:
-                file.write(f"{json.dumps(description, indent=2)}\n".encode())
-                files.sync_file(file)
+        with files.temporary(path) as temporary:
+            files.write_atomic(temporary, f"{json.dumps(description, indent=2)}\n".encode())
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 pass
             except OSError:  # a file system without links
                 os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         files.sync_folder(path.parent)
     try:
         return json.loads(path.read_text())
@@ -139,19 +133,13 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
     RunError when it cannot be written (a full disk).
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            files.sync_file(file)
-        os.replace(temporary, path)
-        files.sync_folder(path.parent)
+        with files.atomic_path(path) as temporary:
+            yield temporary
     except OSError as fault:
         # another worker that found everything done may have cleaned up and left the same file
         if not (isinstance(fault, FileNotFoundError) and path.exists()):
             raise errors.RunError(f"{path} cannot be written: {fault.strerror or fault}") from fault
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -222,9 +222,8 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in (CENTROIDS_FILE, ENDS_FILE, UNITS_FILE, META_FILE):
         if (source / name).is_file():
-            temporary = target / f".{name}.{os.getpid()}.tmp"
-            shutil.copyfile(source / name, temporary)
-            os.replace(temporary, target / name)
+            with files.atomic_path(target / name) as temporary:
+                shutil.copyfile(source / name, temporary)
 
 
 def clustering_of_run(source: str) -> str | None:
@@ -239,11 +238,8 @@ def clustering_of_run(source: str) -> str | None:
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
     """Writes a `.npy` that appears under its name only when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with files.atomic(path) as file:
         np.save(file, array, allow_pickle=False)
-        files.sync_file(file)
-    os.replace(temporary, path)
 
 
 def save_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
