@@ -164,6 +164,27 @@ def test_positional_words_are_counted():
     assert "unexpected word 'c'" in refused("a", "b", "c", flags=flags, positional=words)
 
 
+def test_flags_are_not_abbreviated_and_the_last_one_wins(recipe):
+    assert "there is no flag --work; did you mean --workdir?" in refused(f"--config={recipe}", "--work=r")
+    assert "there is no field --config.see; did you mean" in refused(
+        f"--config={recipe}", "--workdir=r", "--config.see=1"
+    )
+    assert "there is no flag --wrkdir" in refused(f"--config={recipe}", "--wrkdir=a b")
+    given = (f"--config={recipe}x", "--workdir=a", "--config.seed=1", "--config", recipe, "--workdir", "b c")
+    arguments = parse(*given, "--config.seed", "-2", "--config.note=", "--debug", "--debug=false")
+    assert (arguments.workdir, arguments.config.seed, arguments.config.note) == ("b c", -2, "")
+    assert arguments.debug is False and arguments.config_source == recipe
+
+
+def test_a_bool_takes_no_word_for_its_value(recipe):
+    words = cli.Positional("FILE", "100 % of them")
+    flags = {"fast": cli.Flag("50% less", default=False, kind=bool), "config": FLAGS["config"]}
+    given = ("--fast", "a", "--config", recipe, "--config.stop_on_collapse", "-", "--debug", "FALSE", "b")
+    arguments = parse(*given, flags=flags, positional=words)
+    assert arguments.words == ("a", "-", "b")
+    assert (arguments.fast, arguments.config.stop_on_collapse, arguments.debug) == (True, True, False)
+
+
 def test_the_argument_of_a_configuration(recipe):
     assert parse(f"--config={recipe}:ls", "--workdir=r").config.source == "ls"
     assert "refuses the argument 'xx': only ls is known" in refused(f"--config={recipe}:xx", "--workdir=r")
@@ -212,8 +233,10 @@ def test_help_prints_flags_and_fields_and_leaves_with_0(recipe, capsys):
         assert line in lines
     assert "--config.sets a,b" in lines and "--config.clip none" in lines
     with pytest.raises(SystemExit):
-        parse("-h")
-    assert "--config=PATH --help lists the fields" in capsys.readouterr().out
+        parse("-h", flags={**FLAGS, "share": cli.Flag("so many %")}, positional=cli.Positional("SET", "of 100 %(x)s"))
+    text = capsys.readouterr().out
+    assert "--config=PATH --help lists the fields" in text
+    assert "so many %\n" in text and "of 100 %(x)s\n" in text
 
 
 def test_a_configuration_is_locked_and_becomes_plain_dicts(recipe):

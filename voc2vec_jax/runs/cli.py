@@ -1,9 +1,11 @@
-"""The command line of every main: typed flags, a configuration file with overrides, exit statuses, signals."""
+"""The command line of every program: `argparse` with typed flags, a configuration file and overrides of its fields."""
 
+import argparse
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import ml_collections
 
@@ -11,11 +13,13 @@ from voc2vec_jax import errors
 from voc2vec_jax.runs import configuration
 
 CONFIG = ml_collections.ConfigDict  # the `kind` of the flag that names a configuration file
+_WORDS = "words"
+_HELP_COLUMNS = 1000  # a flag or field a line, however long: values can be searched and copied
 
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """One `--name=value`: `kind` is str, int, float, bool or CONFIG; an absent flag has its `default`."""
+    """One `--name=value`. `kind` is str, int, float, bool or CONFIG; a flag that is not given has its `default`."""
 
     help: str
     default: Any = None
@@ -26,7 +30,7 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Positional:
-    """Words without a dash, such as `DATASET...`; `most` None is any number."""
+    """Words without a dash, such as `DATASET...`: at least `least` of them, at most `most` (None: any number)."""
 
     name: str
     help: str
@@ -36,11 +40,11 @@ class Positional:
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What the command line said; every flag is also an attribute (`arguments.workdir`)."""
+    """What the command line said. Every flag is also an attribute (`arguments.workdir`)."""
 
     values: Mapping[str, Any]
     words: tuple[str, ...] = ()
-    config_source: str | None = None  # PATH[:ARG] as it was given
+    config_source: str | None = None  # PATH[:ARG] as given
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)  # dotted field -> text as given
 
     def __getattr__(self, name: str) -> Any:
@@ -57,137 +61,57 @@ _COMMON = {
 
 
 def parse(
-    argv: Sequence[str],
-    *,
-    flags: Mapping[str, Flag],
-    program: str,
-    positional: Positional | None = None,
+    argv: Sequence[str], *, flags: Mapping[str, Flag], program: str, positional: Positional | None = None
 ) -> Arguments:
-    """Read `argv` (without the program's name); `--flag=value` and `--flag value` mean the same, the last one wins.
+    """Read `argv` (without the program's name). `--flag=value` and `--flag value` are the same; the last one wins.
 
     A flag of kind CONFIG loads `PATH[:ARG]` and takes overrides `--config.a.b=value`, typed by the field's
-    present value. `--help` prints the usage and raises SystemExit(0); every fault is an InputError.
+    present value. `--help` prints a description and raises SystemExit(0). Every fault raises InputError.
     """
-    flags = {**flags, **_COMMON}
+    line = _Line({**flags, **_COMMON}, program, positional)
     argv = ["--help" if token == "-h" else token for token in argv]
-    config, source = _configuration(argv, flags)
-    values = {name: flag.default for name, flag in flags.items()}
-    overrides: dict[str, str] = {}
-    words = []
-    for name, text in _tokens(argv, flags, config):
-        if name is None:
-            words.append(text)
-        elif name in flags:
-            values[name] = config if flags[name].kind is CONFIG else _flag_value(name, flags[name], text)
-        else:
-            field = name.split(".", 1)[1]
-            configuration.override(config, field, text, prefix=f"{name.split('.', 1)[0]}.")
-            overrides[field] = text
+    source = _config_source(argv, line.config_flag)
+    config = None if source is None else configuration.load(source)
+    given, rest = _split(_parser(line, config), _with_values(argv, line, config))
+    words = [*given.pop(_WORDS, ()), *rest]
+    for token in words:
+        if token.startswith("-") and token != "-":
+            _refuse(token, line, config)
+    overrides = {name.partition(".")[2]: text for name, text in given.items() if name not in line.flags}
+    for field, text in overrides.items():
+        configuration.override(config, field, text, prefix=f"{line.config_flag}.")
+    values = {name: _value(name, flag, given, config) for name, flag in line.flags.items()}
     if values["help"]:
-        print(help_text(program, flags, positional, config))
+        _parser(line, config).print_help()
         raise SystemExit(errors.EXIT_DONE)
-    _require(values, words, flags, program, positional)
+    _require(values, words, line)
     return Arguments(values, tuple(words), source, overrides)
 
 
-def _configuration(argv: Sequence[str], flags: Mapping[str, Flag]) -> tuple[Any, str | None]:
-    """The configuration named on the command line, loaded before any override is read."""
-    for name in (name for name, flag in flags.items() if flag.kind is CONFIG):
-        source = None
-        for token, following in zip(argv, [*argv[1:], "--"]):
-            if token.startswith(f"--{name}="):
-                source = token.split("=", 1)[1]
-            elif token == f"--{name}" and not following.startswith("--"):
-                source = following
-        if source is not None:
-            return configuration.load(source), source
-    return None, None
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """What a program accepts."""
 
+    flags: Mapping[str, Flag]
+    program: str
+    positional: Positional | None
 
-def _tokens(
-    argv: Sequence[str], flags: Mapping[str, Flag], config: ml_collections.ConfigDict | None
-) -> Iterator[tuple[str | None, str]]:
-    """Pairs of flag name and text; a word without a dash has the name None."""
-    position = 0
-    while position < len(argv):
-        token = argv[position]
-        position += 1
-        if not token.startswith("-") or token == "-":
-            yield None, token
-            continue
-        name, equals, text = token.removeprefix("--").partition("=")
-        is_bool = _check_name(token, name, flags, config)
-        if not equals:
-            following = argv[position] if position < len(argv) else None
-            if is_bool and (following is None or following.lower() not in ("true", "false")):
-                text = "true"
-            elif following is None or following.startswith("--"):
-                raise errors.InputError(f"--{name} needs a value: give --{name}=VALUE")
-            else:
-                text = following
-                position += 1
-        yield name, text
+    @property
+    def config_flag(self) -> str | None:
+        return next((name for name, flag in self.flags.items() if flag.kind is CONFIG), None)
 
-
-def _check_name(token: str, name: str, flags: Mapping[str, Flag], config: Any) -> bool:
-    """Whether the flag is a bool; an InputError if there is no such flag or field."""
-    if not token.startswith("--"):
-        raise errors.InputError(f"flags have two dashes: {token} is none of {_dashed(flags)}")
-    if name in flags:
-        return flags[name].kind is bool
-    base, dot, field = name.partition(".")
-    if dot and base in flags and flags[base].kind is CONFIG:
-        if config is None:
-            raise errors.InputError(f"--{name} overrides a configuration that was not given: add --{base}=PATH")
-        return isinstance(configuration.find(config, field, f"{base}.")[1], bool)
-    near = difflib.get_close_matches(base, flags, n=1)
-    hint = f"did you mean --{near[0]}?" if near else f"the flags are {_dashed(flags)}"
-    raise errors.InputError(f"there is no flag --{base}; {hint}")
-
-
-def _dashed(flags: Mapping[str, Flag]) -> str:
-    return ", ".join(f"--{name}" for name in flags)
-
-
-def _flag_value(name: str, flag: Flag, text: str) -> Any:
-    value = configuration.parse_value(f"--{name}", text, flag.kind)
-    if flag.choices and value not in flag.choices:
-        near = difflib.get_close_matches(text, flag.choices, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise errors.InputError(f"--{name}={text} is none of {', '.join(flag.choices)}{hint}")
-    return value
-
-
-def _require(
-    values: Mapping[str, Any],
-    words: Sequence[str],
-    flags: Mapping[str, Flag],
-    program: str,
-    positional: Positional | None,
-) -> None:
-    line = usage(program, flags, positional)
-    for name, flag in flags.items():
-        if flag.required and values[name] in (None, ""):
-            raise errors.InputError(f"--{name} is missing; {line}")
-    least, most = (positional.least, positional.most) if positional else (0, 0)
-    if len(words) < least:
-        raise errors.InputError(f"{positional.name} is missing; {line}")
-    if most is not None and len(words) > most:
-        raise errors.InputError(f"unexpected word {words[most]!r}; {line}")
-
-
-def usage(program: str, flags: Mapping[str, Flag], positional: Positional | None = None) -> str:
-    """One line with the mandatory flags plain and the others in brackets."""
-    parts = []
-    if positional:
-        word = positional.name + ("" if positional.most == 1 else "...")
-        parts.append(word if positional.least else f"[{word}]")
-    for name, flag in flags.items():
-        text = f"--{name}" if flag.kind is bool else f"--{name}={_placeholder(flag)}"
-        parts.append(text if flag.required else f"[{text}]")
-        if flag.kind is CONFIG:
-            parts.append(f"[--{name}.FIELD=VALUE ...]")
-    return f"usage: {program} {' '.join(parts)}"
+    def usage(self) -> str:
+        """One line with the mandatory flags plain and the others in brackets."""
+        parts = [self.program]
+        if self.positional:
+            word = self.positional.name + ("" if self.positional.most == 1 else "...")
+            parts.append(word if self.positional.least else f"[{word}]")
+        for name, flag in self.flags.items():
+            text = f"--{name}" if flag.kind is bool else f"--{name}={_placeholder(flag)}"
+            parts.append(text if flag.required else f"[{text}]")
+            if flag.kind is CONFIG:
+                parts.append(f"[--{name}.FIELD=VALUE ...]")
+        return " ".join(parts)
 
 
 def _placeholder(flag: Flag) -> str:
@@ -196,32 +120,114 @@ def _placeholder(flag: Flag) -> str:
     return "PATH[:ARG]" if flag.kind is CONFIG else flag.kind.__name__.upper().replace("STR", "TEXT")
 
 
-def help_text(
-    program: str,
-    flags: Mapping[str, Flag],
-    positional: Positional | None = None,
-    config: ml_collections.ConfigDict | None = None,
-) -> str:
-    """Usage, flags, and the fields of `config` with their values."""
-    rows = [(positional.name, positional.help)] if positional else []
-    for name, flag in flags.items():
+def _split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Texts by flag or field, and the tokens that are neither."""
+    try:
+        given, rest = parser.parse_known_intermixed_args(argv)
+    except argparse.ArgumentError as fault:  # without types and choices only an absent value is left to complain of
+        name = fault.argument_name.strip()
+        raise errors.InputError(f"{name} needs a value: give {name}=VALUE") from None
+    return vars(given), rest
+
+
+def _config_source(argv: Sequence[str], name: str | None) -> str | None:
+    """The configuration that the command line names. It is loaded first: its fields are flags too."""
+    if name is None:
+        return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(f"--{name}", dest=name)
+    return _split(parser, argv)[0][name]
+
+
+def _parser(line: _Line, config: ml_collections.ConfigDict | None) -> argparse.ArgumentParser:
+    """A parser that leaves values as text, so that every fault can be said in our words."""
+    hint = f"--{line.config_flag}=PATH --help lists the fields of that configuration"
+    parser = argparse.ArgumentParser(
+        usage=_literally(line.usage()),
+        epilog=hint if line.config_flag and config is None else None,
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=48, width=_HELP_COLUMNS),
+        argument_default=argparse.SUPPRESS,
+        add_help=False,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    if line.positional:
+        words = parser.add_argument_group("words")
+        words.add_argument(_WORDS, metavar=line.positional.name, nargs="*", help=_literally(line.positional.help))
+    group = parser.add_argument_group("flags")
+    for name, flag in line.flags.items():
         default = "" if flag.default in (None, False, "") else f" (default {flag.default})"
-        rows.append((f"--{name}", flag.help + default))
-    lines = [usage(program, flags, positional), "", *_columns(rows)]
-    if config is not None:
-        shown = [(f"--config.{name}", _shown(value)) for name, value in configuration.fields(config)]
-        lines += ["", "fields of the configuration and their values:", *_columns(shown)]
-    elif any(flag.kind is CONFIG for flag in flags.values()):
-        lines += ["", "--config=PATH --help lists the fields of that configuration"]
-    return "\n".join(lines)
+        group.add_argument(f"--{name}", dest=name, metavar="", help=_literally(flag.help + default))
+    group = parser.add_argument_group("fields of the configuration and their values")
+    for name, value in _fields(line, config).items():
+        group.add_argument(f"--{name}", dest=name, metavar="", help=_literally(_shown(value)))
+    return parser
+
+
+def _literally(text: str) -> str:
+    """For argparse, which expands `%` in help texts."""
+    return text.replace("%", "%%")
+
+
+def _fields(line: _Line, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
+    """The configuration's fields as flags, such as `config.optimizer.lr`."""
+    return {} if config is None else dict(configuration.fields(config, f"{line.config_flag}."))
+
+
+def _with_values(argv: Sequence[str], line: _Line, config: ml_collections.ConfigDict | None) -> list[str]:
+    """`--debug` becomes `--debug=true`, because argparse would take a word after it for its value."""
+    bools = {f"--{name}" for name, flag in line.flags.items() if flag.kind is bool}
+    bools |= {f"--{name}" for name, value in _fields(line, config).items() if isinstance(value, bool)}
+    following = [token.lower() for token in argv[1:]] + [""]
+    return [
+        f"{token}=true" if token in bools and after not in ("true", "false") else token
+        for token, after in zip(argv, following)
+    ]
+
+
+def _refuse(token: str, line: _Line, config: ml_collections.ConfigDict | None) -> NoReturn:
+    """InputError for a token that looks like a flag but is none."""
+    known = ", ".join(f"--{name}" for name in line.flags)
+    if not token.startswith("--"):
+        raise errors.InputError(f"flags have two dashes: {token} is none of {known}")
+    name = token.removeprefix("--").partition("=")[0]
+    base, dot, field = name.partition(".")
+    if dot and base == line.config_flag:
+        if config is None:
+            raise errors.InputError(f"--{name} overrides a configuration that was not given: add --{base}=PATH")
+        configuration.override(config, field, "", prefix=f"{base}.")  # says what is wrong with it
+    near = difflib.get_close_matches(base, line.flags, n=1)
+    hint = f"did you mean --{near[0]}?" if near else f"the flags are {known}"
+    raise errors.InputError(f"there is no flag --{base}; {hint}")
+
+
+def _value(name: str, flag: Flag, given: Mapping[str, str], config: ml_collections.ConfigDict | None) -> Any:
+    if flag.kind is CONFIG:
+        return config
+    if name not in given:
+        return flag.default
+    text = given[name]
+    value = configuration.parse_value(f"--{name}", text, flag.kind)
+    if flag.choices and value not in flag.choices:
+        near = difflib.get_close_matches(text, flag.choices, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise errors.InputError(f"--{name}={text} is none of {', '.join(flag.choices)}{hint}")
+    return value
+
+
+def _require(values: Mapping[str, Any], words: Sequence[str], line: _Line) -> None:
+    usage = f"usage: {line.usage()}"
+    for name, flag in line.flags.items():
+        if flag.required and values[name] in (None, ""):
+            raise errors.InputError(f"--{name} is missing; {usage}")
+    least, most = (line.positional.least, line.positional.most) if line.positional else (0, 0)
+    if len(words) < least:
+        raise errors.InputError(f"{line.positional.name} is missing; {usage}")
+    if most is not None and len(words) > most:
+        raise errors.InputError(f"unexpected word {words[most]!r}; {usage}")
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(str(item) for item in value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
-def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:
-    width = max(len(left) for left, _ in rows)
-    return [f"  {left:<{width}}  {right}".rstrip() for left, right in rows]
