@@ -32,12 +32,13 @@ VIVAE = _archive(["VIVAE/full_set/S01_anger_low_01.wav", "VIVAE/full_set/S02_fea
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
-    """Serves `files`, honours ranges, and breaks off after `break_after` bytes once."""
+    """Serves `files`, honours ranges, and breaks off after `break_after` bytes once or always."""
 
     files: dict[str, bytes] = {}
     break_after: int | None = None
     ranges: list[str | None] = []
     honours_ranges = True
+    always_break = False
 
     def do_GET(self):
         data = self.files.get(self.path)
@@ -53,7 +54,9 @@ class _Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         stop = len(data)
         if self.path == "/vivae" and type(self).break_after is not None:
-            stop, type(self).break_after = start + type(self).break_after, None
+            stop = start + type(self).break_after
+            if not self.always_break:
+                type(self).break_after = None
         self.wfile.write(data[start:stop])
 
     def log_message(self, *_):
@@ -67,7 +70,7 @@ def server(monkeypatch):
         threading.Thread(target=functools.partial(running.serve_forever, 0.01), daemon=True).start()
         url = f"http://127.0.0.1:{running.server_port}"
         monkeypatch.setattr(downloads, "ZENODO", f"{url}/records")
-        monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
         _Server.files["/vivae"] = VIVAE
         _record(url, hashlib.md5(VIVAE).hexdigest())
         yield url
@@ -108,6 +111,27 @@ def test_a_transfer_that_stopped_goes_on(server, tmp_path, there):
     assert _Server.ranges[1:] == wanted[there]
 
 
+@pytest.mark.parametrize("stale", [b"other bytes", VIVAE + b"more", bytes(len(VIVAE))])
+def test_a_part_of_another_file_is_replaced(server, tmp_path, stale):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "VIVAE.zip.part").write_bytes(stale)
+    assert len(_prepare(tmp_path, manual_dir=tmp_path / "m")) == 2
+    assert _Server.ranges[-1] is None and (tmp_path / "m" / "VIVAE.zip").read_bytes() == VIVAE
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["VIVAE.zip"]
+
+
+def test_a_transfer_that_breaks_off_again_and_again_is_kept_for_the_next_run(server, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(_Server, "always_break", True)
+        _Server.break_after = 100
+        with pytest.raises(listings.MissingError, match="vivae cannot be downloaded .*: run again to go on"):
+            _prepare(tmp_path, manual_dir=tmp_path / "m")
+    assert _Server.ranges[1:] == [None, "bytes=100-", "bytes=200-", "bytes=300-"]
+    assert (tmp_path / "m" / "VIVAE.zip.part").read_bytes() == VIVAE[:400]
+    _Server.break_after = None
+    assert len(_prepare(tmp_path, manual_dir=tmp_path / "m")) == 2 and _Server.ranges[-1] == "bytes=400-"
+
+
 def test_two_downloads_of_one_file_at_once_are_refused(server, tmp_path):
     (tmp_path / "m").mkdir()
     with (tmp_path / "m" / "VIVAE.zip.part").open("ab") as other:
@@ -146,6 +170,7 @@ def test_a_link_that_fails_is_named_with_where_to_get_the_set(server, tmp_path, 
     _Server.files[file] = data
     with pytest.raises(listings.MissingError, match=f"{sentence}.*get it from https://zenodo.org/records/4066235"):
         _prepare(tmp_path, manual_dir=tmp_path / "m")
+    assert not list(tmp_path.rglob("VIVAE*")) and len(_Server.ranges) == 1 + (file == "/vivae")
 
 
 def test_without_a_network_the_error_says_where_to_get_the_set(tmp_path, monkeypatch):

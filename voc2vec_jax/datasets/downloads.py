@@ -1,16 +1,23 @@
-"""Fetching a data set from a plain public link: resumed where it stopped, checked before it counts."""
+"""Downloads of data sets that have a plain public link.
 
+pooch retries a broken transfer and moves a complete file into place. It can neither resume a transfer nor lock a
+file, so both are done here, and files are checked here before pooch moves them.
+"""
+
+import contextlib
 import fcntl
 import fnmatch
+import functools
 import hashlib
 import http.client
 import json
+import os
 import pathlib
 import shutil
-import time
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from voc2vec_jax import errors
@@ -102,42 +109,71 @@ def _check_space(files: list[File], folder: pathlib.Path) -> None:
 
 
 def _fetch_file(file: File, folder: pathlib.Path, remote: Remote, progress: bool) -> None:
+    import pooch  # imported late: it brings requests, and most programs download nothing
+
+    pooch.get_logger().setLevel("ERROR")
+    known = {file.name: None}  # no checksum for pooch: `_download` checks the file before it leaves its `.part`
+    store = pooch.create(folder, "", registry=known, urls={file.name: file.url}, retry_if_failed=ATTEMPTS - 1)
     part = folder / f"{file.name}.part"
+    download = functools.partial(_download, file=file, part=part, remote=remote, progress=progress)
+    with _locked(part):
+        try:
+            store.fetch(file.name, downloader=download)
+        except ValueError as error:
+            raise errors.RunError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _locked(part: pathlib.Path) -> Iterator[None]:
+    """Creates `part` and refuses a second download of it; removes it again when nothing was transferred."""
     with part.open("ab") as mine:
         try:
             fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise errors.RunError(f"{part} is being downloaded by another process: wait for it") from error
-        _fetch_checked(file, part, remote, progress)
-
-
-def _fetch_checked(file: File, part: pathlib.Path, remote: Remote, progress: bool) -> None:
-    for attempt in range(ATTEMPTS):
         try:
-            _transfer(file, part, progress)
-            break
-        except (OSError, http.client.HTTPException) as error:
-            if attempt == ATTEMPTS - 1 or isinstance(error, urllib.error.HTTPError):
-                raise errors.RunError(f"{file.url} cannot be downloaded ({error}): run again to go on") from error
-            time.sleep(2**attempt)
+            yield
+        finally:
+            if part.exists() and not part.stat().st_size:
+                part.unlink()
+
+
+def _download(
+    url: str, output: str, store: Any, *, file: File, part: pathlib.Path, remote: Remote, progress: bool
+) -> None:
+    """pooch's downloader: completes `part`, checks it and hands it over as `output`.
+
+    A ValueError makes pooch try again, a RunError does not.
+    """
+    there = part.stat().st_size
+    if file.bytes is not None and there > file.bytes:
+        os.truncate(part, 0)
+    try:
+        _transfer(file, part, progress)
+    except (OSError, http.client.HTTPException) as error:
+        final = isinstance(error, urllib.error.HTTPError)
+        sentence = f"{url} cannot be downloaded ({error}): run again to go on"
+        raise (errors.RunError if final else ValueError)(sentence) from error
     fault = _fault(file, part, remote)
     if fault:
-        part.unlink()
-        raise errors.RunError(f"{file.url} {fault}: what was downloaded has been deleted, try again")
-    part.rename(part.with_name(file.name))
+        os.truncate(part, 0)
+        # A part that an earlier run left may be of another file: only a file fetched as a whole is at fault.
+        sentence = f"{url} {fault}: what was downloaded has been deleted, try again"
+        raise (ValueError if there else errors.RunError)(sentence)
+    os.replace(part, output)
 
 
 def _transfer(file: File, part: pathlib.Path, progress: bool) -> None:
-    """Appends to `part` what is missing of it, or starts over where the server cannot go on."""
-    there = part.stat().st_size if part.exists() else 0
-    if file.bytes is not None and there == file.bytes:
+    """Appends to `part` what is missing of it, or starts over where the server cannot resume."""
+    there = part.stat().st_size
+    if there == file.bytes:
         return
     request = urllib.request.Request(file.url, headers={"Range": f"bytes={there}-"} if there else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-        goes_on = answer.status == 206
-        start = there if goes_on else 0
+        resumed = answer.status == 206
+        start = there if resumed else 0
         total = start + int(answer.headers.get("Content-Length") or 0)
-        with part.open("ab" if goes_on else "wb") as out:
+        with part.open("ab" if resumed else "wb") as out:
             with progresses.shown(file.name, total, start, "bytes", progress) as advance:
                 while block := answer.read(BLOCK_BYTES):
                     out.write(block)
@@ -148,10 +184,11 @@ def _transfer(file: File, part: pathlib.Path, progress: bool) -> None:
 
 def _fault(file: File, path: pathlib.Path, remote: Remote) -> str:
     """What is wrong with a downloaded file, "" when it is what it should be."""
+    import pooch
+
     if file.checksum:
         kind, _, expected = file.checksum.partition(":")
-        with path.open("rb") as opened:
-            found = hashlib.file_digest(opened, kind).hexdigest()
+        found = pooch.file_hash(str(path), alg=kind)
         return "" if found == expected else f"gave {kind}:{found} and not {file.checksum}"
     if not zipfile.is_zipfile(path):
         return f"gave {path.stat().st_size} bytes that are no zip archive"
