@@ -13,14 +13,14 @@ import torch
 import training_runs
 import transformers
 
-from voc2vec_jax import datasets, train
+from voc2vec_jax import datasets
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.datasets import records
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining.units import making as unit_making
 from voc2vec_jax.pretraining.units import store as unit_store
-from voc2vec_jax.runs import checkpoint, configuration, logs, sharding
+from voc2vec_jax.runs import checkpoint, configuration, logs
 
 TINY = "tests/helpers/tiny_hubert_config.py"
 start = functools.partial(training_runs.train, config=TINY, flags="")  # optimised, as users run it
@@ -149,9 +149,9 @@ def continued(source, folder, request):
     config = configuration.load(str(request.config.rootpath / TINY))
     config.data_dir, config.init_from = str(folder), str(source)
     family, model = pretraining_recipe.build_model(config)
-    data = pretraining_data.Data(config, sharding.make_mesh(), 8, 1, model.min_samples)
-    targets = unit_store.targets_for_run(config, model, data.corpus, folder / "run", copy=False)
-    return train.continued_params(config, family, model, targets)
+    corpus = pretraining_data.open_corpus(config)
+    targets = unit_store.targets_for_run(config, model, corpus, folder / "run", copy=False)
+    return initial_weights.continued_params(config, family, model, targets)
 
 
 def test_heads_are_taken_over_with_the_same_units_only(whole, data_dir, other_units, request, capsys):

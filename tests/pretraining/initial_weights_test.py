@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from voc2vec_jax import errors, train
+from voc2vec_jax import errors
 from voc2vec_jax.convert import reader, writer
+from voc2vec_jax.pretraining import initial_weights
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.runs import sharding
 
@@ -33,7 +34,7 @@ def flat(tree):
 
 def test_everything_is_taken_over(capsys):
     config = matching_config()
-    params = flat(train.continued_params(config, *pretraining_recipe.build_model(config)))
+    params = flat(initial_weights.continued_params(config, *pretraining_recipe.build_model(config)))
     wanted = flat(reader.read(SOURCE).params)
     assert set(params) == set(wanted)
     assert all(np.array_equal(params[name], wanted[name]) for name in wanted)
@@ -46,7 +47,7 @@ def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
     writer.write_hf(tmp_path / "bare", bare)
     config = matching_config()
     config.init_from = str(tmp_path / "bare")
-    params = flat(train.continued_params(config, *pretraining_recipe.build_model(config)))
+    params = flat(initial_weights.continued_params(config, *pretraining_recipe.build_model(config)))
     wanted = flat(whole.params)
     assert set(params) == set(wanted)
     assert all(np.array_equal(params[n], wanted[n]) for n in wanted if n.startswith("encoder/"))
@@ -60,11 +61,11 @@ def test_another_architecture_is_refused_with_the_overrides_to_type():
     config = pretraining_recipe.pretraining()
     config.init_from = str(SOURCE)
     with pytest.raises(errors.InputError, match=r"--config.model.encoder.width=48 .*--config.model.encoder.heads=4"):
-        train.continued_params(config, *pretraining_recipe.build_model(config))
+        initial_weights.continued_params(config, *pretraining_recipe.build_model(config))
 
 
 def test_another_codebook_is_refused():
     config = matching_config()
     config.model.codebook_entries = 32
     with pytest.raises(errors.InputError, match="--config.model.codebook_entries=8"):
-        train.continued_params(config, *pretraining_recipe.build_model(config))
+        initial_weights.continued_params(config, *pretraining_recipe.build_model(config))

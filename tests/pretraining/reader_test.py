@@ -53,6 +53,11 @@ def drawn(corpus):
     return batch_plan.BatchPlan(LAYOUT, corpus.samples, corpus.set_index, rows, seed=3, weights=(1, 1.5))
 
 
+def validation_batches(corpus, rows, layout, **options):
+    fixed = batch_plan.ValidationPlan(layout, corpus.samples, rows)
+    return pretraining_reader.read_batches(corpus, fixed, 0, fixed.steps_per_epoch, **options)
+
+
 def collect(batches):
     with batches:
         return [{key: np.array(value) for key, value in batch.items()} for batch in batches]
@@ -89,19 +94,19 @@ def test_opening_refuses_what_is_not_there(data):
 
 
 def test_split_is_by_recording(corpus):
-    train, valid = pretraining_reader.split_by_recording(corpus, 0.2, seed=0)
+    train, valid = pretraining_data.split_by_recording(corpus, 0.2, seed=0)
     assert not set(corpus.recording[train]) & set(corpus.recording[valid])
     assert len(train) + len(valid) == len(corpus)
 
 
 def test_too_short_finds_clips_without_room_for_a_span():
-    short = pretraining_reader.too_short(np.array([4239, 4240, 1, 0], np.int32), 4240)
+    short = pretraining_data.too_short(np.array([4239, 4240, 1, 0], np.int32), 4240)
     np.testing.assert_array_equal(short, [True, False, True, True])
 
 
 def test_a_batch_holds_the_planned_crops_and_zeros(data, corpus, drawn):
     clips = data[1]
-    batches = collect(pretraining_reader.train_batches(corpus, drawn, 0, 2 * drawn.steps_per_epoch))
+    batches = collect(pretraining_reader.read_batches(corpus, drawn, 0, 2 * drawn.steps_per_epoch))
     assert {batch["audio"].shape for batch in batches} == {(2, 8, 2000), (2, 4, 4000), (2, 2, 8000)}
     for k, batch in enumerate(batches):
         u = drawn.step(k).start_u.reshape(batch["index"].shape)
@@ -115,14 +120,14 @@ def test_a_batch_holds_the_planned_crops_and_zeros(data, corpus, drawn):
 @pytest.mark.parametrize("batching", ["pad", "crop"])
 @pytest.mark.parametrize("first", [1, 13, 40])
 def test_from_any_first_step_it_is_the_tail_of_the_whole_run(corpus, drawn, batching, first):
-    whole = collect(pretraining_reader.train_batches(corpus, drawn, 0, 60, batching=batching, threads=1))
-    tail = collect(pretraining_reader.train_batches(corpus, drawn, first, 60, batching=batching, threads=4, prefetch=7))
+    whole = collect(pretraining_reader.read_batches(corpus, drawn, 0, 60, batching=batching, threads=1))
+    tail = collect(pretraining_reader.read_batches(corpus, drawn, first, 60, batching=batching, threads=4, prefetch=7))
     assert_same(tail, whole[first:])
-    assert collect(pretraining_reader.train_batches(corpus, drawn, 60, 60)) == []
+    assert collect(pretraining_reader.read_batches(corpus, drawn, 60, 60)) == []
 
 
 def test_crop_batching_leaves_no_padding_inside_a_group(corpus, drawn):
-    for batch in collect(pretraining_reader.train_batches(corpus, drawn, 0, 20, batching="crop")):
+    for batch in collect(pretraining_reader.read_batches(corpus, drawn, 0, 20, batching="crop")):
         assert np.all(batch["lengths"] == batch["lengths"][:, :1])
         shortest = corpus.samples[batch["index"]].min(axis=1)
         np.testing.assert_array_equal(batch["lengths"][:, 0], np.minimum(shortest, batch["audio"].shape[-1]))
@@ -131,9 +136,9 @@ def test_crop_batching_leaves_no_padding_inside_a_group(corpus, drawn):
 @pytest.mark.parametrize("hosts", [2, 4])
 @pytest.mark.parametrize("batching", ["pad", "crop"])
 def test_hosts_read_the_parts_of_one_batch(corpus, drawn, batching, hosts):
-    whole = collect(pretraining_reader.train_batches(corpus, drawn, 5, 15, batching=batching))
+    whole = collect(pretraining_reader.read_batches(corpus, drawn, 5, 15, batching=batching))
     parts = [
-        collect(pretraining_reader.train_batches(corpus, drawn, 5, 15, batching=batching, row_slice=(host, hosts)))
+        collect(pretraining_reader.read_batches(corpus, drawn, 5, 15, batching=batching, row_slice=(host, hosts)))
         for host in range(hosts)
     ]
     for k, batch in enumerate(whole):
@@ -146,14 +151,14 @@ def test_hosts_read_the_parts_of_one_batch(corpus, drawn, batching, hosts):
 
 def test_hosts_that_do_not_divide_the_rows_are_refused(corpus, drawn):
     with pytest.raises(errors.InputError, match="do not divide over 3 hosts"):
-        pretraining_reader.train_batches(corpus, drawn, 0, 1, row_slice=(0, 3))
+        pretraining_reader.read_batches(corpus, drawn, 0, 1, row_slice=(0, 3))
     with pytest.raises(errors.InputError, match="do not divide over 8 hosts"):
-        pretraining_reader.train_batches(corpus, drawn, 0, 1, row_slice=(0, 8))
+        pretraining_reader.read_batches(corpus, drawn, 0, 1, row_slice=(0, 8))
 
 
 def test_validation_sees_every_clip_once_from_its_start(data, corpus):
     rows = np.arange(3, 90)
-    batches = collect(pretraining_reader.validation_batches(corpus, rows, LAYOUT))
+    batches = collect(validation_batches(corpus, rows, LAYOUT))
     index = np.concatenate([batch["index"].ravel() for batch in batches])
     np.testing.assert_array_equal(np.sort(index[index >= 0]), rows)
     for batch in batches:
@@ -162,7 +167,7 @@ def test_validation_sees_every_clip_once_from_its_start(data, corpus):
             assert batch["lengths"][where] == length
             np.testing.assert_array_equal(batch["audio"][where][:length], data[1][row][:length])
             assert not batch["audio"][where][length:].any()
-    assert_same(collect(pretraining_reader.validation_batches(corpus, rows, LAYOUT, threads=1)), batches)
+    assert_same(collect(validation_batches(corpus, rows, LAYOUT, threads=1)), batches)
 
 
 def children():
@@ -175,14 +180,14 @@ def shared_memory():
 
 def test_processes_read_the_same_and_leave_nothing_behind(corpus, drawn):
     before = children(), shared_memory()
-    in_threads = collect(pretraining_reader.train_batches(corpus, drawn, 2, 25))
-    assert_same(collect(pretraining_reader.train_batches(corpus, drawn, 2, 25, workers=2, threads=1)), in_threads)
-    stopped_early = pretraining_reader.train_batches(corpus, drawn, 0, 50, workers=2)
+    in_threads = collect(pretraining_reader.read_batches(corpus, drawn, 2, 25))
+    assert_same(collect(pretraining_reader.read_batches(corpus, drawn, 2, 25, workers=2, threads=1)), in_threads)
+    stopped_early = pretraining_reader.read_batches(corpus, drawn, 0, 50, workers=2)
     wait_until(lambda: len(children()) == len(before[0]) + 2)  # before the first batch is asked for
     next(stopped_early)
     stopped_early.close()
     assert list(stopped_early) == []
-    pretraining_reader.train_batches(corpus, drawn, 0, 50, workers=1).close()
+    pretraining_reader.read_batches(corpus, drawn, 0, 50, workers=1).close()
     assert children() == before[0]
     wait_until(lambda: shared_memory() <= before[1])  # Grain frees the last arrays in a thread of its own
 
@@ -197,7 +202,7 @@ if __name__ == "__main__":
     corpus = corpora.open_corpus(sys.argv[1], ["one", "two"])
     rows = reader_test.np.arange(101)
     drawn = batch_plan.BatchPlan(reader_test.LAYOUT, corpus.samples, corpus.set_index, rows, seed=3)
-    batches = reader.train_batches(corpus, drawn, 0, 10**6, workers=1)
+    batches = reader.read_batches(corpus, drawn, 0, 10**6, workers=1)
     next(batches)
     print(multiprocessing.active_children()[0].pid, flush=True)
     time.sleep(float(sys.argv[2]))
@@ -256,7 +261,7 @@ def test_a_shard_lost_while_training_is_named(fragile, workers, damage):
     before = children()
     if damage == "deleted":  # an open file outlives its name, so before it is opened
         shard.unlink()
-    batches = pretraining_reader.train_batches(corpus, drawn, 0, 10**6, workers=workers, threads=1, prefetch=2)
+    batches = pretraining_reader.read_batches(corpus, drawn, 0, 10**6, workers=workers, threads=1, prefetch=2)
     with pytest.raises(errors.RunError, match="00002-of-00003") as caught:
         next(batches)
         destroy(shard, damage)
@@ -277,8 +282,8 @@ def destroy(shard, damage):
 
 def test_a_reading_process_ignores_signals_and_its_death_is_one_sentence(corpus, drawn):
     before = children()
-    expected = collect(pretraining_reader.train_batches(corpus, drawn, 0, 9))
-    with pretraining_reader.train_batches(corpus, drawn, 0, 10**6, workers=1, prefetch=1) as batches:
+    expected = collect(pretraining_reader.read_batches(corpus, drawn, 0, 9))
+    with pretraining_reader.read_batches(corpus, drawn, 0, 10**6, workers=1, prefetch=1) as batches:
         got = [next(batches)]
         send(children() - before, signal.SIGINT, signal.SIGTERM)
         got += [next(batches) for _ in range(8)]
@@ -299,7 +304,7 @@ def send(processes, *signals):
 def test_too_little_shared_memory_is_refused_beforehand(corpus, drawn, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1000))
     with pytest.raises(errors.InputError, match="0 MB are free.*workers to 0"):
-        pretraining_reader.train_batches(corpus, drawn, 0, 1, workers=1)
+        pretraining_reader.read_batches(corpus, drawn, 0, 1, workers=1)
 
 
 def test_an_index_that_does_not_match_the_records_is_an_error(data):
@@ -321,7 +326,7 @@ def cropped(home, batches):
 def test_the_resident_corpus_yields_the_stream_to_the_bit(corpus, drawn, batching, monkeypatch):
     monkeypatch.setattr(resident, "UPLOAD_BLOCKS", 17)  # many pieces, most with a clip over their edge
     home = resident.Resident(corpus, np.arange(len(corpus)))
-    stream = collect(pretraining_reader.train_batches(corpus, drawn, 7, 60, batching=batching))
+    stream = collect(pretraining_reader.read_batches(corpus, drawn, 7, 60, batching=batching))
     assert_same(
         list(cropped(home, pretraining_data.resident_batches(home, corpus, drawn, 7, 60, batching=batching))), stream
     )
@@ -333,7 +338,7 @@ def test_the_resident_corpus_on_a_mesh_and_in_validation(corpus):
     home = resident.Resident(corpus, rows, mesh)
     assert home.blocks.sharding.is_fully_replicated and len(home.blocks.devices()) == 8
     fixed = batch_plan.ValidationPlan(LAYOUT, corpus.samples, rows)
-    stream = collect(pretraining_reader.validation_batches(corpus, rows, LAYOUT, row_slice=(1, 2)))
+    stream = collect(validation_batches(corpus, rows, LAYOUT, row_slice=(1, 2)))
     got = pretraining_data.resident_batches(home, corpus, fixed, 0, fixed.steps_per_epoch, row_slice=(1, 2))
     assert_same(list(cropped(home, got)), stream)
 
@@ -372,7 +377,7 @@ mesh = jax.make_mesh((4,), ("replica",), axis_types=(jax.sharding.AxisType.Auto,
 home = resident.Resident(corpus, np.arange(101), mesh)
 sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "replica"))
 compared = 0
-pairs = zip(data.resident_batches(home, corpus, drawn, 0, 12), reader.train_batches(corpus, drawn, 0, 12))
+pairs = zip(data.resident_batches(home, corpus, drawn, 0, 12), reader.read_batches(corpus, drawn, 0, 12))
 for batch, expected in pairs:
     if batch["index"].shape[1] % 4 == 0:
         indices = [batch[key] for key in ("block_start", "offset", "lengths")]

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from voc2vec_jax import train
 from voc2vec_jax.models import encoder, flops, wav2vec2
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
@@ -70,12 +69,12 @@ def test_the_optimised_step_counts_no_more_than_it_did():
         assert pinned / MARGIN < count < pinned * MARGIN, name
 
 
-def test_a_run_compiles_its_step_once_for_each_length(tmp_path):
+def test_a_run_compiles_its_step_once_for_each_length():
     config = pretraining_recipe.tiny(pretraining_recipe.pretraining())
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(1, jax.devices()[:2])
-    run = train.Run(config, tmp_path, family, model, mesh, None, None)
-    state = jax.jit(run.init, out_shardings=run.shardings)()
+    run = training_step.on_mesh(config, family, model, mesh)
+    state = run.init()
     for samples in (16_000, 24_000, 16_000, 24_000):
         shape = (2, 1, 2, samples)
         batch = {"audio": np.ones(shape, np.int16), "lengths": np.full(shape[:3], samples, np.int32)}

@@ -119,7 +119,7 @@ def _corpus(settings: DataBenchmark, scratch: pathlib.Path) -> corpora.Corpus:
 
 def _ways(settings: DataBenchmark, corpus, drawn) -> dict[str, Callable[[], Iterator[object]]]:
     def stream(**options):
-        return pretraining_reader.train_batches(corpus, drawn, 0, drawn.steps_per_epoch, **options)
+        return pretraining_reader.read_batches(corpus, drawn, 0, drawn.steps_per_epoch, **options)
 
     home = resident.Resident(corpus, np.arange(len(corpus)))
 
@@ -138,7 +138,7 @@ def _ways(settings: DataBenchmark, corpus, drawn) -> dict[str, Callable[[], Iter
 
 def _content(corpus, drawn) -> tuple[float, int]:
     """Seconds of audio and clips in all steps of a pass but the first."""
-    steps = [pretraining_reader.step_rows(corpus, drawn, k) for k in range(1, drawn.steps_per_epoch)]
+    steps = [batch_plan.host_rows(drawn, corpus.samples, k) for k in range(1, drawn.steps_per_epoch)]
     return sum(float(step.lengths.sum()) for step in steps) / RATE_HZ, sum(step.index.size for step in steps)
 
 

@@ -195,6 +195,55 @@ def crops(
     return start, length.astype(np.int32)
 
 
+@dataclasses.dataclass(frozen=True)
+class HostRows:
+    """This host's rows of a step, as [g, r]: corpus rows (or EMPTY), crop starts and lengths in samples."""
+
+    index: Int64[np.ndarray, "g r"]
+    start: Int64[np.ndarray, "g r"]
+    lengths: Int[np.ndarray, "g r"]
+    bucket_samples: int
+
+
+def host_rows(
+    plan: "BatchPlan | ValidationPlan",
+    samples: Int[np.ndarray, "n"],
+    k: int,
+    batching: Batching = "pad",
+    row_slice: tuple[int, int] | None = None,
+) -> HostRows:
+    """What this host needs of step k; `row_slice` as checked by `check_row_slice`.
+
+    Rows lie group after group, so that part i of n is whole groups, or an equal part of one group:
+
+        groups   | 0 0 0 0 | 1 1 1 1 | 2 2 2 2 | 3 3 3 3 |
+        (0, 2)   |-------------------|
+        (1, 2)                       |-------------------|
+    """
+    step = plan.step(k)
+    groups = plan.layout.groups
+    start, lengths = crops(step, samples, groups=groups, batching=batching)
+    part, parts = row_slice or (0, 1)
+    share = len(step.rows) // parts
+    own = slice(part * share, (part + 1) * share)
+    shape = (max(groups // parts, 1), -1)
+    return HostRows(
+        step.rows[own].reshape(shape), start[own].reshape(shape), lengths[own].reshape(shape), step.bucket_samples
+    )
+
+
+def check_row_slice(layout: BatchLayout, row_slice: tuple[int, int] | None) -> None:
+    """InputError unless the hosts' equal parts are whole loss groups, or equal parts of one."""
+    part, parts = row_slice or (0, 1)
+    whole_groups = layout.groups % parts == 0
+    within_groups = parts % layout.groups == 0 and layout.group_rows % (parts // layout.groups) == 0
+    if not (whole_groups or within_groups) or not 0 <= part < parts:
+        raise errors.InputError(
+            f"{layout.groups} loss groups of {layout.group_rows} rows do not divide over {parts} hosts: "
+            "change groups or group_rows"
+        )
+
+
 def split_rows(
     recording: Int64[np.ndarray, "n"], set_index: Int[np.ndarray, "n"], share: float | int, seed: int
 ) -> tuple[Int64[np.ndarray, "t"], Int64[np.ndarray, "v"]]:

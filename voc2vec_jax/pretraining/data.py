@@ -1,6 +1,13 @@
-"""Training and validation data on the devices, as `update` takes it: from disk or from the resident corpus."""
+"""Training and validation batches on the devices, from prepared sets on disk or from a resident corpus.
+
+A batch goes one way, whichever the source:
+
+    stream:    host_rows -> audio, read and cropped by the host -> devices [g, a, r, s]
+    resident:  host_rows -> where each crop begins              -> devices [g, a, r]    -> resident.crop [g, a, r, s]
+"""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,100 +15,130 @@ import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int64
+from jaxtyping import Bool, Int, Int64
 
 from voc2vec_jax import audio, datasets, errors
 from voc2vec_jax.datasets import corpora, records, resident
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.pretraining import reader as pretraining_reader
-from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining.units import store as unit_store
 from voc2vec_jax.runs import logs, sharding
 
+Plans = batch_plan.BatchPlan | batch_plan.ValidationPlan
 
-class Data:
-    """The corpus of a configuration, its training plan, its validation rows, and both as device batches."""
 
-    def __init__(self, config: ml_collections.ConfigDict, mesh: Mesh, groups: int, micros: int, min_samples: int):
-        """Opens the prepared sets; clips under `min_samples` are left out and reported."""
-        self.corpus = open_corpus(config)
-        self._config, self._mesh, self._micros = config, mesh, micros
-        train_rows, valid_rows = pretraining_reader.split_by_recording(self.corpus, config.valid_share, config.seed)
-        short = pretraining_reader.too_short(self.corpus.samples, min_samples)
-        self.short_rows = np.flatnonzero(short)
-        self.train_rows, self.valid_rows = train_rows[~short[train_rows]], valid_rows[~short[valid_rows]]
-        if not len(self.train_rows):
-            raise errors.InputError(
-                f"all {len(train_rows)} training clips are shorter than {min_samples} samples "
-                f"({min_samples / audio.RATE_HZ:.3f} s) and cannot be masked: prepare longer recordings"
-            )
-        layout = pretraining_recipe.batch_layout(config, groups)
-        self.plan = batch_plan.BatchPlan(
-            layout,
-            self.corpus.samples,
-            self.corpus.set_index,
-            self.train_rows,
-            seed=config.seed,
-            weights=set_weights(config),
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """The corpus of a run, which of its rows are for what, and the batch plans over them.
+
+    `short_rows` are too short to be masked: they are neither trained on nor validated on.
+    """
+
+    corpus: corpora.Corpus
+    train_rows: Int64[np.ndarray, "t"]
+    valid_rows: Int64[np.ndarray, "v"]
+    short_rows: Int64[np.ndarray, "s"]
+    plan: batch_plan.BatchPlan
+    valid_plan: batch_plan.ValidationPlan
+
+
+def open_examples(config: ml_collections.ConfigDict, layout: batch_plan.BatchLayout, min_samples: int) -> Examples:
+    """Open the prepared sets of a configuration; InputError when one is missing or every clip is too short."""
+    corpus = open_corpus(config)
+    train_rows, valid_rows = split_by_recording(corpus, config.valid_share, config.seed)
+    short = too_short(corpus.samples, min_samples)
+    kept, valid_rows = train_rows[~short[train_rows]], valid_rows[~short[valid_rows]]
+    if not len(kept):
+        raise errors.InputError(
+            f"all {len(train_rows)} training clips are shorter than {min_samples} samples "
+            f"({min_samples / audio.RATE_HZ:.3f} s) and cannot be masked: prepare longer recordings"
         )
-        self.valid_plan = batch_plan.ValidationPlan(layout, self.corpus.samples, self.valid_rows)
+    plan = batch_plan.BatchPlan(
+        layout, corpus.samples, corpus.set_index, kept, seed=config.seed, weights=set_weights(config)
+    )
+    valid_plan = batch_plan.ValidationPlan(layout, corpus.samples, valid_rows)
+    return Examples(corpus, kept, valid_rows, np.flatnonzero(short), plan, valid_plan)
+
+
+def split_by_recording(
+    corpus: corpora.Corpus, share: float | int, seed: int
+) -> tuple[Int64[np.ndarray, "t"], Int64[np.ndarray, "v"]]:
+    """Training and validation rows; see `batch_plan.split_rows`."""
+    return batch_plan.split_rows(corpus.recording, corpus.set_index, share, seed)
+
+
+def too_short(samples: Int[np.ndarray, "n"], min_samples: int) -> Bool[np.ndarray, "n"]:
+    """True for clips of fewer than `min_samples` samples, in which no span can be masked."""
+    return samples < min_samples
+
+
+class DeviceBatches:
+    """Batches as `step.make_update` takes them: arrays [g, a, r, ...] that lie over all devices.
+
+    `micros` (axis a) micro-batches are computed one after another. With `config.input` "resident" the corpus is
+    uploaded at once, which may take minutes.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        examples: Examples,
+        targets: unit_store.FrameTargets | None,
+        mesh: Mesh,
+        micros: int,
+    ):
+        self.examples = examples
+        self._micros, self._workers = micros, config.workers
+        self._over_devices = sharding.over_batch(mesh, 0)
+        hosts = jax.process_count()
+        row_slice = (jax.process_index(), hosts) if hosts > 1 else None
+        self._options: dict[str, Any] = {"batching": config.batching, "targets": targets, "row_slice": row_slice}
         self._resident = None
-        self.targets = None  # the units of every frame, for a family that reads them
+        if config.input == "resident":
+            rows = np.sort(np.concatenate([examples.train_rows, examples.valid_rows]))
+            self._resident = resident.Resident(examples.corpus, rows, mesh)
+        # Made once: a jit wrapper keeps its compiled programs, a new one for each batch would look them up again.
+        self._crop = jax.jit(resident.crop, static_argnames="bucket_samples", out_shardings=self._over_devices)
 
-    def upload(self) -> None:
-        """Bring the corpus to the devices when `config.input` is "resident"."""
-        if self._config.input == "resident":
-            rows = np.sort(np.concatenate([self.train_rows, self.valid_rows]))
-            self._resident = resident.Resident(self.corpus, rows, self._mesh)
+    def train(self, first_step: int, last_step: int) -> contextlib.AbstractContextManager[Iterator[dict]]:
+        """The batches of steps first_step to last_step - 1."""
+        return self._batches(self.examples.plan, first_step, last_step)
 
-    def train(self, first_step: int, last_step: int) -> contextlib.AbstractContextManager[Iterator]:
-        """Pairs of a device batch and its corpus rows on this host, for steps first_step to last_step - 1."""
-        return self._batches(self.plan, first_step, last_step, self._config.batching, self._micros)
-
-    def valid(self) -> contextlib.AbstractContextManager[Iterator]:
+    def valid(self) -> contextlib.AbstractContextManager[Iterator[dict]]:
         """Every validation row once, in order."""
-        return self._batches(self.valid_plan, 0, self.valid_plan.steps_per_epoch, self._config.batching, self._micros)
+        return self._batches(self.examples.valid_plan, 0, self.examples.valid_plan.steps_per_epoch)
 
     @contextlib.contextmanager
-    def _batches(self, plan, first, last, batching, micros):
-        hosts = jax.process_count()
-        options: dict[str, Any] = {"batching": batching, "targets": self.targets}
-        options["row_slice"] = (jax.process_index(), hosts) if hosts > 1 else None
+    def _batches(self, plan: Plans, first: int, last: int) -> Iterator[Iterator[dict[str, jax.Array]]]:
+        steps = (self.examples.corpus, plan, first, last)
         if self._resident is not None:
-            yield (
-                self._cropped(batch, micros)
-                for batch in resident_batches(self._resident, self.corpus, plan, first, last, **options)
-            )
+            yield map(self._cropped, resident_batches(self._resident, *steps, **self._options))
             return
-        options["workers"] = self._config.workers
-        with pretraining_reader.train_batches(self.corpus, plan, first, last, **options) as batches:
-            yield (self._uploaded(batch, micros) for batch in batches)
+        with pretraining_reader.read_batches(*steps, workers=self._workers, **self._options) as batches:
+            yield map(self._uploaded, batches)
 
-    def _uploaded(self, batch: dict, micros: int) -> tuple[dict, Int64[np.ndarray, "g r"]]:
-        return {name: self._put(x, micros) for name, x in batch.items()}, batch["index"]
+    def _uploaded(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        return {name: self._put(x) for name, x in batch.items()}
 
-    def _cropped(self, batch: dict, micros: int) -> tuple[dict, Int64[np.ndarray, "g r"]]:
+    def _cropped(self, batch: dict[str, np.ndarray | int]) -> dict[str, jax.Array]:
         bucket_samples = batch.pop("bucket_samples")
-        put = {name: self._put(x, micros) for name, x in batch.items()}
-        where = [put.pop(name) for name in ("block_start", "offset")]
-        crop = jax.jit(
-            resident.crop, static_argnames="bucket_samples", out_shardings=sharding.over_batch(self._mesh, 0)
-        )
-        clips = crop(self._resident.blocks, *where, put["lengths"], bucket_samples=bucket_samples)
-        return {"audio": clips, **put}, batch["index"]
+        arrays = self._uploaded(batch)
+        where = [arrays.pop(name) for name in ("block_start", "offset")]
+        clips = self._crop(self._resident.blocks, *where, arrays["lengths"], bucket_samples=bucket_samples)
+        return {"audio": clips, **arrays}
 
-    def _put(self, x: np.ndarray, micros: int) -> jax.Array:
-        """[groups, ...] of this host as [g, micros, ...] over all devices."""
+    def _put(self, x: np.ndarray) -> jax.Array:
+        """[groups, ...] of this host as [g, a, ...] over all devices; int64 becomes int32."""
         x = x.astype(np.int32) if x.dtype == np.int64 else x
-        x = x.reshape(-1, micros, *x.shape[1:])
+        x = x.reshape(-1, self._micros, *x.shape[1:])
         shape = (x.shape[0] * jax.process_count(), *x.shape[1:])
-        return jax.make_array_from_process_local_data(sharding.over_batch(self._mesh, 0), x, shape)
+        return jax.make_array_from_process_local_data(self._over_devices, x, shape)
 
 
 def resident_batches(
     home: resident.Resident,
     corpus: corpora.Corpus,
-    plan: batch_plan.BatchPlan | batch_plan.ValidationPlan,
+    plan: Plans,
     first_step: int,
     last_step: int,
     *,
@@ -109,14 +146,15 @@ def resident_batches(
     row_slice: tuple[int, int] | None = None,
     targets: unit_store.FrameTargets | None = None,
 ) -> Iterator[dict[str, np.ndarray | int]]:
-    """What `reader.train_batches` yields, with "block_start" and "offset" (int32) in place of "audio".
+    """What `reader.read_batches` yields, with "block_start" and "offset" (int32) in place of "audio".
 
     `resident.crop(home.blocks, block_start, offset, lengths, bucket_samples)` is that audio, to the bit. The static
     "bucket_samples" comes along. ValueError when the plan draws a row that is not resident.
     """
-    pretraining_reader.check_row_slice(plan.layout, row_slice)
+    batch_plan.check_row_slice(plan.layout, row_slice)
     for k in range(first_step, last_step):
-        rows = pretraining_reader.step_rows(corpus, plan, k, batching, row_slice)
+        rows = batch_plan.host_rows(plan, corpus.samples, k, batching, row_slice)
+        # An EMPTY row may point anywhere: its length is 0, so that its crop is all zeros.
         first = np.where(rows.index == batch_plan.EMPTY, 0, home.block_start[rows.index])
         if first.min() < 0:
             raise ValueError(f"corpus row {rows.index[first < 0][0]} of step {k} is not resident")
@@ -126,7 +164,7 @@ def resident_batches(
             "lengths": rows.lengths,
             "index": rows.index,
             "bucket_samples": rows.bucket_samples,
-            **pretraining_reader.units_of(targets, rows),
+            **unit_store.units_of(targets, rows.index, rows.start, rows.lengths, rows.bucket_samples),
         }
 
 

@@ -7,27 +7,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 from jax.sharding import Mesh
 
 from voc2vec_jax import audio
 from voc2vec_jax.models import flops
 from voc2vec_jax.pretraining import batch_plan
-from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import logs, memory, sharding
 
 
-def report(config: ml_collections.ConfigDict, run: Any, mesh: Mesh, groups: int, micros: int) -> None:
-    """Compile `run.update` (a train.Run) for its longest bucket and print what is known of it, from process 0."""
+def report(functions: training_step.TrainingFunctions, layout: batch_plan.BatchLayout, micros: int, mesh: Mesh) -> None:
+    """Compile the update for its longest bucket and print what is known of it, from process 0."""
     jax.config.update("jax_enable_compilation_cache", False)  # it would write, and hide how long compiling takes
-    layout = pretraining_recipe.batch_layout(config, groups)
-    batches = [batch_of(run.model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
-    state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), run.abstract, run.shardings)
+    model, state = functions.model, functions.state
+    batches = [batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
     began = time.monotonic()
-    compiled = run.update.lower(state, batches[-1]).compile()
+    compiled = functions.update.lower(state, batches[-1]).compile()
     seconds = time.monotonic() - began
     if logs.speaks():
-        for line in lines(run.model, state, batches, mesh, compiled.memory_analysis(), seconds):
+        for line in lines(model, state, batches, mesh, compiled.memory_analysis(), seconds):
             print(line)
 
 

@@ -3,7 +3,6 @@
 Imports no JAX, so that reading processes never see an accelerator.
 """
 
-import dataclasses
 import functools
 import multiprocessing
 import os
@@ -17,7 +16,6 @@ from pathlib import Path
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Int, Int64
 
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import corpora
@@ -25,18 +23,6 @@ from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.pretraining.units import store as unit_store
 
 SHARED_MEMORY = Path("/dev/shm")
-
-
-def split_by_recording(
-    corpus: corpora.Corpus, share: float | int, seed: int
-) -> tuple[Int64[np.ndarray, "t"], Int64[np.ndarray, "v"]]:
-    """Training and validation rows; see `plan.split_rows`."""
-    return batch_plan.split_rows(corpus.recording, corpus.set_index, share, seed)
-
-
-def too_short(samples: Int[np.ndarray, "n"], min_samples: int) -> Bool[np.ndarray, "n"]:
-    """True for clips of fewer than `min_samples` samples, in which no span can be masked."""
-    return samples < min_samples
 
 
 class Batches:
@@ -87,7 +73,7 @@ def _close_all(held: list[grain.DatasetIterator]) -> None:
         held.pop().close()
 
 
-def train_batches(
+def read_batches(
     corpus: corpora.Corpus,
     plan: batch_plan.BatchPlan | batch_plan.ValidationPlan,
     first_step: int,
@@ -107,7 +93,7 @@ def train_batches(
     (group after group) and no other. `threads` read in this process, or in each of `workers` processes; `prefetch`
     batches are kept ready.
     """
-    check_row_slice(plan.layout, row_slice)
+    batch_plan.check_row_slice(plan.layout, row_slice)
     batch = functools.partial(_batch, corpus, plan, batching, row_slice, targets)
     source = grain.MapDataset.range(first_step, max(first_step, last_step)).map(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
@@ -121,68 +107,8 @@ def train_batches(
     return Batches(dataset)
 
 
-def validation_batches(
-    corpus: corpora.Corpus, valid_rows: Int64[np.ndarray, "v"], layout: batch_plan.BatchLayout, **options
-) -> Batches:
-    """Batches with every row of `valid_rows` once in a fixed order, clips cut to their first `crop_samples`.
-
-    The last batch is filled with empty rows (length 0, index -1); `options` are those of `train_batches`.
-    """
-    plan = batch_plan.ValidationPlan(layout, corpus.samples, valid_rows)
-    return train_batches(corpus, plan, 0, plan.steps_per_epoch, **options)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """This host's rows of a step, as [g, r]: corpus rows (-1 = none), crop starts and lengths in samples."""
-
-    index: Int64[np.ndarray, "g r"]
-    start: Int64[np.ndarray, "g r"]
-    lengths: Int[np.ndarray, "g r"]
-    bucket_samples: int
-
-
-def step_rows(
-    corpus: corpora.Corpus,
-    plan: batch_plan.BatchPlan | batch_plan.ValidationPlan,
-    k: int,
-    batching: batch_plan.Batching = "pad",
-    row_slice: tuple[int, int] | None = None,
-) -> Rows:
-    """What this host reads at step k; `row_slice` as checked by `check_row_slice`."""
-    step = plan.step(k)
-    groups = plan.layout.groups
-    start, lengths = batch_plan.crops(step, corpus.samples, groups=groups, batching=batching)
-    part, parts = row_slice or (0, 1)
-    share = len(step.rows) // parts
-    own = slice(part * share, (part + 1) * share)
-    shape = (max(groups // parts, 1), -1)
-    return Rows(
-        step.rows[own].reshape(shape), start[own].reshape(shape), lengths[own].reshape(shape), step.bucket_samples
-    )
-
-
-def check_row_slice(layout: batch_plan.BatchLayout, row_slice: tuple[int, int] | None) -> None:
-    """InputError unless the hosts' equal parts are whole loss groups, or equal parts of one."""
-    part, parts = row_slice or (0, 1)
-    whole_groups = layout.groups % parts == 0
-    within_groups = parts % layout.groups == 0 and layout.group_rows % (parts // layout.groups) == 0
-    if not (whole_groups or within_groups) or not 0 <= part < parts:
-        raise errors.InputError(
-            f"{layout.groups} loss groups of {layout.group_rows} rows do not divide over {parts} hosts: "
-            "change groups or group_rows"
-        )
-
-
-def units_of(targets: unit_store.FrameTargets | None, rows: Rows) -> dict[str, np.ndarray]:
-    """What a batch gains for a family that reads units."""
-    if targets is None:
-        return {}
-    return {"units": targets.classes(rows.index, rows.start, rows.lengths, rows.bucket_samples)}
-
-
 def _batch(corpus, plan, batching, row_slice, targets, k) -> dict[str, np.ndarray]:
-    rows = step_rows(corpus, plan, k, batching, row_slice)
+    rows = batch_plan.host_rows(plan, corpus.samples, k, batching, row_slice)
     audio = np.zeros((rows.index.size, rows.bucket_samples), np.int16)
     present = np.flatnonzero(rows.index.ravel() != batch_plan.EMPTY)
     clips = corpus.read(rows.index.ravel()[present])
@@ -193,7 +119,7 @@ def _batch(corpus, plan, batching, row_slice, targets, k) -> dict[str, np.ndarra
         "audio": audio.reshape(*rows.index.shape, -1),
         "lengths": rows.lengths,
         "index": rows.index,
-        **units_of(targets, rows),
+        **unit_store.units_of(targets, rows.index, rows.start, rows.lengths, rows.bucket_samples),
     }
 
 

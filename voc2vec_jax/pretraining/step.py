@@ -5,17 +5,23 @@ is gone through one after another, gradients are added up and divided once by th
 devices and accumulation only distribute groups. All randomness is keyed by (seed, step, group or row).
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
 
 from voc2vec_jax import audio
 from voc2vec_jax.models import encoder
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.runs import sharding
 
 TRAIN, VALIDATION = 0, 1
 GROUPS, ROWS = 0, 1
@@ -122,3 +128,39 @@ def make_evaluate(family: ModuleType, model: Any, *, seed: int, equal_masks: boo
         return accumulate(of_micro, batch, batch["lengths"].shape[1])
 
     return evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingFunctions:
+    """All that a run computes, jitted for one mesh. Each function compiles at its first call, and once per bucket."""
+
+    family: ModuleType
+    model: Any
+    state: Any  # shapes, dtypes and shardings of the training state; nothing is allocated
+    init: Callable  # () -> state
+    start: Callable  # (params) -> state
+    update: Callable  # (state, batch) -> (state, row); the old state is donated
+    evaluate: Callable  # (params, batch) -> metric sums
+    summary: Callable  # (metric sums) -> row
+
+
+def on_mesh(config: ml_collections.ConfigDict, family: ModuleType, model: Any, mesh: Mesh) -> TrainingFunctions:
+    """The functions of a configuration; InputError when its sharding rules do not fit the parameters."""
+    optimizer, schedule = pretraining_recipe.build_optimizer(config)
+    init = functools.partial(init_state, family, model, optimizer, config.seed)
+    rules = [(pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules]
+    shapes = jax.eval_shape(init)
+    places, everywhere = sharding.shard_tree(shapes, mesh, rules), sharding.replicated(mesh)
+    # fairseq's collater crops a batch to its shortest clip and then hides equally many frames in each row.
+    options = {"seed": config.seed, "equal_masks": config.batching == "crop"}
+    update = make_update(family, model, optimizer, schedule, **options)
+    return TrainingFunctions(
+        family,
+        model,
+        state=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places),
+        init=jax.jit(init, out_shardings=places),
+        start=jax.jit(functools.partial(start_state, optimizer), out_shardings=places),
+        update=jax.jit(update, donate_argnums=0, out_shardings=(places, everywhere)),
+        evaluate=jax.jit(make_evaluate(family, model, **options), out_shardings=everywhere),
+        summary=jax.jit(family.summary),
+    )

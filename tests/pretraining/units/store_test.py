@@ -266,19 +266,19 @@ def test_batches_hold_the_units_of_their_crops_from_disk_processes_and_devices(d
     drawn = batch_plan.BatchPlan(layout, corpus.samples, corpus.set_index, rows, seed=0)
     found = {}
     for workers in (0, 1):
-        with pretraining_reader.train_batches(corpus, drawn, 1, 5, workers=workers, targets=targets) as batches:
+        with pretraining_reader.read_batches(corpus, drawn, 1, 5, workers=workers, targets=targets) as batches:
             found[workers] = [batch["units"] for batch in batches]
     held = resident.Resident(corpus, rows)
     found["resident"] = [
         batch["units"] for batch in pretraining_data.resident_batches(held, corpus, drawn, 1, 5, targets=targets)
     ]
     for k, batch in enumerate(found[0], start=1):
-        step = pretraining_reader.step_rows(corpus, drawn, k)
+        step = batch_plan.host_rows(drawn, corpus.samples, k)
         assert np.array_equal(batch, targets.classes(step.index, step.start, step.lengths, step.bucket_samples))
         assert batch.max() >= unit_store.FIRST_CLASS
     for other in (1, "resident"):
         assert all(np.array_equal(a, b) for a, b in zip(found[0], found[other], strict=True))
-    with pretraining_reader.train_batches(corpus, drawn, 1, 2) as batches:
+    with pretraining_reader.read_batches(corpus, drawn, 1, 2) as batches:
         assert set(next(batches)) == {"audio", "lengths", "index"}
 
 

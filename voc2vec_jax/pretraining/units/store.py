@@ -159,6 +159,11 @@ class FrameTargets:
         return out
 
 
+def units_of(targets: FrameTargets | None, *crops: Any) -> dict[str, np.ndarray]:
+    """What a batch of `crops`, as `FrameTargets.classes` takes them, gains for a family that reads units."""
+    return {} if targets is None else {"units": targets.classes(*crops)}
+
+
 def targets_for_run(config: Any, model: Any, corpus: Any, workdir: pathlib.Path, *, copy: bool) -> FrameTargets | None:
     """The units that a run reads: None for a family that needs none, else those that `config.units` names.
 

@@ -1,0 +1,78 @@
+"""The parameters of a run that continues from other weights."""
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from voc2vec_jax import errors
+from voc2vec_jax.convert import sources
+from voc2vec_jax.pretraining.units import store as unit_store
+from voc2vec_jax.runs import logs, sharding
+
+# Fields that say how a model is trained or computed. They may differ: weights do not depend on them.
+NOT_ARCHITECTURE = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop")
+NOT_ARCHITECTURE += ("dtype", "remat", "attention", "padding")
+HEAD_SHAPES = ("codebook_groups", "codebook_entries", "codebook_width", "target_width")
+
+
+def continued_params(
+    config: ml_collections.ConfigDict, family: ModuleType, model: Any, targets: unit_store.FrameTargets | None = None
+) -> Any:
+    """Parameters of `config.init_from`; what it lacks is initialised afresh, and a warning names it.
+
+    Heads that were trained on other units than `targets` count as lacking. InputError when the source is of another
+    family or another architecture.
+    """
+    source = sources.read(config.init_from)
+    if source.family != config.family:
+        raise errors.InputError(
+            f"{config.init_from} is a {source.family} model and the configuration trains {config.family}: "
+            "give weights of the same family"
+        )
+    # A class embedding means "cluster k of this clustering"; under another clustering it would mean nothing.
+    of_other_units = targets is not None and unit_store.clustering_of_run(config.init_from) != targets.clustering
+    has_heads = not of_other_units and not any(name.startswith("quantizer") for name in source.missing)
+    check_same_architecture(config.init_from, source.config, model, has_heads)
+    if source.normalize:
+        logs.warn(f"{config.init_from} was trained on audio of zero mean and unit variance, pre-training here is not")
+    taken = by_name(source.params)
+    for name in family.OF_UNITS if of_other_units else ():
+        taken.pop(name, None)
+    fresh = jax.device_get(family.init_params(model, jax.random.key(config.seed)))
+    _report_taken(config.init_from, list(by_name(fresh)), taken, of_other_units)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: np.asarray(taken.get(sharding.path_name(path), x), x.dtype), fresh
+    )
+
+
+def by_name(params: Any) -> dict[str, Any]:
+    """The leaves of a tree under their names, such as encoder/norm/scale."""
+    return {sharding.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def _report_taken(source: str, names: list[str], taken: dict[str, Any], of_other_units: bool) -> None:
+    missing = [name for name in names if name not in taken]
+    logs.say(f"continuing from {source}: {len(names) - len(missing)} of {len(names)} parameters taken over")
+    if missing:
+        why = f"NOT in {source}" + ", or of other units" * of_other_units
+        logs.warn(f"{why}, so freshly initialised: {', '.join(missing)}")
+
+
+def check_same_architecture(name: str, source: Any, model: Any, has_heads: bool) -> None:
+    """InputError when the weights are of another architecture; it names the overrides to type."""
+    encoder = {field: value for field, value in vars(source.encoder).items() if field not in NOT_ARCHITECTURE}
+    heads = [field for field in HEAD_SHAPES if has_heads and hasattr(model, field)]
+    pairs = {f"encoder.{field}": (getattr(model.encoder, field), value) for field, value in encoder.items()}
+    pairs |= {field: (getattr(model, field), getattr(source, field)) for field in heads}
+    differing = {field: found for field, (wanted, found) in pairs.items() if wanted != found}
+    if differing:
+        overrides = " ".join(f"--config.model.{field}={override_text(found)}" for field, found in differing.items())
+        raise errors.InputError(f"{name} is of another architecture than the configuration: add {overrides}")
+
+
+def override_text(value: Any) -> str:
+    """A value as the command line takes it: 1,2,3 and true."""
+    return ",".join(str(item) for item in value) if isinstance(value, tuple) else str(value).lower()

@@ -1,0 +1,273 @@
+"""The training loop: update, read the numbers one step late, validate, save, stop."""
+
+import functools
+import json
+import math
+import pathlib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from voc2vec_jax import audio, errors
+from voc2vec_jax.pretraining import collapse, curves, progress
+from voc2vec_jax.pretraining import data as pretraining_data
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import start as training_start
+from voc2vec_jax.pretraining import step as training_step
+from voc2vec_jax.runs import agreement, checkpoint, files, logs, signals
+
+ALWAYS_SHOWN_STEPS = 5  # the first lines come at once, so that a bad start is seen
+ETA_STEP = 20  # late enough for a fair mean of the time per step
+FAR_UNDER = 0.5  # of the reference's batch
+
+
+class StepLog:
+    """The numbers of the steps. Each is read one step late, while the devices compute the next one.
+
+        step        k                   k+1
+        devices     [ update k        ] [ update k+1      ]
+        host        dispatch k, read k-1  dispatch k+1, read k
+
+    Reading k at once would leave the devices idle while the host dispatches k+1.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: pathlib.Path,
+        examples: pretraining_data.Examples,
+        functions: training_step.TrainingFunctions,
+        metrics: logs.Metrics,
+        shown: progress.TrainingProgress,
+    ):
+        self._config, self._workdir, self._examples = config, workdir, examples
+        self._metrics, self._progress = metrics, shown
+        signs_of = functools.partial(functions.family.collapse_signs, functions.model)
+        self._collapse = collapse.CollapseDetector(signs_of)
+        self._waiting: tuple[int, dict] | None = None
+        self._clock = time.monotonic()
+
+    def put(self, step: int, row: dict[str, jax.Array]) -> None:
+        """Take a step's numbers, which may still be computed."""
+        self._waiting = (step, row)
+
+    def restart_clock(self) -> None:
+        """The time until now belongs to no step: validation, or a save."""
+        self._clock = time.monotonic()
+
+    def read(self) -> None:
+        """Fetch, check, write and show the numbers that wait. RunError when they are not finite."""
+        if self._waiting is None:
+            return
+        (step, row), self._waiting = self._waiting, None
+        row = {name: float(x) for name, x in jax.device_get(row).items()}
+        now = time.monotonic()
+        row["audio_seconds_per_second"] = row.pop("audio_seconds") / (now - self._clock)
+        self._clock = now
+        if not (row.pop("finite") and math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+            self._refuse(step, row)
+        self._metrics.write(step, row)
+        self._show(step, row)
+        self._warn_of_collapse(step, row)
+
+    def validation(self, step: int, row: dict[str, float]) -> None:
+        """Write and show the row of a validation."""
+        row = {"split": "validation", **row}
+        self._metrics.write(step, row)
+        self._progress.show(step, row)
+
+    def flush(self) -> None:
+        """Make every row written so far survive a power cut."""
+        self._metrics.flush()
+
+    def _show(self, step: int, row: dict[str, float]) -> None:
+        self._progress.advance(step)
+        due = step % self._config.log_every_steps == 0
+        if step <= ALWAYS_SHOWN_STEPS or due or step == self._config.total_steps:
+            self._progress.show(step, row)
+        if step == ETA_STEP:
+            left = logs.duration(self._progress.eta_seconds)
+            logs.say(f"expected to end in {left}, at {row['audio_seconds_per_second']:.0f} audio-seconds per second")
+
+    def _refuse(self, step: int, row: dict[str, float]) -> None:
+        """Stop at a step that is not finite; a file says which clips it saw, on all hosts."""
+        rows = self._examples.plan.step(step - 1).rows.tolist()
+        row = {name: x if math.isfinite(x) else None for name, x in row.items()}
+        report = {"step": step, "row": row, "rows": rows, "ids": [self._examples.corpus.ids(i) for i in rows]}
+        path = self._workdir / f"nonfinite_step_{step}.json"
+        if agreement.index() == 0:
+            files.write_atomic(path, json.dumps(report, indent=1).encode())
+        raise errors.RunError(
+            f"loss, gradient or parameters at step {step} are not finite: its clips are listed in {path}; lower "
+            "peak_lr or leave them out"
+        )
+
+    def _warn_of_collapse(self, step: int, row: dict[str, float]) -> None:
+        sign = self._collapse.see(row)
+        if sign is None:
+            return
+        if self._config.stop_on_collapse:
+            raise errors.RunError(f"stopped at step {step}, {sign}; the last checkpoint is from before")
+        logs.warn(f"step {step}: {sign} (set stop_on_collapse to stop here)")
+
+
+class PreTrainingRun:
+    """The state of a run on the devices, and what is done with it step by step."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        functions: training_step.TrainingFunctions,
+        batches: pretraining_data.DeviceBatches,
+        saver: checkpoint.Checkpoints,
+        log: StepLog,
+        picture: curves.Background,
+        identity: dict[str, Any],
+        start: training_start.Start,
+    ):
+        self._config, self._functions, self._batches = config, functions, batches
+        self._saver, self._log, self._picture, self._identity = saver, log, picture, identity
+        self.step, self.best = start.step, start.best
+        self._state = start.state
+
+    def loop(self, batches: Iterable[dict[str, jax.Array]], stop: signals.StopSignal) -> str | None:
+        """Update with every batch; returns the signal that ended this early, once everything is saved."""
+        for batch in batches:
+            # Whatever goes to or from the devices in here would stall them: all transfers are explicit.
+            with jax.transfer_guard("disallow"):
+                self._state, row = self._functions.update(self._state, batch)
+            self._log.read()
+            self.step += 1
+            self._log.put(self.step, row)
+            self._saver.check()
+            # Asked once: a signal that comes later in this step is seen after the next one.
+            stopping = stop.at(self.step)
+            if stopping or self._due("validate_every_steps") or self._due("checkpoint_every_steps"):
+                self._pause(stopping is not None)
+            if stopping:
+                self._saver.wait()
+                return stopping
+        return None
+
+    def _due(self, field: str) -> bool:
+        """Whether the present step is one of `field`'s, or the last."""
+        return self.step % self._config[field] == 0 or self.step == self._config.total_steps
+
+    def _pause(self, stopping: bool) -> None:
+        """Read the last row, validate and save as is due; a step that is not finite is never saved."""
+        self._log.read()
+        if self._due("validate_every_steps"):
+            self._validate()
+        if stopping or self._due("checkpoint_every_steps"):
+            self._save()
+        if agreement.index() == 0 and (stopping or self._due("validate_every_steps")):
+            self._picture.draw()
+        self._log.restart_clock()
+
+    def _validate(self) -> None:
+        """Average the objective over the validation rows; keep the best parameters apart."""
+        if not len(self._batches.examples.valid_rows):
+            return
+        total = None
+        with self._batches.valid() as batches:
+            for batch in batches:
+                sums = self._functions.evaluate(self._state["params"], batch)
+                total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        row = {name: float(x) for name, x in jax.device_get(self._functions.summary(total)).items()}
+        self._log.validation(self.step, row)
+        if math.isfinite(row["loss"]) and (self.best is None or row["loss"] < self.best["loss"]):
+            self.best = {"step": self.step, "loss": row["loss"]}
+            self._saver.save_best(self.step, self._state, self._metadata())
+
+    def _save(self) -> None:
+        """Write a checkpoint in the background."""
+        # Rows first: a rerun drops the rows after its checkpoint, but could not make up for rows that are lost.
+        self._log.flush()
+        self._saver.save(self.step, self._state, self._metadata())
+
+    def _metadata(self) -> dict[str, Any]:
+        return {"step": self.step, "best": self.best, **self._identity}
+
+
+def pretrain(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    functions: training_step.TrainingFunctions,
+    batches: pretraining_data.DeviceBatches,
+    saver: checkpoint.Checkpoints,
+    metrics: logs.Metrics,
+    identity: dict[str, Any],
+    start: training_start.Start,
+    stop: signals.StopSignal,
+) -> int:
+    """Update from `start` to `total_steps` or to a signal; returns the exit status."""
+    if start.step >= config.total_steps:
+        logs.say(f"{workdir} is complete: {start.step} steps are done")
+        return errors.EXIT_DONE
+    display = functions.family.view(functions.model)
+    with (
+        progress.TrainingProgress(config.total_steps, start.step, display) as shown,
+        curves.Background(workdir / "metrics.jsonl", workdir / "curves.png", display) as picture,
+        batches.train(start.step, config.total_steps) as training_batches,
+    ):
+        log = StepLog(config, workdir, batches.examples, functions, metrics, shown)
+        run = PreTrainingRun(config, functions, batches, saver, log, picture, identity, start)
+        # Asked before the first step too, because all processes must ask equally often.
+        if stopping := stop.at(start.step):
+            logs.say(f"stopped by {stopping} at step {start.step}; everything is saved")
+            return errors.EXIT_STOPPED
+        if stopping := run.loop(training_batches, stop):
+            logs.say(f"stopped by {stopping} after step {run.step}; everything is saved")
+            return errors.EXIT_STOPPED
+    saver.wait()
+    best = f"best validation loss {run.best['loss']:.4f} at step {run.best['step']}" if run.best else "no validation"
+    logs.say(f"done: {run.step} steps, {best}")
+    return errors.EXIT_DONE
+
+
+def describe(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    functions: training_step.TrainingFunctions,
+    examples: pretraining_data.Examples,
+) -> None:
+    """Say what is about to be trained and on what; warn of a batch far smaller than the reference's."""
+    count = sum(math.prod(x.shape) for x in jax.tree.leaves(functions.state["params"]))
+    plan, corpus = examples.plan, examples.corpus
+    hours = corpus.samples[examples.train_rows].sum(dtype=np.int64) / audio.RATE_HZ / 3600
+    logs.say(
+        f"{config.family}, {count:,} parameters, {config.dtype}, on {jax.device_count()} x "
+        f"{jax.devices()[0].device_kind}; {len(examples.train_rows)} training clips ({hours:.2f} h), "
+        f"{len(examples.valid_rows)} for validation, from {', '.join(corpus.names)}"
+    )
+    _list_left_out(workdir, examples, functions.model.min_samples)
+    logs.say(
+        f"an epoch is {plan.steps_per_epoch} steps; {plan.fill_rows} of its {plan.rows_per_epoch} rows are repeats "
+        "that fill the last batch"
+    )
+    seconds = plan.samples_per_epoch / audio.RATE_HZ / plan.steps_per_epoch
+    reference = pretraining_recipe.SECONDS_OF_REFERENCE_BATCH[config.family]
+    if seconds < FAR_UNDER * reference:
+        logs.warn(
+            f"an update sees about {seconds:.0f} s of audio, far under the recipe's {reference / 3600:.1f} h "
+            f"({reference:.0f} s): expect worse representations, or raise batch_seconds"
+        )
+
+
+def _list_left_out(workdir: pathlib.Path, examples: pretraining_data.Examples, min_samples: int) -> None:
+    """Name the clips that are too short to train on, in a warning and in a file."""
+    if not len(examples.short_rows):
+        return
+    names = [examples.corpus.ids(row) for row in examples.short_rows]
+    listed = workdir / "left_out.txt"
+    if agreement.index() == 0:
+        files.write_atomic(listed, "".join(f"{name}\n" for name in names).encode())
+    logs.warn(
+        f"{len(names)} clips are too short to mask (under {min_samples / audio.RATE_HZ:.3f} s) and left out, "
+        f"such as {names[0]}: {listed} lists them"
+    )
