@@ -19,14 +19,14 @@ import pathlib
 import sys
 
 from voc2vec_jax import datasets
-from voc2vec_jax.datasets import base, sources
+from voc2vec_jax.datasets import listings, preparing
 
 found = []
 for name, source in datasets.CATALOG.items():
     if source.list_recordings is not None and name not in ("folder", "synthetic"):
         try:
-            base.list_source(source, pathlib.Path(sys.argv[1]))
-        except sources.MissingError:
+            preparing.list_source(source, pathlib.Path(sys.argv[1]))
+        except listings.MissingError:
             continue
         found.append(name)
 print(" ".join(found) or "folder")
