@@ -13,6 +13,7 @@ from voc2vec_jax.convert import reader, writer
 from voc2vec_jax.inference import forward, pretrained
 
 
+@pytest.mark.slow
 def test_both_sides_embed_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     checkpoints.source(tmp_path / "model", "Wav2Vec2Model")

@@ -11,6 +11,7 @@ from benchmarks import measuring
 from voc2vec_jax import errors
 
 
+@pytest.mark.slow
 def test_every_way_trains_the_same_folds(monkeypatch):
     ways = []
     original = finetune_benchmark._Schedule

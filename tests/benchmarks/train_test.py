@@ -23,6 +23,7 @@ def by_name(settings):
     return {figure["figure"]: figure for figure in figures}
 
 
+@pytest.mark.slow
 def test_both_sides_the_parts_and_the_growth_are_timed(monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     monkeypatch.setattr(train_benchmark, "GROWTH", ((1, 2.0),))

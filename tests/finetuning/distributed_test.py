@@ -63,6 +63,7 @@ def test_folds_spread_over_processes_give_the_same_results(whole, launch, tmp_pa
     assert statuses == [0, 0] and "is complete" in said[0]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_the_rerun_goes_on(whole, launch, tmp_path):
     workdir = tmp_path / "stopped"
     processes = launch(2, workdir, "--config.epochs=60")
@@ -77,6 +78,7 @@ def test_a_signal_to_one_stops_all_and_the_rerun_goes_on(whole, launch, tmp_path
     assert_same_results(whole, workdir)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_one_process_finishes_the_rest(whole, launch, tmp_path):
     workdir = tmp_path / "killed"
     processes = launch(2, workdir)

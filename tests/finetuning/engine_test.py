@@ -120,7 +120,14 @@ def alone():
     return run_folds([0, 1, 2, 3, 4], 1, "map", 1)
 
 
-@pytest.mark.parametrize(("slots", "axis", "devices"), [(3, "vmap", 1), (8, "map", 8), (4, "vmap", 2)])
+@pytest.mark.parametrize(
+    ("slots", "axis", "devices"),
+    [
+        (3, "vmap", 1),
+        pytest.param(8, "map", 8, marks=pytest.mark.slow),
+        pytest.param(4, "vmap", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_fold_does_not_depend_on_its_neighbours(alone, slots, axis, devices):
     found = run_folds([4, 3, 2, 1, 0], slots, axis, devices)
     assert found.keys() == alone.keys()

@@ -168,6 +168,7 @@ def test_its_metrics_tell_every_epoch_once(whole):
         assert max(validation.values()) == validation[fold["best_epoch"]]
 
 
+@pytest.mark.slow
 def test_sigkill_at_any_moment_changes_nothing(cache, model, data_dir, whole, tmp_path):
     workdir = tmp_path / "killed"
     chance = random.Random(time.time_ns())

@@ -91,6 +91,7 @@ def test_padding_changes_nothing_in_float64(shape):
     assert mean_gap < 1e-10
 
 
+@pytest.mark.slow
 def test_padding_changes_rounding_only_at_base_size():
     config = wav2vec2.Config()
     frame_gap, mean_gap = gaps(config, params_of(config), (0.4, 3.3, 10.0), jnp.float32)

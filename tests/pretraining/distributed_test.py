@@ -105,6 +105,7 @@ def test_several_processes_compute_what_one_does(whole, launch, tmp_path):
     assert json.loads((whole / "env.json").read_text())["processes"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, devices, more", [(1, 8, ()), (2, 1, ()), (1, 4, ("--config.fsdp=2",))])
 def test_a_checkpoint_is_resumed_on_another_topology(number, devices, more, whole, launch, tmp_path):
     workdir = tmp_path / "moved"
@@ -117,6 +118,7 @@ def test_a_checkpoint_is_resumed_on_another_topology(number, devices, more, whol
     assert_close(whole, workdir)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_the_rerun_reaches_the_same_bits(whole, launch, tmp_path):
     workdir = tmp_path / "killed"
     processes = launch(2, 2, workdir)
@@ -174,6 +176,7 @@ def test_no_directive_of_the_slurm_script_comes_after_a_command():
     assert len(directives) >= 10 and max(directives) < min(commands)
 
 
+@pytest.mark.slow
 def test_a_signal_to_any_process_saves_on_all(whole, launch, tmp_path):
     workdir = tmp_path / "stopped"
     processes = launch(2, 2, workdir, "--config.checkpoint_every_steps=100")
@@ -189,6 +192,7 @@ def test_a_signal_to_any_process_saves_on_all(whole, launch, tmp_path):
     assert identical(params_of(workdir), params_of(whole))
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_passed_over_by_all_and_a_refusal_is_said_once(whole, launch, tmp_path):
     workdir = tmp_path / "flipped"
     shutil.copytree(whole, workdir)

@@ -67,6 +67,7 @@ def test_the_run_folder(whole):
     assert len(unit_store.load_units(whole / "units" / "tiny" / "synthetic").ends) == 60
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_bits(whole, cache, data_dir, tmp_path):
     draw = random.Random(5)
     workdir = tmp_path / "killed"

@@ -61,6 +61,7 @@ def test_the_gradient_of_base_is_three_times_its_forward_pass_and_little_more(mo
     assert least < counted < 1.12 * least
 
 
+@pytest.mark.slow
 def test_the_optimised_step_counts_no_more_than_it_did():
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment["PYTHONPATH"] = str(TOOLS)

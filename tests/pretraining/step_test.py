@@ -63,7 +63,12 @@ def run(way):
     return rows, gradient, jax.device_get(state["params"])
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "one"])
+SLOW_WAYS = ("eight", "accumulate", "fsdp over eight")  # "fsdp and accumulate" has all three in one
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] * (way in SLOW_WAYS)) for way in WAYS if way != "one"]
+)
 def test_devices_and_accumulation_change_nothing(way):
     rows, gradient, params = run(way)
     wanted_rows, wanted_gradient, wanted = run("one")

@@ -87,7 +87,7 @@ def test_sigkill_at_random_moments(whole, cache, data_dir, tmp_path):
     assert checkpoint.steps(workdir / "best") == checkpoint.steps(whole / "best")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_leaves_with_75(number, whole, cache, data_dir, tmp_path):
     workdir = tmp_path / "stopped"
     process = training_runs.train(cache, data_dir, workdir)
@@ -106,6 +106,7 @@ def test_a_signal_saves_and_leaves_with_75(number, whole, cache, data_dir, tmp_p
     assert training_runs.rows_of(workdir) == training_runs.rows_of(whole)
 
 
+@pytest.mark.slow
 def test_the_resident_corpus_trains_to_the_same_bits(whole, cache, data_dir, tmp_path):
     status, _, err = training_runs.finish(
         training_runs.train(cache, data_dir, tmp_path / "resident", "--config.input=resident")
@@ -125,6 +126,7 @@ def test_a_complete_run_says_so_and_another_configuration_is_refused(whole, cach
     assert (whole / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_noticed_and_the_checkpoint_before_is_used(whole, cache, data_dir, tmp_path):
     import shutil
 

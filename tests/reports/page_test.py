@@ -220,6 +220,7 @@ def test_an_incomplete_run_is_marked_at_the_top_and_in_every_table_and_picture(t
     assert "half" not in Page(text).words
 
 
+@pytest.mark.slow
 def test_everything_lies_beside_the_page_and_the_same_runs_give_the_same_bytes(tmp_path):
     folder = hostile(tmp_path / "runs", "/../$\\no{x$ \u6f22")
     found = [build.write([folder], tmp_path / place / "r.html", formats=["png", "pdf"]) for place in "ab"]

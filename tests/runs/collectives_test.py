@@ -48,7 +48,9 @@ def cut_by_fsdp(state):
     return sum(math.prod(x.shape) for x in jax.tree.leaves(state["params"]) if not x.sharding.is_fully_replicated)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "devices", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8]
+)
 def test_replicas_sum_the_gradient_once_on_any_number_of_devices(devices):
     found = carried(devices)
     assert found["all-reduce"] == pytest.approx(GRADIENT_BYTES if devices > 1 else 0, rel=0.03, abs=64)
@@ -59,7 +61,7 @@ def test_accumulation_sums_once_a_micro_batch():
     assert carried(2, 1, 2)["all-reduce"] == pytest.approx(2 * GRADIENT_BYTES, rel=0.03)
 
 
-@pytest.mark.parametrize("devices, fsdp", [(8, 8), (8, 2)])
+@pytest.mark.parametrize("devices, fsdp", [(8, 8), pytest.param(8, 2, marks=pytest.mark.slow)])
 def test_fsdp_gathers_what_it_cuts_for_each_pass(devices, fsdp):
     """At most twice; what the compiler keeps it does not gather again. CPUs sum whole gradients."""
     cut_bytes = 4 * cut_by_fsdp(compiled(devices, fsdp)[1])

@@ -363,6 +363,7 @@ def parts_in(output):
     return len(list(output.glob("parts/[0-9]*.parquet")))
 
 
+@pytest.mark.slow
 def test_workers_killed_at_random_lose_and_double_nothing(program, plain, folder, tmp_path):
     """Shares of two workers, killed with SIGKILL at any moment and started again, then one of another division."""
     whole, cache = program
