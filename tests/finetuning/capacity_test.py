@@ -27,7 +27,7 @@ def test_a_step_is_measured_and_grows_with_its_audio():
     kept = resident.Resident(clips, np.arange(8))
     data = {"blocks": kept.blocks, "block_start": kept.block_start, "samples": clips.samples, "labels": clips.labels}
     fold = {"number": np.int32(0), "total_steps": np.int32(9), "class_weights": np.ones(3, np.float32)}
-    recipe = fold_engine.Recipe(batch_clips=4)
+    recipe = tiny_learners.recipe(batch_clips=4)
     found = []
     for samples in (2400, 9600):
         learner = tiny_learners.tiny_learner(((4, samples),))

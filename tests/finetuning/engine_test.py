@@ -11,6 +11,7 @@ import tiny_learners
 
 from voc2vec_jax import models
 from voc2vec_jax.datasets import resident
+from voc2vec_jax.finetuning import batches as fold_batches
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import learners
 from voc2vec_jax.models import heads
@@ -20,7 +21,7 @@ def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),)):
     """Logits on all clips after one epoch of each fold, whatever the number of slots."""
     clips = tiny_learners.Clips(18)
     learner = tiny_learners.tiny_learner(parts)
-    recipe = recipe or fold_engine.Recipe(batch_clips=4, warmup_steps=2, peak_lr=1e-2, epochs=3)
+    recipe = recipe or tiny_learners.recipe(batch_clips=4, warmup_steps=2, peak_lr=1e-2, epochs=3)
     engine = fold_engine.Engine(learner, recipe, slots, axis, jax.devices()[:devices])
     kept = resident.Resident(clips, np.arange(len(clips)))
     data = {"blocks": kept.blocks, "block_start": kept.block_start, "samples": clips.samples, "labels": clips.labels}
@@ -43,19 +44,19 @@ def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),)):
         own = engine.put(own)
         nothing = np.zeros(0, np.int64)
         planned = [
-            fold_engine.batches(
+            fold_batches.batches(
                 nothing if fold is None else rows[fold], clips.samples, 4, stratified=True, key=(0, fold or 0, 0)
             )
             for fold in now
         ]
-        for call in fold_engine.chunks(planned, 2):
+        for call in fold_batches.chunks(planned, 2):
             state, _ = engine.train(state, own, engine.put(call), data)
-        every = fold_engine.batches(np.arange(18), clips.samples, 4, stratified=True, key=None)
-        filled = np.stack([every if fold is not None else np.full_like(every, fold_engine.EMPTY) for fold in now])
+        every = fold_batches.batches(np.arange(18), clips.samples, 4, stratified=True, key=None)
+        filled = np.stack([every if fold is not None else np.full_like(every, fold_batches.EMPTY) for fold in now])
         logits, _ = jax.device_get(engine.outputs(state.params, own, engine.put(filled), data))
         for slot, fold in enumerate(now):
             if fold is not None:
-                found[fold] = fold_engine.by_row(every, logits[slot], np.arange(18))
+                found[fold] = fold_batches.by_row(every, logits[slot], np.arange(18))
     return found
 
 
@@ -64,19 +65,19 @@ def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),)):
 def test_batches_hold_every_clip_once(n, stratified):
     samples = np.random.default_rng(0).integers(400, 9000, 200).astype(np.int32)
     rows = np.random.default_rng(1).permutation(200)[:n]
-    found = fold_engine.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 2))
+    found = fold_batches.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 2))
     assert found.shape == (-(-n // 16), 16)
     assert sorted(found[found >= 0].tolist()) == sorted(rows.tolist())
-    again = fold_engine.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 2))
+    again = fold_batches.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 2))
     np.testing.assert_array_equal(found, again)
     if n == 160:
-        other = fold_engine.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 3))
+        other = fold_batches.batches(rows, samples, 16, stratified=stratified, key=(0, 1, 3))
         assert (found != other).any()
 
 
 def test_every_batch_has_one_clip_of_each_length_stratum():
     samples = np.arange(1, 65, dtype=np.int32)
-    found = fold_engine.batches(np.arange(64), samples, 16, stratified=True, key=(5, 0, 0))
+    found = fold_batches.batches(np.arange(64), samples, 16, stratified=True, key=(5, 0, 0))
     strata = np.sort(samples[found], axis=0)
     for r in range(16):  # stratum r holds the lengths 64 - 4r ... 61 - 4r
         assert strata[:, r].tolist() == [61 - 4 * r, 62 - 4 * r, 63 - 4 * r, 64 - 4 * r]
@@ -85,14 +86,14 @@ def test_every_batch_has_one_clip_of_each_length_stratum():
 def test_parts_hold_the_longest_clip_of_their_strata_and_are_as_few_as_pay():
     rng = np.random.default_rng(0)
     equal = [np.full(50, 1000, np.int32)]
-    assert fold_engine.parts(equal, 16, 320) == ((16, 1280),)
+    assert fold_batches.sub_batches(equal, 16, 320) == ((16, 1280),)
     varied = [rng.integers(1000, 100_000, n).astype(np.int32) for n in (300, 33, 40)]
-    parts = fold_engine.parts(varied, 16, 320)
+    parts = fold_batches.sub_batches(varied, 16, 320)
     assert len(parts) == 4 and sum(rows for rows, _ in parts) == 16
     assert parts[0][1] >= max(map(max, varied)) > parts[-1][1]
     for lengths in varied:
         for epoch in range(5):
-            rows = fold_engine.batches(np.arange(len(lengths)), lengths, 16, stratified=True, key=(0, 0, epoch))
+            rows = fold_batches.batches(np.arange(len(lengths)), lengths, 16, stratified=True, key=(0, 0, epoch))
             at = 0
             for count, samples in parts:
                 part = rows[:, at : at + count]
@@ -102,14 +103,14 @@ def test_parts_hold_the_longest_clip_of_their_strata_and_are_as_few_as_pay():
 
 def test_chunks_fill_up_with_empty_batches():
     planned = [np.arange(12, dtype=np.int32).reshape(3, 4), np.arange(4, dtype=np.int32).reshape(1, 4)]
-    first, second = fold_engine.chunks(planned, 2)
+    first, second = fold_batches.chunks(planned, 2)
     assert first.shape == second.shape == (2, 2, 4)
     np.testing.assert_array_equal(np.concatenate([first[0], second[0]])[:3], planned[0])
-    assert (second[1] == fold_engine.EMPTY).all() and (first[1, 1] == fold_engine.EMPTY).all()
+    assert (second[1] == fold_batches.EMPTY).all() and (first[1, 1] == fold_batches.EMPTY).all()
 
 
 def test_rate_is_transformers_linear_schedule():
-    recipe = fold_engine.Recipe(peak_lr=2.0, warmup_steps=4)
+    recipe = tiny_learners.recipe(peak_lr=2.0, warmup_steps=4)
     found = [float(fold_engine.rate(recipe, jnp.int32(k), jnp.int32(12))) for k in range(13)]
     np.testing.assert_allclose(found, [0, 0.5, 1, 1.5, 2, 1.75, 1.5, 1.25, 1, 0.75, 0.5, 0.25, 0], atol=1e-6)
 
@@ -145,7 +146,7 @@ def test_lengths_of_the_parts_change_nothing(alone):
 
 def test_a_batch_without_clips_changes_nothing():
     learner = tiny_learners.tiny_learner(((4, 2400),))
-    recipe = fold_engine.Recipe(batch_clips=4, warmup_steps=1)
+    recipe = tiny_learners.recipe(batch_clips=4, warmup_steps=1)
     state = jax.jit(functools.partial(fold_engine.start, learner, recipe))(0)
     clips = tiny_learners.Clips(4)
     kept = resident.Resident(clips, np.arange(4))
@@ -156,7 +157,7 @@ def test_a_batch_without_clips_changes_nothing():
         "class_weights": np.ones(tiny_learners.CLASSES, np.float32),
     }
     step = jax.jit(functools.partial(fold_engine.update, learner, recipe))
-    after, loss = step(state, fold, data, np.full(4, fold_engine.EMPTY, np.int32))
+    after, loss = step(state, fold, data, np.full(4, fold_batches.EMPTY, np.int32))
     assert float(loss) == 0 and int(after.steps) == 0
     jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
     after, loss = step(
@@ -178,7 +179,7 @@ def test_every_family_is_fine_tuned(family, layer_sum):
     learner = learners.Finetuner(
         family, config, heads.Config(tiny_learners.CLASSES, 8, layer_sum), ((4, 2400),), normalize=True
     )
-    recipe = fold_engine.Recipe(batch_clips=4, warmup_steps=1, peak_lr=1e-3)
+    recipe = tiny_learners.recipe(batch_clips=4, warmup_steps=1, peak_lr=1e-3)
     state = jax.jit(functools.partial(fold_engine.start, learner, recipe))(0)
     clips = tiny_learners.Clips(4)
     kept = resident.Resident(clips, np.arange(4))
@@ -198,7 +199,7 @@ def test_every_family_is_fine_tuned(family, layer_sum):
 
 def test_initial_parameters_replace_fresh_ones_and_must_fit():
     learner = tiny_learners.tiny_learner(((4, 2400),))
-    recipe = fold_engine.Recipe()
+    recipe = tiny_learners.recipe()
     fresh = fold_engine.start(learner, recipe, 0).params
     given = {"encoder": {"norm": {"scale": np.full(16, 7.0, np.float32)}}}
     found = fold_engine.start(learner, recipe, 0, given).params

@@ -13,6 +13,7 @@ import sys
 import time
 
 import hosts
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -22,10 +23,9 @@ import voc2vec_jax as v2v
 from voc2vec_jax import datasets, errors, finetune, models
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, writer
-from voc2vec_jax.finetuning import capacity, experiment
-from voc2vec_jax.finetuning import recipe as finetuning_recipe
+from voc2vec_jax.finetuning import capacity, cross_validation, jobs, settings
 from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.runs import memory, program
+from voc2vec_jax.runs import configuration, memory, program
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
@@ -211,8 +211,8 @@ def test_a_signal_while_jobs_are_planned_is_not_lost(model, data_dir, tmp_path, 
         yield "a job"
 
     begun = []
-    monkeypatch.setattr(finetune, "plan_jobs", plan)
-    monkeypatch.setattr(finetune, "run", lambda job, stop: begun.append((job, stop.requested)))
+    monkeypatch.setattr(jobs, "plan_jobs", plan)
+    monkeypatch.setattr(cross_validation, "run", lambda job, stop: begun.append((job, stop.requested)))
     assert run("synthetic", model, data_dir, tmp_path) == 75
     assert begun == [("a job", "SIGTERM")]
 
@@ -227,16 +227,14 @@ def test_a_finished_run_is_left_alone_and_another_configuration_refused(whole, m
 
 
 def test_an_incomplete_summary_says_so(whole, tmp_path):
-    from voc2vec_jax.finetuning import summary, tasks
+    from voc2vec_jax.finetuning import results, tasks
 
     part = tmp_path / "part"
     shutil.copytree(whole, part)
     (part / "fold_02" / "fold.json").unlink()
-    config = finetuning_recipe.finetuning()
-    config.folds = 3
     data = json.loads((whole / "config.json").read_text())["data_dir"]
     task = tasks.open_task("synthetic", data_dir=data, max_seconds=0.5, least_samples=440)
-    summary.write(part, "system", "source", task, config)
+    results.write_summary(part, "system", "source", task, "strict", 3)
     found = summary_of(part)
     assert not found["complete"] and len(found["folds"]) == 2 and found["planned_folds"] == 3
     assert "Incomplete: 2 of 3 folds" in (part / "summary.md").read_text()
@@ -264,17 +262,17 @@ def test_features_of_the_users_own_are_learned(data_dir, tmp_path):
 
 
 def test_memory_of_an_accelerator_is_planned_with_the_compiled_step(data_dir, tmp_path, monkeypatch):
-    chosen, seen = experiment.Experiment._choose_slots, []
+    chosen, seen = capacity.choose_slots, []
 
-    def planned(self, pending):
-        state = capacity.tree_bytes(self.abstract)
+    def planned(setting, abstract, pending):
+        state, device = capacity.tree_bytes(abstract), jax.local_devices()[0]
         monkeypatch.setattr(memory, "bytes_free", lambda device: 10**9)
-        seen.append(self._fitting(state))
+        seen.append(capacity.fitting_beside_data(setting, abstract, device))
         monkeypatch.setattr(memory, "bytes_free", lambda device: 3 * state)
-        seen.append(self._fitting(state))
-        return chosen(self, pending)
+        seen.append(capacity.fitting_beside_data(setting, abstract, device))
+        return chosen(setting, abstract, pending)
 
-    monkeypatch.setattr(experiment.Experiment, "_choose_slots", planned)
+    monkeypatch.setattr(capacity, "choose_slots", planned)
     path = features_of(data_dir, tmp_path / "own.npz")
     more = (f"--config.features={path}", "--config.epochs=1", "--config.leaks=false")
     assert run("synthetic", "opensmile", data_dir, tmp_path / "run", *more) == 0
@@ -373,15 +371,15 @@ def test_rare_and_single_classes_are_refused(clips, model, tmp_path, capsys):
 
 
 def test_masks_are_the_checkpoints_unless_the_configuration_says_otherwise():
-    config = finetuning_recipe.finetuning()
+    config = configuration.load(f"{ROOT}/configs/finetune.py:synthetic")
     plain = reader.ModelWeights("wav2vec2", None, {})
     said = {"mask_time_prob": 0.2, "mask_time_length": 5, "mask_time_min_masks": 0}
     own = dataclasses.replace(plain, raw_config=said)
     off = dataclasses.replace(plain, raw_config={**said, "apply_spec_augment": False})
-    found = [dataclasses.astuple(finetune.augmentation(config, source)) for source in (plain, own, off)]
+    found = [dataclasses.astuple(settings.augmentation(config, source)) for source in (plain, own, off)]
     assert found == [(0.05, 10, 2), (0.2, 5, 0), (0.0, 5, 0)]
     config.mask_share, config.min_masks = 0.0, 1
-    assert dataclasses.astuple(finetune.augmentation(config, own)) == (0.0, 5, 1)
+    assert dataclasses.astuple(settings.augmentation(config, own)) == (0.0, 5, 1)
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(model, data_dir, tmp_path, capsys):

@@ -44,7 +44,7 @@ def task(data_dir):
 
 
 def fold(train, validation, test):
-    return folds.Fold(*(np.array(rows, np.int64) for rows in (train, validation, test)))
+    return folds.FoldSplit(*(np.array(rows, np.int64) for rows in (train, validation, test)))
 
 
 def test_copies_and_speakers_across_a_fold_are_counted_and_named(task, data_dir):

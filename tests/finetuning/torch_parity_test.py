@@ -7,11 +7,13 @@ import os
 import jax
 import numpy as np
 import pytest
+import tiny_learners
 import torch
 import transformers
 
 from voc2vec_jax.convert import reader
 from voc2vec_jax.datasets import resident
+from voc2vec_jax.finetuning import batches as fold_batches
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import learners
 
@@ -97,10 +99,10 @@ def our_losses(folder, batches, clips, recipe, longest):
 def test_losses_of_twenty_steps_are_those_of_transformers(tmp_path):
     longest = 8_000 if BASE else 6_000
     clips = Clips(45, longest)
-    recipe = fold_engine.Recipe(batch_clips=16, warmup_steps=5, peak_lr=1e-4 if BASE else 1e-3)
+    recipe = tiny_learners.recipe(batch_clips=16, warmup_steps=5, peak_lr=1e-4 if BASE else 1e-3)
     batches = []
     for epoch in range(7):  # the third batch of an epoch is not full
-        batches += list(fold_engine.batches(np.arange(45), clips.samples, 16, stratified=False, key=(0, 0, epoch)))
+        batches += list(fold_batches.batches(np.arange(45), clips.samples, 16, stratified=False, key=(0, 0, epoch)))
     batches = batches[:STEPS]
     theirs = their_losses(peer(tmp_path), batches, clips, recipe, longest)
     ours = our_losses(tmp_path, batches, clips, recipe, longest)

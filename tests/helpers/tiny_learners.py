@@ -1,13 +1,19 @@
 """Random clips and a small model to fine-tune on them."""
 
+import dataclasses
+import pathlib
+
 import numpy as np
 
 from voc2vec_jax import models
-from voc2vec_jax.finetuning import learners
+from voc2vec_jax.finetuning import engine as fold_engine
+from voc2vec_jax.finetuning import learners, settings
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads
+from voc2vec_jax.runs import configuration
 
 CLASSES = 3
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
 
 
 class Clips:
@@ -26,7 +32,7 @@ class Clips:
         return [self.audio[row] for row in rows]
 
 
-def tiny_learner(parts, **options) -> learners.Finetuner:
+def tiny_learner(sub_batches, **options) -> learners.Finetuner:
     encoder = encoders.EncoderConfig(
         conv_channels=(8, 8), conv_kernels=(10, 3), conv_strides=(5, 2), width=16, depth=2, heads=2, inner_width=24,
         positional_kernel=4, positional_groups=2, layerdrop=0.2,
@@ -34,5 +40,11 @@ def tiny_learner(parts, **options) -> learners.Finetuner:
     config = models.FAMILIES["wav2vec2"].Config(encoder=encoder)
     augment = learners.SpecAugment(0.1, 3, 1)
     return learners.Finetuner(
-        "wav2vec2", config, heads.Config(CLASSES, 8), parts, normalize=True, augment=augment, **options
+        "wav2vec2", config, heads.Config(CLASSES, 8), sub_batches, normalize=True, augment=augment, **options
     )
+
+
+def recipe(**changes) -> fold_engine.FineTuningRecipe:
+    """The recipe of configs/finetune.py, with changes."""
+    config = configuration.load(f"{CONFIG}:synthetic")
+    return dataclasses.replace(settings.fold_recipe(config), **changes)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,13 +16,16 @@ from benchmarks import measuring, reference_process
 from voc2vec_jax import audio, errors, models
 from voc2vec_jax.convert import configs
 from voc2vec_jax.datasets import resident
+from voc2vec_jax.finetuning import batches as fold_batches
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import learners
+from voc2vec_jax.finetuning import settings as fold_settings
 from voc2vec_jax.models import flops, heads
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
-from voc2vec_jax.runs import memory, runtime
+from voc2vec_jax.runs import configuration, memory, runtime
 
 CLASSES = 6
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
 MODELS = ("tiny", "base")
 ONE = "one after another"
 LEAST_SECONDS, MOST_SECONDS = 0.1, 30.0
@@ -62,7 +66,7 @@ class _Schedule:
 
     def __init__(self, settings: FinetuneBenchmark, clips: _NoiseClips, slots: int, devices: list):
         axis = "map" if devices[0].platform == "cpu" else "vmap"
-        learner, recipe = _learner(settings, clips), fold_engine.Recipe(batch_clips=settings.batch_clips)
+        learner, recipe = _learner(settings, clips), _recipe(settings)
         self.config, self.rounds = learner.config, -(-settings.folds // slots)
         self.engine = fold_engine.Engine(learner, recipe, slots, axis, devices)
         kept = resident.Resident(clips, np.arange(len(clips)))
@@ -75,7 +79,7 @@ class _Schedule:
             self.state = self.engine.place(self.state, jnp.int32(slot), start(slot))
         fold = {"number": np.arange(slots, dtype=np.int32), "total_steps": np.full(slots, 1000, np.int32)}
         self.fold = self.engine.put({**fold, "class_weights": np.ones((slots, CLASSES), np.float32)})
-        rows = fold_engine.batches(
+        rows = fold_batches.batches(
             np.arange(len(clips)), clips.samples, settings.batch_clips, stratified=True, key=(0, 0, 0)
         )
         self.rows = self.engine.put(np.stack([rows] * slots))
@@ -94,9 +98,14 @@ def _learner(settings: FinetuneBenchmark, clips: _NoiseClips) -> learners.Finetu
     if settings.model == "base":
         config = models.FAMILIES["wav2vec2"].Config()
     config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, dtype=settings.dtype))
-    parts = fold_engine.parts([clips.samples], settings.batch_clips, int(np.prod(config.encoder.conv_strides)))
+    parts = fold_batches.sub_batches([clips.samples], settings.batch_clips, int(np.prod(config.encoder.conv_strides)))
     head = heads.Config(CLASSES, dtype=settings.dtype)
     return learners.Finetuner("wav2vec2", config, head, parts, normalize=True)
+
+
+def _recipe(settings: FinetuneBenchmark) -> fold_engine.FineTuningRecipe:
+    config = configuration.load(f"{CONFIG}:synthetic")
+    return dataclasses.replace(fold_settings.fold_recipe(config), batch_clips=settings.batch_clips)
 
 
 def figures(settings: FinetuneBenchmark) -> Iterator[dict[str, Any]]:

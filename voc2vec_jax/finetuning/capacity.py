@@ -1,4 +1,4 @@
-"""How many folds a device can train at once."""
+"""How many folds the devices can train at once."""
 
 from typing import Any
 
@@ -7,15 +7,51 @@ import jax.numpy as jnp
 import numpy as np
 
 from voc2vec_jax.finetuning import engine as fold_engine
+from voc2vec_jax.finetuning import settings
+from voc2vec_jax.runs import memory
 
 SHARE = 0.85  # of the free memory that is planned with; allocators lose some to gaps
-CPU_SHARE = 0.4  # where the step is not measured
+CPU_SHARE = 0.4  # the rest is for the step, which is not measured on CPUs
+
+
+def choose_slots(
+    setting: settings.CrossValidationSetting, abstract: fold_engine.FoldState, pending: int
+) -> tuple[list[jax.Device], int]:
+    """The devices to use and the number of slots, a multiple of the devices.
+
+    As many slots as the setting asks for, else as memory allows, and no more than `pending` folds need. `abstract` is
+    the shape of one fold's state.
+    """
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":  # all CPU devices share the machine's memory
+        fitting = setting.folds_at_once or fitting_on_cpu(memory.bytes_free(devices[0]), tree_bytes(abstract))
+        wanted = min(fitting, pending)
+        devices = devices[:wanted]
+    else:
+        devices = devices[:pending]
+        fitting = setting.folds_at_once or len(devices) * fitting_beside_data(setting, abstract, devices[0])
+        wanted = min(fitting, pending)
+    return devices, -(-wanted // len(devices)) * len(devices)
+
+
+def fitting_beside_data(
+    setting: settings.CrossValidationSetting, abstract: fold_engine.FoldState, device: jax.Device
+) -> int:
+    """The folds that one accelerator holds beside the task's clips."""
+    data = dict(setting.trained.data)
+    fold = {name: value[0] for name, value in setting.fold_batch([0]).items()}
+    step = step_bytes(setting.trained.learner, setting.recipe, abstract, fold, data, device)
+    free = memory.bytes_free(device) - tree_bytes(data)
+    return fitting(free, tree_bytes(abstract), step, setting.axis)
 
 
 def fitting(free_bytes: int, state_bytes: int, step_bytes: int, axis: str) -> int:
-    """The folds that fit, 1 at least: each its state twice (a save and a step make a copy), and what a step computes.
+    """The folds that fit into `free_bytes`, at least 1.
 
-    With `axis` "map" the folds of a device are computed in turn, so that there is one step at a time.
+    Each needs its state twice, because a save and a step make a copy. Under "vmap" each needs a step's memory as well;
+    under "map" the folds take turns with it:
+
+        map   n = (SHARE free - step) / (2 state)         vmap   n = SHARE free / (2 state + step)
     """
     room = SHARE * free_bytes
     if axis == "map":
@@ -24,27 +60,28 @@ def fitting(free_bytes: int, state_bytes: int, step_bytes: int, axis: str) -> in
 
 
 def fitting_on_cpu(free_bytes: int, state_bytes: int) -> int:
-    """The same for CPU devices, whose step has memory enough in what is left."""
+    """The folds that fit on a machine's CPU devices, at least 1."""
     return max(1, int(CPU_SHARE * free_bytes // (2 * state_bytes)))
 
 
 def tree_bytes(tree: Any) -> int:
-    """The size of all arrays of a tree, abstract ones too."""
+    """The size of all arrays of a tree; they may be abstract."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def step_bytes(
     learner: fold_engine.Learner,
-    recipe: fold_engine.Recipe,
+    recipe: fold_engine.FineTuningRecipe,
     state: Any,
     fold: dict[str, Any],
     data: Any,
     device: jax.Device,
 ) -> int:
-    """What one fold's step needs besides its state and the data, as the compiler plans it.
+    """What one fold's step needs besides its state and the data.
 
     `state` is abstract, `fold` holds the arrays of one fold.
     """
+    # The compiler knows what it will allocate: no estimate from shapes, and no trial that runs out of memory.
     engine = fold_engine.Engine(learner, recipe, 1, "map", [device])
 
     def abstract(x, sharding):

@@ -17,7 +17,7 @@ RARE = ("stop", "keep")
 OFFICIAL_SEED = 42
 
 
-class Fold(NamedTuple):
+class FoldSplit(NamedTuple):
     """Rows of the three parts of a fold; with the paper's protocol validation and test are the same rows."""
 
     train: Int64[np.ndarray, "_n"]
@@ -25,7 +25,7 @@ class Fold(NamedTuple):
     test: Int64[np.ndarray, "_k"]
 
 
-def paper(n: int, folds: int = 10, seed: int = OFFICIAL_SEED) -> list[Fold]:
+def paper(n: int, folds: int = 10, seed: int = OFFICIAL_SEED) -> list[FoldSplit]:
     """The folds of the official fine-tuning script, rows in its shuffled order; validation is the reported fold.
 
     The clips are shuffled by Python's `random` after `random.seed(seed)`; every fold takes n // folds of them and
@@ -37,7 +37,7 @@ def paper(n: int, folds: int = 10, seed: int = OFFICIAL_SEED) -> list[Fold]:
     rows = np.array(order, np.int64)
     bounds = [*(k * (n // folds) for k in range(folds)), n]
     tests = [rows[start:stop] for start, stop in zip(bounds[:-1], bounds[1:])]
-    return [Fold(np.concatenate([*tests[:k], *tests[k + 1 :]]), test, test) for k, test in enumerate(tests)]
+    return [FoldSplit(np.concatenate([*tests[:k], *tests[k + 1 :]]), test, test) for k, test in enumerate(tests)]
 
 
 def strict(
@@ -46,7 +46,7 @@ def strict(
     folds: int = 10,
     seed: int = 0,
     validation_share: float = 0.1,
-) -> list[Fold]:
+) -> list[FoldSplit]:
     """Stratified folds that no group straddles, each with an inner validation part, stratified and grouped too.
 
     `labels` are class indices; a clip of group -1 (unknown) is a group by itself. Validation is about
@@ -69,7 +69,7 @@ def strict(
                 "more groups of each class or fewer folds, or take protocol=paper"
             )
         validation = rest[validation]
-        splits.append(Fold(np.setdiff1d(rest, validation), validation, np.flatnonzero(part == fold)))
+        splits.append(FoldSplit(np.setdiff1d(rest, validation), validation, np.flatnonzero(part == fold)))
     return splits
 
 
@@ -130,7 +130,7 @@ def _check_count(folds: int, n: int, what: str) -> None:
 def check(
     labels: Int64[np.ndarray, "n"],
     names: Sequence[str],
-    folds: Sequence[Fold],
+    folds: Sequence[FoldSplit],
     protocol: str,
     groups: Int64[np.ndarray, "n"] | None = None,
     rare: str = "stop",

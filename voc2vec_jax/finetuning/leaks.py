@@ -23,7 +23,7 @@ WORST = 10  # examples that are listed
 def write(
     workdir: str | os.PathLike,
     task: tasks.Task,
-    splits: Sequence[folds.Fold],
+    splits: Sequence[folds.FoldSplit],
     data_dir: str | os.PathLike,
     pretraining: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def write(
 
 
 def report(
-    task: tasks.Task, splits: Sequence[folds.Fold], data_dir: str | os.PathLike, pretraining: Sequence[str] = ()
+    task: tasks.Task, splits: Sequence[folds.FoldSplit], data_dir: str | os.PathLike, pretraining: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Leaks of each fold and from the `pretraining` sets, as plain values for JSON.
 
@@ -69,7 +69,7 @@ def _fold(
     prints: fingerprints.Fingerprints,
     pairs: Sequence[fingerprints.Pair],
     number: int,
-    split: folds.Fold,
+    split: folds.FoldSplit,
 ) -> dict[str, Any]:
     part = np.full(len(task), "", dtype="U10")
     for name in ("train", "validation", "test"):  # with the paper's protocol the validation part is the test part

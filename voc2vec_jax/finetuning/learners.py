@@ -1,4 +1,7 @@
-"""What cross-validation trains: a whole model under a classification head, or small networks on fixed features."""
+"""What cross-validation trains: a whole model with a classification head, or a small network on fixed features.
+
+r = rows of a batch, b = rows of a sub-batch, s = samples, d = width, v = classes, n = clips of the task.
+"""
 
 import dataclasses
 from typing import Any
@@ -14,40 +17,41 @@ from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads
 from voc2vec_jax.ops import losses, masking
 
-_MASKS, _NOISE = 1, 2  # purposes of a row's key
-_HEAD = 1_000_003  # the purpose of the head's initial parameters
+_MASKS, _NOISE = 1, 2  # what a row's key is split for
+_HEAD = 1_000_003  # folded into the key of the head's initial parameters, so that they differ from the encoder's
 
 
 @dataclasses.dataclass(frozen=True)
 class SpecAugment:
-    """Spans of frames that training hides, transformers' `mask_time_*`."""
+    """Spans of frames that training hides; transformers' `mask_time_prob`, `_length` and `_min_masks`."""
 
     share: float = 0.05  # of the frames, about; 0 hides none
-    span: int = 10
+    span: int = 10  # frames
     min_spans: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Finetuner:
-    """A pre-trained encoder and its head, all parameters trained (`crossval.Learner`).
+    """A pre-trained encoder and its head, all parameters trained (an `engine.Learner`).
 
-    `data` holds `blocks` and `block_start` of a `resident.Resident`, `samples` and `labels` of every clip; `fold`
-    holds `class_weights` [v]. `parts` are (rows, samples) into which a batch's rows fall in order.
+    `data` holds `blocks` and `block_start` of a `resident.Resident`, and `samples` and `labels` of every clip. `fold`
+    holds `class_weights` [v]. `sub_batches` are shapes (rows, samples) that cut a batch's rows in order.
     """
 
     family: str
     config: Any  # models.<family>.Config
     head: heads.Config
-    parts: tuple[tuple[int, int], ...]
-    normalize: bool  # bring clips to zero mean and unit variance
+    sub_batches: tuple[tuple[int, int], ...]
+    normalize: bool  # each clip to zero mean and unit variance
     eps: float = 1e-7  # added to that variance
-    attend_padding: bool = False  # padding counts as audio for the model (the paper's protocol)
-    normalize_padding: bool = False  # and for the normalisation, where the feature extractor makes no mask
+    attend_padding: bool = False  # the model takes padding for audio (the paper's protocol)
+    normalize_padding: bool = False  # so does the normalisation (extractors that make no attention mask)
     augment: SpecAugment = SpecAugment()
 
     def init(self, key: Key[Array, ""]) -> Any:
-        """Random encoder parameters, as pre-training from scratch starts from, and transformers' fresh head."""
-        audio, lengths = jnp.zeros((1, self.parts[-1][1])), jnp.full(1, self.parts[-1][1], jnp.int32)
+        """Random parameters: the encoder's as pre-training starts from, the head's as transformers draws them."""
+        # Shapes do not depend on the length, so that the shortest sub-batch is the cheapest to trace.
+        audio, lengths = jnp.zeros((1, self.sub_batches[-1][1])), jnp.full(1, self.sub_batches[-1][1], jnp.int32)
         encoder = self._model().init(key, audio, lengths, collect=self.head.layer_sum)["params"]["encoder"]
         x = jnp.zeros((1, 1, self.config.encoder.width))
         states = jnp.zeros((self.config.encoder.depth + 1, *x.shape)) if self.head.layer_sum else None
@@ -58,33 +62,38 @@ class Finetuner:
         return models.FAMILIES[self.family].Model(self.config)
 
     def loss(self, params, fold, data, rows: Int[Array, "r"], key: Key[Array, ""]):
-        """Class-weighted cross-entropy: sum of w_i l_i and sum of w_i (torch's CrossEntropyLoss(weight))."""
+        """Sum of w_i l_i and sum of w_i; their ratio is torch's CrossEntropyLoss with class weights."""
         logits, _ = self._forward(params, data, rows, key)
         return weighted_cross_entropy(logits, data["labels"], rows, fold["class_weights"])
 
     def outputs(self, params, fold, data, rows: Int[Array, "r"]):
-        """Logits [r, v] and mean-pooled last frames [r, d]."""
+        """Logits [r, v] and the mean over the frames of the last layer [r, d]."""
         return self._forward(params, data, rows, None)
 
     def _forward(self, params, data, rows, key):
-        """Part by part, each at its own length."""
+        """One sub-batch after another, each at its own length."""
         results, at = [], 0
-        for count, samples in self.parts:
-            results.append(self._part(params, data, rows[at : at + count], samples, key))
+        for count, samples in self.sub_batches:
+            results.append(self._sub_batch(params, data, rows[at : at + count], samples, key))
             at += count
         logits, vectors = zip(*results)
         return jnp.concatenate(logits), jnp.concatenate(vectors)
 
-    def _part(self, params, data, rows, samples: int, key):
+    def _sub_batch(self, params, data, rows: Int[Array, "b"], samples: int, key):
+        # An EMPTY row reads the clip at index -1 and block 0: harmless, because its length is 0 and its weight too.
         lengths = jnp.where(rows >= 0, jnp.minimum(data["samples"][rows], samples), 0)
         starts = jnp.maximum(data["block_start"][rows], 0)
         clips = resident.crop(data["blocks"], starts, jnp.zeros_like(starts), lengths, samples)
+        # clip       |##########|......|      # audio, . padding up to the sub-batch's samples
+        # lengths    |<-------->|             what the clip holds
+        # seen       |<--------------->|      what the model takes for audio when padding is attended to
         seen = jnp.where(rows >= 0, samples, 0) if self.attend_padding else lengths
         audio = audio_files.from_int16(clips)
         if self.normalize:
             audio = normalised(audio, seen if self.normalize_padding else lengths, self.eps)
         options: dict[str, Any] = {}
         if key is not None:
+            # By clip and not by row: a clip's noise must not depend on its place in the batch or its neighbours.
             row_keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows + 1)
             fold_in = jax.vmap(jax.random.fold_in, (0, None))
             frames = self.config.encoder.frames(seen)
@@ -106,7 +115,7 @@ class Finetuner:
 
 
 def normalised(audio: Float[Array, "b s"], lengths: Int[Array, "b"], eps: float) -> Float[Array, "b s"]:
-    """Each row to zero mean and unit variance over its own samples, zeros behind them."""
+    """(x - mean) / sqrt(var + eps) of each row over its first `lengths` samples; 0 behind them."""
     valid = jnp.arange(audio.shape[1])[None] < lengths[:, None]
     count = jnp.maximum(lengths, 1)[:, None]
     centred = jnp.where(valid, audio - jnp.where(valid, audio, 0).sum(1, keepdims=True) / count, 0)
@@ -115,10 +124,10 @@ def normalised(audio: Float[Array, "b s"], lengths: Int[Array, "b"], eps: float)
 
 @dataclasses.dataclass(frozen=True)
 class FeatureLearner:
-    """Networks on fixed features: two linear layers with ReLU between them, or with `width` 0 one (a linear probe).
+    """A network on fixed features: linear, ReLU, linear; with `width` 0 one linear layer (a linear probe).
 
-    `data` holds `features` [n, d] and `labels`; `fold` holds `class_weights`, `shift` [d] and `scale` [d], by which
-    features are brought to (x - shift) * scale: statistics of the fold's training clips, or 0 and 1.
+    `data` holds `features` [n, d] and `labels`. `fold` holds `class_weights` [v], and `shift` and `scale` [d]: the
+    network sees (x - shift) * scale, so that only the fold's training clips set the scale.
     """
 
     classes: int
@@ -127,7 +136,7 @@ class FeatureLearner:
     dropout: float = 0.0
 
     def init(self, key: Key[Array, ""]) -> Any:
-        """torch's default for linear layers."""
+        """torch's default for linear layers: uniform within 1 / sqrt(fan_in), biases too."""
         sizes = (self.features, self.width, self.classes) if self.width else (self.features, self.classes)
         params = {}
         for number, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
@@ -142,7 +151,7 @@ class FeatureLearner:
         return weighted_cross_entropy(logits, data["labels"], rows, fold["class_weights"])
 
     def outputs(self, params, fold, data, rows: Int[Array, "r"]):
-        """Logits [r, v] and what enters the last layer [r, d]."""
+        """Logits [r, v] and the input of the last layer [r, d]."""
         return self._forward(params, fold, data, rows)
 
     def _forward(self, params, fold, data, rows):
@@ -157,7 +166,7 @@ class FeatureLearner:
 def weighted_cross_entropy(
     logits: Float[Array, "r v"], labels: Int[Array, "n"], rows: Int[Array, "r"], class_weights: Float[Array, "v"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sum and weight over the rows that hold a clip."""
+    """Sum and weight of the loss over the rows that hold a clip."""
     target = labels[rows]
     weight = jnp.where(rows >= 0, class_weights[target], 0)
     return losses.cross_entropy(logits, target, weight)

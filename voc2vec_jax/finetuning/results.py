@@ -1,9 +1,21 @@
-"""What folds leave in their folders: scores, predictions, features, and metrics of every epoch."""
+"""What a cross-validation leaves on disk, and what of it counts as done.
 
+    RUN/fold_03/fold.json           the scores of a fold, its clips and its history; written last
+    RUN/fold_03/predictions.csv     one line for each test clip
+    RUN/fold_03/embeddings.npz      the features of the test clips
+    RUN/fold_03/model/              the trained model (fold_03/model.npz for networks on features)
+    RUN/metrics.jsonl               every epoch of every fold
+    RUN/summary.json, summary.md, predictions.csv     all folds together
+
+n = clips, v = classes.
+"""
+
+import csv
+import dataclasses
 import io
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +23,31 @@ from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.finetuning import tasks
+from voc2vec_jax.ops import metrics
 from voc2vec_jax.runs import agreement, files
 
 PREDICTION_COLUMNS = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
+_FOLD, _SUMMARY = "fold.json", "summary.json"
+_TITLES = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1"}
+
+
+# --- what is done -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class RunStatus:
+    """What of a run is done. Checkpoints have no say: they hold only folds in progress."""
+
+    done: tuple[int, ...]  # folds whose fold.json is there
+    complete: bool  # and the summary of all folds is
+
+
+def status(workdir: pathlib.Path, folds: int) -> RunStatus:
+    """The one place that decides what is done; InputError when summary.json is damaged."""
+    # fold.json is the last file of a fold, and the complete summary the last file of a run: whatever a kill leaves
+    # behind without them is computed again.
+    done = tuple(fold for fold in range(folds) if (fold_folder(workdir, fold) / _FOLD).is_file())
+    return RunStatus(done, (workdir / _SUMMARY).is_file() and bool(read_summary(workdir).get("complete")))
 
 
 def fold_folder(workdir: pathlib.Path, fold: int) -> pathlib.Path:
@@ -21,22 +55,35 @@ def fold_folder(workdir: pathlib.Path, fold: int) -> pathlib.Path:
     return workdir / f"fold_{fold:02d}"
 
 
-def is_done(workdir: pathlib.Path, fold: int) -> bool:
-    """Whether a fold's results are all there."""
-    return (fold_folder(workdir, fold) / "fold.json").is_file()
-
-
 def read_fold(workdir: pathlib.Path, fold: int) -> dict[str, Any]:
-    """A finished fold's record; InputError when its file is damaged."""
-    path = fold_folder(workdir, fold) / "fold.json"
+    """The record of a finished fold; InputError when its file is damaged."""
+    path = fold_folder(workdir, fold) / _FOLD
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as fault:
         raise errors.InputError(f"{path} is damaged ({fault}): delete it and run again, the fold is redone") from fault
 
 
+def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
+    """The summary of a run; InputError when it is absent or damaged."""
+    path = workdir / _SUMMARY
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as fault:
+        raise errors.InputError(f"{path} cannot be read ({fault}): run the cross-validation again") from fault
+
+
+# --- one fold ---------------------------------------------------------------------------------------------------------
+
+
+def write_fold(workdir: pathlib.Path, record: Mapping[str, Any]) -> None:
+    """fold.json, which makes the fold count as done: write every other file of the fold first."""
+    path = fold_folder(workdir, record["fold"]) / _FOLD
+    files.write_atomic(path, (json.dumps(record) + "\n").encode())
+
+
 def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
-    """Arrays, none of them pickled, under a name that appears when they are complete."""
+    """Arrays without pickles; the file appears when it is complete."""
     content = io.BytesIO()
     np.savez(content, **arrays)
     files.write_atomic(path, content.getvalue())
@@ -45,7 +92,7 @@ def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
 def write_predictions(
     path: pathlib.Path, task: tasks.Task, fold: int, rows: Int64[np.ndarray, "n"], logits: Float32[np.ndarray, "n v"]
 ) -> None:
-    """One line a clip: where it is, its label, what was predicted with which probability, and all probabilities."""
+    """One line for each clip: where it is, its label, the prediction and its probability, and all probabilities."""
     wide = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     shares = wide / wide.sum(1, keepdims=True)
     text = io.StringIO()
@@ -69,6 +116,9 @@ def write_predictions(
     files.write_atomic(path, text.getvalue().encode())
 
 
+# --- metrics of every epoch -------------------------------------------------------------------------------------------
+
+
 def own_folder(workdir: pathlib.Path) -> pathlib.Path:
     """Where this process keeps its folds in progress: the run folder itself when it is alone."""
     if agreement.count() == 1:
@@ -76,19 +126,100 @@ def own_folder(workdir: pathlib.Path) -> pathlib.Path:
     return workdir / "processes" / f"{agreement.index():02d}_of_{agreement.count():02d}"
 
 
-def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
-    """metrics.jsonl of all processes: what is done from the folds, the rest from who trains it."""
-    if agreement.count() == 1:
-        return
-    rows: dict[int, list] = {}
-    for path in sorted((workdir / "processes").glob(f"*_of_{agreement.count():02d}/metrics.jsonl")):
-        for row in map(json.loads, path.read_text().splitlines()):
-            rows.setdefault(row["fold"], []).append(row)
-    rows |= {k: read_fold(workdir, k)["history"] for k in range(folds) if is_done(workdir, k)}
-    write_metrics(workdir, rows)
-
-
-def write_metrics(folder: pathlib.Path, rows: Mapping[int, list]) -> None:
+def write_metrics(folder: pathlib.Path, rows: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
     """metrics.jsonl, fold by fold."""
     text = "".join(json.dumps(row) + "\n" for fold in sorted(rows) for row in rows[fold])
     files.write_atomic(folder / "metrics.jsonl", text.encode())
+
+
+def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
+    """Join the metrics.jsonl of all processes in the run folder."""
+    if agreement.count() == 1:
+        return
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for path in sorted((workdir / "processes").glob(f"*_of_{agreement.count():02d}/metrics.jsonl")):
+        for row in map(json.loads, path.read_text().splitlines()):
+            rows.setdefault(row["fold"], []).append(row)
+    # A fold may have been finished by another number of processes: its own record has the last word.
+    rows |= {fold: read_fold(workdir, fold)["history"] for fold in status(workdir, folds).done}
+    write_metrics(workdir, rows)
+
+
+# --- all folds together -----------------------------------------------------------------------------------------------
+
+
+def write_summary(
+    workdir: pathlib.Path, system: str, source: str, task: tasks.Task, protocol: str, planned_folds: int
+) -> None:
+    """Sum up the folds that are done; with fewer than `planned_folds` the summary says that it is not complete."""
+    done = status(workdir, planned_folds).done
+    if not done:
+        return
+    records = [_scored(workdir, fold, task) for fold in done]
+    mean, std = metrics.summarise(
+        [metrics.Scores(**{name: record[name] for name in metrics.Scores._fields}) for record in records]
+    )
+    leaks = workdir / "leaks.json"
+    found = {
+        "dataset": task.name,
+        "title": task.title,
+        "model": source,
+        "system": system,
+        "protocol": protocol,
+        "complete": len(done) == planned_folds,
+        "planned_folds": planned_folds,
+        "folds": records,
+        "mean": mean,
+        "std": std,
+        "labels": list(task.labels),
+        "clips": len(task),
+        "hours": float(task.samples.sum()) / audio.RATE_HZ / 3600,
+        "audio_root": task.audio_root and str(task.audio_root),
+        "leaks": json.loads(leaks.read_bytes()) if leaks.is_file() else None,
+    }
+    _join_predictions(workdir, done)
+    files.write_atomic(workdir / "summary.md", _markdown(found).encode())
+    files.write_atomic(workdir / _SUMMARY, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def _scored(workdir: pathlib.Path, fold: int, task: tasks.Task) -> dict[str, Any]:
+    """A fold's record as the summary shows it; InputError when the fold was computed on other clips."""
+    record = read_fold(workdir, fold)
+    record.pop("history")
+    if record.pop("task") != task.fingerprint:
+        raise errors.InputError(
+            f"fold {record['fold']} of {workdir} was computed on other clips of {task.name}: give another --workdir"
+        )
+    return record
+
+
+def _join_predictions(workdir: pathlib.Path, done: Sequence[int]) -> None:
+    text = io.StringIO()
+    writer = files.csv_writer(text)
+    for number, fold in enumerate(done):
+        path = fold_folder(workdir, fold) / "predictions.csv"
+        rows = list(csv.reader(io.StringIO(path.read_bytes().decode())))
+        writer.writerows(rows if number == 0 else rows[1:])
+    files.write_atomic(workdir / "predictions.csv", text.getvalue().encode())
+
+
+def _markdown(found: Mapping[str, Any]) -> str:
+    lines = [f"# {found['system']} on {found['title']}, protocol {found['protocol']}", ""]
+    if not found["complete"]:
+        lines += [f"**Incomplete: {len(found['folds'])} of {found['planned_folds']} folds.**", ""]
+    lines += ["| fold | " + " | ".join(_TITLES.values()) + " | best epoch | epochs |", "|---|---|---|---|---|---|"]
+    for fold in found["folds"]:
+        values = " | ".join(f"{fold[name]:.3f}" for name in _TITLES)
+        lines.append(f"| {fold['fold']} | {values} | {fold['best_epoch']} | {fold['epochs']} |")
+    values = " | ".join(f"{found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name in _TITLES)
+    lines += [f"| mean ± std | {values} | | |", "", f"{found['clips']} clips, {found['hours']:.2f} h."]
+    return "\n".join(lines) + "\n"
+
+
+def summary_line(workdir: pathlib.Path) -> str:
+    """The means and deviations over the folds in one line."""
+    found = read_summary(workdir)
+    values = ", ".join(
+        f"{title} {found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name, title in _TITLES.items()
+    )
+    return f"{values} over {len(found['folds'])} folds"

@@ -18,6 +18,14 @@ from voc2vec_jax.datasets import preparing, records
 from voc2vec_jax.datasets.published import folder
 from voc2vec_jax.runs import logs
 
+PAPER_TASKS = {  # name of the data set: title in the paper's tables
+    "asvp_esd": "ASVP-ESD",
+    "asvp_esd_babies": "ASVP-ESD (babies)",
+    "cnvve": "CNVVE",
+    "donateacry": "Donate A Cry",
+    "nonverbal_vocalization": "NonVerbal Vocalization",
+    "vivae": "VIVAE",
+}
 FOLDER = "folder"
 ON_UNREADABLE = ("stop", "drop")
 LEAST_SAMPLES = 400  # one frame of the base architecture

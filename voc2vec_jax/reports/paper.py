@@ -8,14 +8,9 @@ standard deviation over ten folds (table IV), and over the six tasks' means (tab
 import statistics
 from typing import NamedTuple
 
-TASKS = {
-    "asvp_esd": "ASVP-ESD",
-    "asvp_esd_babies": "ASVP-ESD (babies)",
-    "cnvve": "CNVVE",
-    "donateacry": "Donate A Cry",
-    "nonverbal_vocalization": "NonVerbal Vocalization",
-    "vivae": "VIVAE",
-}
+from voc2vec_jax.finetuning import tasks
+
+TASKS = tasks.PAPER_TASKS
 MISPRINTS = {("emotion2vec", "asvp_esd_babies", "accuracy"): "the deviation .330 looks like a misprint of the paper"}
 
 

@@ -1,0 +1,114 @@
+"""One cross-validation from its run folder to its summary."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+
+from voc2vec_jax import audio
+from voc2vec_jax.convert import reader, sources
+from voc2vec_jax.finetuning import experiment, feature_sets, folds, jobs, leaks, settings, tasks
+from voc2vec_jax.finetuning import recipe as finetuning_recipe
+from voc2vec_jax.finetuning import results as fold_results
+from voc2vec_jax.ops import masking
+from voc2vec_jax.runs import agreement, checkpoint, configuration, logs, signals
+from voc2vec_jax.runs import folder as run_folder
+
+# Files whose presence means that the folder's configuration must not change.
+MARKS = ("checkpoints/*", "processes/*/checkpoints/*", "fold_*/fold.json")
+
+
+def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
+    """Run or resume one cross-validation, or leave a finished one as it is; False when a signal stopped it.
+
+    With several processes each trains folds of its own on its own devices, and process 0 gathers the results.
+    """
+    config = job.config
+    with contextlib.ExitStack() as stack:
+        values = {**configuration.as_dict(config), "layer": job.layer}
+        run_folder.claim_for_all(stack, job.workdir, values, finetuning_recipe.MAY_DIFFER, MARKS)
+        if agreement.of_first(lambda: fold_results.status(job.workdir, config.folds).complete):
+            logs.say(f"{job.workdir} is complete: {fold_results.summary_line(job.workdir)}")
+            return True
+        source = None
+        if job.how == "finetune":
+            source = agreement.first_alone(lambda: sources.read(job.source))
+        task = agreement.first_alone(lambda: open_task(job, source))
+        splits = split(config, task)
+        describe(job, task, splits)
+        own = fold_results.own_folder(job.workdir)
+        own.mkdir(parents=True, exist_ok=True)
+        saver = stack.enter_context(checkpoint.Checkpoints(own, keep=1, alone=True))
+        setting = agreement.first_alone(lambda: settings.build(job, task, splits, source))
+        if config.leaks and agreement.index() == 0 and not (job.workdir / leaks.FILE).is_file():
+            leaks.write(job.workdir, task, splits, config.data_dir, pretraining_sets(job.source))
+        experiment.run(setting, saver, stop)
+        agreement.wait_for_all()
+        return agreement.of_first(lambda: gather(job, task))
+
+
+def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) -> tasks.Task:
+    """The clips of the data set that are long enough for the model, or for the features."""
+    config = job.config
+    if source is None:
+        least = feature_sets.least_samples(settings.feature_source(job))
+    else:
+        encoder = source.config.encoder
+        least = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
+    return tasks.open_task(
+        job.dataset,
+        data_dir=config.data_dir,
+        data=config.data or None,
+        manual_dir=config.manual_dir or None,
+        on_unreadable=config.on_unreadable,
+        max_seconds=config.max_seconds,
+        least_samples=least,
+    )
+
+
+def split(config: ml_collections.ConfigDict, task: tasks.Task) -> list[folds.FoldSplit]:
+    """The protocol's folds; InputError when the clips do not allow them."""
+    if config.protocol == "paper":
+        splits = folds.paper(len(task), config.folds)
+    else:
+        splits = folds.strict(task.label, task.group, config.folds, config.split_seed, config.validation_share)
+    # The paper's sets have rare classes and were published with them; in a user's own set they are a fault to report.
+    rare = config.rare if config.rare != "auto" else "keep" if task.name in tasks.PAPER_TASKS else "stop"
+    for warning in folds.check(task.label, task.labels, splits, config.protocol, task.group, rare):
+        logs.warn(warning)
+    return splits
+
+
+def describe(job: jobs.CrossValidationJob, task: tasks.Task, splits: Sequence[folds.FoldSplit]) -> None:
+    """Say what is about to be computed."""
+    seconds = float(task.samples.sum()) / audio.RATE_HZ
+    groups = len(np.unique(task.group[task.group >= 0]))
+    known = f"{groups} speakers or recordings" if groups else "no speakers known"
+    sizes = "/".join(str(len(part)) for part in splits[0])
+    logs.say(
+        f"{task.title}: {len(task)} clips of {len(task.labels)} classes, {seconds / 3600:.2f} h, {known}; "
+        f"{len(splits)} folds ({job.config.protocol}: train/validation/test {sizes} in the first)"
+    )
+
+
+def pretraining_sets(source: str) -> tuple[str, ...]:
+    """The data sets that one of our pre-training runs was trained on; () for any other source."""
+    path = pathlib.Path(source) / "config.json"
+    if not path.is_file():
+        return ()
+    found = json.loads(path.read_bytes())
+    return tuple(str(name) for name in found.get("sets") or ()) if isinstance(found, dict) else ()
+
+
+def gather(job: jobs.CrossValidationJob, task: tasks.Task) -> bool:
+    """Sum up the folds that are done; whether these are all."""
+    config = job.config
+    fold_results.gather_metrics(job.workdir, config.folds)
+    fold_results.write_summary(job.workdir, job.title, job.source, task, config.protocol, config.folds)
+    if not fold_results.status(job.workdir, config.folds).complete:
+        return False
+    logs.say(f"{job.workdir}: {fold_results.summary_line(job.workdir)}")
+    return True

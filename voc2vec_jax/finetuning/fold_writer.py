@@ -1,0 +1,50 @@
+"""What a finished fold leaves on disk: `fold_XX/`, with fold.json last, and its part of metrics.jsonl."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from voc2vec_jax.finetuning import epoch_runner, settings, slot_table
+from voc2vec_jax.finetuning import results as fold_results
+from voc2vec_jax.ops import metrics
+
+
+class FoldWriter:
+    """Writes the folds of one process and keeps their histories."""
+
+    def __init__(self, setting: settings.CrossValidationSetting, done: Iterable[int]):
+        """`done` are the folds that were finished before."""
+        self.setting = setting
+        self.histories = {fold: fold_results.read_fold(setting.workdir, fold)["history"] for fold in done}
+
+    def write(self, progress: slot_table.FoldProgress, found: epoch_runner.FoldOutputs, params: Any) -> metrics.Scores:
+        """Write a fold that has ended; returns its scores on the test clips. `params` are saved unless None."""
+        setting, task, fold = self.setting, self.setting.task, progress.fold
+        split, folder = setting.splits[fold], fold_results.fold_folder(setting.workdir, fold)
+        folder.mkdir(parents=True, exist_ok=True)
+        true = task.label[split.test]
+        scored = metrics.scores(true, found.logits.argmax(1), len(task.labels))
+        if params is not None:
+            setting.trained.save_model(folder / "model", params)
+        vectors = found.vectors.astype(np.float32)
+        fold_results.write_npz(folder / "embeddings.npz", ids=task.ids[split.test], labels=true, vectors=vectors)
+        fold_results.write_predictions(folder / "predictions.csv", task, fold, split.test, found.logits)
+        record = {
+            "fold": fold,
+            **{name: getattr(scored, name) for name in metrics.NAMES},
+            "best_epoch": progress.best_epoch,
+            "epochs": progress.epoch,
+            **{name: task.ids[getattr(split, name)].tolist() for name in ("train", "validation", "test")},
+            "confusion": scored.confusion.tolist(),
+            "history": progress.history,
+            "task": task.fingerprint,
+        }
+        fold_results.write_fold(setting.workdir, record)
+        self.histories[fold] = progress.history
+        return scored
+
+    def write_metrics(self, table: slot_table.SlotTable) -> None:
+        """metrics.jsonl of this process: its finished folds, and those in slots."""
+        rows = {**self.histories, **{progress.fold: progress.history for progress in table.active}}
+        fold_results.write_metrics(fold_results.own_folder(self.setting.workdir), rows)

@@ -1,0 +1,240 @@
+"""From a job's configuration to what its experiment computes, as typed values.
+
+n = clips, d = width, v = classes, k = folds.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from voc2vec_jax import audio
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.convert import reader, writer
+from voc2vec_jax.datasets import resident
+from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, tasks
+from voc2vec_jax.finetuning import engine as fold_engine
+from voc2vec_jax.finetuning import results as fold_results
+from voc2vec_jax.inference import pretrained
+from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.models import heads
+from voc2vec_jax.ops import attention as attention_ops
+
+SaveModel = Callable[[pathlib.Path, Any], None]  # (path without a suffix, parameters)
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerSetting:
+    """What is trained, and the arrays that it is trained on."""
+
+    learner: fold_engine.Learner
+    data: Mapping[str, Any]  # arrays of all clips, on the host or the devices
+    fold_arrays: Sequence[Mapping[str, np.ndarray]]  # what the learner needs of each fold
+    initial: Any  # pre-trained parameters; None: all parameters begin at random
+    stratified: bool  # every batch holds one clip of every length stratum
+    save_model: SaveModel | None  # None: no fold's model is kept
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidationSetting:
+    """What one cross-validation computes, and how it is spread over the devices."""
+
+    workdir: pathlib.Path
+    task: tasks.Task
+    splits: Sequence[folds.FoldSplit]
+    recipe: fold_engine.FineTuningRecipe
+    class_weights: Float32[np.ndarray, "k v"]
+    trained: LearnerSetting
+    axis: str  # "map" | "vmap": how a device runs its slots
+    folds_at_once: int  # 0: as many as memory allows
+    checkpoint_every_epochs: int = 1
+
+    def epoch_steps(self, fold: int) -> int:
+        """The batches of one epoch of a fold."""
+        return -(-len(self.splits[fold].train) // self.recipe.batch_clips)
+
+    def total_steps(self, fold: int) -> int:
+        """The steps after which a fold's learning rate is 0, if it is not stopped before."""
+        return self.recipe.epochs * self.epoch_steps(fold)
+
+    def fold_batch(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
+        """What the compiled programs need of some folds, stacked."""
+        own = self.trained.fold_arrays
+        return {
+            **{name: np.stack([own[fold][name] for fold in numbers]) for name in own[0]},
+            "number": np.array(numbers, np.int32),
+            "total_steps": np.array([self.total_steps(fold) for fold in numbers], np.int32),
+            "class_weights": self.class_weights[np.array(numbers)],
+        }
+
+
+def build(
+    job: jobs.CrossValidationJob,
+    task: tasks.Task,
+    splits: Sequence[folds.FoldSplit],
+    source: reader.ModelWeights | None,
+) -> CrossValidationSetting:
+    """The setting of a job; `source` holds the weights to fine-tune, None where features are learned from."""
+    config = job.config
+    axis = config.fold_axis
+    if axis == "auto":  # a CPU core gains nothing from larger batches, and one fold at a time stays in its cache
+        axis = "map" if jax.default_backend() == "cpu" else "vmap"
+    return CrossValidationSetting(
+        workdir=job.workdir,
+        task=task,
+        splits=splits,
+        recipe=fold_recipe(config),
+        class_weights=np.stack([class_weights(task, split.train, config.class_weights) for split in splits]),
+        trained=feature_setting(job, task, splits) if source is None else model_setting(job, task, splits, source),
+        axis=axis,
+        folds_at_once=config.folds_at_once,
+        checkpoint_every_epochs=config.checkpoint_every_epochs,
+    )
+
+
+def fold_recipe(config: ml_collections.ConfigDict) -> fold_engine.FineTuningRecipe:
+    """The fields of the configuration that a fold's steps depend on."""
+    names = [field.name for field in dataclasses.fields(fold_engine.FineTuningRecipe)]
+    return fold_engine.FineTuningRecipe(**{name: config[name] for name in names})
+
+
+def class_weights(task: tasks.Task, rows: Int64[np.ndarray, "n"], balanced: bool) -> Float32[np.ndarray, "v"]:
+    """scikit-learn's "balanced" weights n / (v n_c) of the training clips, or ones; 0 for a class without clips."""
+    if not balanced:
+        return np.ones(len(task.labels), np.float32)
+    counts = np.bincount(task.label[rows], minlength=len(task.labels))
+    return np.where(counts > 0, len(rows) / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+# --- a whole model ----------------------------------------------------------------------------------------------------
+
+
+def model_setting(
+    job: jobs.CrossValidationJob,
+    task: tasks.Task,
+    splits: Sequence[folds.FoldSplit],
+    source: reader.ModelWeights,
+) -> LearnerSetting:
+    """Fine-tune all parameters of a model."""
+    config, as_paper = job.config, job.config.protocol == "paper"
+    encoder = encoder_config(config, source)
+    if as_paper:  # the official script pads every clip to the same length and shuffles without regard to it
+        shapes = ((config.batch_clips, round(config.max_seconds * audio.RATE_HZ)),)
+    else:
+        sets = [task.samples[rows] for split in splits for rows in split]
+        shapes = batches.sub_batches(sets, config.batch_clips, int(np.prod(encoder.conv_strides)))
+    makes_mask = bool(source.preprocessor.get("return_attention_mask", False)) if source.preprocessor else False
+    learner = learners.Finetuner(
+        family=source.family,
+        config=dataclasses.replace(source.config, encoder=encoder),
+        head=heads.Config(len(task.labels), config.head_width, config.layer_sum, config.dtype),
+        sub_batches=shapes,
+        normalize=source.normalizes,
+        eps=pretrained.normalisation_eps(source),
+        attend_padding=as_paper,
+        normalize_padding=as_paper and not makes_mask,
+        augment=augmentation(config, source),
+    )
+    # All audio lives on the devices: a task is small, and a step then needs nothing from the host but indices.
+    clips = resident.Resident(task, np.arange(len(task)))
+    return LearnerSetting(
+        learner=learner,
+        data={
+            "blocks": clips.blocks,
+            "block_start": clips.block_start.astype(np.int32),
+            "samples": task.samples.astype(np.int32),
+            "labels": task.label.astype(np.int32),
+        },
+        fold_arrays=[{} for _ in splits],
+        initial=None if config.fresh else {"encoder": source.params["encoder"]},
+        stratified=len(shapes) > 1,
+        save_model=_model_saver(task, source) if config.save_models else None,
+    )
+
+
+def encoder_config(config: ml_collections.ConfigDict, source: reader.ModelWeights) -> encoders.EncoderConfig:
+    """The source's encoder as the configuration wants it computed; InputError for an attention that cannot be."""
+    encoder = dataclasses.replace(
+        source.config.encoder,
+        dtype=config.dtype,
+        remat=config.remat,
+        attention=config.attention,
+        padding="exact",
+    )
+    if not config.dropouts:
+        encoder = dataclasses.replace(
+            encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, input_dropout=0.0, layerdrop=0.0
+        )
+    attention_ops.check(encoder.attention, encoder.dtype, encoder.attention_dropout > 0)
+    return encoder
+
+
+def augmentation(config: ml_collections.ConfigDict, source: reader.ModelWeights) -> learners.SpecAugment:
+    """The masks that the configuration asks for; fields under 0 take the checkpoint's value, else transformers'."""
+    raw, default = source.raw_config, learners.SpecAugment()
+    share = raw.get("mask_time_prob", default.share) if raw.get("apply_spec_augment", True) else 0.0
+    return learners.SpecAugment(
+        share=float(config.mask_share if config.mask_share >= 0 else share),
+        span=int(config.mask_frames if config.mask_frames >= 0 else raw.get("mask_time_length", default.span)),
+        min_spans=int(config.min_masks if config.min_masks >= 0 else raw.get("mask_time_min_masks", default.min_spans)),
+    )
+
+
+def _model_saver(task: tasks.Task, source: reader.ModelWeights) -> SaveModel:
+    def save(path: pathlib.Path, params: Any) -> None:
+        trained = dataclasses.replace(source, params=params, labels=tuple(task.labels), missing=(), unused={})
+        writer.write_jax(path, trained)
+
+    return save
+
+
+# --- fixed features ---------------------------------------------------------------------------------------------------
+
+
+def feature_setting(
+    job: jobs.CrossValidationJob, task: tasks.Task, splits: Sequence[folds.FoldSplit]
+) -> LearnerSetting:
+    """Train a small network on fixed features."""
+    config = job.config
+    found = feature_sets.features(
+        task,
+        feature_source(job),
+        layer=-1 if job.layer is None else job.layer,
+        cache_dir=pathlib.Path(config.data_dir) / "features",
+    )
+    width = 0 if job.how == "probe" else config.hidden_width
+    return LearnerSetting(
+        learner=learners.FeatureLearner(len(task.labels), found.shape[1], width),
+        data={"features": found.astype(np.float32), "labels": task.label.astype(np.int32)},
+        fold_arrays=[scaling(found[split.train], config.scale) for split in splits],
+        initial=None,
+        stratified=False,
+        save_model=_save_network if config.save_models else None,
+    )
+
+
+def feature_source(job: jobs.CrossValidationJob) -> str:
+    """What the features come from: the job's source, unless `features` names another set for openSMILE, or an .npz."""
+    chosen = job.config.features
+    return chosen if chosen and (chosen.endswith(".npz") or job.source in feature_sets.FEATURE_SETS) else job.source
+
+
+def scaling(features: Float32[np.ndarray, "n d"], how: str) -> dict[str, np.ndarray]:
+    """`shift` and `scale` [d] for (x - shift) * scale; a feature that is constant in training is only shifted."""
+    if how == "none":
+        return {"shift": np.zeros(features.shape[1], np.float32), "scale": np.ones(features.shape[1], np.float32)}
+    wide = features.astype(np.float64)  # openSMILE's features reach 1e11, whose squares float32 cannot sum
+    deviation = wide.std(0)
+    return {
+        "shift": wide.mean(0).astype(np.float32),
+        "scale": (1 / np.where(deviation > 0, deviation, 1)).astype(np.float32),
+    }
+
+
+def _save_network(path: pathlib.Path, params: Any) -> None:
+    fold_results.write_npz(path.with_suffix(".npz"), **convert_names.flatten(params))
