@@ -155,6 +155,13 @@ def test_files_of_torch_that_are_no_checkpoint(tmp_path):
         checkpoints.assert_refused(reason, tmp_path / "a.pt")
 
 
+def test_tensors_that_share_one_storage_are_not_multiplied(tmp_path):
+    shared = torch.ones(100_000)
+    value = {"cfg": {"model": {"_name": "wav2vec2"}}, "model": {f"w{i}": shared for i in range(20)}}
+    torch.save(value, tmp_path / "a.pt")
+    checkpoints.assert_refused("share their storages so often that they need 8000000 bytes", tmp_path / "a.pt")
+
+
 def test_our_own_folder_is_checked_as_well(tmp_path):
     writer.write_jax(tmp_path, checkpoints.random_checkpoint("wavlm", checkpoints.small_config("wavlm")))
     whole = json.loads((tmp_path / "config.json").read_text())

@@ -12,6 +12,7 @@ import types
 import checkpoints
 import numpy as np
 import pytest
+import torch
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import torch_files, torch_pickle
@@ -89,6 +90,13 @@ HOSTILE_PICKLES = {
     "a call of a type": b"cbuiltins\ndict\n)R.",
     "a call of a value": b"})R.",
     "a state of a class": b"ccollections\nOrderedDict\n}X\x01\x00\x00\x00aNsb.",
+    "an item of a class": b"ccollections\nOrderedDict\nNNs.",
+    "an entry of a class": b"ccollections\nOrderedDict\nNa.",
+    "an object of a function's result": b"ccollections\nOrderedDict\n)R)\x81.",
+    "a call of an object": b"cfairseq.a\nB\n)R)R.",
+    "a tuple as a key": b"})Ns.",
+    "an OrderedDict with arguments that are no tuple": b"ccollections\nOrderedDict\n]R.",
+    "a pickle in a frame that ends inside an opcode": b"\x80\x04\x95\x03" + bytes(7) + b"X\x02\x00\x00\x000\x82.",
     "a state of a function": b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__Ns\x86b.",
     "an empty stack": b"0.",
     "an unknown memo": b"h\x05.",
@@ -179,15 +187,22 @@ def test_containers_that_contain_themselves_end(tmp_path):
     assert torch_files.load(checkpoints.as_file(tmp_path / "a.pt", pickle.dumps(loop, 2))) == [1, None]
 
 
-def test_shared_containers_are_not_copied_exponentially(tmp_path):
-    value = ["x"]
-    for _ in range(60):
-        value = [value, value]
-    got = torch_files.load(checkpoints.as_file(tmp_path / "a.pt", pickle.dumps(value, 2)))
-    for _ in range(60):
+@pytest.mark.parametrize("old_layout", [False, True])
+def test_shared_containers_stay_shared_and_exponential_sharing_is_refused(tmp_path, old_layout):
+    def read(levels):
+        value = ["x"]
+        for _ in range(levels):
+            value = [value, value]
+        torch.save(value, tmp_path / "a.pt", _use_new_zipfile_serialization=not old_layout)
+        return torch_files.load(tmp_path / "a.pt")
+
+    got = read(18)
+    for _ in range(18):
         assert got[0] is got[1]
         got = got[0]
     assert got == ["x"]
+    with pytest.raises(errors.InputError):
+        read(60)
 
 
 @pytest.mark.parametrize("opcode", [b"\x85", b"l", b"d"])

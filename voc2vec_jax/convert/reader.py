@@ -6,6 +6,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _FAIRSEQ_NAMES = {
     "data2vec_multi": "emotion2vec",
 }
 _FINE_TUNED = "w2v_encoder.w2v_model."  # fairseq's prefix of the pre-trained part of a recogniser
+_MOST_SHARING = 4  # how often a file's bytes may be used, on average
 _DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
 
 
@@ -158,6 +160,9 @@ def _only_tensors(tree: Any, path: Path) -> dict[str, torch_pickle.Tensor]:
     for name, tensor in tree.items():
         if not isinstance(name, str) or not isinstance(tensor, torch_pickle.Tensor):
             raise errors.InputError(f"{path}: {name!r} is a {type(tensor).__name__} where a tensor is needed")
+    needed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tree.values())
+    if needed > _MOST_SHARING * path.stat().st_size:
+        raise errors.InputError(f"{path}: its tensors share their storages so often that they need {needed} bytes")
     return tree
 
 

@@ -106,7 +106,8 @@ def _load_legacy(path: Path) -> Any:
 
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return _without_torch(torch.load(path, map_location="cpu", weights_only=True))
+            tree = torch.load(path, map_location="cpu", weights_only=True)
+        return torch_pickle.plain(tree, _without_torch)
     except Exception as fault:  # torch.load raises a dozen unrelated types
         named = re.search(r"GLOBAL:?\s+([\w.]+)", str(fault))
         reason = f"it names {named[1]}" if named else f"it is damaged ({type(fault).__name__})"
@@ -114,19 +115,17 @@ def _load_legacy(path: Path) -> Any:
 
 
 def _without_torch(value: Any) -> Any:
-    """PyTorch's tensors and namespaces as `load` gives them."""
+    """A tensor or a namespace of PyTorch's as `load` gives it; any other value as it is."""
     import torch
 
-    if isinstance(value, torch.Tensor):
-        value = value.detach()
-        half = value.dtype == torch.bfloat16
-        array = value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if half else value.numpy()
-        return torch_pickle.Tensor(array.shape, array.dtype, lambda: array)
     if isinstance(value, argparse.Namespace):
-        value = vars(value)
-    if isinstance(value, dict):
-        return {key: _without_torch(item) for key, item in value.items()}
-    return [_without_torch(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return vars(value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    value = value.detach()
+    half = value.dtype == torch.bfloat16
+    array = value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if half else value.numpy()
+    return torch_pickle.Tensor(array.shape, array.dtype, lambda: array)
 
 
 def save(path: str | Path, value: Any) -> None:

@@ -1,12 +1,15 @@
-"""The pickles inside PyTorch's files, read and written by an interpreter that runs no code.
+"""The pickles inside PyTorch's files. Reading one imports nothing and calls nothing that the file names.
 
-Reading imports nothing and calls nothing that a file names: a global is one of the few that stand for tensors and
-plain containers, or an inert `Record`, or a reason to refuse the file.
+    bytes -> pickle_check.check -> pickle.Unpickler -> a tree of containers and `Record`s -> plain values and `Tensor`s
+
+Whatever a file names becomes an inert `Record`, or a reason to refuse the file. Only once the tree is complete do we
+interpret the records that we know.
 """
 
 import dataclasses
+import io
 import math
-import pickletools
+import pickle
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from voc2vec_jax import errors
+from voc2vec_jax.convert import pickle_check
 
 _STORAGES = {
     "DoubleStorage": np.float64,
@@ -30,25 +34,30 @@ _STORAGES = {
     "ComplexFloatStorage": np.complex64,
     "ComplexDoubleStorage": np.complex128,
 }
-# Classes that training code leaves in checkpoints beside the weights; they become records and are never imported.
-_RECORD_MODULES = ("fairseq.", "omegaconf.")
-_RECORDS = {
-    "argparse.Namespace",
-    "collections.defaultdict",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "torch.device",
-    "_codecs.encode",
-    "typing.Any",
-}
-_TYPE_NAMES = "dict list tuple str unicode bytes int long float complex bool set frozenset object"
-_TYPES = set(_TYPE_NAMES.split())
+_TYPES = "dict list tuple str unicode bytes int long float complex bool object set frozenset"
+_BUILTINS = {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _TYPES.split()}
+_SETS = {name for name in _BUILTINS if name.endswith("set")}
+# A pickle may mention these names, and may call those below: each call becomes a record.
+_MENTIONED = {f"torch.{name}" for name in _STORAGES} | {"torch.Tensor", "torch.nn.parameter.Parameter"}
+_MENTIONED |= _BUILTINS - _SETS
+_CALLED = """
+argparse.Namespace collections.Counter collections.OrderedDict collections.defaultdict _codecs.encode typing.Any
+numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar numpy.dtype numpy.ndarray
+numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar
+torch.Size torch.device torch._utils._rebuild_tensor_v2 torch._tensor._rebuild_from_type_v2
+torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state
+"""
+_ALLOWED = _MENTIONED | _SETS | set(_CALLED.split())
+_ALLOWED_MODULES = ("fairseq.", "omegaconf.")  # the objects that training code leaves beside the weights
 _KEYS = (str, int, float, bool, bytes, type(None))
 _DEEPEST = 100
+_MOST_NAMES = 1000
+_MOST_VALUES = 1_000_000
+_LARGEST = 2**63 - 1
+_FAULTS = (
+    *(pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError),
+    *(AttributeError, ArithmeticError, RecursionError),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,277 +69,218 @@ class Tensor:
     read: Callable[[], np.ndarray] = dataclasses.field(repr=False)
 
 
-@dataclasses.dataclass(eq=False)
 class Record:
-    """What a pickle says of an object whose class is not built: the name, and the arguments, state and contents."""
+    """Stands for an object whose class is not built: its name, and the arguments, state and contents it was given.
 
-    name: str
-    args: tuple
-    fields: dict = dataclasses.field(default_factory=dict)
-    items: dict = dataclasses.field(default_factory=dict)
-    entries: list = dataclasses.field(default_factory=list)
+    The unpickler gets a subclass for each name, and only ever calls the methods below. None of them copies or
+    inspects what it is given, so a value that a file uses a thousand times costs no more than one.
+    """
+
+    __slots__ = ("args", "entries", "fields", "items")
+    name = ""
+
+    def __new__(cls, *args):
+        record = super().__new__(cls)
+        record.args, record.fields, record.items, record.entries = args, {}, {}, []
+        return record
+
+    def __call__(self, *_):
+        raise TypeError(f"a call of {self.name}")
+
+    def __setitem__(self, key, value):
+        self.items[key] = value
+
+    def extend(self, values):
+        """The unpickler's way to append."""
+        self.entries.extend(values)
+
+    def __setstate__(self, state):
+        """The object's attributes: a dict, or the dict among (attributes, slots); another state is kept as it is."""
+        if self.fields:
+            raise TypeError(f"a second state of {self.name}")
+        parts = state[:2] if isinstance(state, tuple) else (state,)
+        dicts = [part for part in parts if isinstance(part, dict)]
+        self.fields = dicts[0] if dicts else {"state": state}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Global:
-    """An allowed name on the interpreter's stack; `build` makes a plain value of a call's arguments."""
+class _Storage(Record):
+    """args: dtype, number of elements, and a function that maps the bytes."""
 
-    name: str
-    build: Callable[..., Any] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    dtype: np.dtype
-    size: int
-    view: Callable[[], memoryview]
+    __slots__ = ()
+    name = "a storage"
 
 
-class _Interpreter:
-    """Runs the opcodes of one pickle on values that cannot do anything.
+class _Unpickler(pickle.Unpickler):
+    """Finds records instead of classes, and storages by their keys.
 
     `open_storage` takes a key and gives the size in bytes and a function that maps them.
     """
 
-    def __init__(self, origin: str, open_storage: Callable[[str], tuple[int, Callable[[], memoryview]]]):
-        self._origin = origin
-        self._open_storage = open_storage
-        self._stack: list = []
-        self._frames: list[list] = []
-        self._memo: dict[int, Any] = {}
+    def __init__(self, data: bytes, origin: str, open_storage: Callable[[str], tuple[int, Callable[[], memoryview]]]):
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self._origin, self._open_storage = origin, open_storage
+        self._found: dict[str, Any] = {}
 
-    def run(self, data: bytes) -> Any:
-        try:
-            for opcode, argument, _ in pickletools.genops(data):
-                if opcode.name == "STOP":
-                    return self._stack.pop()
-                operation = _OPERATIONS.get(opcode.name)
-                if operation is None:
-                    raise errors.InputError(
-                        f"{self._origin}: its pickle has the opcode {opcode.name}, which is refused"
-                    )
-                operation(self, argument)
-        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as fault:
-            if isinstance(fault, errors.InputError):
-                raise
-            reason = " ".join(str(fault).split())[:200]
-            raise errors.InputError(f"{self._origin}: its pickle is damaged or crafted ({reason})") from fault
-        raise errors.InputError(f"{self._origin}: its pickle ends without a result; the file is truncated")
-
-    def push(self, value: Any) -> None:
-        self._stack.append(value)
-
-    def pop(self) -> Any:
-        return self._stack.pop()
-
-    def take(self, count: int) -> list:
-        return [self._stack.pop() for _ in range(count)][::-1]
-
-    def mark(self, _: Any) -> None:
-        self._frames.append(self._stack)
-        self._stack = []
-
-    def pop_mark(self) -> list:
-        items, self._stack = self._stack, self._frames.pop()
-        return items
-
-    def put(self, index: int | None) -> None:
-        self._memo[len(self._memo) if index is None else index] = self._stack[-1]
-
-    def get(self, index: int) -> None:
-        self.push(self._memo[index])
-
-    def extend(self, items: list) -> None:
-        target = self._stack[-1]
-        (target.entries if isinstance(target, Record) else _expect(list, target)).extend(items)
-
-    def update(self, items: list) -> None:
-        target = self._stack[-1]
-        target = target.items if isinstance(target, Record) else _expect(dict, target)
-        target.update(_mapping(zip(items[::2], items[1::2], strict=True)))
-
-    def find(self, module: str, name: str) -> None:
+    def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
-        if module == "torch" and name in _STORAGES:
-            self.push(_Global(full))
-        elif full in _BUILDERS:
-            self.push(_Global(full, _BUILDERS[full]))
-        elif module in ("builtins", "__builtin__") and name in _TYPES:
-            self.push(_Global(full, (lambda items=(): list(items)) if name.endswith("set") else None))
-        elif full in _RECORDS or module.startswith(_RECORD_MODULES):
-            self.push(_Global(full, lambda *args: Record(full, args)))
-        else:
-            raise errors.InputError(
-                f"{self._origin}: its pickle names {full}, which is neither a tensor nor a plain container, "
-                "so the file is refused"
-            )
+        if full not in self._found:
+            if full not in _ALLOWED and not module.startswith(_ALLOWED_MODULES):
+                raise errors.InputError(
+                    f"{self._origin}: its pickle names {full[:100]}, which is neither a tensor nor a plain container, "
+                    "so the file is refused"
+                )
+            if len(self._found) == _MOST_NAMES:
+                raise ValueError(f"more than {_MOST_NAMES} names of classes")
+            kind = type("Record", (Record,), {"__slots__": (), "name": full})
+            self._found[full] = kind() if full in _MENTIONED else kind
+        return self._found[full]
 
-    def call(self) -> None:
-        function, args = self.take(2)
-        self.push(_build(function)(*_expect(tuple, args)))
-
-    def state(self) -> None:
-        """BUILD: the state of a record; that of a dict (the `_metadata` of a state dict) is dropped."""
-        target, state = self._stack[-2], self._stack.pop()
-        if isinstance(target, Record):
-            for part in state if isinstance(state, tuple) else (state,):
-                target.fields.update(part if isinstance(part, dict) else {"state": part} if part is not None else {})
-        else:
-            _expect(dict, target)
-
-    def persistent(self) -> None:
-        tag, kind, key, _, size = _expect(tuple, self.pop())
-        if tag != "storage" or not isinstance(kind, _Global) or not isinstance(key, str) or not _whole(size):
+    def persistent_load(self, pid: Any) -> _Storage:
+        tag, kind, key, _, size = _expect(tuple, pid)
+        dtype = _STORAGES.get(kind.name.removeprefix("torch.")) if isinstance(kind, Record) else None
+        if tag != "storage" or dtype is None or not isinstance(key, str) or not _whole(size):
             raise ValueError("a reference to something that is not a storage")
-        dtype = np.dtype(_STORAGES[kind.name.removeprefix("torch.")])
+        dtype = np.dtype(dtype)
         held, view = self._open_storage(key)
         if size * dtype.itemsize > held:
             raise errors.InputError(
                 f"{self._origin}: storage {key} should hold {size} elements of {dtype} but has {held} bytes"
             )
-        self.push(_Storage(dtype, size, view))
-
-
-def _expect(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{type(value).__name__} where a {kind.__name__} should be")
-    return value
-
-
-def _whole(*numbers: Any) -> bool:
-    return all(type(n) is int and n >= 0 for n in numbers)
-
-
-def _mapping(pairs: Any = ()) -> dict:
-    return {key if isinstance(key, _KEYS) else str(_scalar(key)): value for key, value in pairs}
-
-
-def _scalar(value: Any) -> Any:
-    """The value of an enumeration's record, such as a choice in fairseq's configuration."""
-    if isinstance(value, Record) and len(value.args) == 1 and isinstance(value.args[0], _KEYS) and not value.fields:
-        return value.args[0]
-    raise TypeError(f"{type(value).__name__} as a key")
-
-
-def _build(function: Any) -> Callable[..., Any]:
-    build = _expect(_Global, function).build
-    if build is None:
-        raise TypeError(f"a call of {function.name}")
-    return build
-
-
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
-    """`torch._utils._rebuild_tensor_v2`; every element must lie in the storage, and none may be repeated."""
-    _expect(_Storage, storage)
-    shape, stride = tuple(shape), tuple(stride)
-    if not _whole(offset, *shape, *stride) or len(shape) != len(stride) or len(shape) > 32:
-        raise ValueError(f"a tensor at offset {offset} of shape {shape} and strides {stride}")
-    count = math.prod(shape)
-    last = offset + sum((n - 1) * step for n, step in zip(shape, stride))
-    if count > storage.size or (count and last >= storage.size):
-        raise ValueError(f"a tensor of shape {shape} reaches outside its storage of {storage.size} elements")
-
-    def read() -> np.ndarray:
-        if not count:
-            return np.empty(shape, storage.dtype)
-        size = storage.dtype.itemsize
-        return np.ndarray(shape, storage.dtype, storage.view(), offset * size, tuple(step * size for step in stride))
-
-    return Tensor(shape, storage.dtype, read)
-
-
-def _rebuild_from_type(function: Any, _: Any, args: Any, *__: Any) -> Any:
-    return _expect(Tensor, _build(function)(*_expect(tuple, args)))
-
-
-_BUILDERS: dict[str, Callable[..., Any] | None] = {
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": lambda data, *_: _expect(Tensor, data),
-    "torch._utils._rebuild_parameter_with_state": lambda data, *_: _expect(Tensor, data),
-    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
-    "torch.Tensor": None,
-    "torch.nn.parameter.Parameter": None,
-    "torch.Size": lambda items=(): tuple(items),
-    "collections.OrderedDict": _mapping,
-    "collections.Counter": lambda items=(): _mapping(_expect(dict, items).items()),
-}
-
-_LITERALS = (
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "BINBYTES SHORT_BINBYTES BINBYTES8 STRING BINSTRING SHORT_BINSTRING"
-)
-_OPERATIONS: dict[str, Callable[[_Interpreter, Any], None]] = {
-    **dict.fromkeys(_LITERALS.split(), _Interpreter.push),
-    **dict.fromkeys(("PROTO", "FRAME"), lambda vm, _: None),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Interpreter.put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Interpreter.get),
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda vm, _: vm.call()),
-    "MARK": _Interpreter.mark,
-    "NONE": lambda vm, _: vm.push(None),
-    "NEWTRUE": lambda vm, _: vm.push(True),
-    "NEWFALSE": lambda vm, _: vm.push(False),
-    "EMPTY_DICT": lambda vm, _: vm.push({}),
-    "EMPTY_LIST": lambda vm, _: vm.push([]),
-    "EMPTY_SET": lambda vm, _: vm.push([]),
-    "EMPTY_TUPLE": lambda vm, _: vm.push(()),
-    "TUPLE": lambda vm, _: vm.push(tuple(vm.pop_mark())),
-    "TUPLE1": lambda vm, _: vm.push(tuple(vm.take(1))),
-    "TUPLE2": lambda vm, _: vm.push(tuple(vm.take(2))),
-    "TUPLE3": lambda vm, _: vm.push(tuple(vm.take(3))),
-    "LIST": lambda vm, _: vm.push(list(vm.pop_mark())),
-    "DICT": lambda vm, _: vm.push(_mapping(zip(*[iter(vm.pop_mark())] * 2, strict=True))),
-    "APPEND": lambda vm, _: vm.extend(vm.take(1)),
-    "APPENDS": lambda vm, _: vm.extend(vm.pop_mark()),
-    "ADDITEMS": lambda vm, _: vm.extend(vm.pop_mark()),
-    "SETITEM": lambda vm, _: vm.update(vm.take(2)),
-    "SETITEMS": lambda vm, _: vm.update(vm.pop_mark()),
-    "POP": lambda vm, _: vm.pop(),
-    "GLOBAL": lambda vm, name: vm.find(*name.split(" ", 1)),
-    "STACK_GLOBAL": lambda vm, _: vm.find(*(_expect(str, part) for part in vm.take(2))),
-    "BUILD": lambda vm, _: vm.state(),
-    "BINPERSID": lambda vm, _: vm.persistent(),
-}
+        return _Storage(dtype, size, view)
 
 
 def loads(data: bytes, origin: str, open_storage: Callable[[str], tuple[int, Callable[[], memoryview]]]) -> Any:
     """The object in a pickle of `torch.save`: plain containers, `Tensor`s, inert `Record`s.
 
-    Namespaces, omegaconf trees and enumerations come as the dicts, lists and values that they hold. Raises
-    InputError, which names `origin`, for damage and for any name that is not allowed.
+    Namespaces, omegaconf trees and enumerations come as the dicts, lists and values that they hold. `open_storage`
+    takes a storage's key and gives its size in bytes and a function that maps them. Raises InputError, which names
+    `origin`, for damage, for any name that is not allowed and for a pickle that is costly beyond its size.
     """
-    return _plain(_Interpreter(origin, open_storage).run(data), {}, origin)
+    try:
+        checked = pickle_check.check(data, origin)
+        return plain(_Unpickler(checked, origin, open_storage).load(), _meaning)
+    except errors.InputError:
+        raise
+    except _FAULTS as fault:
+        reason = " ".join(str(fault).split())[:200]
+        raise errors.InputError(f"{origin}: its pickle is damaged or crafted ({reason})") from fault
 
 
-def _unwrapped(value: Any) -> Any:
-    """What a record stands for; records of other kinds stay."""
-    while isinstance(value, Record):
+def plain(value: Any, meaning: Callable[[Any], Any]) -> Any:
+    """The tree of dicts, lists, tuples and leaves that `value` stands for; `meaning` gives that of one value.
+
+    Shared containers stay shared, and one inside itself becomes None. Raises ValueError for a tree that is deeper
+    than 100 or that has over a million values when shared ones count each time.
+    """
+    return _Plain(meaning).walk(value, 0)[0]
+
+
+class _Plain:
+    def __init__(self, meaning: Callable[[Any], Any]):
+        self._meaning = meaning
+        self._done: dict[int, tuple[Any, int]] = {}  # by identity: the plain value, and how many it holds
+
+    def walk(self, value: Any, depth: int) -> tuple[Any, int]:
+        """The plain value and the number of values in it."""
+        value = self._meaning(value)
+        if not isinstance(value, (dict, list, tuple, set)):
+            return value, 1
+        if depth > _DEEPEST:
+            raise ValueError(f"its containers are nested deeper than {_DEEPEST}")
+        if id(value) not in self._done:
+            self._done[id(value)] = None, 1  # what contains itself ends here
+            parts = [self.walk(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
+            size = 1 + sum(count for _, count in parts)
+            if size > _MOST_VALUES:
+                raise ValueError(f"more than {_MOST_VALUES} values")
+            self._done[id(value)] = self._rebuilt(value, [part for part, _ in parts]), size
+        return self._done[id(value)]
+
+    def _rebuilt(self, value: Any, parts: list) -> Any:
+        if isinstance(value, dict):
+            keys = (str(_expect(_KEYS, self._meaning(key))) if isinstance(key, Record) else key for key in value)
+            return dict(zip(keys, parts, strict=True))
+        if isinstance(value, set):
+            return sorted(parts, key=repr)
+        return tuple(parts) if isinstance(value, tuple) else parts
+
+
+def _meaning(value: Any) -> Any:
+    """What a record stands for; a record of another kind, and any other value, is returned as it is."""
+    for _ in range(_DEEPEST):
+        if not isinstance(value, Record):
+            return value
         field = "_content" if value.name.endswith((".DictConfig", ".ListConfig")) else "_val"
-        if value.name == "argparse.Namespace":
-            return value.fields
-        if value.name == "collections.defaultdict":
-            return value.items
-        if value.name.startswith("omegaconf.") and field in value.fields:
+        if value.name in _MEANINGS:
+            value = _MEANINGS[value.name](value)
+        elif value.name.startswith("omegaconf.") and field in value.fields:
             value = value.fields[field]
         elif len(value.args) == 1 and isinstance(value.args[0], _KEYS) and not value.fields:
-            return value.args[0]
+            value = value.args[0]  # a member of an enumeration
         else:
             return value
+    raise ValueError("records that stand for each other")
+
+
+def _expect(kind: type | tuple[type, ...], value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{type(value).__name__} where a {getattr(kind, '__name__', 'plain value')} should be")
     return value
 
 
-def _plain(value: Any, done: dict[int, Any], origin: str, depth: int = 0) -> Any:
-    value = _unwrapped(value)
-    if not isinstance(value, (dict, list, tuple)):
-        return value
-    if depth > _DEEPEST:
-        raise errors.InputError(f"{origin}: its containers are nested deeper than {_DEEPEST}, so the file is refused")
-    if id(value) not in done:
-        done[id(value)] = None  # what contains itself ends here
-        if isinstance(value, dict):
-            done[id(value)] = {key: _plain(item, done, origin, depth + 1) for key, item in value.items()}
-        else:
-            done[id(value)] = type(value)(_plain(item, done, origin, depth + 1) for item in value)
-    return done[id(value)]
+def _whole(*numbers: Any) -> bool:
+    return all(type(n) is int and 0 <= n <= _LARGEST for n in numbers)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
+    """`torch._utils._rebuild_tensor_v2`; every element must lie in the storage, and none may be repeated."""
+    dtype, size, view = _expect(_Storage, storage).args
+    shape, stride = _meaning(shape), _meaning(stride)
+    _expect((tuple, list), shape), _expect((tuple, list), stride)
+    if len(shape) != len(stride) or len(shape) > 32 or not _whole(offset, *shape, *stride):
+        raise ValueError("a tensor whose offset, shape and strides are not whole numbers of at most 32 axes")
+    shape, stride = tuple(shape), tuple(stride)
+    count = math.prod(shape)
+    last = offset + sum((n - 1) * step for n, step in zip(shape, stride))
+    if count > size or (count and last >= size):
+        raise ValueError(f"a tensor of shape {shape} reaches outside its storage of {size} elements")
+
+    def read() -> np.ndarray:
+        if not count:
+            return np.empty(shape, dtype)
+        strides = tuple(step * dtype.itemsize for step in stride)
+        return np.ndarray(shape, dtype, view(), offset * dtype.itemsize, strides)
+
+    return Tensor(shape, dtype, read)
+
+
+def _parameter(data: Any, *_: Any) -> Tensor:
+    return _expect(Tensor, _meaning(data))
+
+
+def _tensor_of_type(function: Any, _: Any, args: Any, *__: Any) -> Tensor:
+    """`torch._tensor._rebuild_from_type_v2`: a call of another function, for a subclass of tensors."""
+    if not isinstance(function, type) or len(_expect(tuple, args)) > pickle_check.MOST_ARGUMENTS:
+        raise TypeError("a tensor of a type without its function")
+    return _expect(Tensor, _meaning(function(*args)))
+
+
+def _only(kind: type) -> Callable[[Record], Any]:
+    return lambda record: _expect(kind, *record.args) if record.args else kind()
+
+
+_MEANINGS: dict[str, Callable[[Record], Any]] = {
+    "argparse.Namespace": lambda record: record.fields,
+    "collections.Counter": _only(dict),
+    "collections.OrderedDict": lambda record: record.items,
+    "collections.defaultdict": lambda record: record.items,
+    "torch.Size": _only(tuple),
+    "torch._tensor._rebuild_from_type_v2": lambda record: _tensor_of_type(*record.args),
+    "torch._utils._rebuild_parameter": lambda record: _parameter(*record.args),
+    "torch._utils._rebuild_parameter_with_state": lambda record: _parameter(*record.args),
+    "torch._utils._rebuild_tensor_v2": lambda record: _tensor(*record.args),
+    **dict.fromkeys(_SETS, _only(list)),
+}
 
 
 def dumps(value: Any, storages: list[np.ndarray]) -> bytes:
