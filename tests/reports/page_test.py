@@ -1,13 +1,16 @@
 """The page and its pictures: names are text, players open the listener's files, incomplete runs are marked."""
 
 import base64
+import fnmatch
 import hashlib
 import html.parser
 import pathlib
 import re
+import tomllib
 import urllib.parse
 
 import fake_runs
+import jinja2
 import numpy as np
 import pytest
 from matplotlib import figure
@@ -83,6 +86,44 @@ def test_hostile_names_add_no_tag_no_attribute_and_no_line_of_their_own(tmp_path
         assert "<" not in kinds[1] and "https://" not in kinds[1] and not re.search(r"(?<!\\)\[", kinds[1])
 
 
+def texts(words):
+    """What a reader sees of these strings, in order and with single spaces."""
+    return re.sub(r"\s+", " ", " ".join(words)).strip()
+
+
+def test_what_is_read_on_the_page_is_the_name_itself_wherever_a_run_gives_one(tmp_path, draws_nothing):
+    folder = hostile(tmp_path, EVIL)
+    build.write([folder], tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text())
+    seen, shown = texts(page.words), texts([report_text.clean(EVIL)])
+    key = shown.replace("_", " ")  # as the leak report's names are written
+    expected = [f"VIVAE{shown}", f"system 0{shown}", f"system 1{shown} \N{DAGGER}", f"fear{shown}", f"/none{shown}"]
+    expected += [f"count{key} 1", f"deep x{key} y{shown}"]
+    assert [words for words in expected if words not in seen] == []
+    labels = [found["aria-label"] for _, found in page.tags if found.get("role") == "region"]
+    assert sum(shown in texts([label]) for label in labels) >= 4
+    assert all(shown in texts([found["alt"]]) for tag, found in page.tags if tag == "img")
+
+
+def test_templates_escape_every_value_and_know_every_name():
+    environment = report_page.templates()
+    assert environment.list_templates() == ["parts.html.j2", "report.css", "report.html.j2"]
+    for name in environment.list_templates():
+        assert not re.search(r"\bsafe\b|autoescape", environment.loader.get_source(environment, name)[0]), name
+    assert environment.from_string("{{ a }}").render(a="<\"'&>\x07") == "&lt;&#34;&#39;&amp;&gt;\ufffd"
+    with pytest.raises(jinja2.UndefinedError, match="'b' is undefined"):
+        environment.from_string("{{ b }}").render(a="")
+    with pytest.raises(jinja2.UndefinedError, match="is undefined"):
+        environment.get_template("report.html.j2").render()
+
+
+def test_the_wheel_takes_the_templates_along():
+    project = tomllib.loads((pathlib.Path(__file__).parents[2] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["voc2vec_jax.reports"]
+    names = report_page.templates().list_templates()
+    assert names and all(any(fnmatch.fnmatch(f"templates/{name}", p) for p in patterns) for name in names)
+
+
 def test_latex_of_hostile_names_has_no_live_command(tmp_path, draws_nothing):
     build.write([hostile(tmp_path, EVIL)], tmp_path / "report.html")
     text = (tmp_path / "report_table4.tex").read_text()
@@ -149,6 +190,12 @@ def test_the_page_needs_nothing_but_itself_and_the_listeners_files(tmp_path, dra
     assert all(found.get("alt") for tag, found in page.tags if tag == "img")
 
 
+def played(run, row):
+    """The piece of the page that plays one clip."""
+    parts = report_page.templates().get_template("parts.html.j2").module
+    return str(parts.player(report_page.recording(run, row, None)))
+
+
 def test_players_open_the_very_file_at_the_clip(tmp_path):
     name = "über 100%#1 'a\"b?&.wav"
     run = report_runs.read(fake_runs.write(tmp_path / "run", audio_root=tmp_path / "own files"))
@@ -156,7 +203,7 @@ def test_players_open_the_very_file_at_the_clip(tmp_path):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"RIFF")
     row = report_runs.ReportedPrediction(0, "id<", f"anger/{name}", 1.5, 2.25, "anger", "fear", 0.9)
-    ((tag, found),) = Page(report_page.player(run, row, None)).tags
+    ((tag, found),) = Page(played(run, row)).tags
     url, fragment = found["src"].split("#")
     assert tag == "audio" and fragment == "t=1.500,3.750" and found["preload"] == "none"
     assert pathlib.Path(urllib.parse.unquote(urllib.parse.urlparse(url).path)) == file
@@ -164,11 +211,11 @@ def test_players_open_the_very_file_at_the_clip(tmp_path):
     moved = tmp_path / "moved" / "vivae" / "anger" / name
     moved.parent.mkdir(parents=True)
     moved.write_bytes(b"RIFF")
-    assert "/moved/vivae/anger/" in report_page.player(run, row, tmp_path / "moved")  # --audio goes first
+    assert "/moved/vivae/anger/" in report_page.recording(run, row, tmp_path / "moved").source  # --audio goes first
     unpacked = tmp_path / "unpacked" / "archive-main" / "dataset" / "anger" / name
     unpacked.parent.mkdir(parents=True)
     unpacked.write_bytes(b"RIFF")
-    assert "/archive-main/dataset/anger/" in report_page.player(run, row, tmp_path / "unpacked")
+    assert "/archive-main/dataset/anger/" in report_page.recording(run, row, tmp_path / "unpacked").source
 
 
 @pytest.mark.parametrize(
@@ -185,7 +232,7 @@ def test_a_file_that_is_not_there_or_not_the_runs_is_a_sentence(path, root, says
     (tmp_path / "here").mkdir()
     (tmp_path / "secret.wav").write_bytes(b"RIFF")
     run = report_runs.read(fake_runs.write(tmp_path / "run", audio_root=root and tmp_path / root))
-    text = report_page.player(run, report_runs.ReportedPrediction(0, "i", path, 0, 1, "a", "b", 0.5), None)
+    text = played(run, report_runs.ReportedPrediction(0, "i", path, 0, 1, "a", "b", 0.5))
     assert re.search(says, text) and "<audio" not in text
 
 

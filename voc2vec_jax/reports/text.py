@@ -1,6 +1,5 @@
-"""Tables as HTML, Markdown and LaTeX; whatever stands in a cell is text, never markup."""
+"""Tables, and their text in Markdown and LaTeX; whatever stands in a cell is text, never markup."""
 
-import html
 import itertools
 import re
 import unicodedata
@@ -56,11 +55,6 @@ def clean(text: str) -> str:
         else:
             kept.append(char)
     return "".join(kept)
-
-
-def to_html(text: str) -> str:
-    """For a place between tags or between double quotes."""
-    return html.escape(clean(text), quote=True)
 
 
 def to_markdown(text: str) -> str:
@@ -192,41 +186,3 @@ def _latex_heads(columns: Sequence[TableColumn]) -> list[str]:
 def _latex_cell(cell: Cell) -> str:
     text = to_latex(cell.text)
     return f"\\textbf{{{text}}}" if cell.strong else text
-
-
-def as_html(table: Table) -> str:
-    """The table inside a region that scrolls; folded groups in `details`."""
-    parts = [_html_group(table, group) for group in table.groups]
-    parts += [f'<p class="note">{to_html(note)}</p>' for note in table.notes]
-    return "\n".join(parts)
-
-
-def _html_group(table: Table, group: Group) -> str:
-    name = f"{table.title}, {group.heading}" if group.heading else table.title
-    head = "".join(
-        f"<th{_width(width)}{' class=over' if over else ''}>{to_html(over)}</th>"
-        for over, width in spans(table.columns)
-    )
-    titles = "".join(f'<th scope="col"{_right(column)}>{to_html(column.title)}</th>' for column in table.columns)
-    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row, table.columns))}</tr>" for row in group.rows)
-    over = f"<tr>{head}</tr>" if any(column.over for column in table.columns) else ""
-    body = (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{to_html(name)}"><table>'
-        f"<thead>{over}<tr>{titles}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-    )
-    if table.folded:
-        return f"<details><summary>{to_html(group.heading)}: {len(group.rows)} rows</summary>{body}</details>"
-    return f"<h3>{to_html(group.heading)}</h3>{body}" if group.heading else body
-
-
-def _width(width: int) -> str:
-    return f' colspan="{width}"' if width > 1 else ""
-
-
-def _right(column: TableColumn) -> str:
-    return ' class="number"' if column.number else ""
-
-
-def _html_cell(cell: Cell, column: TableColumn) -> str:
-    text = to_html(cell.text) if column.number else f"<bdi>{to_html(cell.text)}</bdi>"
-    return f"<td{_right(column)}>{f'<strong>{text}</strong>' if cell.strong else text}</td>"
