@@ -17,6 +17,7 @@ from voc2vec_jax import datasets
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.datasets import records
 from voc2vec_jax.pretraining import data as pretraining_data
+from voc2vec_jax.pretraining import initial_weights
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining.units import making as unit_making
 from voc2vec_jax.pretraining.units import store as unit_store
