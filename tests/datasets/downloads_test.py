@@ -215,7 +215,7 @@ def test_an_archive_packed_anew_is_checked_by_its_recordings(server, tmp_path):
     with pytest.raises(errors.RunError, match="gave recordings with the digest .* and not 00"):
         downloads.fetch(good._replace(contents="00"), tmp_path / "bad", False)
     _Server.files["/zip"] = b"<html>"
-    with pytest.raises(errors.RunError, match="gave 6 bytes that are no zip archive"):
+    with pytest.raises(errors.RunError, match="gave 6 bytes that are not a zip archive"):
         downloads.fetch(good, tmp_path / "html", False)
 
 

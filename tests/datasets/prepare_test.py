@@ -212,7 +212,7 @@ def test_a_count_that_differs_from_the_papers_is_a_warning_with_both_numbers(tmp
 
 @pytest.mark.parametrize("name", ["Bad", "a-b", "", "9a", "synthetic"])
 def test_an_unusable_name_is_refused(folder, tmp_path, name):
-    with pytest.raises(errors.InputError, match="is no name for a prepared set|is the name of another data set"):
+    with pytest.raises(errors.InputError, match="cannot name a prepared set|is the name of another data set"):
         preparing.prepare(
             datasets.source("folder"), data_dir=tmp_path, manual_dir=folder, name=name or "_", reserved={"synthetic"}
         )

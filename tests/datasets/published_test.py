@@ -157,13 +157,13 @@ NAMES = {  # of the archive as it is downloaded, where the set is one archive
 }
 NOTES = {  # what else must be said
     "nonspeech7k": [
-        "train: 1 rows of the csv name no file that is there: gone.wav",
+        "train: 1 rows of the csv name files that are not there: gone.wav",
         "test: clips of unknown classes have no label: hum",
         "test: 1 files have no row in the csv: test/unlisted.wav",
     ],
     "recanvo": [
         "1 rows name a file again, with other fields: the first row of each was kept: odd name.WAV",
-        "1 rows of the csv name no file that is there: missing.wav",
+        "1 rows of the csv name files that are not there: missing.wav",
         "1 files have no row in the csv: stranger.wav",
     ],
     "vocalsketch": ["vocal_imitations_set2: 1 files have no row in the csv: vocal_imitations_set2/loose name.wav"],
@@ -346,7 +346,7 @@ def test_without_its_csv_a_set_is_named_or_loses_its_labels(tmp_path):
             "vocalsketch",
             "v/vocal_imitations.csv",
             b'filename\n"' + b"x" * 200_000 + b'"\n',
-            "has the columns|no csv file",
+            "has the columns|not a csv file",
         ),
     ],
 )
@@ -414,7 +414,7 @@ def test_a_tar_archive_is_checked_like_a_zip(tmp_path):
     packed = _pack(tmp_path / "cnvve.tgz", contents)
     packed.write_bytes(packed.read_bytes()[:500])
     with pytest.raises(
-        errors.InputError, match=r"cnvve.tgz \(500 bytes\) is no complete gzip archive .* download it again"
+        errors.InputError, match=r"cnvve.tgz \(500 bytes\) is not a complete gzip archive .* download it again"
     ):
         _list("cnvve", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["cnvve.tgz"]
@@ -423,10 +423,10 @@ def test_a_tar_archive_is_checked_like_a_zip(tmp_path):
         with tarfile.open(path, "a") as archive:
             member = tarfile.TarInfo(entry)
             archive.addfile(member, io.BytesIO(b""))
-        with pytest.raises(errors.InputError, match="is refused: its entry .*evil.wav' climbs out of the folder"):
+        with pytest.raises(errors.InputError, match="is refused: its entry .*evil.wav' leads out of the folder"):
             _list("cnvve", path)
     (tmp_path / "x.tar").write_bytes(b"no tar" * 200)
-    with pytest.raises(errors.InputError, match="is no complete tar archive"):
+    with pytest.raises(errors.InputError, match="is not a complete tar archive"):
         _list("cnvve", tmp_path / "x.tar")
     links = tmp_path / "links" / "cnvve.tar"
     _pack(links, contents)

@@ -1,4 +1,4 @@
-"""Data sets: where each is to be had, how it is prepared, and how a prepared set is read."""
+"""Data sets: where to get each, how to prepare it, and how to read it once prepared."""
 
 import difflib
 import os
@@ -21,10 +21,10 @@ def prepare(
     download: bool = False,
     **options: Any,
 ) -> records.PreparedSet | None:
-    """`base.prepare` of a set of the catalogue; `name=` among the options names the prepared set.
+    """Prepares a set of the catalogue and opens it; `options` are those of `preparing.prepare`.
 
-    With `download` a set that is not there is fetched, where it has a plain public link, into `manual_dir` or else
-    `data_dir/downloads`.
+    With `download`, a set that is not there and has a plain public link is fetched into `manual_dir`, or into
+    `data_dir/downloads` without one.
     """
     data_dir = pathlib.Path(data_dir).expanduser()
     manual_dir = None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
@@ -44,7 +44,7 @@ def prepare(
 
 
 def source(name: str) -> listings.Source:
-    """The catalogue's entry; `errors.InputError` with the nearest name for an unknown one."""
+    """The catalogue's entry of a set; `errors.InputError` suggests the nearest name for an unknown one."""
     if name not in CATALOG:
         near = difflib.get_close_matches(name, CATALOG, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CATALOG)}"
@@ -53,9 +53,9 @@ def source(name: str) -> listings.Source:
 
 
 def missing_table(names: Sequence[str], data_dir: str | os.PathLike) -> str:
-    """A table to print: each set, whether it is prepared in `data_dir`, where to get it, what it must hold."""
+    """A table to print: for each set, whether it is prepared in `data_dir`, where to get it and what it must hold."""
     there = set(records.list_sets(data_dir))
-    rows = [("set", "prepared", "to be had from", "its folder or archive must hold")]
+    rows = [("set", "prepared", "get it from", "its folder or archive must hold")]
     for name in names:
         entry = CATALOG.get(name)
         about = (f"{entry.url} ({entry.licence})", entry.holds) if entry else ("", "")
@@ -64,7 +64,7 @@ def missing_table(names: Sequence[str], data_dir: str | os.PathLike) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as aligned columns under the first, which is the header."""
+    """Rows of text as aligned columns; the first row is the header."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

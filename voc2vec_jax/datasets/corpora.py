@@ -14,7 +14,7 @@ from voc2vec_jax.datasets import records
 class Corpus:
     """Prepared sets one after another: row i of the corpus is one example of one set.
 
-    `samples` are lengths at 16 kHz, `set_index` points into `names`, `recording` is unique over the sets.
+    `samples` are lengths at 16 kHz, `set_index` points into `names`, `recording` ids are unique across the sets.
     """
 
     def __init__(self, parts: Sequence[records.PreparedSet]):
@@ -35,7 +35,7 @@ class Corpus:
         return len(self.samples)
 
     def ids(self, row: int | np.integer) -> str:
-        """`set/id` of a row, for messages and records of what was seen."""
+        """`set/id` of a row, for messages and logs."""
         part = int(self.set_index[row])
         return f"{self.names[part]}/{self._parts[part].ids[row - self._first[part]]}"
 
@@ -58,7 +58,7 @@ class Corpus:
 
 
 def open_corpus(data_dir: str | os.PathLike, sets: Sequence[str]) -> Corpus:
-    """Concatenates prepared sets; InputError when one is named twice, missing or half-prepared."""
+    """Concatenates prepared sets; InputError when one is named twice, missing or half prepared."""
     if not sets or len(set(sets)) < len(sets):
-        raise errors.InputError(f"sets {list(sets)} must name at least one prepared set and each once")
+        raise errors.InputError(f"sets {list(sets)} must name at least one prepared set, and each only once")
     return Corpus([records.open_set(data_dir, name) for name in sets])

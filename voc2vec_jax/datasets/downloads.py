@@ -30,7 +30,7 @@ BLOCK_BYTES = 1 << 20
 
 
 class File(NamedTuple):
-    """One file to fetch: `checksum` is `md5:...` or `sha256:...` of its bytes, or "" where nobody publishes one."""
+    """One file to fetch: `checksum` is `md5:...` or `sha256:...`, or "" where none is published."""
 
     url: str
     name: str
@@ -39,10 +39,10 @@ class File(NamedTuple):
 
 
 class Remote(NamedTuple):
-    """Where a set may be had: files of a Zenodo record that match `wanted`, or one `file`.
+    """Where to download a set: the files of a Zenodo record that match `wanted`, or one `file`.
 
-    `folder` is the folder for them below that of all downloads. An archive that is packed anew for everyone
-    (GitHub's) is checked by `contents`, the `contents_digest` of its wav files below `root`.
+    `folder` is their folder inside the folder of all downloads. GitHub packs an archive anew for everyone, so that it
+    has no checksum: it is checked by `contents`, the `contents_digest` of its wav files below `root`.
     """
 
     record: int | None = None
@@ -54,7 +54,7 @@ class Remote(NamedTuple):
 
 
 def fetch(remote: Remote, downloads_dir: pathlib.Path, progress: bool = True) -> list[pathlib.Path]:
-    """Downloads and checks the files of `remote`; files that are there are kept. Returns their paths.
+    """Downloads and checks the files of `remote`, except those that are there. Returns their paths.
 
     `errors.RunError` when a link fails, a checksum differs or the disk is too small.
     """
@@ -69,7 +69,7 @@ def fetch(remote: Remote, downloads_dir: pathlib.Path, progress: bool = True) ->
 
 
 def contents_digest(archive: pathlib.Path, root: str) -> str:
-    """SHA-256 of names, sizes and CRCs of the wav files of a zip below a folder, whatever it was packed with."""
+    """SHA-256 of names, sizes and CRCs of the wav files below a folder of a zip: it does not depend on the packer."""
     lines = []
     with zipfile.ZipFile(archive) as members:
         for member in members.infolist():
@@ -80,7 +80,7 @@ def contents_digest(archive: pathlib.Path, root: str) -> str:
 
 
 def _record_files(remote: Remote) -> list[File]:
-    """The wanted files of a Zenodo record, with the sizes and checksums that it publishes."""
+    """The wanted files of a Zenodo record, with their published sizes and checksums."""
     url = f"{ZENODO}/{remote.record}"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
@@ -164,7 +164,7 @@ def _download(
 
 
 def _transfer(file: File, part: pathlib.Path, progress: bool) -> None:
-    """Appends to `part` what is missing of it, or starts over where the server cannot resume."""
+    """Appends the missing rest to `part`, or starts over where the server cannot resume."""
     there = part.stat().st_size
     if there == file.bytes:
         return
@@ -183,7 +183,7 @@ def _transfer(file: File, part: pathlib.Path, progress: bool) -> None:
 
 
 def _fault(file: File, path: pathlib.Path, remote: Remote) -> str:
-    """What is wrong with a downloaded file, "" when it is what it should be."""
+    """What is wrong with a downloaded file, or ""."""
     import pooch
 
     if file.checksum:
@@ -191,6 +191,6 @@ def _fault(file: File, path: pathlib.Path, remote: Remote) -> str:
         found = pooch.file_hash(str(path), alg=kind)
         return "" if found == expected else f"gave {kind}:{found} and not {file.checksum}"
     if not zipfile.is_zipfile(path):
-        return f"gave {path.stat().st_size} bytes that are no zip archive"
+        return f"gave {path.stat().st_size} bytes that are not a zip archive"
     found = contents_digest(path, remote.root)
     return "" if found == remote.contents else f"gave recordings with the digest {found} and not {remote.contents}"

@@ -1,9 +1,9 @@
-"""Finding sounds that are there twice: exact copies, and copies changed in gain, channels, rate, length or position.
+"""Fingerprints that find duplicates: exact copies, and copies changed in gain, channels, rate, length or position.
 
-Every 16 ms frame of a clip gets a 32-bit code: for each of 32 bands of the voice, whether its energy against the
-next band's rises or falls over 64 ms (after Haitsma and Kalker, "A highly robust audio fingerprinting system",
-2002). Gain, a shift, a lost upper band or added silence hardly change it; another take of the same sound does.
-Clips that share a code are aligned there and compared bit by bit, so that nothing is compared with everything.
+Every 16 ms frame of a clip gets a 32-bit code. Bit k says whether the energy of band k, relative to the next band's,
+rises or falls over 64 ms (after Haitsma and Kalker, "A highly robust audio fingerprinting system", 2002). Gain, a
+shift, a lost upper band or added silence hardly change the code; another take of the same sound does. Only clips that
+share a code are compared: they are aligned at that code and compared bit by bit.
 """
 
 import dataclasses
@@ -29,25 +29,25 @@ WINDOW_SAMPLES = 2048
 HOP_SAMPLES = 256
 LAG_FRAMES = 4
 BAND_EDGES_HZ = tuple(150.0 * (3500 / 150) ** (k / 33) for k in range(34))
-QUIET = 1e-5  # of the loudest frame's energy: what lies below is not compared
-MOST_ERRORS = 0.3  # share of bits: copies measured 0 to 0.2, unrelated clips 0.39 and more
-CERTAINTY = 5.0  # standard deviations below the half that chance gives, for short overlaps
-INDEPENDENT_BITS = 4.0  # of the 32 of a frame, as neighbouring frames overlap
-LEAST_SHARE = 0.5  # of the shorter clip's audible frames must be compared
-MOST_IN_GROUP = 64  # clips of equal audio of which all pairs are formed
-MOST_ALIKE = 32  # clips with the same code that a clip is compared with for its sake
+QUIET = 1e-5  # of the loudest frame's energy: quieter frames are not compared
+MOST_ERRORS = 0.3  # share of bits: measured 0 to 0.2 for copies, 0.39 and more for unrelated clips
+CERTAINTY = 5.0  # standard deviations below one half, the share by chance; matters for short overlaps
+INDEPENDENT_BITS = 4.0  # of the 32 of a frame, because neighbouring frames overlap
+LEAST_SHARE = 0.5  # of the shorter clip's audible frames that must overlap
+MOST_IN_GROUP = 64  # equal clips, up to which all pairs are formed
+MOST_ALIKE = 32  # clips compared because of one common code
 CHUNK_FRAMES = 1 << 20
-BLOCK_ROWS = 64  # that a thread reads at a time
+BLOCK_ROWS = 64  # read by a thread at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fingerprints:
-    """Codes of n clips as plain arrays: clip k has the frames `starts[k]` to `starts[k + 1]`, f in all."""
+    """Codes of n clips with f frames in all: clip k has the frames `starts[k]` to `starts[k + 1]`."""
 
     codes: UInt32[np.ndarray, " f"]
     audible: Bool[np.ndarray, " f"]
     starts: Int64[np.ndarray, " n_plus_1"]
-    digests: UInt8[np.ndarray, "n 16"]  # of the samples: equal for equal clips
+    digests: UInt8[np.ndarray, "n 16"]  # of the samples
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -82,8 +82,8 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Fingerprints))
 class Pair(NamedTuple):
     """Two clips that hold the same sound: `kind` is "identical" (every sample) or "near".
 
-    `first` and `second` are positions in what was compared; `similarity` is the share of equal bits where both
-    are audible: 1 for identical clips, about 0.5 for unrelated ones.
+    `first` and `second` are the clips' rows. `similarity` is the share of equal bits where both are audible: 1 for
+    identical clips, about 0.5 for unrelated ones.
     """
 
     first: int
@@ -93,7 +93,7 @@ class Pair(NamedTuple):
 
 
 def load(path: str | os.PathLike) -> Fingerprints:
-    """What `Fingerprints.save` wrote; `errors.InputError` when the file is something else."""
+    """Reads what `Fingerprints.save` wrote; `errors.InputError` for any other file."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Fingerprints(**{name: arrays[name] for name in _FIELDS})
@@ -102,7 +102,7 @@ def load(path: str | os.PathLike) -> Fingerprints:
 
 
 def fingerprints(clips: Iterable[Int16[np.ndarray, "_"]]) -> Fingerprints:
-    """Fingerprints of int16 clips at 16 kHz, in their order; one clip is in memory at a time."""
+    """Fingerprints of int16 clips at 16 kHz, in their order; holds one clip in memory at a time."""
     coded = [(*_code(clip), _digest(clip)) for clip in clips]
     return Fingerprints(
         codes=np.concatenate([np.zeros(0, np.uint32), *(codes for codes, _, _ in coded)]),
@@ -113,10 +113,9 @@ def fingerprints(clips: Iterable[Int16[np.ndarray, "_"]]) -> Fingerprints:
 
 
 def cached(recordings: Recordings, data_dir: str | os.PathLike, workers: int | None = None) -> Fingerprints:
-    """The fingerprints of every row of a prepared set or a task, made once and kept in `data_dir/fingerprints`.
+    """The fingerprints of every row of a prepared set or task, computed once and kept in `data_dir/fingerprints`.
 
-    `workers` threads (default: the cores) make them. Where that folder cannot be written they are only returned,
-    with a warning.
+    `workers` threads compute them (default: one per core). If the folder cannot be written, a warning says so.
     """
     key = hashlib.sha256(f"{recordings.fingerprint} {HOP_SAMPLES}".encode()).hexdigest()[:16]
     path = pathlib.Path(data_dir) / "fingerprints" / f"{recordings.name}-{key}.npz"
@@ -152,7 +151,7 @@ def _keep(found: Fingerprints, path: pathlib.Path) -> None:
 
 
 def join(parts: Sequence[Fingerprints]) -> Fingerprints:
-    """Fingerprints of several lots of clips as those of one."""
+    """Concatenates fingerprints."""
     counts = np.concatenate([np.diff(part.starts) for part in parts])
     return Fingerprints(
         codes=np.concatenate([part.codes for part in parts]),
@@ -163,9 +162,9 @@ def join(parts: Sequence[Fingerprints]) -> Fingerprints:
 
 
 def pairs(a: Fingerprints, b: Fingerprints | None = None) -> list[Pair]:
-    """The pairs of clips with the same sound within `a` (first < second), or with one in `a` and one in `b`.
+    """The pairs of clips with the same sound: within `a` (first < second), or one clip in `a` and one in `b`.
 
-    Of more than `MOST_IN_GROUP` equal clips, only the first is paired with each of the others.
+    Among more than `MOST_IN_GROUP` equal clips, only the first is paired with each of the others.
     """
     within = b is None
     b = a if b is None else b
@@ -185,7 +184,7 @@ def _digest(clip: Int16[np.ndarray, " s"]) -> bytes:
 
 
 def _code(clip: Int16[np.ndarray, " s"]) -> tuple[UInt32[np.ndarray, " t"], Bool[np.ndarray, " t"]]:
-    """The code of every frame that touches the clip, and whether it and the one `LAG_FRAMES` later are audible."""
+    """The code of every frame that touches the clip; whether that frame and the one `LAG_FRAMES` later are audible."""
     energy = _band_energy(clip)
     contrast = energy[:, :-1] - energy[:, 1:]
     rises = contrast[LAG_FRAMES:] > contrast[:-LAG_FRAMES]
@@ -233,7 +232,7 @@ def _identical(
 
 
 def _product(group_a: Sequence[int], group_b: Sequence[int]) -> Iterable[tuple[int, int]]:
-    """All pairs of two groups, or where they are many those with the first of either."""
+    """All pairs of two groups; if they are too many, only those with the first clip of either group."""
     if len(group_a) * len(group_b) <= MOST_IN_GROUP**2:
         return itertools.product(group_a, group_b)
     return [(group_a[0], j) for j in group_b] + [(i, group_b[0]) for i in group_a[1:]]
@@ -242,7 +241,7 @@ def _product(group_a: Sequence[int], group_b: Sequence[int]) -> Iterable[tuple[i
 def _near(
     a: Fingerprints, rows_a: Int64[np.ndarray, " m"], b: Fingerprints, rows_b: Int64[np.ndarray, " k"], within: bool
 ) -> Iterator[tuple[int, int, float]]:
-    """Pairs of unequal clips of some rows that agree in enough bits, with their share of equal bits."""
+    """Pairs of clips that differ but agree in enough bits, with their share of equal bits."""
     table, frames = _code_table(b, rows_b)
     for rows in _chunks(a, rows_a):
         candidates = _candidates(*_code_table(a, rows), table, frames, within)
@@ -253,7 +252,7 @@ def _near(
 
 
 def _chunks(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Iterator[Int64[np.ndarray, " k"]]:
-    """Consecutive rows of about `CHUNK_FRAMES` frames together."""
+    """Runs of consecutive rows with about `CHUNK_FRAMES` frames each."""
     lengths = prints.starts[rows + 1] - prints.starts[rows]
     chunk = np.cumsum(lengths) // CHUNK_FRAMES
     yield from np.split(rows, np.flatnonzero(np.diff(chunk)) + 1)
@@ -262,7 +261,7 @@ def _chunks(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Iterator[Int
 def _code_table(
     prints: Fingerprints, rows: Int64[np.ndarray, " m"]
 ) -> tuple[UInt64[np.ndarray, " e"], Int64[np.ndarray, " e"]]:
-    """Sorted keys (code in the upper, clip in the lower 32 bits), and the first frame of the clip with that code."""
+    """Sorted keys (code in the upper, clip in the lower 32 bits), and the clip's first frame with that code."""
     counts = prints.starts[rows + 1] - prints.starts[rows]
     clip = np.repeat(rows, counts)
     frame = _ranges(counts)
@@ -274,7 +273,7 @@ def _code_table(
 
 
 def _ranges(counts: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " total"]:
-    """0 .. count - 1 for each count, one after the other."""
+    """0 .. count - 1 for each count, concatenated."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) - np.repeat(ends - counts, counts)
 
@@ -286,7 +285,7 @@ def _candidates(
     table_frames: Int64[np.ndarray, " d"],
     within: bool,
 ) -> Int64[np.ndarray, "c 3"]:
-    """Distinct (clip, other clip, offset of the other's frames) with a code in common."""
+    """Distinct (clip, other clip, frame offset of the other) of clips with a common code."""
     low = np.uint64(0xFFFFFFFF)
     begin = np.searchsorted(table, keys + np.uint64(1) if within else keys & ~low)
     end = np.minimum(np.searchsorted(table, keys | low, side="right"), begin + MOST_ALIKE)
@@ -300,7 +299,7 @@ def _candidates(
 def _distinct(
     clip: Int64[np.ndarray, " c"], other: Int64[np.ndarray, " c"], offset: Int64[np.ndarray, " c"]
 ) -> Int64[np.ndarray, "d 3"]:
-    """The different rows of three columns, in order."""
+    """The distinct rows of three columns, sorted."""
     order = np.lexsort((offset, other, clip))
     columns = np.stack([clip, other, offset], axis=1)[order]
     fresh = np.ones(len(columns), bool)
@@ -311,7 +310,7 @@ def _distinct(
 def _best_alignments(
     a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, "c 3"]
 ) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"], Float64[np.ndarray, " p"]]:
-    """Each pair of clips once, with its least share of differing bits; inf where no alignment is good enough."""
+    """Each pair of clips once, with its smallest share of differing bits; inf where no alignment is good enough."""
     wrong = np.concatenate([np.zeros(0), *(_bit_errors(a, b, part) for part in _by_frames(a, candidates))])
     fresh = np.ones(len(candidates), bool)
     fresh[1:] = (candidates[1:, :2] != candidates[:-1, :2]).any(1)
@@ -326,7 +325,7 @@ def _by_frames(a: Fingerprints, candidates: Int64[np.ndarray, "c 3"]) -> Iterato
 
 
 def _bit_errors(a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, "c 3"]) -> Float64[np.ndarray, " c"]:
-    """Share of bits that differ at each alignment; inf where too few frames overlap or too many bits differ."""
+    """The share of differing bits at each alignment; inf where too few frames overlap or too many bits differ."""
     i, j, offset = candidates.T
     begin = np.maximum(0, offset)
     counts = np.maximum(np.minimum(_length(a, i), _length(b, j) + offset) - begin, 0)
@@ -347,7 +346,7 @@ def _length(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Int64[np.nda
 
 
 def _sums(values: np.ndarray, counts: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-    """Sums of consecutive runs of `values`, some of them empty."""
+    """Sums over consecutive runs of `values`; a run may be empty."""
     total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
     ends = np.cumsum(counts)
     return total[ends] - total[ends - counts]

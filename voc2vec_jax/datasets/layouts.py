@@ -1,4 +1,4 @@
-"""What a published data set looks like on disk, and finding it where a user put it."""
+"""What a published data set looks like on disk, and how it is found where a user put it."""
 
 import dataclasses
 import fnmatch
@@ -11,23 +11,23 @@ from voc2vec_jax.datasets import listings, trees
 
 ANY_AUDIO = rf"(?:[^/]+/)*[^/]+(?:{'|'.join(map(re.escape, audio.SUFFIXES))})"
 
-
 Describe = Callable[[re.Match], tuple[str, str]]
 
 
 class OddError(ValueError):
-    """What a `describe` raises for a recording that has no place in the set; the text is the reason."""
+    """Raised by a `describe` for a recording that does not belong in the set; the text is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ArchiveLayout:
     """How a published data set looks on disk.
 
-    `archives` are patterns of the archives' names as users download them, in small letters and without the ending;
-    `path` matches a recording's path below the set's root folder, in any case; `describe` gives (group, label) of
-    such a match or raises `OddError`. Archives that match one of `parts` hold a part each and are taken together
-    with the folder they lie in. A layout whose `path` fits any audio is looked for only in places that bear the
-    set's name (`own_place`). `shared_with` is the set that comes in the same archive.
+    archives: patterns of the names of its archives as downloaded, in lower case and without the ending.
+    path: regular expression of a recording's path below the set's root, in any case.
+    describe: gives (group, label) of a match of `path`, or raises `OddError`.
+    parts: archives that match one of these patterns hold a part each; they and their folder make up the set.
+    own_place: look only in places that bear the set's name, because `path` fits any audio.
+    shared_with: another set that comes in the same archive.
     """
 
     archives: tuple[str, ...]
@@ -41,7 +41,7 @@ class ArchiveLayout:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A set where it was found: every file below `root`, and the matches of the layout's path with their bytes."""
+    """A set that was found: every file below `root` with its bytes, and the matches of the layout's path."""
 
     tree: trees.Tree
     root: str
@@ -49,24 +49,24 @@ class Found:
     matches: list[tuple[re.Match, int]]
 
     def select(self, path: str) -> "Found":
-        """The same place with other matches: the files whose path below the root matches."""
+        """The same files with other matches: those of another `path` below the root."""
         pattern = re.compile(f"(?P<root>{re.escape(self.root)})(?P<path>{path})", re.IGNORECASE)
         matches = [(match, size) for name, size in self.files if (match := pattern.fullmatch(name))]
         return dataclasses.replace(self, matches=matches)
 
     def named(self, pattern: str) -> list[str]:
-        """Files whose own name matches a pattern, in any case."""
+        """Files whose name, without folders, matches a pattern in any case."""
         wanted = re.compile(rf"(?:.*/)?(?:{pattern})", re.IGNORECASE)
         return [name for name, _ in self.files if wanted.fullmatch(name)]
 
 
 def listing(source: listings.Source, layout: ArchiveLayout, manual_dir: pathlib.Path | None) -> listings.Listing:
-    """Finds `source` in `manual_dir` or `manual_dir/<name>` (or as the archive itself) and lists it by path."""
+    """Finds `source` in `manual_dir` or `manual_dir/<name>`, or as the archive itself, and lists it by path."""
     return describe(find(source, layout, manual_dir), layout)
 
 
 def find(source: listings.Source, layout: ArchiveLayout, manual_dir: pathlib.Path | None) -> Found:
-    """Where `source` is; `sources.MissingError` when nowhere, `errors.InputError` for a wrong or doubled one."""
+    """Where `source` is; `listings.MissingError` if nowhere, `errors.InputError` if damaged or there twice."""
     tree, files = _locate(source, layout, manual_dir)
     pattern = re.compile(f"(?P<root>(?:.*?/)??)(?P<path>{layout.path})", re.IGNORECASE)
     matches = [(match, size) for name, size in files if (match := pattern.fullmatch(name))]
@@ -82,7 +82,7 @@ def describe(
     labels: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> listings.Listing:
-    """The listing of what was found; `describe` and `labels` default to the layout's."""
+    """The listing of what was found; `describe` and `labels` replace those of the layout."""
     describe = describe or layout.describe
     recordings, odd = [], []
     for match, size in found.matches:
@@ -109,7 +109,7 @@ def describe(
 
 
 def refuse_mixed(source: listings.Source, found: Found, part: str, version: str) -> None:
-    """`errors.InputError` when matches of the same `part` are of several versions; both are groups of the path."""
+    """`errors.InputError` when one `part` has several `version`s; both are named groups of the path."""
     versions: dict[str, set[str]] = {}
     for match, _ in found.matches:
         if match[part]:
@@ -123,7 +123,7 @@ def refuse_mixed(source: listings.Source, found: Found, part: str, version: str)
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of some names."""
+    """The first three names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
@@ -147,7 +147,7 @@ def _locate(
 
 
 def _candidates(source: listings.Source, layout: ArchiveLayout, manual_dir: pathlib.Path) -> Iterator[trees.Tree]:
-    """In order of preference: archive, then folder, in the folder of the set's name and then in `manual_dir`."""
+    """Candidate places, best first: `manual_dir/<name>`, then `manual_dir`; in each an archive, then the folder."""
     named = [(manual_dir / name, layout.parts or ("*",)) for name in (source.name, layout.shared_with) if name]
     for folder, patterns in (*named, (manual_dir, layout.archives)):
         if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""What a data set is before it is prepared: where it is to be had, and the list of its recordings."""
+"""A data set before it is prepared: where to get it, and the list of its recordings."""
 
 import dataclasses
 import pathlib
@@ -11,14 +11,14 @@ from jaxtyping import Float32
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import downloads
 
-NOMINAL_BYTES = 512 << 10  # of a recording whose size the listing does not know
+NOMINAL_BYTES = 512 << 10  # assumed for a recording of unknown size
 
 
 class Recording(NamedTuple):
-    """A source recording; listings are sorted by `path`, which is unique in its set and names its records."""
+    """A source recording. `path` is unique in its set, names its records, and is what listings are sorted by."""
 
     path: str
-    locator: str  # what the listing's loader takes
+    locator: str  # argument of the listing's loader
     group: str = ""
     label: str = ""
     source_bytes: int = NOMINAL_BYTES
@@ -26,32 +26,34 @@ class Recording(NamedTuple):
 
 @runtime_checkable
 class Loader(Protocol):
-    """Reads recordings, in any process: it is pickled."""
+    """Reads recordings. It is pickled to worker processes."""
 
     def load(self, locator: str) -> Float32[np.ndarray, " s"]:
-        """Mono audio at 16 kHz; `audio.AudioError` for a recording that cannot be used."""
+        """Mono audio at 16 kHz; `audio.AudioError` for an unusable recording."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a source found: recordings in their final order, class names in label order, and what it left out."""
+    """What a source found: recordings in their final order, class names in label order, and what was left out."""
 
     recordings: list[Recording]
     labels: tuple[str, ...]
     loader: Loader
     unreadable: list[dict[str, str]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
-    default_name: str = ""  # of the prepared set, where the source has no name of its own
+    default_name: str = ""  # of the prepared set, where the source is not a set with a name
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A data set as the catalogue knows it.
 
-    `holds` says what its folder or archive must hold; the numbers that begin with `paper_` are those
-    of the voc2vec paper's tables, None where it has none, and `difference` is what is known of why ours may be others;
-    `remote` is a plain public link. `list_recordings(source, manual_dir, **options)` lists it where a user put it.
+    holds: what its folder or archive must hold, for people.
+    list_recordings: called as `list_recordings(source, manual_dir, **options)`; lists what a user has.
+    paper_*: the numbers in tables I and II of the voc2vec paper, None where they have none.
+    difference: why our numbers may differ from the paper's, as far as is known.
+    remote: a plain public link, if there is one: without browser, account or agreement.
     """
 
     name: str
@@ -69,11 +71,11 @@ class Source:
 
 
 class MissingError(errors.InputError):
-    """A data set is not where it was looked for."""
+    """A data set was not found."""
 
 
 def missing(source: Source, manual_dir: pathlib.Path | None, why: str = "") -> MissingError:
-    """The error that tells a user where to get a data set and where to put it; `why` it could not be downloaded."""
+    """An error that says where to get a data set and where to put it; `why` is why a download failed."""
     where = "no --manual_dir was given" if manual_dir is None else f"it is not in {manual_dir}"
     if manual_dir is not None and not manual_dir.exists():
         where = f"there is no {manual_dir}"

@@ -1,7 +1,7 @@
-"""Preparing a data set: list its recordings, decode them in parallel, leave a prepared set on disk.
+"""Preparing a data set: list its recordings, decode them in parallel, write a prepared set to disk.
 
-Which recording goes to which shard is a pure function of the listing, shards appear whole or not at all,
-and a rerun keeps those that are there: the records are the same whatever was killed when.
+The listing alone decides which recording goes to which shard. A shard appears whole or not at all, and a rerun keeps
+the shards that are there. So the records are the same, whatever was killed on the way.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from voc2vec_jax.datasets import progress as progresses
 from voc2vec_jax.runs import files
 
 SHARD_SOURCE_BYTES = 256 << 20
-LEAST_SHARDS = 8  # of a small set, so that every core has work and a kill costs little
+LEAST_SHARDS = 8  # so that a small set keeps every core busy and a kill costs little
 MOST_SHARDS = 512
 PROCEDURE = "mean, soxr HQ 16 kHz, int16, segments <= 10 s, 1"
 RECORDINGS_AT_ONCE = 1 << 14
@@ -52,13 +52,15 @@ def prepare(
     part: tuple[int, int] | None = None,
     **options: Any,
 ) -> records.PreparedSet | None:
-    """Prepares `source` as set `name`, none of the `reserved`, and opens it; a set that is there is kept as it is.
+    """Prepares `source` as set `name` and opens it; a set that is there is kept as it is.
 
-    `workers` processes (default: the cores) share the shards; a script that calls this with more than one
-    needs the usual `if __name__ == "__main__"`. With `part=(i, n)` it makes only every n-th shard, from the i-th
-    (counted from 1), for n machines that see the same `data_dir`; the one that finds all shards made ends the set,
-    the others return None. `errors.InputError` for a fault of the data, `errors.RunError` for one of the disk or
-    of a worker.
+    workers: processes (default: one per core); a script that uses several needs `if __name__ == "__main__"`.
+    reserved: names of other sets, which are refused.
+    part: `(i, n)` makes only every n-th shard, from the i-th (counted from 1), for n machines that share `data_dir`.
+        The machine that finds all shards made finishes the set; on the others the result is None.
+    options: passed to `source.list_recordings`.
+
+    `errors.InputError` for a fault of the data, `errors.RunError` for one of the disk or of a worker.
     """
     try:
         listing = list_source(source, manual_dir, **options)
@@ -78,9 +80,9 @@ def prepare(
 
 
 def list_source(source: listings.Source, manual_dir: pathlib.Path | None, **options: Any) -> listings.Listing:
-    """The recordings of a source, each path once; `errors.InputError` when there are none."""
+    """The recordings of a source, each path once; raises what `source.list_recordings` raises."""
     collecting = gc.isenabled()
-    gc.disable()  # it would visit millions of new tuples again and again
+    gc.disable()  # it would visit millions of new tuples over and over
     try:
         return _unique(source.list_recordings(source, manual_dir, **options))
     finally:
@@ -89,7 +91,7 @@ def list_source(source: listings.Source, manual_dir: pathlib.Path | None, **opti
 
 
 def listing_digest(listing: listings.Listing) -> str:
-    """SHA-256 of everything that decides the records: paths, sizes, groups, labels, procedure."""
+    """SHA-256 of everything that determines the records: paths, sizes, groups, labels, procedure."""
     digest = hashlib.sha256(f"{PROCEDURE}\n{listing.labels}\n".encode())
     for start in range(0, len(listing.recordings), RECORDINGS_AT_ONCE):
         lot = listing.recordings[start : start + RECORDINGS_AT_ONCE]
@@ -99,7 +101,7 @@ def listing_digest(listing: listings.Listing) -> str:
 
 
 def assign(recordings: Sequence[listings.Recording]) -> list[list[listings.Recording]]:
-    """Consecutive recordings to shards of about equal source bytes; no shard is empty."""
+    """Splits recordings into consecutive shards of about equal source bytes; no shard is empty."""
     sizes = [recording.source_bytes for recording in recordings]
     total = sum(sizes)
     count = max(-(-total // SHARD_SOURCE_BYTES), min(LEAST_SHARDS, len(recordings)))
@@ -125,14 +127,14 @@ def _checked_name(name: str, reserved: Collection[str]) -> str:
         raise errors.InputError(f"{name!r} is the name of another data set: choose a --name for this one")
     if not re.fullmatch(NAME_PATTERN, name):
         raise errors.InputError(
-            f"{name!r} is no name for a prepared set: use small letters, digits and underscores, a letter first"
+            f"{name!r} cannot name a prepared set: use small letters, digits and underscores, a letter first"
         )
     return name
 
 
 @contextlib.contextmanager
 def _locked(data_dir: pathlib.Path, name: str, part: tuple[int, int] | None) -> Iterator[None]:
-    """Refuses what would do the same work twice: equal parts, or the whole beside anything else."""
+    """Refuses to run beside a process that makes the same part, or any part beside the whole set."""
     folder = data_dir / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +171,7 @@ def _is_there(data_dir: pathlib.Path, name: str, listing: listings.Listing) -> b
 
 @dataclasses.dataclass(frozen=True)
 class PreparationPlan:
-    """A set to make: its shards are a pure function of the listing, a part is some of them."""
+    """A set to make. Its shards depend on the listing alone; `part` selects some of them."""
 
     source: listings.Source
     listing: listings.Listing
@@ -191,7 +193,7 @@ class PreparationPlan:
 
 
 def _make(plan: PreparationPlan, workers: int, progress: bool) -> bool:
-    """Makes the shards of a plan that are missing, and ends the set when all are there; whether it did."""
+    """Makes the missing shards of a plan and finishes the set when all are there; returns whether they are."""
     _open_partial(plan)
     first, step = plan.part or (1, 1)
     mine = plan.jobs[first - 1 :: step]
@@ -205,7 +207,7 @@ def _make(plan: PreparationPlan, workers: int, progress: bool) -> bool:
 
 
 def _end(plan: PreparationPlan) -> bool:
-    """Writes index, report and metadata once every shard is there; of several machines one does."""
+    """Writes index, report and metadata once every shard is there; of several machines only one does so."""
     if not all(shards.sidecar(job.path).exists() for job in plan.jobs):
         return records.set_folder(plan.data_dir, plan.name).exists()
     with contextlib.ExitStack() as stack:
@@ -235,7 +237,7 @@ def _finish(plan: PreparationPlan) -> None:
 
 
 def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, Any]:
-    """What `report.json` keeps: counts, hours, clipped samples, unreadable files, warnings and the paper's numbers."""
+    """The content of `report.json`: counts, hours, clipping, unreadable files, warnings and the paper's numbers."""
     source, listing = plan.source, plan.listing
     samples: Counter[str] = Counter()
     for shard in made:
@@ -291,7 +293,7 @@ def expected_bytes(listing: listings.Listing, missing: Sequence[listings.Recordi
 
 
 def _open_partial(plan: PreparationPlan) -> None:
-    """The folder of finished shards; when another listing left them there, emptied, or refused to a part."""
+    """Creates the folder of finished shards; shards of another listing are deleted, or for a part refused."""
     partial = records.partial_folder(plan.data_dir, plan.name)
     marker = partial / LISTING_FILE
     other = partial.exists() and (not marker.exists() or json.loads(marker.read_text())["listing"] != plan.digest)
@@ -309,7 +311,7 @@ def _open_partial(plan: PreparationPlan) -> None:
 
 
 def _clear_temporaries(folder: pathlib.Path) -> None:
-    """Removes what killed workers left, also those that outlived their parent by a moment."""
+    """Removes what killed workers left, even those that outlived their parent for a moment."""
     for stale in folder.glob("*.tmp"):
         stale.unlink(missing_ok=True)
 
@@ -321,7 +323,7 @@ def _why_nothing(name: str, listing: listings.Listing, unreadable: Sequence[dict
 
 @dataclasses.dataclass(frozen=True)
 class ShardJob:
-    """One shard to make; a pure function of its fields."""
+    """One shard to make; its fields determine its content."""
 
     path: pathlib.Path
     loader: listings.Loader
@@ -329,13 +331,13 @@ class ShardJob:
 
 
 def _finished(job: ShardJob) -> bool:
-    """Whether an earlier run left this shard, with nothing unreadable that may be readable by now."""
+    """Whether an earlier run left this shard with no unreadable file, which may be readable by now."""
     shard = shards.load(job.path)
     return shard is not None and not shard.unreadable
 
 
 def make_shard(job: ShardJob) -> int:
-    """Decodes and writes one shard; returns how many recordings were seen."""
+    """Decodes and writes one shard; returns the number of recordings read."""
     unreadable: list[dict[str, str]] = []
     clipped: dict[str, int] = {}
     shards.write(job.path, examples(job.loader, job.recordings, unreadable, clipped), unreadable, clipped)
@@ -348,7 +350,10 @@ def examples(
     unreadable: list[dict[str, str]],
     clipped: dict[str, int],
 ) -> Iterator[records.Example]:
-    """The records of some recordings, one recording in memory at a time; appends what is unusable or clipped."""
+    """The records of some recordings, with one recording in memory at a time.
+
+    Adds the unusable ones to `unreadable`, and the number of clipped samples of a path to `clipped`.
+    """
     for recording in recordings:
         path = recording.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         try:
@@ -377,7 +382,7 @@ def _run(jobs: Sequence[ShardJob], workers: int, advance: Callable[[int], None])
                 advance(future.result())
         except futures.process.BrokenProcessPool as error:
             raise errors.RunError(
-                "a worker process died, perhaps for want of memory: run again to continue, with fewer --workers"
+                "a worker process died, perhaps out of memory: run again to continue, with fewer --workers"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Telling how far a long piece of work has come: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: a bar on a terminal, a line every ten seconds elsewhere."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ PROGRESS_SECONDS = 10.0
 
 @contextlib.contextmanager
 def shown(name: str, total: int, done: int, unit: str, progress: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with each further number done, of `total` units of which `done` were before."""
+    """Yields a function that takes the number of units just done; `done` of `total` were done before."""
     if not progress:
         yield lambda count: None
     elif sys.stderr.isatty():

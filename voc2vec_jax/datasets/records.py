@@ -1,8 +1,8 @@
-"""Prepared sets on disk: TFDS-readable ArrayRecord shards, an index beside them, and a fast reader.
+"""Prepared sets on disk: ArrayRecord shards that TFDS can read, an index beside them, and a fast reader.
 
-`data_dir/<name>/1.0.0/` holds the shards, `dataset_info.json` and `features.json` (so that
-`tfds.builder_from_directory` opens it), `index.npz` (every array in record order) and `report.json`.
-Reading needs neither TensorFlow nor TFDS.
+`data_dir/<name>/1.0.0/` holds the shards, `dataset_info.json` and `features.json` (for
+`tfds.builder_from_directory`), `index.npz` (every array in record order) and `report.json`. Reading needs neither
+TensorFlow nor TFDS.
 """
 
 import dataclasses
@@ -40,12 +40,12 @@ class Example(NamedTuple):
 
 
 def set_folder(data_dir: str | os.PathLike, name: str) -> pathlib.Path:
-    """Where a prepared set lives, whether or not it is there."""
+    """The folder of a prepared set, which need not exist."""
     return pathlib.Path(data_dir) / name / VERSION
 
 
 def shard_name(name: str, shard: int, shards: int) -> str:
-    """TFDS's file name of a shard."""
+    """The file name that TFDS gives a shard."""
     return f"{name}-{SPLIT}.array_record-{shard:05d}-of-{shards:05d}"
 
 
@@ -76,9 +76,9 @@ def open_set(data_dir: str | os.PathLike, name: str) -> "PreparedSet":
 class PreparedSet:
     """A prepared set, opened: per-record arrays in record order and random access to the audio.
 
-    `samples` are lengths at 16 kHz; `recording`, `group` and `label` are dense ids into `recordings`,
-    `groups` and `labels` (-1: group unknown, unlabelled); `start_sample` is the segment's offset in its
-    recording. `fingerprint` changes whenever the prepared data changes. Pickles as its path.
+    `samples` are lengths at 16 kHz. `recording`, `group` and `label` index `recordings`, `groups` and `labels`; -1 is
+    an unknown group or no label. `start_sample` is a segment's offset in its recording. `fingerprint` changes whenever
+    the prepared data changes. A pickle holds only the path.
     """
 
     name: str
@@ -100,7 +100,7 @@ class PreparedSet:
         return open_set, (self.folder.parents[1], self.name)
 
     def read(self, indices: Sequence[int] | Int64[np.ndarray, " m"]) -> list[Int16[np.ndarray, "_"]]:
-        """The audio of some records, in the order asked for; the arrays are read-only. Thread-safe."""
+        """The audio of some records, in the order of `indices`; the arrays are read-only. Thread-safe."""
         rows = np.asarray(indices, np.int64)
         outside = rows[(rows < 0) | (rows >= len(self))]
         if outside.size:
@@ -129,17 +129,17 @@ class PreparedSet:
 
     @functools.cached_property
     def ids(self) -> np.ndarray:
-        """Unicode [n]: unique within the set, the source path plus "#<k>" for segment k of a cut recording."""
+        """Unicode [n], unique in the set: the source path, and "#<k>" for segment k of a longer recording."""
         return self._names("ids")
 
     @functools.cached_property
     def recordings(self) -> np.ndarray:
-        """Unicode: source file of each dense recording id."""
+        """Unicode: the source path of each recording."""
         return self._names("recordings")
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
-        """Unicode: speaker or app instance of each dense group id."""
+        """Unicode: the name of each group, such as a speaker."""
         return self._names("groups")
 
     @functools.cached_property
@@ -149,7 +149,7 @@ class PreparedSet:
 
     @functools.cached_property
     def report(self) -> dict[str, Any]:
-        """What preparing found: files, hours, mean seconds, unreadable files with reasons, clipped samples."""
+        """What preparing found: files, hours, mean seconds, unreadable files and why, clipped samples."""
         return json.loads((self.folder / REPORT_FILE).read_text("utf-8"))
 
     def _names(self, key: str) -> np.ndarray:
@@ -161,7 +161,7 @@ _COLUMNS = ("samples", "recording", "group", "label", "start_sample")
 
 
 def pack_names(names: Sequence[str]) -> np.ndarray:
-    """Names as one uint8 array of NUL-ended UTF-8: a fraction of NumPy's fixed-width unicode."""
+    """Names as one uint8 array of NUL-terminated UTF-8: much smaller than NumPy's fixed-width unicode."""
     return np.frombuffer("".join(f"{name}\0" for name in names).encode(), np.uint8)
 
 
@@ -181,7 +181,7 @@ def _why_absent(folder: pathlib.Path, data_dir: str | os.PathLike, name: str) ->
 
 
 def partial_folder(data_dir: str | os.PathLike, name: str) -> pathlib.Path:
-    """Where the finished shards of an unfinished preparation wait."""
+    """Where an unfinished preparation keeps its finished shards."""
     return pathlib.Path(data_dir) / name / f"{VERSION}.partial"
 
 
@@ -200,7 +200,7 @@ _AUDIO_KEY = b"\x0a\x05audio"
 
 
 def encode(example: Example) -> bytes:
-    """The bytes of a tf.train.Example that TFDS reads back as the features of a prepared set."""
+    """The bytes of a tf.train.Example with the features of a prepared set."""
     features = {
         "audio": _field(1, _field(1, example.audio.astype("<i2", copy=False).tobytes())),
         "group": _field(1, _field(1, example.group.encode())),
@@ -214,7 +214,7 @@ def encode(example: Example) -> bytes:
 
 
 def decode_audio(record: bytes) -> Int16[np.ndarray, " s"]:
-    """The audio of an encoded example as a read-only view: no copy is made. Needs the audio entry first."""
+    """The audio of an encoded example as a read-only view, without a copy. The audio entry must come first."""
     at = record.find(_AUDIO_KEY, 0, 32)
     if at < 0:
         raise ValueError("the record does not begin with its audio")

@@ -1,4 +1,4 @@
-"""A corpus that lives on the devices as int16 and is cropped there: the host sends indices, not audio."""
+"""A corpus kept on the devices as int16 and cropped there: the host sends indices, not audio."""
 
 import functools
 from typing import Protocol, runtime_checkable
@@ -16,25 +16,25 @@ UPLOAD_BLOCKS = 20_000  # 64 MB of int16 at a time
 
 @runtime_checkable
 class Clips(Protocol):
-    """What can be made resident: a corpus of pre-training, or the clips of a task."""
+    """What can be kept on the devices: a pre-training corpus or the clips of a task."""
 
     samples: Int32[np.ndarray, "n"]
 
     def __len__(self) -> int: ...
 
-    def read(self, rows) -> list[np.ndarray]:
+    def read(self, rows: Int64[np.ndarray, "m"]) -> list[np.ndarray]:
         """The int16 audio of some rows."""
 
 
 class Resident:
-    """The clips of some corpus rows as blocks [n, 1600] on every device of a mesh, each from a block's start.
+    """The clips of some corpus rows as blocks [n, 1600] on every device of a mesh; each clip begins at a block.
 
-    `block_start` is int32 [corpus rows], -1 for rows that are not here: blocks are counted, so that 32 bits
-    reach beyond 2**31 samples.
+    `block_start` is int32 [corpus rows], -1 for rows that are not here. It counts blocks, because 32 bits would not
+    count the samples of a large corpus.
     """
 
     def __init__(self, corpus: Clips, rows: Int64[np.ndarray, "n"], mesh: jax.sharding.Mesh | None = None):
-        """Reads and uploads `rows`; every process of a mesh over several hosts calls this with the same rows.
+        """Reads and uploads `rows`; with several hosts, every process calls this with the same rows.
 
         Raises InputError when a device reports too little free memory.
         """
@@ -47,7 +47,7 @@ class Resident:
         upload = min(UPLOAD_BLOCKS, int(ends.max(initial=1)))
         pieces = _pieces(ends, upload)
         largest = max((int(ends[hi - 1] - starts[lo]) for lo, hi in pieces), default=1)
-        # A piece is uploaded at a fixed size; what it has too much is overwritten by the next or lies behind all.
+        # Pieces have a fixed size. The surplus of one is overwritten by the next; the last surplus lies at the end.
         shape = (int(ends.max(initial=0)) + largest, BLOCK_SAMPLES)
         _check_memory(mesh.local_devices, shape, largest)
         self.block_start = np.full(len(corpus), -1, np.int32)
@@ -70,17 +70,17 @@ def crop(
     length: Int32[Array, "*r"],
     bucket_samples: int,
 ) -> Int16[Array, "*r s"]:
-    """`length` samples from `offset` of each clip, zero-padded to `bucket_samples`; jittable, local to a device."""
+    """`length` samples from `offset` of each clip, zero-padded to `bucket_samples`; jittable, without communication."""
     reach = np.arange(-(-(bucket_samples + BLOCK_SAMPLES - 1) // BLOCK_SAMPLES), dtype=np.int32)
     position = np.arange(bucket_samples, dtype=np.int32)
 
     def one(block_start, offset, length):
-        # Blocks behind the last are read for clips near the end; what they hold is beyond `length`.
+        # Near the end of the corpus the reach is clipped to the last block; what is read there lies beyond `length`.
         window = blocks.at[block_start + offset // BLOCK_SAMPLES + reach].get(mode="clip").ravel()
         audio = jax.lax.dynamic_slice(window, (offset % BLOCK_SAMPLES,), (bucket_samples,))
         return jnp.where(position < length, audio, jnp.int16(0))
 
-    for _ in block_start.shape:  # axis by axis and not flattened, so that each device crops its own rows
+    for _ in block_start.shape:  # not flattened, so that each device crops its own rows
         one = jax.vmap(one)
     return one(block_start, offset, length)
 
@@ -90,14 +90,14 @@ def _put(blocks, piece, start):
 
 
 def _pieces(ends: Int64[np.ndarray, "n"], blocks: int) -> list[tuple[int, int]]:
-    """Ranges of clips, each of at least one clip and of up to about `blocks` blocks."""
+    """Ranges of clips with about `blocks` blocks each, and at least one clip."""
     cuts = np.unique(np.searchsorted(ends, np.arange(blocks, ends.max(initial=0), blocks), side="right"))
     edges = np.unique(np.concatenate([[0], cuts, [len(ends)]])).tolist()
     return list(zip(edges[:-1], edges[1:]))
 
 
 def _pack(clips: list[np.ndarray], blocks: int) -> Int16[np.ndarray, "n 1600"]:
-    # A fresh array for each piece: on CPU devices JAX may keep using the host's memory.
+    # A new array for each piece, because on CPU devices JAX may use the host's memory without a copy.
     packed = np.zeros((blocks, BLOCK_SAMPLES), np.int16)
     flat, at = packed.reshape(-1), 0
     for clip in clips:

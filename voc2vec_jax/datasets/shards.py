@@ -1,4 +1,4 @@
-"""Writing prepared sets: one shard at a time, each whole or absent, and the metadata that ends a set."""
+"""Writing prepared sets: shards, each whole or absent, and the metadata that completes a set."""
 
 import dataclasses
 import hashlib
@@ -15,8 +15,8 @@ from voc2vec_jax import errors
 from voc2vec_jax.datasets import records
 from voc2vec_jax.runs import files
 
-# One record per chunk for random access; uncompressed, because brotli saves a tenth of the bytes of
-# voices and makes reading three times slower.
+# One record per chunk for random access. Uncompressed, because brotli saves a tenth of the bytes of voices and makes
+# reading three times slower.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
@@ -34,7 +34,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A finished shard: its rows, its size and SHA-256, and what went wrong while it was made."""
+    """A finished shard: its rows, size and SHA-256, and the recordings that were unreadable or clipped."""
 
     rows: list[Row]
     bytes: int
@@ -63,12 +63,12 @@ def write(
 
 
 def sidecar(path: pathlib.Path) -> pathlib.Path:
-    """The file beside a shard that says it is complete, and with what."""
+    """The file beside a shard that marks it as complete and describes it."""
     return path.with_name(f"{path.name}.json")
 
 
 def load(path: pathlib.Path) -> Shard | None:
-    """A shard finished earlier, or None when it is absent, damaged or not of the recorded size."""
+    """A shard finished earlier; None when it is absent, damaged or not of the recorded size."""
     try:
         saved = json.loads(sidecar(path).read_text("utf-8"))
         if path.stat().st_size != saved["bytes"]:
@@ -79,7 +79,7 @@ def load(path: pathlib.Path) -> Shard | None:
 
 
 def _row(id: str, recording: str, group: str, label: str, start_sample: int, samples: int) -> Row:
-    """A row that shares its strings with other rows: of millions, most groups and labels are equal."""
+    """A row that shares strings with other rows: among millions, most groups and labels are equal."""
     recording = id if recording == id else sys.intern(recording)
     return Row(id, recording, sys.intern(group), sys.intern(label), start_sample, samples)
 
@@ -132,7 +132,7 @@ def finish(
 
 
 def build_index(shards: Sequence[Shard], labels: Sequence[str]) -> dict[str, np.ndarray]:
-    """The arrays of `index.npz`; a label outside `labels` raises."""
+    """The arrays of `index.npz`. Every label must be one of `labels`."""
     rows = [row for shard in shards for row in shard.rows]
     recordings = list(dict.fromkeys(row.recording for row in rows))
     groups = sorted({row.group for row in rows} - {""})
@@ -163,7 +163,7 @@ def _dense(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
 
 
 def _write_tfds_metadata(folder: pathlib.Path, name: str, shards: Sequence[Shard], info: dict[str, Any]) -> None:
-    import tensorflow_datasets as tfds  # imported late: reading and the worker processes do without it
+    import tensorflow_datasets as tfds  # imported late: readers and worker processes do not need it
 
     split = tfds.core.SplitInfo(
         name=records.SPLIT,

@@ -1,4 +1,4 @@
-"""Tables I and II of the paper with its numbers and those of the prepared sets side by side."""
+"""Tables I and II of the paper: its numbers and those of the prepared sets side by side."""
 
 import os
 from typing import NamedTuple
@@ -12,7 +12,7 @@ TITLES = ("Table I, pre-training sets", "Table II, tasks")
 
 
 class Counts(NamedTuple):
-    """What a set holds: recordings, hours, classes that occur, groups (0: unknown)."""
+    """What a set holds: recordings, hours, classes that occur, groups (0 if unknown)."""
 
     files: int
     hours: float
@@ -36,7 +36,7 @@ def count(prepared: records.PreparedSet) -> Counts:
 
 
 def tables(data_dir: str | os.PathLike) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """(title, rows under a header) of either table; a set that is not prepared has a dash."""
+    """The title and rows of both tables, the header first; a set that is not prepared has dashes."""
     there = set(records.list_sets(data_dir))
     found = {name: count(records.open_set(data_dir, name)) for name in catalog.CATALOG if name in there}
     first = [_row(catalog.CATALOG[name], found.get(name), False) for name in catalog.PRETRAINING]
@@ -48,7 +48,7 @@ def tables(data_dir: str | os.PathLike) -> list[tuple[str, list[tuple[str, ...]]
 
 
 def differences(data_dir: str | os.PathLike) -> list[str]:
-    """A line for each prepared set whose count or hours are not the paper's, with what is known of why."""
+    """A line for each prepared set whose numbers differ from the paper's, and why, if that is known."""
     lines = []
     for name in (*catalog.PRETRAINING, *catalog.TASKS):
         if name in records.list_sets(data_dir):
@@ -67,7 +67,7 @@ def _difference(source: listings.Source, prepared: records.PreparedSet) -> list[
         parts.append(f"{ours.classes} classes, the paper has {source.paper_classes}")
     if prepared.report["unreadable"]:
         parts.append(f"{len(prepared.report['unreadable'])} files were left out")
-    why = source.difference or "nothing is known of why"
+    why = source.difference or "the reason is not known"
     return [f"{source.name}: {'; '.join(parts)}: {why}"] if parts else []
 
 

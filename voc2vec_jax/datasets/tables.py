@@ -1,4 +1,4 @@
-"""The csv files that come with published data sets: read whatever the spelling of their columns, joined to files."""
+"""The csv files of published data sets: read despite different spellings of their columns, and joined to files."""
 
 import csv
 import io
@@ -15,10 +15,10 @@ Row = dict[str, str]
 def read(
     tree: trees.Tree, name: str, columns: Sequence[str], *, delimiter: str = ",", header: bool = True
 ) -> list[Row]:
-    """The rows of a csv file by column; column names are compared as small letters and digits alone.
+    """The rows of a csv file as dictionaries, without blank rows. Column names are compared by `plain`.
 
-    With `header`, `columns` must be among those of the first line, else they are the names of what is there.
-    Blank rows are dropped. `errors.InputError` when a column is missing or the file is no text.
+    With `header`, the first line must name all `columns`; without one, `columns` are the names.
+    `errors.InputError` when a column is missing or the file is not a csv file.
     """
     rows = csv.reader(io.StringIO(text(tree, name), newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
@@ -31,19 +31,19 @@ def read(
             )
         return [dict(zip(names, map(str.strip, row))) for row in rows if any(map(str.strip, row))]
     except csv.Error as error:
-        raise errors.InputError(f"{name} of {tree.root} is no csv file ({error}): get it again") from error
+        raise errors.InputError(f"{name} of {tree.root} is not a csv file ({error}): get it again") from error
 
 
 def split(lines: Iterable[str], name: str) -> Iterator[list[str]]:
-    """Rows of lines separated by a comma or a comma and blanks; `errors.InputError` when they are none."""
+    """The fields of each line, separated by commas; `errors.InputError` for a malformed line."""
     try:
         yield from csv.reader(lines, skipinitialspace=True)
     except csv.Error as error:
-        raise errors.InputError(f"{name} is no csv file ({error}): get it again") from error
+        raise errors.InputError(f"{name} is not a csv file ({error}): get it again") from error
 
 
 def text(tree: trees.Tree, name: str) -> str:
-    """A text file, UTF-8 with or without its mark, else Windows' western encoding."""
+    """A text file: UTF-8 with or without a byte order mark, else Windows-1252."""
     data = tree.read(name)
     try:
         return data.decode("utf-8-sig")
@@ -52,12 +52,12 @@ def text(tree: trees.Tree, name: str) -> str:
 
 
 def plain(column: str) -> str:
-    """A column's name without case, blanks and punctuation."""
+    """A column's name in lower case, letters and digits only."""
     return re.sub("[^a-z0-9]", "", column.lower())
 
 
 def by_file(rows: Iterable[Row], column: str) -> tuple[dict[str, Row], list[str]]:
-    """Rows by the file they name (folders and case dropped), and notes on files named by different rows."""
+    """Rows by `key_of` the file that they name, and notes on files that several different rows name."""
     found: dict[str, Row] = {}
     repeats = []
     for row in rows:
@@ -69,18 +69,18 @@ def by_file(rows: Iterable[Row], column: str) -> tuple[dict[str, Row], list[str]
 
 
 def compare(rows: dict[str, Row], column: str, paths: Iterable[str]) -> list[str]:
-    """Notes on rows without a file and files without a row."""
+    """Notes on rows without a file and on files without a row."""
     files = {key_of(path): path for path in paths}
     without_file = [row[column] for key, row in rows.items() if key not in files]
     without_row = [path for key, path in files.items() if key not in rows]
     notes = []
     if without_file:
-        notes.append(f"{len(without_file)} rows of the csv name no file that is there: {layouts.some(without_file)}")
+        notes.append(f"{len(without_file)} rows of the csv name files that are not there: {layouts.some(without_file)}")
     if without_row:
         notes.append(f"{len(without_row)} files have no row in the csv: {layouts.some(without_row)}")
     return notes
 
 
 def key_of(path: str) -> str:
-    """A file's own name in small letters."""
+    """A file's name without its folder, in lower case."""
     return posixpath.basename(path.replace("\\", "/")).lower()

@@ -1,7 +1,8 @@
-"""The sources as TFDS builders, for those who prepare with TFDS itself: one process, and again after a kill.
+"""The data sets as TFDS builders, for those who prepare with TFDS itself.
 
-Importing this module registers them, so that `tfds.builder("human_voice", file_format="array_record")` works.
-`datasets.prepare` writes the same examples in parallel, with the index that training needs.
+Importing this module registers them: `tfds.builder("human_voice", file_format="array_record")` then works. TFDS uses
+one process and starts again after a kill. `datasets.prepare` writes the same examples in parallel, resumes, and adds
+the index that training needs.
 """
 
 import pathlib
@@ -15,10 +16,10 @@ from voc2vec_jax.datasets import catalog, listings, preparing, records, shards
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Generates the examples of its `source`; unreadable recordings are logged with the reason and left out."""
+    """Generates the examples of its `source`; leaves out unreadable recordings and logs why."""
 
     VERSION = tfds.core.Version(records.VERSION)
-    code_path = None  # no checksums to look up; TFDS's own look-up imports a package that it does not require
+    code_path = None  # there are no checksums; TFDS would look for them with a package that it does not require
     source: listings.Source
 
     def _info(self) -> tfds.core.DatasetInfo:

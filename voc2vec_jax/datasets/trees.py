@@ -1,4 +1,4 @@
-"""Where the files of a data set are: a folder, an archive or several together, read in place."""
+"""The files of a data set: a folder, an archive or several of them, read in place."""
 
 import dataclasses
 import functools
@@ -21,26 +21,15 @@ from voc2vec_jax.runs import files as run_files
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
-UNSUPPORTED = (
-    ".m4a",
-    ".mp4",
-    ".aac",
-    ".wma",
-    ".amr",
-    ".3gp",
-    ".webm",
-    ".mka",
-    ".ra",
-    ".ape",
-    ".wv",
-)  # audio to convert first
+# Audio that must be converted first.
+UNSUPPORTED = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mka", ".ra", ".ape", ".wv")
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderTree:
-    """A folder of files, symbolic links followed; hidden files do not count."""
+    """A folder of files. Symbolic links are followed, hidden files ignored."""
 
     root: pathlib.Path
 
@@ -51,7 +40,7 @@ class FolderTree:
             yield name, path.stat().st_size if path.exists() else 0
 
     def names(self) -> Iterator[str]:
-        """Posix path below the root of every file, in no particular order; no file is looked at."""
+        """Posix path below the root of every file, in no particular order and without looking at the files."""
         seen = set()
         for folder, subfolders, names in os.walk(self.root, followlinks=True, onerror=_refuse_folder):
             seen.add(os.path.realpath(folder))
@@ -77,7 +66,7 @@ class FolderTree:
 
 @dataclasses.dataclass(frozen=True)
 class ZipTree:
-    """A zip archive whose members are read in place; `errors.InputError` when it is damaged or climbs out."""
+    """A zip archive, read in place; `errors.InputError` if it is damaged or an entry leaves the folder."""
 
     root: pathlib.Path
 
@@ -123,9 +112,9 @@ class ZipTree:
 
 @dataclasses.dataclass(frozen=True)
 class TarTree:
-    """A tar archive, read in place; a compressed one is unpacked once to a hidden plain tar beside it.
+    """A tar archive, read in place; a compressed one is first decompressed to a hidden tar beside it.
 
-    Links and devices in it do not count; `errors.InputError` when it is damaged or climbs out.
+    Links and devices in it are ignored; `errors.InputError` if it is damaged or an entry leaves the folder.
     """
 
     root: pathlib.Path
@@ -176,17 +165,17 @@ class TarTree:
 
 @dataclasses.dataclass(frozen=True)
 class UnionTree:
-    """Several trees as one, for a set that comes in several archives; of equal names the first tree's counts."""
+    """Several trees as one, for a set in several archives; the first tree wins where names are equal."""
 
     parts: tuple["Tree", ...]
 
     @property
     def root(self) -> pathlib.Path:
-        """The folder that all of it lies in."""
+        """The root of the first tree."""
         return self.parts[0].root
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """(name, bytes) of every file of every tree: equal names come once for each."""
+        """(name, bytes) of every file of every tree; equal names come more than once."""
         for part in self.parts:
             yield from part.files()
 
@@ -210,26 +199,26 @@ Tree = FolderTree | ZipTree | TarTree | UnionTree
 
 
 def archive_tree(path: pathlib.Path) -> ZipTree | TarTree:
-    """The tree of an archive, by its ending."""
+    """The tree of an archive, chosen by its ending."""
     return TarTree(path) if path.name.lower().endswith(TAR_SUFFIXES) else ZipTree(path)
 
 
 @functools.lru_cache(maxsize=16)
 def _restored(kind: type, of: pathlib.Path | tuple["Tree", ...]) -> "Tree":
-    """A tree that comes with every piece of work of a process, whose contents are listed there once."""
+    """One tree for all jobs of a process, so that each process lists its contents only once."""
     return kind(of)
 
 
 def is_audio(name: str) -> bool:
-    """Whether a file name ends like a format that `audio` reads."""
+    """Whether a file name has an ending that `audio` reads."""
     return name.lower().endswith(audio.SUFFIXES)
 
 
 def _checked(root: pathlib.Path, entry: str) -> str:
-    """An archive's entry with forward slashes; refused when it climbs out."""
+    """An archive's entry with forward slashes; `errors.InputError` if it leaves the folder."""
     name = entry.replace("\\", "/")
     if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
-        raise errors.InputError(f"{root} is refused: its entry {entry!r} climbs out of the folder")
+        raise errors.InputError(f"{root} is refused: its entry {entry!r} leads out of the folder")
     return name
 
 
@@ -247,7 +236,7 @@ def _decompress(path: pathlib.Path, plain: pathlib.Path) -> None:
 
 def _damaged(path: pathlib.Path, kind: str, error: Exception) -> errors.InputError:
     size = path.stat().st_size
-    return errors.InputError(f"{path} ({size} bytes) is no complete {kind} archive ({error}): download it again")
+    return errors.InputError(f"{path} ({size} bytes) is not a complete {kind} archive ({error}): download it again")
 
 
 def _refuse_folder(error: OSError) -> None:
