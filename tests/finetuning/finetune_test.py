@@ -23,7 +23,7 @@ import voc2vec_jax as v2v
 from voc2vec_jax import datasets, errors, finetune, models
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, writer
-from voc2vec_jax.finetuning import capacity, cross_validation, jobs, settings
+from voc2vec_jax.finetuning import capacity, cross_validation, epoch_runner, jobs, settings
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.runs import configuration, memory, program
 
@@ -198,6 +198,11 @@ def test_sigterm_saves_and_the_rerun_goes_on(cache, model, data_dir, whole, tmp_
     assert process.returncode == errors.EXIT_STOPPED, err
     assert "everything is saved" in err
     assert any((workdir / "checkpoints").glob("*/manifest.json"))
+    (saved,) = (workdir / "checkpoints").glob("*/metadata.json")
+    metadata = json.loads(saved.read_text())  # what every later version must be able to resume from
+    assert list(metadata) == ["task", "slots", "progress", "chunk", "call_steps", "losses"]
+    fields = ["fold", "epoch", "best_epoch", "best_score", "history", "slot"]
+    assert all(list(entry) == fields for entry in metadata["progress"])
     process = start(cache, "synthetic", model, data_dir, workdir)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
@@ -259,6 +264,29 @@ def test_features_of_the_users_own_are_learned(data_dir, tmp_path):
     assert found["system"] == "opensmile" and found["mean"]["uar"] > 0.9
     assert run("synthetic", "opensmile", data_dir, tmp_path / "raw", *more, "--config.scale=none") == 0
     assert summary_of(tmp_path / "raw")["mean"]["uar"] < found["mean"]["uar"]
+
+
+def test_a_signal_in_the_middle_of_an_epoch_loses_nothing(data_dir, tmp_path, monkeypatch):
+    path = features_of(data_dir, tmp_path / "own.npz")
+    more = (f"--config.features={path}", "--config.batch_clips=1", "--config.leaks=false", "--config.folds_at_once=2")
+    assert run("synthetic", "opensmile", data_dir, tmp_path / "whole", *more) == 0
+    train = epoch_runner.EpochRunner.train
+    positions = []
+
+    def interrupted(self, *given):
+        for position in train(self, *given):
+            positions.append(position)
+            if len(positions) in (2, 8):  # in the first epoch, and in a later one that began with a whole epoch
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)
+            yield position
+
+    monkeypatch.setattr(epoch_runner.EpochRunner, "train", interrupted)
+    statuses = [run("synthetic", "opensmile", data_dir, tmp_path / "stopped", *more) for _ in range(3)]
+    assert statuses == [75, 75, 0]
+    assert not positions[1].over and not positions[7].over
+    for name in ("summary.json", "metrics.jsonl", "predictions.csv"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_memory_of_an_accelerator_is_planned_with_the_compiled_step(data_dir, tmp_path, monkeypatch):

@@ -1,0 +1,134 @@
+"""The recipe is what configs/finetune.py states: values are pinned, gaps are named, nonsense is refused."""
+
+import json
+import pathlib
+
+import ml_collections
+import pytest
+
+from voc2vec_jax import datasets, errors
+from voc2vec_jax.finetuning import engine as fold_engine
+from voc2vec_jax.finetuning import recipe as finetuning_recipe
+from voc2vec_jax.finetuning import settings, tasks
+from voc2vec_jax.runs import configuration
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
+# As run folders hold it: a value that changes here stops every run that was begun before from being resumed.
+EVERY_FIELD = {
+    "attention": "own",
+    "batch_clips": 16,
+    "checkpoint_every_epochs": 1,
+    "class_weights": True,
+    "clip_norm": 1.0,
+    "data": "",
+    "data_dir": "data",
+    "datasets": ["donateacry"],
+    "deterministic": True,
+    "dropouts": True,
+    "dtype": "float32",
+    "epochs": 50,
+    "features": "",
+    "fold_axis": "auto",
+    "folds": 10,
+    "folds_at_once": 0,
+    "fresh": False,
+    "head_width": 256,
+    "hidden_width": 256,
+    "how": "auto",
+    "layer_sum": False,
+    "layers": "all",
+    "leaks": True,
+    "manual_dir": "",
+    "mask_frames": -1,
+    "mask_share": -1.0,
+    "matmul_precision": "highest",
+    "max_seconds": 7.0,
+    "min_masks": -1,
+    "model": "",
+    "name": "",
+    "on_unreadable": "stop",
+    "patience": 5,
+    "peak_lr": 1e-4,
+    "protocol": "strict",
+    "rare": "auto",
+    "remat": "none",
+    "save_models": True,
+    "scale": "standard",
+    "seed": 0,
+    "split_seed": 0,
+    "systems": [],
+    "validation_share": 0.1,
+    "warmup_steps": 500,
+    "weight_decay": 0.0,
+}
+
+
+def load(argument="donateacry"):
+    return configuration.load(f"{CONFIG}:{argument}")
+
+
+def test_every_value_is_the_one_that_run_folders_hold():
+    found = configuration.as_dict(load())
+    assert json.dumps(found) == json.dumps(EVERY_FIELD)  # types too: 1 and 1.0 are two values
+
+
+def test_a_folds_recipe_has_the_papers_values():
+    expected = fold_engine.FineTuningRecipe(
+        epochs=50, batch_clips=16, peak_lr=1e-4, warmup_steps=500, patience=5, clip_norm=1.0, weight_decay=0.0, seed=0
+    )
+    assert settings.fold_recipe(load()) == expected
+
+
+def test_the_argument_names_data_sets_or_the_six_tasks_of_the_paper():
+    assert load("cnvve,vivae").datasets == ("cnvve", "vivae")
+    assert load("tasks").datasets == tuple(tasks.PAPER_TASKS) == datasets.catalog.TASKS
+    with pytest.raises(errors.InputError, match="name the data set: configs/finetune.py:donateacry"):
+        configuration.load(str(CONFIG))
+
+
+def stated():
+    whole = load()
+    return ml_collections.ConfigDict({name: whole[name] for name in finetuning_recipe.STATED})
+
+
+def test_what_is_no_part_of_the_recipe_is_completed():
+    c = stated()
+    c.epochs, c.data_dir = 3, "elsewhere"
+    found = configuration.as_dict(finetuning_recipe.complete(c))
+    expected = {**EVERY_FIELD, "epochs": 3, "data_dir": "elsewhere", "datasets": ("donateacry",), "systems": ()}
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", finetuning_recipe.STATED)
+def test_a_configuration_must_state_the_recipe(name):
+    c = stated()
+    del c[name]
+    with pytest.raises(errors.InputError, match=f"does not state {name}: set it as configs/finetune.py does"):
+        finetuning_recipe.complete(c)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("epochs", 0, "epochs is 0: set it to a value 1 or more"),
+        ("folds", 1, "folds is 1: set it to a value 2 or more"),
+        ("clip_norm", -1.0, "clip_norm is -1.0: set it to a value 0 or more"),
+        ("peak_lr", 0.0, "peak_lr is 0.0: set it to a value above 0"),
+        ("mask_share", 1.0, "mask_share is 1.0: set it to a value under 1"),
+        ("mask_frames", 0, "mask_frames is 0: set it to a value 1 or more, or under 0"),
+        ("validation_share", 0.6, "validation_share is 0.6: set it to a value above 0 and at most 0.5"),
+        ("seed", 2**32, r"seed is 4294967296: set it to a value from 0 to 2\*\*32 - 1"),
+        ("on_unreadable", "skip", "on_unreadable 'skip' is none of stop, drop"),
+        ("rare", "drop", "rare 'drop' is none of auto, stop, keep"),
+        ("how", "train", "how 'train' is none of auto, finetune, features, probe"),
+        ("datasets", (), "datasets is empty: name at least one data set"),
+        ("model", "", "there is no model to fine-tune"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(field, value, says):
+    config = load()
+    config.model = "voc2vec"
+    finetuning_recipe.check(config)
+    config[field] = value
+    with pytest.raises(errors.InputError, match=says):
+        finetuning_recipe.check(config)
