@@ -167,14 +167,14 @@ def model_features(
         advance(len(rows))
         return found
 
-    options = f"model {_model_digest(model.checkpoint)} mean {'all' if every else layer}"
+    options = f"model {model_digest(model.checkpoint)} mean {'all' if every else layer}"
     found = _cached(_cache_path(cache_dir, task, str(source), options), task, str(source), compute)
     return found[:, layer] if every and layer != "all" else found
 
 
-def _model_digest(checkpoint) -> str:
+def model_digest(checkpoint) -> str:
     """SHA-256 of everything that a model's features depend on."""
-    from voc2vec_jax.convert import names as convert_names
+    from voc2vec_jax.convert import digest as convert_digest
     from voc2vec_jax.inference import pretrained as inference_pretrained
 
     settings = (
@@ -183,11 +183,7 @@ def _model_digest(checkpoint) -> str:
         checkpoint.normalizes,
         inference_pretrained.normalisation_eps(checkpoint),
     )
-    digest = hashlib.sha256(repr(settings).encode())
-    for name, array in sorted(convert_names.flatten(checkpoint.params["encoder"]).items()):
-        digest.update(f"{name} {np.shape(array)}\n".encode())
-        digest.update(np.ascontiguousarray(array, np.float32))
-    return digest.hexdigest()
+    return convert_digest.digest(checkpoint.params["encoder"], settings, shapes=True)
 
 
 def read_features(path: str | os.PathLike, task: tasks.Task) -> Float32[np.ndarray, "n d"]:

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from scipy import special
 
 from voc2vec_jax import audio as recordings
 from voc2vec_jax import errors
+from voc2vec_jax.convert import digest as convert_digest
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.inference import batching, buckets, forward, loading, windowing
@@ -149,12 +149,8 @@ class Model:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that the outputs depend on beside the input: weights, architecture, classes, normalisation."""
-        digest = hashlib.sha256(repr((self.family, self.checkpoint.config, self.eps, self.labels)).encode())
         used = {name: self.checkpoint.params[name] for name in ("encoder", "head") if name in self.checkpoint.params}
-        for name, array in sorted(convert_names.flatten(used).items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return convert_digest.digest(used, (self.family, self.checkpoint.config, self.eps, self.labels))
 
     def _precision(self) -> contextlib.AbstractContextManager:
         """float32 is float32 on accelerators too."""

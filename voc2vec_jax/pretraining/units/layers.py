@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt16
 
 from voc2vec_jax import errors, models
+from voc2vec_jax.convert import digest as convert_digest
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import sources
 from voc2vec_jax.inference import batching, loading, pretrained, windowing
@@ -42,10 +42,7 @@ class Layer:
         seconds = batch_seconds or pretrained.default_batch_seconds()
         self._layout = windowing.WindowLayout(encoder, WINDOW_SECONDS, OVERLAP_SECONDS, seconds)
         self.rate_hz = unit_store.RATE_HZ / self._layout.hop_samples
-        digest = hashlib.sha256()
-        for name in sorted(flat):
-            digest.update(name.encode() + np.ascontiguousarray(flat[name]).tobytes())
-        self.description = {"kind": "layer", "layer": layer, "model": digest.hexdigest()[:32]}
+        self.description = {"kind": "layer", "layer": layer, "model": convert_digest.digest(flat)[:32]}
 
     def extract(self, clips: Sequence[np.ndarray]) -> list[Float32[np.ndarray, "_t d"]]:
         """The layer's frames of every clip; none of a clip that is too short for one."""
