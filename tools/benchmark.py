@@ -27,7 +27,7 @@ from voc2vec_jax import errors
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
-from voc2vec_jax.runs import cli, program, runtime
+from voc2vec_jax.runs import cli, cpu_tuning, program, runtime
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ COMMANDS = {
 
 def main(argv: list[str]) -> None:
     """Runs the subcommand that `argv` begins with."""
-    runtime.keep_memory()
+    cpu_tuning.keep_memory()
     name = argv[0] if argv else ""
     if name in ("--help", "-h"):
         print(__doc__.strip())

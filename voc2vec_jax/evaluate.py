@@ -14,7 +14,7 @@ from voc2vec_jax.inference.evaluation import scores as evaluation_scores
 from voc2vec_jax.inference.evaluation import shard_assignment, worker
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.runs import cli, logs, program, runtime
+from voc2vec_jax.runs import cli, cpu_tuning, logs, program, runtime
 
 FLAGS = {
     "model": cli.Flag("as from_pretrained takes it: Hub id, folder, file or run folder", required=True),
@@ -42,7 +42,7 @@ FLAGS = {
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
-    runtime.keep_memory()
+    cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.evaluate")
     share = shard_assignment.find(arguments.shard, os.environ)
     settings = settings_of(arguments)

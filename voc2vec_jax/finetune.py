@@ -8,7 +8,7 @@ import ml_collections
 from voc2vec_jax import errors
 from voc2vec_jax.finetuning import cross_validation, jobs
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
-from voc2vec_jax.runs import agreement, cli, configuration, distributed, logs, runtime, signals
+from voc2vec_jax.runs import agreement, cli, configuration, cpu_tuning, distributed, logs, runtime, signals
 
 FLAGS = {
     "config": cli.Flag("the recipe and the data sets, PATH:DATASET", kind=cli.CONFIG, required=True),
@@ -19,7 +19,7 @@ FLAGS = {
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
-    runtime.keep_memory()
+    cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.finetune")
     distributed.join(arguments)
     return finetune(arguments.config, arguments.workdir)
@@ -28,11 +28,11 @@ def main(argv: list[str]) -> int:
 def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
     """Run or resume the cross-validations that `config` describes; returns the exit status."""
     finetuning_recipe.check(config)
-    runtime.one_device_a_core()
+    cpu_tuning.one_device_a_core()
     runtime.set_up_jax(config)
     with signals.StopSignal() as stop:  # before any work: JAX's runtime would swallow a SIGTERM
-        distributed.share(stop)
-        agreement.same(dict(configuration.fields(config)))
+        distributed.share_stop(stop)
+        agreement.check_same(dict(configuration.fields(config)))
         planned = list(jobs.plan_jobs(config, pathlib.Path(workdir)))
         for number, job in enumerate(planned):
             if len(planned) > 1:

@@ -13,7 +13,7 @@ from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import start as training_start
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.pretraining.units import store as unit_store
-from voc2vec_jax.runs import agreement, checkpoint, cli, configuration, distributed, logs, runtime, sharding
+from voc2vec_jax.runs import agreement, checkpoint, cli, configuration, cpu_tuning, distributed, logs, runtime, sharding
 from voc2vec_jax.runs import folder as run_folder
 
 FLAGS = {
@@ -29,7 +29,7 @@ MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
-    runtime.keep_memory()
+    cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.train")
     distributed.join(arguments)
     return train(arguments.config, arguments.workdir, dry=arguments.dry_run)
@@ -47,8 +47,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) ->
     if dry:
         dry_run.report(functions, layout, micros, mesh)
         return errors.EXIT_DONE
-    agreement.same(dict(configuration.fields(config)))
-    examples = agreement.first_alone(lambda: pretraining_data.open_examples(config, layout, model.min_samples))
+    agreement.check_same(dict(configuration.fields(config)))
+    examples = agreement.first_before_others(lambda: pretraining_data.open_examples(config, layout, model.min_samples))
     folder = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
         run_folder.claim_for_all(stack, workdir, configuration.as_dict(config), MAY_DIFFER)
@@ -56,8 +56,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) ->
         saver = stack.enter_context(
             checkpoint.Checkpoints(workdir, config.keep_checkpoints, config.keep_every_steps or None)
         )
-        copy = agreement.index() == 0
-        targets = agreement.first_alone(
+        copy = agreement.process_index() == 0
+        targets = agreement.first_before_others(
             lambda: unit_store.targets_for_run(config, model, examples.corpus, folder, copy=copy)
         )
         identity = training_start.identity(config, examples, targets)

@@ -13,7 +13,7 @@ FLAGS = {"late": cli.Flag("die late", default=False, kind=bool), **distributed.F
 def main(argv):
     arguments = cli.parse(argv, flags=FLAGS, program="waiting_program")
     distributed.join(arguments)
-    if agreement.index():
+    if agreement.process_index():
         time.sleep(arguments.late and liveness.HEARTBEAT_SECONDS / 2 - 1)
         os.kill(os.getpid(), signal.SIGKILL)
     agreement.wait_for_all()

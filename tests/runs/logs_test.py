@@ -17,7 +17,7 @@ import pytest
 from voc2vec_jax import errors
 from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.pretraining import progress as pretraining_progress
-from voc2vec_jax.runs import files, logs
+from voc2vec_jax.runs import agreement, files, logs
 
 ROW = {
     "loss": 6.5432,
@@ -34,12 +34,6 @@ ROW = {
 
 
 VIEW = wav2vec2.view(wav2vec2.Config())
-
-
-@pytest.fixture(autouse=True)
-def first_process():
-    yield
-    logs.set_process(0)
 
 
 def written(path):
@@ -146,8 +140,8 @@ def test_flush_makes_the_rows_durable(tmp_path, monkeypatch):
         assert len(synced) == 1
 
 
-def test_other_processes_write_and_say_nothing(tmp_path, capsys):
-    logs.set_process(3)
+def test_other_processes_write_and_say_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(agreement, "process_index", lambda: 3)
     with logs.Metrics(tmp_path) as metrics, pretraining_progress.TrainingProgress(10) as progress:
         metrics.write(1, ROW)
         metrics.flush()

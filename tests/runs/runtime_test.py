@@ -9,16 +9,16 @@ import pytest
 
 from voc2vec_jax.runs import memory
 
-COUNT = "import jax\nfrom voc2vec_jax.runs import runtime\nruntime.one_device_a_core()\nprint(len(jax.devices()))"
+COUNT = "import jax\nfrom voc2vec_jax.runs import cpu_tuning\ncpu_tuning.one_device_a_core()\nprint(len(jax.devices()))"
 
 
 FAULTS = """
 import resource
 import numpy as np
-from voc2vec_jax.runs import runtime
+from voc2vec_jax.runs import cpu_tuning
 
 if {keeps}:
-    runtime.keep_memory()
+    cpu_tuning.keep_memory()
 faults = []
 for _ in range(3):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

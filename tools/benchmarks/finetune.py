@@ -22,7 +22,7 @@ from voc2vec_jax.finetuning import learners
 from voc2vec_jax.finetuning import settings as fold_settings
 from voc2vec_jax.models import flops, heads
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
-from voc2vec_jax.runs import configuration, memory, runtime
+from voc2vec_jax.runs import configuration, memory
 
 CLASSES = 6
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
@@ -111,7 +111,7 @@ def _recipe(settings: FinetuneBenchmark) -> fold_engine.FineTuningRecipe:
 def figures(settings: FinetuneBenchmark) -> Iterator[dict[str, Any]]:
     """The median epoch of each way, which take turns, and its ratio to folds one after another."""
     check(settings)
-    runtime.one_device_a_core()
+    cpu_tuning.one_device_a_core()
     clips, devices = _NoiseClips(settings), jax.devices()
     rate = measuring.matmul_rate(settings.dtype)
     common = {

@@ -30,24 +30,24 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     with contextlib.ExitStack() as stack:
         values = {**configuration.as_dict(config), "layer": job.layer}
         run_folder.claim_for_all(stack, job.workdir, values, finetuning_recipe.MAY_DIFFER, MARKS)
-        if agreement.of_first(lambda: fold_results.status(job.workdir, config.folds).complete):
+        if agreement.decided_by_first(lambda: fold_results.status(job.workdir, config.folds).complete):
             logs.say(f"{job.workdir} is complete: {fold_results.summary_line(job.workdir)}")
             return True
         source = None
         if job.how == "finetune":
-            source = agreement.first_alone(lambda: sources.read(job.source))
-        task = agreement.first_alone(lambda: open_task(job, source))
+            source = agreement.first_before_others(lambda: sources.read(job.source))
+        task = agreement.first_before_others(lambda: open_task(job, source))
         splits = split(config, task)
         describe(job, task, splits)
         own = fold_results.own_folder(job.workdir)
         own.mkdir(parents=True, exist_ok=True)
         saver = stack.enter_context(checkpoint.Checkpoints(own, keep=1, alone=True))
-        setting = agreement.first_alone(lambda: settings.build(job, task, splits, source))
-        if config.leaks and agreement.index() == 0 and not (job.workdir / leaks.FILE).is_file():
+        setting = agreement.first_before_others(lambda: settings.build(job, task, splits, source))
+        if config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
             leaks.write(job.workdir, task, splits, config.data_dir, pretraining_sets(job.source))
         experiment.run(setting, saver, stop)
         agreement.wait_for_all()
-        return agreement.of_first(lambda: gather(job, task))
+        return agreement.decided_by_first(lambda: gather(job, task))
 
 
 def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) -> tasks.Task:

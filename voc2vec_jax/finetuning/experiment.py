@@ -27,7 +27,7 @@ from voc2vec_jax.runs import agreement, checkpoint, logs, signals
 def run(setting: settings.CrossValidationSetting, saver: checkpoint.Checkpoints, stop: signals.StopSignal) -> bool:
     """Run this process's folds that are not done; False when a signal stopped them, with everything saved."""
     finished = fold_results.status(setting.workdir, len(setting.splits)).done
-    own = range(agreement.index(), len(setting.splits), agreement.count())
+    own = range(agreement.process_index(), len(setting.splits), agreement.process_count())
     writer = fold_writer.FoldWriter(setting, [fold for fold in own if fold in finished])
     pending = tuple(fold for fold in own if fold not in finished)
     return not pending or Experiment(setting, saver, writer, pending).run(stop)

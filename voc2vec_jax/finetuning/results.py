@@ -121,9 +121,9 @@ def write_predictions(
 
 def own_folder(workdir: pathlib.Path) -> pathlib.Path:
     """Where this process keeps its folds in progress: the run folder itself when it is alone."""
-    if agreement.count() == 1:
+    if agreement.process_count() == 1:
         return workdir
-    return workdir / "processes" / f"{agreement.index():02d}_of_{agreement.count():02d}"
+    return workdir / "processes" / f"{agreement.process_index():02d}_of_{agreement.process_count():02d}"
 
 
 def write_metrics(folder: pathlib.Path, rows: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
@@ -134,10 +134,10 @@ def write_metrics(folder: pathlib.Path, rows: Mapping[int, Sequence[Mapping[str,
 
 def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
     """Join the metrics.jsonl of all processes in the run folder."""
-    if agreement.count() == 1:
+    if agreement.process_count() == 1:
         return
     rows: dict[int, list[dict[str, Any]]] = {}
-    for path in sorted((workdir / "processes").glob(f"*_of_{agreement.count():02d}/metrics.jsonl")):
+    for path in sorted((workdir / "processes").glob(f"*_of_{agreement.process_count():02d}/metrics.jsonl")):
         for row in map(json.loads, path.read_text().splitlines()):
             rows.setdefault(row["fold"], []).append(row)
     # A fold may have been finished by another number of processes: its own record has the last word.

@@ -100,7 +100,7 @@ class StepLog:
         row = {name: x if math.isfinite(x) else None for name, x in row.items()}
         report = {"step": step, "row": row, "rows": rows, "ids": [self._examples.corpus.ids(i) for i in rows]}
         path = self._workdir / f"nonfinite_step_{step}.json"
-        if agreement.index() == 0:
+        if agreement.process_index() == 0:
             files.write_atomic(path, json.dumps(report, indent=1).encode())
         raise errors.RunError(
             f"loss, gradient or parameters at step {step} are not finite: its clips are listed in {path}; lower "
@@ -165,7 +165,7 @@ class PreTrainingRun:
             self._validate()
         if stopping or self._due("checkpoint_every_steps"):
             self._save()
-        if agreement.index() == 0 and (stopping or self._due("validate_every_steps")):
+        if agreement.process_index() == 0 and (stopping or self._due("validate_every_steps")):
             self._picture.draw()
         self._log.restart_clock()
 
@@ -265,7 +265,7 @@ def _list_left_out(workdir: pathlib.Path, examples: pretraining_data.Examples, m
         return
     names = [examples.corpus.ids(row) for row in examples.short_rows]
     listed = workdir / "left_out.txt"
-    if agreement.index() == 0:
+    if agreement.process_index() == 0:
         files.write_atomic(listed, "".join(f"{name}\n" for name in names).encode())
     logs.warn(
         f"{len(names)} clips are too short to mask (under {min_samples / audio.RATE_HZ:.3f} s) and left out, "

@@ -1,6 +1,7 @@
-"""What the processes of a run agree on: process 0 decides, the others hear of it through JAX's coordination service.
+"""Decisions that all processes of a run share: process 0 decides and tells the others, without touching a device.
 
-Nothing here touches a device. Every function but `count` and `index` is called by all processes in the same order.
+The channel is JAX's coordination service. All processes call each function in the same order, except `process_count`
+and `process_index`, which anyone may call at any time.
 """
 
 import itertools
@@ -13,7 +14,7 @@ from jax._src import distributed
 from voc2vec_jax import errors
 
 PREFIX = "voc2vec_jax"
-_WAIT_MS = 24 * 3600 * 1000  # a process that dies meanwhile ends the wait in other ways
+_WAIT_MS = 24 * 3600 * 1000  # long, because `liveness` ends the wait when a process dies
 _FAULTS = {kind.__name__: kind for kind in (errors.InputError, errors.RunError)}
 _numbers = itertools.count()
 
@@ -21,26 +22,26 @@ T = TypeVar("T")
 
 
 def client() -> Any:
-    """The connection to the coordination service, None when this process is alone."""
+    """The connection to the coordination service; None when this process is alone."""
     return distributed.global_state.client
 
 
-def count() -> int:
-    """The processes of this run."""
+def process_count() -> int:
+    """How many processes this run has."""
     return distributed.global_state.num_processes if client() is not None else 1
 
 
-def index() -> int:
-    """Which of them this one is."""
+def process_index() -> int:
+    """The number of this process, from 0."""
     return distributed.global_state.process_id if client() is not None else 0
 
 
-def of_first(decide: Callable[[], T]) -> T:
-    """`decide()` of process 0, a JSON value, in every process; its InputError or RunError is raised in every one."""
-    if count() == 1:
+def decided_by_first(decide: Callable[[], T]) -> T:
+    """`decide()` of process 0, a JSON value, in every process. Its InputError or RunError is raised in every one."""
+    if process_count() == 1:
         return decide()
-    key = f"{PREFIX}/of_first/{next(_numbers)}"
-    if index():
+    key = f"{PREFIX}/decided_by_first/{next(_numbers)}"
+    if process_index():
         answer = json.loads(client().blocking_key_value_get(key, _WAIT_MS))
         if "fault" in answer:
             raise _FAULTS[answer["fault"]](answer["text"])
@@ -54,29 +55,28 @@ def of_first(decide: Callable[[], T]) -> T:
     return value
 
 
-def first_alone(make: Callable[[], T]) -> T:
-    """`make()` in every process, in process 0 before all others: it may leave files that they find."""
-    if count() == 1:
+def first_before_others(make: Callable[[], T]) -> T:
+    """`make()` in every process, in process 0 before the others, which may use files that it leaves."""
+    if process_count() == 1:
         return make()
     made = []
-    of_first(lambda: made.append(make()))
+    decided_by_first(lambda: made.append(make()))
     return made[0] if made else make()
 
 
-def same(values: Mapping[str, Any]) -> None:
-    """InputError in a process that has other `values` than process 0, naming the first that differs."""
-    if count() == 1:
+def check_same(values: Mapping[str, Any]) -> None:
+    """InputError in a process whose `values` differ from those of process 0; it names the first difference."""
+    if process_count() == 1:
         return
     own = json.loads(json.dumps(values))
-    first = of_first(lambda: own)
+    first = decided_by_first(lambda: own)
     for name in [*first, *own]:
         if own.get(name) != first.get(name):
-            raise errors.InputError(
-                f"{name} is {own.get(name)} in process {index()} and {first.get(name)} in process 0: start all alike"
-            )
+            here = f"{own.get(name)} in process {process_index()}"
+            raise errors.InputError(f"{name} is {here} and {first.get(name)} in process 0: start all alike")
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here."""
-    if count() > 1:
+    """Return when every process has called this."""
+    if process_count() > 1:
         client().wait_at_barrier(f"{PREFIX}/all/{next(_numbers)}", _WAIT_MS)

@@ -162,9 +162,9 @@ class Checkpoints:
         self._keep = keep
         self._keep_every_steps = keep_every_steps
         _silence_orbax()
-        self._alone = alone and agreement.count() > 1
-        self._leads = self._alone or agreement.index() == 0
-        self._agreed: Callable = (lambda decide: decide()) if self._alone else agreement.of_first
+        self._alone = alone and agreement.process_count() > 1
+        self._leads = self._alone or agreement.process_index() == 0
+        self._agreed: Callable = (lambda decide: decide()) if self._alone else agreement.decided_by_first
         self._orbax = _orbax()
         self._finisher = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
@@ -336,9 +336,9 @@ class Checkpoints:
 
 def _orbax() -> ocp.AsyncCheckpointer:
     """The writer of all processes; several wait for each other without their devices."""
-    if agreement.count() == 1:
+    if agreement.process_count() == 1:
         return ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-    options = ocp.options.MultiprocessingOptions(active_processes=set(range(agreement.count())))
+    options = ocp.options.MultiprocessingOptions(active_processes=set(range(agreement.process_count())))
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=options)
     return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
 

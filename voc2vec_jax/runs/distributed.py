@@ -39,7 +39,13 @@ _ENVIRONMENT = {
 }
 _MARGIN_SECONDS = 60
 
-_watch: liveness.Watch | None = None
+
+@functools.cache
+def _monitor() -> liveness.Monitor:
+    """This process's monitor, started by the first call."""
+    monitor = liveness.Monitor()
+    monitor.start()
+    return monitor
 
 
 def join(arguments: cli.Arguments) -> None:
@@ -74,12 +80,11 @@ def join(arguments: cli.Arguments) -> None:
         ) from error
     finally:
         giving_up.cancel()
-    logs.set_process(agreement.index())
-    global _watch
-    _watch = liveness.Watch()
-    _watch.start()
-    agreement.same({"--processes": agreement.count(), "the version of JAX": jax.__version__})
-    logs.say(f"{agreement.count()} processes are connected ({cluster}); this is process 0 on {socket.gethostname()}")
+    _monitor()
+    agreement.check_same({"--processes": agreement.process_count(), "the version of JAX": jax.__version__})
+    logs.say(
+        f"{agreement.process_count()} processes are connected ({cluster}); this is process 0 on {socket.gethostname()}"
+    )
 
 
 def _options(arguments: cli.Arguments) -> dict[str, Any] | None:
@@ -220,13 +225,13 @@ class Preemption(signals.StopSignal):
 
 def stop_signal() -> signals.StopSignal:
     """For loops that all processes step through together."""
-    return Preemption() if agreement.count() > 1 else signals.StopSignal()
+    return Preemption() if agreement.process_count() > 1 else signals.StopSignal()
 
 
-def share(stop: signals.StopSignal) -> signals.StopSignal:
+def share_stop(stop: signals.StopSignal) -> signals.StopSignal:
     """For processes that go each at its own pace: a signal to one of them is one to all, within seconds."""
-    if _watch is not None:
-        _watch.stop_signal = stop
+    if agreement.process_count() > 1:
+        _monitor().stop_signal = stop
     return stop
 
 
@@ -242,15 +247,15 @@ def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     try:
         status = main(argv) or errors.EXIT_DONE
     except (Exception, KeyboardInterrupt) as error:
-        if agreement.count() == 1:
+        if agreement.process_count() == 1:
             raise
         if program.wants_traceback(argv):
             traceback.print_exception(error)
         _fail(error)
-    if agreement.count() > 1:
+    if agreement.process_count() > 1:
         agreement.wait_for_all()
-        _watch.left.set()
-        _watch.join()
+        _monitor().left.set()
+        _monitor().join()
         jax.distributed.shutdown()
     return status
 
@@ -259,10 +264,10 @@ def _fail(error: BaseException) -> None:
     """Tell the others and leave with them; does not return."""
     status, text = program.explain(error)
     if _is_of_runtime(error):  # most likely another process died: then the watch says which one and ends this one
-        _watch.own["broken"] = True
+        _monitor().own["broken"] = True
         time.sleep(2 * liveness.DEAD_SECONDS)
-    _watch.report({"status": status, "text": text})
-    _watch.join(2 * liveness.LEAVING_SECONDS)
+    _monitor().report({"status": status, "text": text})
+    _monitor().join(2 * liveness.LEAVING_SECONDS)
     liveness.exit_now(status, text)
 
 

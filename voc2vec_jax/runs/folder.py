@@ -79,7 +79,7 @@ def claim_for_all(stack: contextlib.ExitStack, *arguments: Any) -> None:
     def enter() -> None:
         stack.enter_context(claim(*arguments))
 
-    agreement.of_first(enter)
+    agreement.decided_by_first(enter)
 
 
 def _unwritable(folder: pathlib.Path, error: OSError) -> str:

@@ -28,15 +28,15 @@ GRACE_SECONDS = 1.0  # between the others' word that they leave and the end of p
 LEAVING_SECONDS = 10  # how long process 0, which holds the service, waits for others that leave
 
 
-class Watch(threading.Thread):
+class Monitor(threading.Thread):
     """Sends beats, and obeys what process 0 makes of everybody's: to end, or to stop.
 
     Keys: `live/<i>` is what process i says of itself, `all` what process 0 says to all.
     """
 
     def __init__(self) -> None:
-        super().__init__(name="watch", daemon=True)
-        self.client, self.index, self.count = agreement.client(), agreement.index(), agreement.count()
+        super().__init__(name="monitor", daemon=True)
+        self.client, self.index, self.count = agreement.client(), agreement.process_index(), agreement.process_count()
         self.own: dict[str, Any] = {"host": socket.gethostname()}
         self.all: dict[str, Any] = {}
         self.stop_signal: signals.StopSignal | None = None
@@ -137,24 +137,24 @@ class Watch(threading.Thread):
         leave_at_once(self, end["status"], text)
 
 
-def leave_at_once(watch: Watch, status: int, text: str | None) -> None:
+def leave_at_once(monitor: Monitor, status: int, text: str | None) -> None:
     """Exit without the runtime's shutdown; process 0 last, for the service is in it and the others die with it."""
     try:
-        watch.tell(gone=True)
+        monitor.tell(gone=True)
         end = time.monotonic() + LEAVING_SECONDS
-        while watch.index == 0 and time.monotonic() < end and not _all_gone(watch):
+        while monitor.index == 0 and time.monotonic() < end and not _all_gone(monitor):
             time.sleep(BEAT_SECONDS / 10)
-        if watch.index == 0:
+        if monitor.index == 0:
             time.sleep(GRACE_SECONDS)
     except jax.errors.JaxRuntimeError:
         pass  # the service is gone: there is nobody left to tell
     exit_now(status, text)
 
 
-def _all_gone(watch: Watch) -> bool:
-    dead = watch.all.get("end", {}).get("dead")
-    live = watch.live()
-    return all(live.get(process, {}).get("gone") for process in range(watch.count) if process != dead)
+def _all_gone(monitor: Monitor) -> bool:
+    dead = monitor.all.get("end", {}).get("dead")
+    live = monitor.live()
+    return all(live.get(process, {}).get("gone") for process in range(monitor.count) if process != dead)
 
 
 def exit_now(status: int, text: str | None) -> None:

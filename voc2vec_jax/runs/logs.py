@@ -11,32 +11,24 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import files
-
-_process = 0
+from voc2vec_jax.runs import agreement, files
 
 
-def set_process(index: int) -> None:
-    """Tell this module which of the run's processes it is in; only process 0 prints lines and writes metrics."""
-    global _process
-    _process = index
+def speaks() -> bool:
+    """Whether this process prints lines and writes metrics: process 0 does."""
+    return agreement.process_index() == 0
 
 
 def say(text: str) -> None:
     """A message for people on stderr, from process 0 only; a progress bar stays whole."""
-    if _process == 0:
+    if speaks():
         tqdm.tqdm.write(text, file=sys.stderr)
 
 
 def warn(text: str) -> None:
-    """A warning on stderr, from process 0 only: the others find the same things odd."""
-    if _process == 0:
+    """A warning on stderr, from process 0 only: the others would say the same."""
+    if speaks():
         tqdm.tqdm.write(f"warning: {text}", file=sys.stderr)
-
-
-def speaks() -> bool:
-    """Whether this is the process that prints."""
-    return _process == 0
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
@@ -68,7 +60,7 @@ class Metrics:
         self.path = pathlib.Path(workdir) / "metrics.jsonl"
         self._file = None
         self._board = None
-        if _process:
+        if not speaks():
             return
         board = _board_class() if tensorboard else None
         try:
