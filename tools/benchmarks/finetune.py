@@ -22,7 +22,7 @@ from voc2vec_jax.finetuning import learners
 from voc2vec_jax.finetuning import settings as fold_settings
 from voc2vec_jax.models import flops, heads
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
-from voc2vec_jax.runs import configuration, memory
+from voc2vec_jax.runs import configuration, cpu_tuning, memory
 
 CLASSES = 6
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
