@@ -1,13 +1,14 @@
-"""Prepares data sets: decodes what a user downloaded, once, into records that training reads.
+"""Prepares data sets: decodes downloaded recordings once, into the records that training reads.
 
     python tools/prepare.py voc125 tasks --manual_dir=DOWNLOADS --data_dir=DATA
     python tools/prepare.py folder --manual_dir=MY_RECORDINGS --data_dir=DATA --name=mine
     python tools/prepare.py vocalsound --manual_dir=DOWNLOADS --data_dir=DATA --shard=1/4    (and 2/4, 3/4, 4/4)
-    python tools/prepare.py stats --data_dir=DATA                   tables I and II, the paper's numbers and ours
-    python tools/prepare.py duplicates [SET...] --data_dir=DATA     sounds that are there twice
+    python tools/prepare.py stats --data_dir=DATA                   tables I and II: the paper's numbers and ours
+    python tools/prepare.py duplicates [SET...] --data_dir=DATA     sounds that occur twice
 
-`voc125` is the ten pre-training sets, `tasks` the six tasks. Run again it keeps what is there and goes on where it
-was stopped. A set that is nowhere is downloaded where it has a plain public link.
+`voc125` stands for the ten pre-training sets, `tasks` for the six tasks. A rerun keeps finished sets and resumes the
+others. A set that is not in --manual_dir is downloaded if it has a plain public link. voc2vec_jax/datasets/README.md
+lists the sets and the folders that they need.
 """
 
 import pathlib
@@ -19,17 +20,17 @@ from voc2vec_jax.datasets import catalog, duplicates, records, stats
 from voc2vec_jax.runs import cli, program
 
 FLAGS = {
-    "manual_dir": cli.Flag("folder with the downloaded archives or unpacked folders; or one archive, folder, manifest"),
-    "data_dir": cli.Flag("folder that gets the prepared sets", required=True),
-    "workers": cli.Flag("processes that decode, 0 for one per core", default=0, kind=int),
-    "shard": cli.Flag("i/n: the i-th of n parts, for n machines that share --data_dir"),
-    "download": cli.Flag("fetch what is missing where it has a plain public link", default=True, kind=bool),
-    "name": cli.Flag("name of the prepared set, where it shall differ"),
+    "manual_dir": cli.Flag("folder of downloaded archives or unpacked folders; or one archive, folder or manifest"),
+    "data_dir": cli.Flag("folder for the prepared sets", required=True),
+    "workers": cli.Flag("decoding processes; 0: one per core", default=0, kind=int),
+    "shard": cli.Flag("i/n: make the i-th of n parts, on n machines that share --data_dir"),
+    "download": cli.Flag("download missing sets that have a plain public link", default=True, kind=bool),
+    "name": cli.Flag("name of the prepared set, if not the usual one"),
     "clips": cli.Flag("number of synthetic clips", kind=int),
     "seed": cli.Flag("seed of the synthetic clips", kind=int),
-    "audioset_labels": cli.Flag("AudioSet's ids or names to take instead of the usual ones, with ; between them"),
-    "audioset_borderline": cli.Flag("take AudioSet's borderline vocalizations too", kind=bool),
-    "output": cli.Flag("csv file for all pairs of duplicates (default: duplicates.csv in --data_dir)"),
+    "audioset_labels": cli.Flag("AudioSet labels to take instead of the usual ones: ids or names, separated by ;"),
+    "audioset_borderline": cli.Flag("also take AudioSet's borderline vocalizations", kind=bool),
+    "output": cli.Flag("csv file for the pairs of duplicates (default: duplicates.csv in --data_dir)"),
 }
 ALIASES = {"voc125": catalog.PRETRAINING, "tasks": catalog.TASKS}
 COMMANDS = ("stats", "duplicates")
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
 
 
 def _names(words: tuple[str, ...]) -> list[str]:
-    """The sets asked for, aliases written out, each once."""
+    """The named sets, each once, with aliases expanded."""
     sets = words[1:] if words[0] in COMMANDS else words
     return list(dict.fromkeys(name for word in sets for name in ALIASES.get(word, (word,))))
 
@@ -64,7 +65,7 @@ def _check(arguments: cli.Arguments, names: list[str]) -> None:
         for name in names:
             datasets.source(name)
     if arguments.words[0] == "stats" and names:
-        raise errors.InputError(f"stats shows every set of --data_dir: leave {', '.join(names)} away")
+        raise errors.InputError(f"stats shows every set of --data_dir: drop {', '.join(names)}")
     if arguments.workers < 0:
         raise errors.InputError(f"--workers={arguments.workers} is negative: give 0 for one per core")
     if arguments.name and len(names) > 1:
@@ -85,7 +86,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def _prepare_all(names: list[str], arguments: cli.Arguments) -> None:
-    """Prepares what is there; afterwards one `errors.InputError` for what is not."""
+    """Prepares the sets that are there; then one `errors.InputError` for the others."""
     prepared, faults, unfinished = [], {}, []
     for name in names:
         try:
@@ -97,7 +98,7 @@ def _prepare_all(names: list[str], arguments: cli.Arguments) -> None:
     if prepared:
         print("\n".join([table(prepared), *remarks(prepared)]))
     for name in unfinished:
-        print(f"{name}: part {arguments.shard} is made; the machine that makes the last one ends the set")
+        print(f"{name}: part {arguments.shard} is made; the machine that makes the last part finishes the set")
     if len(faults) > 1:
         print("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
         raise errors.InputError(f"{len(faults)} of {len(names)} sets are not prepared: {', '.join(faults)}")
@@ -129,10 +130,10 @@ def show_stats(data_dir: str) -> None:
 
 
 def show_duplicates(arguments: cli.Arguments, names: list[str]) -> None:
-    """Prints the pairs of each two sets and the first few of them, and writes all to a csv file."""
+    """Prints the number of pairs for each two sets and the first pairs, and writes all pairs to a csv file."""
     names = names or records.list_sets(arguments.data_dir)
     if not names:
-        raise errors.InputError(f"{arguments.data_dir} holds no prepared set: prepare some first")
+        raise errors.InputError(f"{arguments.data_dir} holds no prepared set: prepare one first")
     output = pathlib.Path(arguments.output or pathlib.Path(arguments.data_dir, "duplicates.csv"))
     found = duplicates.find(arguments.data_dir, names, arguments.workers or None)
     duplicates.write(found, output)
@@ -144,7 +145,7 @@ def show_duplicates(arguments: cli.Arguments, names: list[str]) -> None:
 
 
 def table(prepared: list[records.PreparedSet]) -> str:
-    """Files, hours and mean seconds per set, the paper's numbers beside them where there are any."""
+    """Files, hours and mean seconds of each set, beside the paper's numbers where there are any."""
     rows = [("set", "files", "records", "hours", "mean s", "paper files", "paper hours", "clipped", "unreadable")]
     for each in prepared:
         report = each.report

@@ -1,7 +1,7 @@
-"""Recordings to arrays: decode, mix down, resample to 16 kHz, cut into segments, quantise.
+"""From recordings to arrays: decode, mix down, resample to 16 kHz, cut into segments, quantise.
 
-Channels are averaged before resampling. Files are read in blocks, so that memory follows the length of the
-result and not that of the source.
+Channels are averaged before resampling. Files are read in blocks, so that the memory needed is that of the result and
+not that of the source.
 """
 
 import io
@@ -20,17 +20,17 @@ from voc2vec_jax import errors
 RATE_HZ = 16_000
 INT16_SCALE = 2**15
 SEGMENT_SAMPLES = 10 * RATE_HZ
-LOWEST_RATE_HZ = 1_000  # a header below it is damaged, and would blow a file up in resampling
-MOST_FRAMES = 1 << 36  # weeks; a header above it was left by a writer that never learned the length, or is damaged
+LOWEST_RATE_HZ = 1_000  # a header with less is damaged, and resampling would blow the file up
+MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged, or its writer did not know the length
 BLOCK_FRAMES = 1 << 18
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
 
-# Lengths that writers to a pipe leave in a wav header because they never learn the real one.
+# Lengths in the wav headers of writers that do not know the length, such as those that write to a pipe.
 _UNKNOWN_LENGTHS = (0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)
 
 
 class AudioError(errors.InputError):
-    """A recording that cannot be used: `name` says which, `reason` why."""
+    """An unusable recording: `name` says which one, `reason` why."""
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name}: {reason}")
@@ -42,16 +42,16 @@ class AudioError(errors.InputError):
 
 
 def load(source: str | os.PathLike | io.IOBase, name: str | None = None) -> Float32[np.ndarray, " s"]:
-    """Mono audio at 16 kHz, in [-1, 1] unless the file itself goes beyond, at least one sample.
+    """Mono audio at 16 kHz with at least one sample, in [-1, 1] unless the file itself exceeds it.
 
-    `source` is a path or an open, seekable binary file; `name` is what errors call it. `AudioError` for
-    what is unreadable, truncated, empty, not finite, or has nothing left after resampling.
+    `source` is a path or an open, seekable binary file; errors call it `name`. `AudioError` for a recording that is
+    unreadable, truncated, empty, not finite, or has nothing left after resampling.
     """
     return np.concatenate([*stream(source, name)])
 
 
 def stream(source: str | os.PathLike | io.IOBase, name: str | None = None) -> Iterator[Float32[np.ndarray, " _"]]:
-    """`load` block by block, in the memory of one block; what is wrong may show only at the end."""
+    """As `load`, block by block in the memory of one block; a fault may only show at the end."""
     if isinstance(source, str | os.PathLike):
         name = name or os.fspath(source)
         if "\0" in os.fspath(source):
@@ -74,11 +74,9 @@ def stream(source: str | os.PathLike | io.IOBase, name: str | None = None) -> It
 def _mono_16k(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.ndarray, " _"]]:
     rate_hz = file.samplerate
     if rate_hz < LOWEST_RATE_HZ:
-        raise AudioError(name, f"its header gives a rate of {rate_hz} Hz, which is no rate of audio")
+        raise AudioError(name, f"its header gives a rate of {rate_hz} Hz, which is not a rate of audio")
     if file.frames > MOST_FRAMES:
-        raise AudioError(
-            name, "its header gives no length that can be, like that of a FLAC written to a pipe: encode it again"
-        )
+        raise AudioError(name, "its header gives an impossible length, as in a FLAC written to a pipe: encode it again")
     samples = 0
     for block in _resampled(_mono_blocks(file, name), rate_hz):
         samples += len(block)
@@ -102,7 +100,7 @@ def _mono_blocks(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.nd
 
 
 def mix_down(frames: Float32[np.ndarray, "s channels"]) -> Float32[np.ndarray, " s"]:
-    """The mean of the channels, summed in channel order: the same bits on every machine."""
+    """The mean of the channels. They are summed in order, for the same bits on every machine."""
     mono = frames[:, 0].copy()
     for channel in range(1, frames.shape[1]):
         mono += frames[:, channel]
@@ -122,7 +120,7 @@ def _resampled(blocks: Iterator[Float32[np.ndarray, " _"]], rate_hz: int) -> Ite
 
 
 def to_int16(audio: Float32[np.ndarray, " s"]) -> tuple[Int16[np.ndarray, " s"], int]:
-    """Rounds to int16 at a scale of 32768, and counts the samples that had to be clipped."""
+    """Rounds to int16 at a scale of 32768; also returns the number of samples that were clipped."""
     scaled = np.rint(audio * np.float32(INT16_SCALE))
     clipped = int(np.count_nonzero((scaled > INT16_SCALE - 1) | (scaled < -INT16_SCALE)))
     return np.clip(scaled, -INT16_SCALE, INT16_SCALE - 1).astype(np.int16), clipped
@@ -134,7 +132,7 @@ def from_int16(samples: Int16[Any, "*s"]) -> Float32[Any, "*s"]:
 
 
 def segments(samples: int, at_most: int = SEGMENT_SAMPLES) -> list[tuple[int, int]]:
-    """(start, stop) of the fewest segments of at most `at_most` samples, equal to within one sample."""
+    """(start, stop) of the fewest segments of at most `at_most` samples; lengths differ by at most one sample."""
     count = -(-samples // at_most)
     bounds = [samples * k // count for k in range(count + 1)] if count else [0]
     return list(zip(bounds[:-1], bounds[1:]))
@@ -151,7 +149,7 @@ def _check_length(file: io.IOBase, name: str) -> None:
 
 
 def _wav_end(file: io.IOBase, size: int) -> int:
-    """Where a wav's data chunk should end, 0 when that is unknown; libsndfile shortens it in silence."""
+    """Where a wav's data chunk should end, 0 if unknown. Checked because libsndfile silently shortens the chunk."""
     file.seek(0)
     form = file.read(12)
     if form[:4] not in (b"RIFF", b"RF64") or form[8:] != b"WAVE":

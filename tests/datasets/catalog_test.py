@@ -249,7 +249,7 @@ def test_a_manifest_of_paths_alone_and_fairseqs_are_read(tmp_path):
         (b"file,label\na.wav,x\n", "begins with 'file,label': its first line must name the columns"),
         (b"", "begins with ''"),
         (b"path\n", "lists no recordings"),
-        (b"path\n\xff\xfe.wav\n", "is no manifest in UTF-8 text"),
+        (b"path\n\xff\xfe.wav\n", "is not a manifest in UTF-8 text"),
         (b"/no/such/folder\na.wav\t1600\n", "names the folder '/no/such/folder', which is not there"),
     ],
 )

@@ -262,7 +262,7 @@ def test_the_tool_prepares_the_rest_when_one_set_is_missing(tmp_path, capsys):
         (["vocalsound", "--data_dir=d"], "vocalsound: VocalSound cannot be prepared, no --manual_dir was given"),
         (["tasks", "--data_dir=d", "--shard=3/2"], "--shard=3/2 is not i/n with i from 1 to n"),
         (["tasks", "--data_dir=d", "--name=x"], "--name=x names one prepared set, 6 are asked for"),
-        (["stats", "vivae", "--data_dir=d"], "stats shows every set of --data_dir: leave vivae away"),
+        (["stats", "vivae", "--data_dir=d"], "stats shows every set of --data_dir: drop vivae"),
         (["duplicates", "--data_dir=d"], "d holds no prepared set"),
     ],
 )

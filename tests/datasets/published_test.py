@@ -111,7 +111,7 @@ PUBLISHED = {
         "ASVP-ESD-Update/Audio/actor_12/03-01-17-01-02-12-02-01.wav": ("actor_12", "disgust"),
         "ASVP-ESD-Update/Audio/actor_12/03-02-13-02-01-12-02-02-66-77.WAV": ("actor_12", "breath"),
         "ASVP-ESD-Update/Audio/actor_12/03-02-14-02.wav": "code 14",
-        "ASVP-ESD-Update/Audio/actor_12/noise.wav": "no code",
+        "ASVP-ESD-Update/Audio/actor_12/noise.wav": "no emotion code",
         "ASVP-ESD-Update/Bonus/actor_50/03-02-04-01.wav": "left out",
     },
     "asvp_esd_babies": {
@@ -169,12 +169,12 @@ NOTES = {  # what else must be said
     "vocalsketch": ["vocal_imitations_set2: 1 files have no row in the csv: vocal_imitations_set2/loose name.wav"],
     "tut_babies": [
         f"1 mixtures of the event lists are not there: mixture_devtrain_babycry_002_{HASH}.wav",
-        f"1 mixtures are in no event list, so without a label: mixture_devtest_babycry_000_{HASH}.wav",
+        f"1 mixtures are in no event list and have no label: mixture_devtest_babycry_000_{HASH}.wav",
     ],
     "audioset_vocalization": [
         "6 of the 8 segments of the lists carry a chosen label",
         "2 of these segments have no clip: bbbbbbbbbbb, eeeeeeeeeee",
-        "5 audio files are the clip of no chosen segment and were left out",
+        "5 audio files hold no chosen segment and were left out",
     ],
 }
 
@@ -451,7 +451,7 @@ def test_audioset_labels_are_chosen_by_id_or_name(tmp_path):
     assert listing.labels == ("Cough", "Shout")
     borderline = _list("audioset_vocalization", place, borderline=True)
     assert len(borderline.recordings) == 5 and len(borderline.labels) == 31 + 16
-    with pytest.raises(errors.InputError, match="'Speech' is no label of a vocalization: known are Laughter, "):
+    with pytest.raises(errors.InputError, match="'Speech' is not a label of a vocalization: known are Laughter, "):
         _list("audioset_vocalization", place, labels=["Speech"])
 
 
@@ -466,7 +466,7 @@ def test_an_odd_recording_is_named_with_its_reason(tmp_path):
     listing = _list("asvp_esd", _unpack(tmp_path / "asvp_esd", _contents("asvp_esd")).parent)
     reasons = {bad["path"].rsplit("/", 1)[1]: bad["reason"] for bad in listing.unreadable}
     assert reasons == {
-        "03-02-14-02.wav": "its code 14 is none of the set's emotions (1 to 13, and 17)",
-        "noise.wav": "its name has no code of an emotion",
+        "03-02-14-02.wav": "its code 14 is not one of the set's emotions (1 to 13, and 17)",
+        "noise.wav": "its name has no emotion code",
     }
     assert layouts.some(["a", "b", "c", "d"]) == "a, b, c, ..."

@@ -1,7 +1,7 @@
-"""ASVP-ESD: emotional speech and non-speech, `<modality>-<channel>-<emotion>-...wav` in a folder per actor.
+"""ASVP-ESD: emotional speech and non-speech, `<modality>-<channel>-<emotion>-...wav` in one folder per actor.
 
-Only the third field is always there, so nothing else of the name is read; code 17 is disgust too. The copy on the
-Hub puts the emotion first (`08_01_90_....wav`) in folders Speech and NonSpeech.
+Only the third field of a name is always there, so only that is read; code 17 also means disgust. The copy on the Hub
+has the emotion first (`08_01_90_....wav`), in the folders Speech and NonSpeech.
 """
 
 import pathlib
@@ -29,13 +29,13 @@ NAME = r"(?P<actor>actor_[^/]+)/(?:[0-9]+-[0-9]+-(?P<code>[0-9]+)(?:-[^/]*)?|(?P
 
 
 def label_of(match: re.Match) -> str:
-    """The emotion of a match of `NAME`; `layouts.OddError` for a code that the set does not define."""
+    """The emotion in a match of `NAME`; `layouts.OddError` for a code that the set does not define."""
     code = match["code"] or match["first"]
     if code is None:
-        raise layouts.OddError("its name has no code of an emotion")
+        raise layouts.OddError("its name has no emotion code")
     number = 7 if int(code) == DISGUST_TOO else int(code)
     if not 1 <= number <= len(LABELS):
-        raise layouts.OddError(f"its code {code} is none of the set's emotions (1 to {len(LABELS)}, and 17)")
+        raise layouts.OddError(f"its code {code} is not one of the set's emotions (1 to {len(LABELS)}, and 17)")
     return LABELS[number - 1]
 
 

@@ -1,4 +1,4 @@
-"""ASVP-ESD, babies: the folder Bonus of the same archive, named in the same way, with seven of its emotions."""
+"""ASVP-ESD, babies: the folder Bonus of the same archive; named in the same way, with seven of its emotions."""
 
 import pathlib
 import re
@@ -12,7 +12,7 @@ LABELS = ("boredom", "neutral", "happy", "sad", "fearful", "disgust", "pain")
 def _describe(match: re.Match) -> tuple[str, str]:
     label = asvp_esd.label_of(match)
     if label not in LABELS:
-        raise layouts.OddError(f"its emotion {label} is none of the seven of the babies")
+        raise layouts.OddError(f"its emotion {label} is not one of the babies' seven")
     return match["actor"].lower(), label
 
 

@@ -1,8 +1,8 @@
-"""AudioSet, human vocalizations: the clips of the published segment lists that carry one of the chosen labels.
+"""AudioSet, human vocalizations: clips whose segment carries one of the chosen labels.
 
-AudioSet publishes lists and no audio. A clip is an audio file anywhere beside the lists, named by its YouTube id,
-alone or with the start and end of the segment: `<id>.wav`, `Y<id>_<start>_<end>.wav`, in seconds or milliseconds.
-The paper's choice of labels is not published; `LABELS` are the ontology's non-verbal ones.
+AudioSet publishes segment lists and no audio. A clip is an audio file anywhere beside the lists, named by its YouTube
+id, with or without the start and end of the segment: `<id>.wav`, `Y<id>_<start>_<end>.wav`, in seconds or
+milliseconds. The paper does not say which labels it chose; `LABELS` are the non-verbal ones of the ontology.
 """
 
 import pathlib
@@ -89,9 +89,9 @@ def list_recordings(
     labels: Sequence[str] = (),
     borderline: bool = False,
 ) -> listings.Listing:
-    """The clips of chosen segments, labelled by the first of the chosen labels they carry, grouped by video.
+    """The clips of chosen segments, grouped by video; a clip's label is the first chosen label that it carries.
 
-    `labels` are ids or names of AudioSet instead of `LABELS`; `borderline` adds those of `BORDERLINE`.
+    `labels` are AudioSet's ids or names, to be used instead of `LABELS`; `borderline` adds those in `BORDERLINE`.
     """
     chosen = choose(labels, borderline)
     found = layouts.find(source, LAYOUT, manual_dir)
@@ -110,13 +110,15 @@ def list_recordings(
 
 
 def choose(labels: Sequence[str] = (), borderline: bool = False) -> dict[str, str]:
-    """Names by id of the labels that make a vocalization; `errors.InputError` for one that is not known."""
+    """The chosen labels, names by id; `errors.InputError` for an unknown one."""
     known = {**LABELS, **BORDERLINE}
     chosen = {}
     for label in labels or LABELS:
         ids = [key for key, name in known.items() if label in (key, name)]
         if not ids:
-            raise errors.InputError(f"{label!r} is no label of a vocalization: known are {', '.join(known.values())}")
+            raise errors.InputError(
+                f"{label!r} is not a label of a vocalization: known are {', '.join(known.values())}"
+            )
         chosen[ids[0]] = known[ids[0]]
     return {**chosen, **(BORDERLINE if borderline else {})}
 
@@ -148,7 +150,7 @@ def _rows(found: layouts.Found, name: str) -> Iterator[list[str]]:
 
 
 def _join(segments: dict[str, list[Segment]], paths: Iterable[str]) -> Iterator[tuple[str, Segment]]:
-    """Each path that is the clip of a chosen segment, with that segment."""
+    """Each path that holds a chosen segment, with that segment."""
     for path in paths:
         match = CLIP.fullmatch(path)
         name = match["name"] if match else ""
@@ -162,7 +164,7 @@ def _join(segments: dict[str, list[Segment]], paths: Iterable[str]) -> Iterator[
 
 
 def _at(segments: list[Segment], start: str) -> Segment | None:
-    """The segment that starts there (in seconds or milliseconds), or the only one when no start is given."""
+    """The segment that starts at `start`, in seconds or milliseconds; without a start, the only segment."""
     if not start:
         return segments[0] if len(segments) == 1 else None
     near = [s for s in segments if min(abs(float(start) - s.start_seconds * unit) / unit for unit in (1, 1000)) < 1]
@@ -176,7 +178,7 @@ def _notes(segments: dict[str, list[Segment]], rows: int, taken: set[Segment], o
     if missing:
         notes.append(f"{len(missing)} of these segments have no clip: {layouts.some(missing)}")
     if others:
-        notes.append(f"{others} audio files are the clip of no chosen segment and were left out")
+        notes.append(f"{others} audio files hold no chosen segment and were left out")
     return notes
 
 

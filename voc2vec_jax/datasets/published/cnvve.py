@@ -1,4 +1,4 @@
-"""CNVVE: six non-verbal voice expressions for control, a folder each, `<class>_<speaker>_*.wav`."""
+"""CNVVE: six non-verbal expressions for voice control, one folder each, `<class>_<speaker>_*.wav`."""
 
 import pathlib
 import re

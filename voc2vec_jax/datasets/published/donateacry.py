@@ -1,7 +1,7 @@
-"""Donate-a-Cry, cleaned: cries of babies recorded with a telephone app, five reasons given by the parents.
+"""Donate-a-Cry, cleaned: cries of babies, recorded by their parents with a telephone app; five reasons.
 
-A file is `{instance}-{time}-{version}-{sex}-{age}-{reason}.wav`; the instance is the installed app, so the
-clips of one are of one baby and make a group. The class is the folder.
+A file is `{instance}-{time}-{version}-{sex}-{age}-{reason}.wav`. The instance is one installation of the app, most
+likely one baby, and makes a group. The class is the folder.
 """
 
 import pathlib

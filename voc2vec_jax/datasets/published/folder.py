@@ -1,8 +1,8 @@
-"""Any audio of the user's own: a tree of files, an archive of one, or a manifest that lists them.
+"""The user's own audio: a folder of files, an archive of one, or a manifest that lists them.
 
-In a tree a file's class is the folder it lies in, where there are at least two such folders. A manifest is a
-csv or tsv file with a header (`path`, and if wanted `label` and `group`), or fairseq's tsv (the root folder in
-the first line, then path and number of frames); relative paths start at the manifest, or at fairseq's root.
+In a folder, a file's class is the folder it lies in, if there are at least two such folders. A manifest is a csv or
+tsv file with a header (`path`, optionally `label` and `group`), or a fairseq tsv (the root folder in the first line,
+then path and number of frames). Relative paths start at the manifest, or at fairseq's root.
 """
 
 import csv
@@ -36,7 +36,7 @@ def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) ->
 
 
 def default_name(path: pathlib.Path) -> str:
-    """A prepared set's name from that of its folder or manifest."""
+    """The name for a prepared set, made from that of its folder or manifest."""
     name = re.sub("[^a-z0-9]+", "_", path.resolve().stem.lower()).strip("_")
     return name if name[:1].isalpha() else f"folder_{name}".rstrip("_")
 
@@ -80,7 +80,7 @@ def _list_manifest(manifest: pathlib.Path) -> listings.Listing:
                 return _list_fairseq(manifest, first, file.readlines()[1:])
             return _list_table(manifest, first, file)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise errors.InputError(f"{manifest} is no manifest in UTF-8 text ({error})") from error
+        raise errors.InputError(f"{manifest} is not a manifest in UTF-8 text ({error})") from error
     except OSError as error:
         raise errors.InputError(f"{manifest} cannot be read ({error.strerror})") from error
 
@@ -105,8 +105,8 @@ def _list_table(manifest: pathlib.Path, first: str, file: Iterator[str]) -> list
     header = [column.strip().lower() for column in next(rows, [])]
     if "path" not in header:
         raise errors.InputError(
-            f"{manifest} begins with {first[:80]!r}: its first line must name the columns (path, and if wanted label "
-            f"and group), or be the root folder of a fairseq manifest"
+            f"{manifest} begins with {first[:80]!r}: its first line must name the columns (path, optionally label and "
+            f"group), or be the root folder of a fairseq manifest"
         )
     if header.count("path") > 1:
         raise errors.InputError(f"{manifest} has the column path {header.count('path')} times: leave one")
@@ -128,7 +128,7 @@ def _list_table(manifest: pathlib.Path, first: str, file: Iterator[str]) -> list
 
 
 def _row_fault(row: list[str], header: list[str], path: str, line: int) -> str:
-    """What is wrong with a manifest's row, "" when it is in order or blank."""
+    """What is wrong with a row of a manifest; "" for a good or blank one."""
     if not any(field.strip() for field in row):
         return ""
     if len(row) > len(header):
@@ -137,7 +137,7 @@ def _row_fault(row: list[str], header: list[str], path: str, line: int) -> str:
 
 
 def _relative(path: str, root: str) -> str:
-    """A path without detours, below `root` (which ends in a slash) where it lies there."""
+    """A path without detours, relative to `root` (which ends in a slash) if it lies below it."""
     if not DETOUR.search(path):
         return path
     return os.path.normpath(path).removeprefix(root)

@@ -1,4 +1,4 @@
-"""FreeSound babies: clips of the Freesound platform that a user chose; no archive of the paper's was published."""
+"""FreeSound babies: clips of babies that you chose on freesound.org; the paper's archive was not published."""
 
 import pathlib
 

@@ -1,7 +1,7 @@
 """Human Voice Dataset: one singer's notes and vowels, exported to wav.
 
-The 75 notes are there twice, in mono and in stereo, and the paper counts both: take one of the two for
-splits without leaks. There are no usable labels.
+The 75 notes are there twice, in mono and in stereo, and the paper counts both; use only one of the two for splits
+without leaks. There are no usable labels.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ LAYOUT = layouts.ArchiveLayout(
 
 
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
-    """Every exported wav file, grouped by speaker; the Audacity projects beside them are no exports."""
+    """Every exported wav file, grouped by speaker, without the Audacity projects beside them."""
     return layouts.listing(source, LAYOUT, manual_dir)
 
 

@@ -1,4 +1,4 @@
-"""NNIME: spontaneous dyadic interactions in Chinese, under a signed agreement; its layout is not public."""
+"""NNIME: spontaneous dialogues in Chinese, available under a signed agreement; its layout is not public."""
 
 import pathlib
 

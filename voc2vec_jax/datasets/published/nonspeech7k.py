@@ -1,7 +1,7 @@
-"""Nonspeech7k: seven human non-speech sounds, cut from YouTube and other sources, with a csv for either split.
+"""Nonspeech7k: seven human non-speech sounds, cut from YouTube and other sources, with a csv file for each split.
 
-The two csv files spell their columns differently; their typos in class names are undone. A source recording
-occurs in both splits, so the group is the recording and not the split's.
+The two csv files spell their columns differently and have typos in class names, which are corrected. Some source
+recordings occur in both splits, so a group is a source recording in both.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ LAYOUT = layouts.ArchiveLayout(
 
 
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
-    """The clips of both splits, labelled and grouped by source recording where their csv has them."""
+    """The clips of both splits, with label and source recording where the csv files list them."""
     found = layouts.find(source, LAYOUT, manual_dir)
     tables_by_split, notes = {}, []
     for split in ("train", "test"):

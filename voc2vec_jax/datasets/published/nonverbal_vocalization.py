@@ -1,7 +1,7 @@
 """NonVerbal Vocalization (Deeply; OpenSLR 99): sixteen classes of human sounds, public sample.
 
-A file is `{speaker}_{class}_{trial}_{sex}_{age}_{place}_{quality}_{noise}.wav`, in a folder of its class in
-one of the two published forms; the class is taken from the name, which both have.
+A file is `{speaker}_{class}_{trial}_{sex}_{age}_{place}_{quality}_{noise}.wav`. Only one of the two published forms
+has a folder per class, so the class is read from the name.
 """
 
 import pathlib

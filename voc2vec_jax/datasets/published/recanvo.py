@@ -1,7 +1,7 @@
 """ReCANVo: vocalizations of eight minimally speaking people, labelled by their families.
 
-All clips lie in the folder of `dataset_file_directory.csv`, which alone says whose and what a clip is: the names
-are times of recording, and 45 of them are not even that.
+All clips lie in the folder of `dataset_file_directory.csv`. Only this file tells participant and label; the names of
+clips are times of recording, except for 45.
 """
 
 import pathlib

@@ -1,6 +1,6 @@
-"""Singing Voice Dataset: Chinese and western singers, monophonic and polyphonic, whole pieces.
+"""Singing Voice Dataset: whole pieces by Chinese and western singers, monophonic and polyphonic.
 
-Below `monophonic/chinese` the folder is the singer (`fem_01`); a piece that lies in no such folder has no group.
+The folder below `monophonic/chinese` is the singer (`fem_01`). A piece outside such a folder has no group.
 """
 
 import pathlib

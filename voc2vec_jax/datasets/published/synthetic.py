@@ -1,7 +1,7 @@
-"""Embedded data: a seeded source-filter vocalizer of six classes, so that everything runs without a file.
+"""Synthetic vocalizations of six classes, made from a seed, so that everything runs without a file.
 
-A glottal pulse train with jitter and a breath of noise goes through three moving formants; the classes
-differ in pitch, rhythm, breathiness and vowel, the speakers in pitch, size of the vocal tract and breath.
+A glottal pulse train with jitter, mixed with breath noise, passes three moving formants. Classes differ in pitch,
+rhythm, breathiness and vowel; speakers in pitch, size of the vocal tract and breathiness.
 """
 
 import dataclasses
@@ -16,17 +16,17 @@ from voc2vec_jax.datasets import listings
 SPEAKERS = 12
 DEFAULT_CLIPS = 240
 MOST_CLIPS = 100_000
-HOP_SAMPLES = 256  # formants stand still for 16 ms
-FFT_SAMPLES = 4 * HOP_SAMPLES  # a window of two hops, and two more for its echo in the vocal tract
+HOP_SAMPLES = 256  # formants are constant for 16 ms
+FFT_SAMPLES = 4 * HOP_SAMPLES  # a window of two hops, and two more for the filter's tail
 BANDWIDTHS_HZ = (80.0, 110.0, 170.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class SoundRecipe:
-    """What makes a class: ranges are (low, high) of a uniform draw, pairs (start, end) of a movement."""
+    """The parameters of a class: `seconds` is the range of a uniform draw, `pitch` goes from start to end."""
 
     seconds: tuple[float, float]
-    pitch: tuple[float, float]  # times the speaker's own
+    pitch: tuple[float, float]  # relative to the speaker's
     bursts_hz: float  # syllables per second, 0 for one sustained sound
     sharpness: float  # how fast a burst dies away
     breath: float  # share of noise in the source, 0..1
@@ -50,7 +50,7 @@ LABELS = tuple(RECIPES)
 def list_recordings(
     source: listings.Source, manual_dir: pathlib.Path | None, *, clips: int = DEFAULT_CLIPS, seed: int = 0
 ) -> listings.Listing:
-    """`clips` vocalizations of 0.5 to 6 s; classes and speakers take turns. `manual_dir` plays no part."""
+    """`clips` vocalizations of 0.5 to 6 s; classes and speakers alternate. `manual_dir` is ignored."""
     del source, manual_dir
     if not 1 <= clips <= MOST_CLIPS or seed < 0:
         raise errors.InputError(f"clips={clips} seed={seed}: clips is 1 to {MOST_CLIPS}, seed not negative")
@@ -64,7 +64,7 @@ def list_recordings(
 
 @dataclasses.dataclass(frozen=True)
 class Vocalizer:
-    """Makes clip number `locator` of a seed: a pure function of both."""
+    """Makes the clip with number `locator` of a seed: a pure function of both."""
 
     seed: int
 
@@ -77,7 +77,7 @@ class Vocalizer:
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
-    """A speaker: pitch, length of the vocal tract as a factor on the formants, and breathiness."""
+    """A speaker: pitch, a factor on the formants for the length of the vocal tract, and breathiness."""
 
     pitch_hz: float
     formants: float
@@ -85,14 +85,14 @@ class Voice:
 
 
 def speaker_voice(seed: int, speaker: int) -> Voice:
-    """The voice of a speaker of a seed."""
+    """The voice of a speaker, drawn from the seed."""
     rng = _generator(seed, "speaker", speaker)
     size = rng.uniform(0.0, 1.0)
     return Voice(110.0 * 2 ** (size + rng.uniform(-0.15, 0.15)), 0.88 + 0.3 * size, rng.uniform(0.0, 0.08))
 
 
 def vocalize(recipe: SoundRecipe, voice: Voice, rng: np.random.Generator) -> Float32[np.ndarray, " s"]:
-    """One vocalization of a class by a voice; everything random is drawn from `rng`."""
+    """One vocalization of a class by a voice; all randomness comes from `rng`."""
     samples = round(rng.uniform(*recipe.seconds) * audio.RATE_HZ)
     position = np.linspace(0.0, 1.0, samples)
     pitch_hz = _pitch(recipe, voice, position, rng)
@@ -117,7 +117,7 @@ def _pitch(
 
 
 def _glottal_pulses(pitch_hz: Float64[np.ndarray, " s"]) -> Float64[np.ndarray, " s"]:
-    """The derivative of a raised-cosine flow through folds that are open for 60 % of a cycle."""
+    """The derivative of a raised-cosine flow through vocal folds that are open for 60 % of a cycle."""
     phase = np.cumsum(pitch_hz / audio.RATE_HZ) % 1.0
     return np.where(phase < 0.6, np.sin(2 * np.pi * phase / 0.6), 0.0)
 

@@ -1,7 +1,7 @@
-"""TUT Rare Sound Events 2017, baby cries: mixtures of 30 s at low level, and the cries they were made of.
+"""TUT Rare Sound Events 2017, baby cries: quiet mixtures of 30 s, and the cries they were mixed from.
 
-Half of the mixtures hold no cry; the event lists say which. The published archives are several, taken together,
-and the hash in folder and file names changes from one making of the mixtures to the next.
+Half of the mixtures hold no cry; the event lists say which. The set comes in several archives, which are read
+together. The hash in folder and file names differs each time the mixtures are generated.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ LAYOUT = layouts.ArchiveLayout(
 
 
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
-    """Mixtures by whether they hold a cry, and source cries grouped by their Freesound number."""
+    """Mixtures, labelled by whether they hold a cry, and source cries, grouped by their Freesound number."""
     found = layouts.find(source, LAYOUT, manual_dir)
     layouts.refuse_mixed(source, found, "part", "hash")
     events, notes = _events(found)
@@ -34,12 +34,12 @@ def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) ->
     mixtures = [match["mixture"] for match, _ in found.matches if match["mixture"]]
     unlisted = [name for name in mixtures if name.lower() not in events]
     if unlisted:
-        notes.append(f"{len(unlisted)} mixtures are in no event list, so without a label: {layouts.some(unlisted)}")
+        notes.append(f"{len(unlisted)} mixtures are in no event list and have no label: {layouts.some(unlisted)}")
     return layouts.describe(found, LAYOUT, describe=describe, notes=notes)
 
 
 def _events(found: layouts.Found) -> tuple[dict[str, str], list[str]]:
-    """Label of each mixture that an event list names, and a note on those that are not there."""
+    """The label of each mixture in the event lists, and a note on mixtures that are not there."""
     labels: dict[str, str] = {}
     for name in found.named(r"event_list_[^/]*_babycry\.csv"):
         for row in tables.read(found.tree, name, ("file", "start", "end", "label"), delimiter="\t", header=False):

@@ -1,6 +1,6 @@
 """VIVAE: non-speech emotion by eleven speakers, `S<speaker>_<emotion>_<intensity>_<number>.wav`.
 
-The core set repeats part of the full set and is left out.
+The core set repeats a part of the full set and is left out.
 """
 
 import pathlib

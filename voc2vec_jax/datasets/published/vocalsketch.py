@@ -1,6 +1,6 @@
-"""VocalSketch: sounds imitated with the voice, `<what is imitated> - <id>.wav`, in two collections.
+"""VocalSketch: imitations of sounds with the voice, `<what is imitated> - <id>.wav`, in two collections.
 
-Included and excluded imitations count, as in the paper; the imitated sounds (`sound_recordings`) are no voices.
+Included and excluded imitations are taken, as in the paper; the imitated sounds (`sound_recordings`) are not voices.
 """
 
 import pathlib

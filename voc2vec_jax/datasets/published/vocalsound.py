@@ -21,7 +21,7 @@ LAYOUT = layouts.ArchiveLayout(
 
 
 def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
-    """The clips by sound, grouped by speaker; the two rates together are two copies, and refused."""
+    """The clips by sound, grouped by speaker; both rates in one place are refused as two copies."""
     return layouts.listing(source, LAYOUT, manual_dir)
 
 
