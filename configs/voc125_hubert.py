@@ -12,6 +12,9 @@ The argument is any of these words, with commas between them:
   small | tiny     a small model, on a CPU; a smaller and faster one
 
 250,000 updates of 2560 s of audio, then 400,000: 1.7e9 audio-seconds in all, at 5,000 a second 3.9 days.
+
+Sources in the comments: "fairseq" is hubert_base_librispeech.yaml, whose field follows; "HuBERT" is the paper of
+Hsu et al. (2021). How the published voc2vec-hubert was trained is not known.
 """
 
 import ml_collections
@@ -19,33 +22,68 @@ import ml_collections
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import catalog
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import sizes
 from voc2vec_jax.pretraining.units import store as unit_store
 
-WARMUP_STEPS = 32_000
-SMALLER = {"small": pretraining_recipe.shrink, "tiny": pretraining_recipe.tiny}
-# iteration: (units, clusters, their rate, updates)
+SMALLER = {"small": sizes.small, "tiny": sizes.tiny}
+WARMUP_STEPS = 32_000  # fairseq: lr_scheduler.warmup_updates
+# iteration: (units, clusters, their rate in Hz, updates), as in HuBERT
 ITERATIONS = {"first": ("mfcc100", 100, 100.0, 250_000), "second": ("layer6_500", 500, 50.0, 400_000)}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: nothing, or words of `first`, `second`, `ls=SRC`, `small` and `tiny` with commas between them."""
-    c = pretraining_recipe.pretraining("hubert")
+    c = ml_collections.ConfigDict()
+    c.family = "hubert"
+    c.init_from = ""  # from scratch
+
+    # Data
     c.sets = tuple(catalog.PRETRAINING)
+    c.valid_share = 0.01  # ours; whole recordings, equally many of each set
+    c.crop_samples = 160_000  # as voc2vec: 10 s (fairseq: task.max_sample_size 250000)
+    c.bucket_samples = (40_000, 80_000, 160_000)  # ours: clips are padded to one of these (fairseq crops instead)
+    c.batch_seconds = 2560.0  # fairseq: 32 GPUs x max_tokens 1.4 million, in whole clips of 10 s: 32 x 8 x 10 s
+    c.group_rows = 8  # clips that share LayerDrop: those of one fairseq GPU
+
+    # Optimization; `iterate` adds the steps and the warm-up
+    c.peak_lr = 5e-4  # fairseq: optimization.lr
+    c.adam_b1, c.adam_b2, c.adam_eps = 0.9, 0.98, 1e-6  # fairseq: adam_betas, adam_eps
+    c.weight_decay = 0.01  # fairseq: optimizer.weight_decay; decoupled, on every parameter
+    c.clip_norm = 10.0  # fairseq: optimization.clip_norm
+
+    c.model = model()
+    words = arg.split(",") if arg else []
     iterate(c, "first")
-    for word in arg.split(",") if arg else ():
+    for word in words:
         if word in ITERATIONS:
             iterate(c, word)
         elif word.startswith("ls=") and word != "ls=":
             c.init_from = word.removeprefix("ls=")
         elif word not in SMALLER:
             raise errors.InputError(f"the argument {word!r} is none of first, second, ls=SRC, small and tiny")
-    for word in [word for word in (arg or "").split(",") if word in SMALLER]:
-        SMALLER[word](c)
-    return c
+    # Last: the iterations set steps that the smaller models change.
+    for word in words:
+        if word in SMALLER:
+            SMALLER[word](c)
+    return pretraining_recipe.complete(c)
 
 
 def iterate(c: ml_collections.ConfigDict, iteration: str) -> None:
-    """Sets what the two iterations differ in."""
+    """Set what the two iterations differ in."""
     c.units, clusters, c.model.label_rate_hz, c.total_steps = ITERATIONS[iteration]
     c.model.classes = clusters + unit_store.FIRST_CLASS
     c.warmup_share = WARMUP_STEPS / c.total_steps
+
+
+def model() -> ml_collections.ConfigDict:
+    """HuBERT base and its objective."""
+    m = ml_collections.ConfigDict()
+    m.mask_share, m.mask_frames, m.min_masks = 0.8, 10, 2  # fairseq: mask_prob, mask_length
+    m.target_width, m.logit_temperature = 256, 0.1  # fairseq: final_dim, logit_temp
+    m.feature_penalty_weight = 10.0  # fairseq: loss_weights
+    m.feature_gradient_scale = 0.1  # fairseq: feature_grad_mult
+    m.encoder = e = ml_collections.ConfigDict()
+    e.width, e.depth, e.heads, e.inner_width = 768, 12, 12, 3072
+    e.dropout = e.attention_dropout = e.input_dropout = 0.1  # fairseq: dropout, attention_dropout, dropout_input
+    e.activation_dropout, e.layerdrop = 0.0, 0.05  # fairseq: activation_dropout, encoder_layerdrop
+    return m

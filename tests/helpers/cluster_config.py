@@ -1,10 +1,12 @@
 """A recipe for runs of several processes: eight loss groups, so that up to eight devices share an update."""
 
-from voc2vec_jax.pretraining import recipe as pretraining_recipe
+import pathlib
+
+from voc2vec_jax.runs import configuration
 
 
 def get_config():
-    c = pretraining_recipe.tiny(pretraining_recipe.pretraining("wav2vec2"))
+    c = configuration.load(str(pathlib.Path(__file__).parents[2] / "configs" / "voc125.py:tiny"))
     c.sets = ("synthetic",)
     c.crop_samples = 8_000
     c.bucket_samples = (8_000,)

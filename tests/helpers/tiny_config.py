@@ -1,10 +1,12 @@
 """The smallest recipe that exercises everything: two buckets, accumulation, dropout, LayerDrop, validation."""
 
-from voc2vec_jax.pretraining import recipe as pretraining_recipe
+import pathlib
+
+from voc2vec_jax.runs import configuration
 
 
 def get_config():
-    c = pretraining_recipe.pretraining("wav2vec2")
+    c = configuration.load(str(pathlib.Path(__file__).parents[2] / "configs" / "voc125.py"))
     c.sets = ("synthetic",)
     c.valid_share = 0.2
     c.crop_samples = 16_000

@@ -2,13 +2,12 @@
 
 import pathlib
 
-from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining.units import store as unit_store
 from voc2vec_jax.runs import configuration
 
 
 def get_config():
-    c = pretraining_recipe.pretraining("hubert")
+    c = configuration.load(str(pathlib.Path(__file__).parents[2] / "configs" / "voc125_hubert.py"))
     other = configuration.load(str(pathlib.Path(__file__).with_name("tiny_config.py")))
     for name in set(other) - {"family", "model", "clip_norm"}:
         c[name] = other[name]

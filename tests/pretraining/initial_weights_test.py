@@ -5,6 +5,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import recipes
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import reader, writer
@@ -18,7 +19,7 @@ SOURCE = pathlib.Path(__file__).parents[1] / "golden" / "fairseq_wav2vec2_base" 
 def matching_config(source=SOURCE):
     """A recipe with the architecture of the source."""
     found = reader.read(source).config
-    config = pretraining_recipe.pretraining()
+    config = recipes.full()
     for name, value in vars(found.encoder).items():
         if name in config.model.encoder:
             config.model.encoder[name] = value
@@ -58,7 +59,7 @@ def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
 
 
 def test_another_architecture_is_refused_with_the_overrides_to_type():
-    config = pretraining_recipe.pretraining()
+    config = recipes.full()
     config.init_from = str(SOURCE)
     with pytest.raises(errors.InputError, match=r"--config.model.encoder.width=48 .*--config.model.encoder.heads=4"):
         initial_weights.continued_params(config, *pretraining_recipe.build_model(config))

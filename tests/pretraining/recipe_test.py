@@ -1,14 +1,19 @@
 """Configurations: the paper's numbers, loss groups on any number of devices, and what is refused."""
 
 import dataclasses
+import json
+import pathlib
 
 import pytest
+import recipes
 
 from voc2vec_jax import errors, models
 from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.runs import configuration
 
+# Every field of voc125.py; of the others the fields that differ from it, null where they have none.
+PINNED = json.loads(pathlib.Path(__file__).with_name("pinned_recipes.json").read_text())
 ROOT_CONFIGS = ("configs/voc125.py", "configs/quickstart.py", "configs/voc125.py:small", "tests/helpers/tiny_config.py")
 
 
@@ -24,6 +29,37 @@ def test_every_recipe_builds_a_model(source):
     assert family is wav2vec2
     assert pretraining_recipe.loss_groups(config, 1)[0] >= 1
     assert model.min_samples <= config.crop_samples
+
+
+@pytest.mark.parametrize("source", PINNED)
+def test_a_recipe_is_the_one_that_run_folders_hold(source):
+    """Field for field and to the type, as `config.json` has it: else runs of earlier versions could not resume."""
+    first = PINNED["configs/voc125.py"]
+    wanted = {name: value for name, value in {**first, **PINNED[source]}.items() if value is not None}
+    found = dict(configuration.fields(configuration.load(source)))
+    assert {name: json.dumps(value) for name, value in found.items()} == {
+        name: json.dumps(value) for name, value in wanted.items()
+    }
+
+
+def test_the_quickstart_is_the_tiny_model():
+    quick, tiny = (configuration.load(f"configs/{name}") for name in ("quickstart.py", "voc125.py:tiny"))
+    tiny.sets, tiny.total_steps = quick.sets, quick.total_steps
+    assert quick.to_dict() == tiny.to_dict()
+
+
+def test_a_recipe_that_leaves_out_what_it_must_state_is_refused():
+    config = configuration.load("configs/voc125.py").unlock()
+    del config.peak_lr, config.model.mask_share
+    with pytest.raises(errors.InputError, match="does not state peak_lr, model.mask_share"):
+        pretraining_recipe.complete(config)
+
+
+def test_a_field_of_the_model_that_does_not_exist_is_refused():
+    config = configuration.load("configs/voc125.py").unlock()
+    config.model.encoder.depht = 3
+    with pytest.raises(errors.InputError, match="model.encoder.depht is no field"):
+        pretraining_recipe.complete(config)
 
 
 def test_the_papers_recipe():
@@ -46,13 +82,13 @@ def test_continued_recipes(start):
 
 
 def test_eight_heads_are_one_override_away():
-    config = pretraining_recipe.pretraining()
+    config = recipes.full()
     configuration.override(config, "model.encoder.heads", "8")
     assert pretraining_recipe.build_model(config)[1].encoder.heads == 8
 
 
 def test_groups_that_do_not_divide_name_the_nearest_batch():
-    config = pretraining_recipe.pretraining()
+    config = recipes.full()
     config.batch_seconds = 800.0
     assert pretraining_recipe.loss_groups(config, 5) == (10, 2)
     with pytest.raises(errors.InputError, match="10 loss groups of 80 s, which 8 devices .* set batch_seconds=640"):
@@ -83,7 +119,7 @@ LIMITS = {
 
 @pytest.mark.parametrize("text, message", LIMITS.items())
 def test_a_value_that_makes_no_sense_is_one_sentence(text, message):
-    config = pretraining_recipe.pretraining()
+    config = recipes.full()
     pretraining_recipe.check(config)
     configuration.override(config, *text.split("="))
     with pytest.raises(errors.InputError, match=message):
@@ -107,14 +143,14 @@ BAD = {
 
 @pytest.mark.parametrize("text, message", BAD.items())
 def test_a_shape_that_does_not_fit_is_one_sentence(text, message):
-    config = pretraining_recipe.pretraining()
+    config = recipes.full()
     configuration.override(config, *text.split("="))
     with pytest.raises(errors.InputError, match=message):
         pretraining_recipe.build_model(config)
 
 
 def test_every_field_of_the_model_can_be_overridden():
-    config = pretraining_recipe.pretraining()
+    config = recipes.full()
     fields = dict(configuration.fields(config))
     own = {field.name for field in dataclasses.fields(models.FAMILIES["wav2vec2"].Config)} - {"encoder"}
     assert {f"model.{name}" for name in own} <= set(fields)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import recipes
 
 from voc2vec_jax.models import encoder, flops, wav2vec2
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
@@ -71,7 +72,7 @@ def test_the_optimised_step_counts_no_more_than_it_did():
 
 
 def test_a_run_compiles_its_step_once_for_each_length():
-    config = pretraining_recipe.tiny(pretraining_recipe.pretraining())
+    config = recipes.tiny()
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(1, jax.devices()[:2])
     run = training_step.on_mesh(config, family, model, mesh)
@@ -108,7 +109,7 @@ def test_what_the_backward_pass_keeps_of_a_block(norm_first):
 def test_gradients_are_scattered_at_most_to_places_that_differ(family, monkeypatch):
     """GPUs add what meets in one place in random order, or, told to be deterministic, sort it first."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    config = pretraining_recipe.tiny(pretraining_recipe.pretraining(family))
+    config = recipes.tiny(family)
     if family == "hubert":
         config.model.classes = 12
     config.dtype = "bfloat16"

@@ -5,11 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+import recipes
 
 from voc2vec_jax import errors
 from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.ops import optim
-from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import sharding
 
@@ -45,7 +45,7 @@ def test_fsdp_must_divide_the_devices():
 
 
 def test_the_recipes_rules_cut_nearly_all_of_base_and_its_optimizer_in_eight():
-    config = pretraining_recipe.pretraining()
+    config = recipes.full()
     model = wav2vec2.Config()
     adam = optim.fairseq_adam(lambda _: 1e-3, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
     shapes = jax.eval_shape(functools.partial(training_step.init_state, wav2vec2, model, adam, 0))

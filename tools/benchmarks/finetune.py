@@ -94,7 +94,7 @@ class _Schedule:
 
 
 def _learner(settings: FinetuneBenchmark, clips: _NoiseClips) -> learners.Finetuner:
-    family, config = pretraining_recipe.build_model(pretraining_recipe.tiny(pretraining_recipe.pretraining()))
+    family, config = pretraining_recipe.build_model(configuration.load(f"{measuring.RECIPE}:tiny"))
     if settings.model == "base":
         config = models.FAMILIES["wav2vec2"].Config()
     config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, dtype=settings.dtype))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from benchmarks import measuring
 
+RECIPE = pathlib.Path(__file__).parents[2] / "configs" / "voc125.py"
 WARMING = 2  # steps before those that count
 TURN_SECONDS = 1.0  # that a turn of something quick lasts at least, so that starting and waiting count little
 

@@ -20,7 +20,7 @@ from voc2vec_jax.convert import configs
 from voc2vec_jax.models import flops
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
-from voc2vec_jax.runs import logs, memory
+from voc2vec_jax.runs import configuration, logs, memory
 
 MODELS = ("base", "large", "tiny")
 STEPS = ("gradient", "update")
@@ -128,10 +128,8 @@ class CompiledStep:
 
 def built(settings: TrainBenchmark) -> tuple[Any, Any, Any]:
     """(family, model, recipe) of the settings."""
-    config = pretraining_recipe.pretraining()
-    if settings.model == "tiny":
-        config = pretraining_recipe.tiny(config)
-    elif settings.model == "large":
+    config = configuration.load(f"{measuring.RECIPE}:tiny" if settings.model == "tiny" else str(measuring.RECIPE))
+    if settings.model == "large":
         e = config.model.encoder
         e.width, e.depth, e.heads, e.inner_width = 1024, 24, 16, 4096
         e.conv_norm, e.conv_bias, e.norm_first = "layer", True, True

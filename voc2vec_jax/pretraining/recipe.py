@@ -1,4 +1,7 @@
-"""What a pre-training configuration holds: every field with the paper's value, and the model it describes."""
+"""A pre-training configuration completed and checked, and what it describes: model, optimizer, loss groups.
+
+The recipes themselves are in configs/. A recipe states what results depend on; this module adds the rest.
+"""
 
 import dataclasses
 import difflib
@@ -16,114 +19,82 @@ from voc2vec_jax.ops import optim
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.runs import configuration
 
+# Fields of the encoder that say how it is computed: they are fields of the whole configuration, or fixed.
+OF_COMPUTATION = ("dtype", "remat", "attention", "padding")
 SECONDS_OF_REFERENCE_BATCH = {  # GPUs of 1.4 million samples each
     "wav2vec2": 64 * 1.4e6 / audio.RATE_HZ,
     "hubert": 32 * 1.4e6 / audio.RATE_HZ,
 }
 
 
-def pretraining(family: str = "wav2vec2") -> ml_collections.ConfigDict:
-    """The recipe of the paper (wav2vec 2.0 base on ten sets), every field of which can be overridden.
+# What a recipe must state, because results depend on it.
+STATED = ("family", "init_from", "sets", "valid_share", "crop_samples", "bucket_samples", "batch_seconds", "group_rows")
+STATED += ("total_steps", "warmup_share", "peak_lr", "adam_b1", "adam_b2", "adam_eps", "weight_decay", "clip_norm")
+STATED += ("model.mask_share", "model.mask_frames", "model.encoder.width", "model.encoder.depth")
 
-    For "hubert" fairseq's recipe of its second iteration; `units` names what tools/units.py made.
+
+def technical() -> dict[str, Any]:
+    """The fields that say how a recipe is computed, watched and kept, with their defaults."""
+    return {
+        "set_weights": (),  # copies of each set's examples per epoch, in the order of `sets`; empty: one each
+        "data_dir": "data",
+        "input": "stream",  # "stream" from disk | "resident": the prepared corpus lives on the devices
+        "workers": 0,  # reading processes; 0 reads in threads
+        "batching": "pad",  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
+        "groups_per_device": 1,  # loss groups that a device computes at once; the rest is accumulated
+        "seed": 0,
+        "dtype": "float32",  # "float32" | "bfloat16": of the computation
+        "matmul_precision": "highest",  # of float32 products: "highest" is exact, "default" allows TF32
+        "deterministic": True,  # the same bits on every run, on a GPU too
+        "remat": "none",  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products"
+        "attention": "own",  # "own" | "xla" | "cudnn": the latter two without attention_dropout
+        "fsdp": 1,  # devices that share one copy of the parameters
+        "sharding_rules": SHARDING_RULES,
+        "log_every_steps": 10,  # lines on the console; metrics.jsonl has every step
+        "checkpoint_every_steps": 1000,
+        "validate_every_steps": 1000,
+        "keep_checkpoints": 3,
+        "keep_every_steps": 0,  # checkpoints at multiples of this are kept for good; 0: none
+        "stop_on_collapse": False,
+        "tensorboard": False,
+    }
+
+
+# (regex on a parameter's name, array axis that fsdp cuts or -1 for none); the first match decides
+SHARDING_RULES = (
+    (r"layers/.*kernel$", 1),
+    (r"(feature_projection|project_context|project_quantized)/kernel$", 0),
+    (r"positional_conv/.*(v|kernel)$", 2),
+    (r"quantizer/codebook$", 0),
+    (r"conv_[1-9]/kernel$", 1),
+    (r".*", -1),
+)
+
+
+def complete(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Adds what a recipe leaves out: technical fields, and fields of the model that keep their family's default.
+
+    InputError when it leaves out what it must state, or holds a field that the model does not have.
     """
-    c = ml_collections.ConfigDict()
-    c.sets = ("synthetic",)
-    c.set_weights = ()  # copies of each set's examples per epoch, in the order of `sets`; empty: one each
-    c.data_dir = "data"
-    c.valid_share = 0.01  # of the examples, whole recordings
-    c.input = "stream"  # "stream" from disk | "resident": the prepared corpus lives on the devices
-    c.workers = 0  # reading processes; 0 reads in threads
-    c.batching = "pad"  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
-    c.crop_samples = 160_000
-    c.bucket_samples = (40_000, 80_000, 160_000)  # lengths to which clips are padded; ends in crop_samples
-    c.batch_seconds = 5120.0  # of audio in one update: 64 groups of 8 clips of 10 s
-    c.group_rows = 8  # clips of crop_samples in a loss group: the batch that one reference GPU saw
-    c.groups_per_device = 1  # loss groups that a device computes at once; the rest is accumulated
-
-    c.total_steps = 400_000
-    c.warmup_share = 0.08
-    c.peak_lr = 5e-4
-    c.adam_b1, c.adam_b2, c.adam_eps = 0.9, 0.98, 1e-6
-    c.weight_decay = 0.01
-    c.clip_norm = 0.0  # 0: no clipping
-    c.seed = 0
-    c.init_from = ""  # weights to continue from: a Hub id, a folder or a checkpoint file; empty: from scratch
-
-    c.dtype = "float32"  # "float32" | "bfloat16": of the computation
-    c.matmul_precision = "highest"  # of float32 products: "highest" is exact, "default" allows TF32
-    c.deterministic = True  # the same bits on every run, on a GPU too
-    c.remat = "none"  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products": less
-    c.attention = "own"  # "own" | "xla" | "cudnn": the latter two without attention_dropout
-    c.fsdp = 1  # devices that share one copy of the parameters
-    # (regex on the name, array axis that fsdp cuts or -1 for none); the first match decides
-    c.sharding_rules = (
-        (r"layers/.*kernel$", 1),
-        (r"(feature_projection|project_context|project_quantized)/kernel$", 0),
-        (r"positional_conv/.*(v|kernel)$", 2),
-        (r"quantizer/codebook$", 0),
-        (r"conv_[1-9]/kernel$", 1),
-        (r".*", -1),
-    )
-
-    c.log_every_steps = 10  # lines on the console; metrics.jsonl has every step
-    c.checkpoint_every_steps = 1000
-    c.validate_every_steps = 1000
-    c.keep_checkpoints = 3
-    c.keep_every_steps = 0  # checkpoints at multiples of this are kept for good; 0: none
-    c.stop_on_collapse = c.tensorboard = False
-
-    if family == "hubert":
-        c.units = ""
-        c.batch_seconds = 2560.0  # 32 groups
-        c.clip_norm = 10.0
-
-    c.family = family
-    c.model = ml_collections.ConfigDict(_plain(dataclasses.asdict(models.FAMILIES[family].Config())))
-    for name in ("dtype", "remat", "attention", "padding"):
-        del c.model.encoder[name]
+    missing = [name for name in STATED if name not in dict(configuration.fields(c))]
+    if missing:
+        raise errors.InputError(f"the recipe does not state {', '.join(missing)}: add what it leaves out")
+    for name, value in technical().items():
+        if name not in c:
+            c[name] = value
+    _add_defaults(c.model, dataclasses.asdict(family_of(c.family).Config()), "model")
     return c
 
 
-def shrink(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Makes `c` a model of 0.9 million parameters that learns within some hundred updates on a laptop's CPU.
-
-    What such a short run needs, found by trying: few codes and short masks, so that targets can be predicted from
-    their neighbours from the start; pre-LN blocks; the stem's whole gradient; no dropout.
-    """
-    c.crop_samples = 24_000
-    c.bucket_samples = (24_000,)
-    c.batch_seconds, c.group_rows = 24.0, 16
-    c.total_steps = 600
-    c.peak_lr = 1e-3
-    c.valid_share = 0.05
-    c.checkpoint_every_steps = c.validate_every_steps = 100
-    e = c.model.encoder
-    e.conv_channels = (64,) * 7
-    e.width, e.depth, e.heads, e.inner_width = 128, 4, 4, 512
-    e.positional_kernel = 32
-    e.norm_first = True
-    e.dropout = e.attention_dropout = e.input_dropout = e.layerdrop = 0.0
-    c.model.target_width = 64
-    c.model.mask_share, c.model.mask_frames = 0.3, 3
-    c.model.feature_gradient_scale = c.model.feature_penalty_weight = 1.0
-    if c.family == "wav2vec2":
-        c.model.codebook_entries, c.model.codebook_width = 8, 64
-        c.model.quantizer_dropout, c.model.gumbel_decay = 0.0, 0.998
-    return c
-
-
-def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Makes `c` a model of 0.2 million parameters with a thin stem of four layers, for experiments on a CPU.
-
-    Ten folds of fine-tuning are a million audio-seconds; this one trains on hundreds of them a second.
-    """
-    shrink(c)
-    e = c.model.encoder
-    e.conv_channels, e.conv_kernels, e.conv_strides = (32, 32, 48, 64), (40, 8, 4, 4), (20, 4, 2, 2)
-    e.positional_kernel, e.positional_groups = 16, 4
-    e.width, e.depth, e.heads, e.inner_width = 64, 2, 4, 256
-    return c
+def _add_defaults(group: ml_collections.ConfigDict, defaults: dict[str, Any], prefix: str) -> None:
+    unknown = [name for name in group if name not in defaults or name in OF_COMPUTATION]
+    if unknown:
+        raise errors.InputError(f"the recipe's {prefix}.{unknown[0]} is no field of the model: correct or remove it")
+    for name, value in defaults.items():
+        if isinstance(value, dict):
+            _add_defaults(group[name], value, f"{prefix}.{name}")
+        elif name not in group and name not in OF_COMPUTATION:
+            group[name] = value
 
 
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
@@ -187,10 +158,6 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise errors.InputError(
             f"model.mask_share {values['model.mask_share']} of single frames would mask all: set it under 1"
         )
-
-
-def _plain(value: Any) -> Any:
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def family_of(name: str) -> ModuleType:
