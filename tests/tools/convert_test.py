@@ -62,16 +62,16 @@ def test_what_is_left_out_is_named(tmp_path, capsys):
     checkpoints.source(tmp_path / "ctc", "HubertForCTC")
     _, out, _ = run(capsys, tmp_path / "ctc", tmp_path / "b", "--verify=false")
     assert "lm_head.bias" in out and "): output layer of speech recognition" in out
-    assert "missing      label_embeddings: initialised afresh where it is needed" in out
-    assert "normalised   the source is silent; yes" in out
+    assert "missing      label_embeddings: initialised anew where needed" in out
+    assert "normalised   the source does not say; yes" in out
 
 
 @pytest.mark.parametrize(
     "words, reason",
     [
         (["absent", "x"], "absent does not exist"),
-        (["CHECKPOINT", "full"], "full is there already; remove it or give another name"),
-        (["CHECKPOINT", "full/a.txt"], "a.txt is there already"),
+        (["CHECKPOINT", "full"], "full already exists; remove it or choose another name"),
+        (["CHECKPOINT", "full/a.txt"], "a.txt already exists"),
         (["CHECKPOINT", "full/a.txt/b"], "full/a.txt/b cannot be written: "),
         (["CHECKPOINT"], "SRC DST is missing"),
         (["CHECKPOINT", "x", "--to=tf"], "--to=tf is none of jax, hf, fairseq"),
@@ -126,7 +126,7 @@ def test_another_function_is_found(tmp_path):
     (tmp_path / "b/config.json").write_text(json.dumps(config))
     report = verify.report(tmp_path / "a", tmp_path / "b")
     assert not report["differ"]
-    with pytest.raises(errors.RunError, match="computes something else than transformers"):
+    with pytest.raises(errors.RunError, match="does not compute what transformers computes"):
         tool().verdict(report, tmp_path)
 
 

@@ -11,7 +11,7 @@ from voc2vec_jax.convert import conv_spec
 
 @dataclasses.dataclass(frozen=True)
 class _Raw:
-    """A foreign configuration whose values are checked as they are taken."""
+    """A foreign configuration. Its values are checked when they are read."""
 
     values: Mapping[str, Any]
     origin: str
@@ -26,7 +26,7 @@ class _Raw:
             raise errors.InputError(f"{self.origin}: {key} is {value!r} where a {kind} is needed") from fault
 
     def demand(self, key: str, *allowed: Any) -> Any:
-        """The value, which is the first of `allowed` when it is absent."""
+        """The value, by default the first of `allowed`. Raises InputError for one that is not in `allowed`."""
         value = self.values.get(key, allowed[0])
         if value not in allowed:
             choices = " or ".join(repr(choice) for choice in allowed)
@@ -63,7 +63,7 @@ def _wholes(value: Any) -> tuple[int, ...]:
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    if isinstance(value, str):  # older checkpoints keep the text of a tuple
+    if isinstance(value, str):  # older checkpoints hold a tuple as text
         return tuple(float(part) for part in value.strip("()[] ").split(","))
     return tuple(_number(item) for item in value)
 
@@ -86,13 +86,13 @@ _WHOLE, _COUNT, _NUMBER, _FLAG, _WHOLES, _NUMBERS, _STEM = _CHECKS
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """One field of a Config and its names elsewhere (None: not there, our default holds)."""
+    """One field of a Config and its names in other layouts; None: absent there, so our default applies."""
 
     ours: str
     fairseq: str | None
     hf: str | None
     kind: str
-    hf_default: Any = None  # transformers' own, where it differs from ours
+    hf_default: Any = None  # transformers' default where it differs from ours
 
 
 _ENCODER = (
@@ -117,7 +117,7 @@ _HF_STEM = (
     _Field("conv_kernels", None, "conv_kernel", _WHOLES),
     _Field("conv_strides", None, "conv_stride", _WHOLES),
 )
-_DATA2VEC_HF = {  # the stack of positional convolutions has names of its own, and every block is post-LN
+_DATA2VEC_HF = {  # its stack of positional convolutions has other names; every block is post-LN
     "positional_kernel": "conv_pos_kernel_size",
     "positional_depth": "num_conv_pos_embeddings",
     "norm_first": None,
@@ -154,7 +154,7 @@ _FIELDS: dict[str, tuple[_Field, ...]] = {
     "data2vec": _MASKING,
     "emotion2vec": (_Field("extra_tokens", "num_extra_tokens", None, _WHOLE),),
 }
-_EMOTION2VEC = {  # fairseq's names elsewhere -> where data2vec 2.0 keeps the same thing
+_EMOTION2VEC = {  # fairseq's usual name -> data2vec 2.0's
     "encoder_embed_dim": "embed_dim",
     "encoder_attention_heads": "num_heads",
     "dropout": "encoder_dropout",
@@ -215,7 +215,7 @@ def from_hf(family: str, values: Mapping[str, Any], origin: str) -> Any:
 
 
 def to_hf(family: str, config: Any) -> dict[str, Any]:
-    """The fields of transformers' `config.json` that say what `config` says."""
+    """The fields of transformers' `config.json` that describe `config`."""
     values = {"hidden_act": "gelu", "feat_extract_activation": "gelu"}
     if family != "data2vec":
         values["feat_extract_norm"] = config.encoder.conv_norm
@@ -282,7 +282,7 @@ _EXTRAS = {
 
 
 def _flat_emotion2vec(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """data2vec 2.0's nested configuration under the names that the other families use."""
+    """data2vec 2.0's nested configuration, flattened to the names of the other families."""
     modalities = values.get("modalities")
     audio = modalities.get("audio") if isinstance(modalities, Mapping) else None
     if not isinstance(audio, Mapping):

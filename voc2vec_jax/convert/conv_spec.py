@@ -1,4 +1,4 @@
-"""fairseq's text for a convolutional stem, such as "[(512, 10, 5)] + [(512, 3, 2)] * 4": parsed, never evaluated."""
+"""Parses fairseq's text for a convolutional stem, such as "[(512, 10, 5)] + [(512, 3, 2)] * 4", without eval."""
 
 import ast
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _LONGEST_TEXT = 2000
 def parse(text: str) -> list[tuple[int, ...]]:
     """(channels, kernel, stride) of each layer.
 
-    Only lists of such triples, `+` between them and `* n` after them are understood. Raises InputError.
+    Understands lists of such triples, `+` between lists and `* n` after a list. Raises InputError for anything else.
     """
     try:
         if len(text) > _LONGEST_TEXT:

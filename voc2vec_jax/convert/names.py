@@ -41,7 +41,7 @@ _UNUSED: dict[str, tuple[tuple[str, str], ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """How a stored array becomes one of ours, and back; each is a view of the other."""
+    """Turns a stored array into ours and back, without copying."""
 
     axes: tuple[int, ...] = ()  # a permutation that is its own inverse
     singletons: tuple[int, ...] = ()  # axes of length one that only the stored array has
@@ -64,8 +64,8 @@ CONV = Transform(axes=(2, 1, 0))
 class Entry:
     """One of our parameters: its path, its shape (of one layer when stacked) and its names elsewhere.
 
-    A stacked parameter has one name per layer. `part` (k, n) says that it is the k-th of n equal parts of the stored
-    array's first axis. A parameter that is not `needed` may be absent from a source.
+    A stacked parameter has one name per layer. With `part` (k, n) it is the k-th of n equal parts of the stored array
+    along its first axis. A source may lack a parameter that is not `needed`.
     """
 
     ours: str
@@ -78,12 +78,12 @@ class Entry:
     needed: bool = True
 
     def names(self, layout: str, prefix: str = "") -> tuple[str, ...]:
-        """The names in "fairseq" or "hf"; transformers puts `prefix` before the encoder's and not before heads'."""
+        """The names in "fairseq" or "hf". transformers puts `prefix` before names of the encoder, not of heads."""
         names = self.fairseq if layout == "fairseq" else self.hf
         return tuple(prefix + name for name in names) if self.ours.startswith("encoder/") else names
 
     def own(self) -> "Entry":
-        """The entry of a file in our own layout: the path with dots, and the array as it is."""
+        """The entry in our own file layout: the path with dots, and the array unchanged."""
         name = (self.ours.replace("/", "."),)
         return Entry(self.ours, self.full_shape, name, name, needed=self.needed and bool(self.fairseq or self.hf))
 
@@ -113,7 +113,7 @@ _KINDS = {  # kind -> (our leaf, stored leaf, transform, how its shape follows f
 
 
 def _module(kind: str, ours: str, fairseq: str | None, hf: str | None, *sizes: int, **options: Any) -> Iterator[Entry]:
-    """The entries of one module; None stands for a format that does not have it."""
+    """The entries of one module; None marks a layout without it."""
     for leaf, stored, transform, shape in _KINDS[kind]:
         names = [(f"{stem}.{stored}",) if stem is not None else () for stem in (fairseq, hf)]
         hf_names = tuple(spell(name, "hf") for name in names[1])
@@ -121,7 +121,7 @@ def _module(kind: str, ours: str, fairseq: str | None, hf: str | None, *sizes: i
 
 
 def _stacked(entries: Iterable[Entry], fairseq: Iterable[str], hf: Iterable[str]) -> Iterator[Entry]:
-    """Entries of one block, named in every block: the stored names come after each layer's own stem."""
+    """Entries of one block, with the stored names of every block, each behind its layer's stem."""
     fairseq, hf = tuple(fairseq), tuple(hf)
     for entry in entries:
         yield dataclasses.replace(
@@ -282,7 +282,7 @@ def table(family: str, config: Any, head: Any = None) -> tuple[Entry, ...]:
 
 
 def spell(name: str, layout: str) -> str:
-    """A stored name in the one spelling that the tables of `layout` use."""
+    """A stored name as the tables of `layout` spell it."""
     for old, new in _SPELLINGS[layout]:
         if name.endswith(old):
             return name.removesuffix(old) + new
@@ -290,7 +290,7 @@ def spell(name: str, layout: str) -> str:
 
 
 def reason_unused(name: str, layout: str) -> str | None:
-    """Why a stored tensor without a place in our tree is left out, or None when nothing explains it."""
+    """Why we leave out a stored tensor that has no place in our tree, or None if nothing explains it."""
     return next((reason for pattern, reason in _UNUSED[layout] if re.search(pattern, name)), None)
 
 
@@ -299,8 +299,8 @@ def fill(
 ) -> tuple[dict[str, np.ndarray], list[str], set[str]]:
     """Our parameters (flat, float32) from stored tensors: (parameters, paths that the source lacks, names used).
 
-    `tensors` have `shape`, `dtype` and `read()`, and are read one at a time. Raises InputError for a missing tensor
-    that every model of the family has, and for a wrong shape or kind of number.
+    `tensors` have `shape`, `dtype` and `read()`, and are read one at a time. Raises InputError if a tensor is
+    missing that every model of the family has, or has the wrong shape or kind of number.
     """
     filled: dict[str, np.ndarray] = {}
     missing: list[str] = []
@@ -342,7 +342,7 @@ def _gather(entry: Entry, tensors: list[Any], names: tuple[str, ...], origin: st
 def spread(
     entries: Iterable[Entry], filled: Mapping[str, np.ndarray], layout: str, prefix: str
 ) -> dict[str, np.ndarray]:
-    """The inverse of `fill`: stored name -> array (a view where the layouts allow it); absent ones are left out."""
+    """The inverse of `fill`: stored name -> array (a view where possible). Absent parameters are left out."""
     stored: dict[str, list[np.ndarray]] = {}
     for entry in entries:
         names = entry.names(layout, prefix)

@@ -1,7 +1,6 @@
-"""PyTorch checkpoints of the supported families -> our configuration and parameters, without PyTorch.
+"""Reads PyTorch checkpoints of the supported families into our configuration and parameters, without PyTorch.
 
-`read` finds out what a source is; `to_fairseq` and `to_hf` are its inverses on names and arrays, and
-`convert_write` puts them into files.
+`read` detects what a source is. `to_fairseq` and `to_hf` map names and arrays back; `writer` puts them into files.
 """
 
 import dataclasses
@@ -36,19 +35,19 @@ _DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I
 
 @dataclasses.dataclass(frozen=True)
 class ModelWeights:
-    """A model in our own terms, with what its source said of itself."""
+    """A model in our names and shapes, and what its source says about it."""
 
     family: str
     config: Any  # models.<family>.Config
     params: Mapping[str, Any]  # our tree, float32
-    missing: tuple[str, ...] = ()  # our parameters that the source lacks (a quantizer, say), to be initialised afresh
-    unused: Mapping[str, str] = dataclasses.field(default_factory=dict)  # tensor of the source -> why it is left out
-    normalize: bool | None = None  # is the input brought to zero mean and unit variance? None: the source is silent
-    labels: tuple[str, ...] = ()  # of the classification head, in the order of its outputs
+    missing: tuple[str, ...] = ()  # our parameters that the source lacks, such as a quantizer's
+    unused: Mapping[str, str] = dataclasses.field(default_factory=dict)  # tensor of the source -> why we leave it out
+    normalize: bool | None = None  # clips to zero mean, unit variance; None: the source does not say
+    labels: tuple[str, ...] = ()  # of the classification head's outputs, in order
     source_format: str = "jax"  # "hf" | "fairseq" | "jax"
     raw_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the source's own configuration
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # transformers' preprocessor_config.json
-    mapped: int = 0  # tensors of the source that were used
+    mapped: int = 0  # number of the source's tensors that we use
 
     @property
     def head(self) -> heads.Config | None:
@@ -61,7 +60,7 @@ class ModelWeights:
 
     @property
     def normalizes(self) -> bool:
-        """`normalize`, and where the source is silent what transformers does by default."""
+        """`normalize`, or transformers' default if the source does not say."""
         return True if self.normalize is None else self.normalize
 
     @property
@@ -82,21 +81,21 @@ class _SafeTensor:
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Stored tensors under the tables' spelling of their names, and where they came from."""
+    """Stored tensors, named as the tables of `names` spell them, and their origin."""
 
     tensors: Mapping[str, Any]
-    spelt: Mapping[str, str]  # the tables' spelling -> the file's own
+    spelt: Mapping[str, str]  # the tables' spelling -> the file's
     layout: str
     prefix: str
     origin: str
 
 
 def read(source: str | Path) -> ModelWeights:
-    """Reads a folder of transformers or of `convert_write.write_jax`, a `.safetensors` or `.bin` file with its
-    config.json beside it, or a fairseq `.pt`.
+    """Reads a folder of transformers or of `writer.write_jax`, a `.safetensors` or `.bin` file beside its config.json,
+    or a fairseq `.pt`.
 
-    Every tensor of the source is used or named in `unused` with the reason, and every parameter is filled or named
-    in `missing`. Raises InputError, in one sentence, for anything else.
+    Every tensor of the source is used or listed in `unused` with the reason. Every parameter is filled or listed in
+    `missing`. Raises InputError, in one sentence, for anything else.
     """
     source = Path(source)
     if source.is_dir():
@@ -122,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights; the shards that an index names must lie in the folder itself."""
+    """A folder's weight files. Shards that an index names must lie in the folder itself."""
     for single in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{single}.index.json"
         if (folder / single).exists():
@@ -138,7 +137,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _open_weights(path: Path) -> dict[str, Any]:
-    """Name -> tensor that is read on demand."""
+    """Name -> tensor, read on demand."""
     if path.suffix != ".safetensors":
         tree = torch_files.load(path)
         nested = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
@@ -213,7 +212,7 @@ def _check_family(family: str, tensors: Mapping[str, Any], folder: Path) -> None
 
 
 def _find_head(source: _Source) -> heads.Config | None:
-    """The configuration of transformers' head for sequence classification, if the source has one."""
+    """The configuration of transformers' sequence-classification head, if the source has one."""
     names = source.tensors.keys()
     ends = [source.tensors.get(f"{name}.weight") for name in ("projector", "classifier")]
     if any(end is None or len(end.shape) != 2 for end in ends) or any(name.startswith("tdnn.") for name in names):
@@ -279,9 +278,9 @@ def _read_fairseq(path: Path) -> ModelWeights:
 
 
 def _fairseq_configs(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configurations of the model and of the task: `cfg` (nested, or WavLM's flat one), or the older `args`.
+    """The configurations of the model and of the task, from `cfg` (nested, or flat in WavLM) or the older `args`.
 
-    A recogniser keeps those of its pre-trained part in `w2v_args`.
+    A recogniser keeps the configurations of its pre-trained part in `w2v_args`.
     """
     cfg, args = tree.get("cfg"), tree.get("args")
     whole = cfg if isinstance(cfg, dict) else args
@@ -295,7 +294,7 @@ def _fairseq_configs(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any
 
 
 def _filled(family: str, config: Any, source: _Source, head: heads.Config | None) -> ModelWeights:
-    """Fills the family's table from the source and accounts for every tensor."""
+    """Fills the family's parameters from the source and accounts for every tensor."""
     entries = convert_names.table(family, config, head)
     if source.layout == "own":
         entries = tuple(entry.own() for entry in entries)
@@ -330,7 +329,7 @@ def to_hf(
 ) -> dict[str, np.ndarray]:
     """transformers' names -> float32 arrays: the inverse of what `read` does with its folder.
 
-    `prefixed` says whether the encoder's names start with the family's, as they do beside a head.
+    With `prefixed`, the encoder's names start with the family's, as they do beside a head.
     """
     prefix = f"{convert_names.HF_PREFIXES[family]}." if prefixed else ""
     entries = convert_names.table(family, config, head)

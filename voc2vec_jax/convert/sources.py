@@ -13,14 +13,15 @@ from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.runs import files
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # of a repository; the first that it has is fetched
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the first of these that a repository has
 
 
 def read(source: str | Path) -> reader.ModelWeights:
-    """The checkpoint that `source` names; InputError, in one sentence, when it names none.
+    """Reads the model that `source` names: a folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq
+    `.pt` file, a run folder of pre-training (its best step, else its newest), or a name on the Hub (`owner/model`,
+    `owner/model@revision`).
 
-    A folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq `.pt` file, a run folder of
-    pre-training (its best step, else its newest), or a name on the Hub (`owner/model`, `owner/model@revision`).
+    Raises InputError, in one sentence, if it names none.
     """
     path = Path(source)
     if not path.exists():
@@ -49,7 +50,7 @@ def _only_file(folder: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-    """An array with the interface of a stored tensor."""
+    """An array that looks like a stored tensor."""
 
     array: np.ndarray
 
@@ -66,8 +67,8 @@ class _Stored:
 
 
 def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
-    """The best, else the newest parameters of a pre-training run, which feeds audio as it is."""
-    from voc2vec_jax.runs import checkpoint  # here, for Orbax takes a second to import
+    """The best parameters of a pre-training run, else the newest. Pre-training does not normalise its audio."""
+    from voc2vec_jax.runs import checkpoint  # here, because importing Orbax takes a second
 
     origin, family = str(folder / "config.json"), raw.get("family")
     if family not in convert_names.FAMILIES:
@@ -107,7 +108,7 @@ def _fetch(name: str) -> Path:
                 repository, revision=revision or None, allow_patterns=["*.json", weights], ignore_patterns=["*/*"]
             )
         except huggingface_hub.errors.LocalEntryNotFoundError as fault:
-            absent = fault  # offline, with another kind of weights in the cache perhaps
+            absent = fault  # offline; perhaps the cache has another kind of weights
         except (OSError, ValueError) as fault:
             raise errors.InputError(f"{name} is not here, and the Hub does not give it: {_reason(fault)}") from fault
         else:

@@ -1,4 +1,7 @@
-"""PyTorch's files (`.pt`, `.bin`) without PyTorch: zip archives of a pickle and of the tensors' bytes, mapped."""
+"""Reads and writes PyTorch's files (`.pt`, `.bin`) without PyTorch.
+
+Such a file is a zip archive of one pickle and of the tensors' bytes, which we map instead of copying.
+"""
 
 import argparse
 import functools
@@ -42,7 +45,7 @@ class _Archive:
         return name in self._members
 
     def open(self, name: str) -> tuple[int, Callable[[], memoryview]]:
-        """A member's size and a function that maps it; the first call verifies its checksum."""
+        """A member's size and a function that maps it. The first call verifies the checksum."""
         if name not in self._members:
             raise errors.InputError(f"{self.path} lacks its member {name}; fetch it again")
         info = self._members[name]
@@ -76,9 +79,9 @@ class _Archive:
 def load(path: str | Path) -> Any:
     """The object in a file of `torch.save`: plain containers, tensors that are read on demand, inert records.
 
-    See `torch_pickle.loads` for the values. Raises InputError for a damaged file, for a pickle that names anything
-    but tensors and containers, and for the layout from before PyTorch 1.6 when PyTorch is not installed (with it,
-    such a file goes through `torch.load(weights_only=True)`).
+    `torch_pickle.loads` describes the values. A file in the layout from before PyTorch 1.6 goes through
+    `torch.load(weights_only=True)`. Raises InputError for a damaged file, for a pickle that names anything but tensors
+    and containers, and for an old layout when PyTorch is not installed.
     """
     path = Path(path)
     try:
@@ -129,9 +132,9 @@ def _without_torch(value: Any) -> Any:
 
 
 def save(path: str | Path, value: Any) -> None:
-    """Writes what `torch.load(weights_only=True)` reads: containers, numbers, text, and arrays as tensors.
+    """Writes containers, numbers, text, and arrays as tensors, for `torch.load(weights_only=True)`.
 
-    The file appears under its name only when it is complete. Raises OSError when it cannot be written.
+    The file gets its name only when it is complete. Raises OSError when it cannot be written.
     """
     path = Path(path)
     storages: list[np.ndarray] = []

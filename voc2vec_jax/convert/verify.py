@@ -1,6 +1,6 @@
-"""Whether a converted model computes what its source computes: run as a process of its own, it prints one JSON line.
+"""Checks that a converted model computes what its source computes.
 
-python -m voc2vec_jax.convert.verify SRC DST
+python -m voc2vec_jax.convert.verify SRC DST        prints one JSON line
 """
 
 import importlib.util
@@ -19,18 +19,18 @@ from voc2vec_jax.convert import reader, writer
 from voc2vec_jax.runs import program
 
 SAMPLES = 16000
-TOLERANCE = 1e-4  # largest difference of a hidden state, relative to the largest value when that is above 1
+TOLERANCE = 1e-4  # of hidden states: absolute, or relative to the largest value when that is above 1
 
 _PACKAGES = ("torch", "transformers")
 
 
 def absent() -> list[str]:
-    """Those of torch and transformers that are not installed."""
+    """Which of torch and transformers are not installed."""
     return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
 
 
 def in_own_process(source: Path, target: Path) -> dict[str, Any]:
-    """`report` from a process that ends with the memory it took. Raises RunError when that process fails."""
+    """`report` in a separate process, which returns its memory when it ends. Raises RunError if that process fails."""
     command = [sys.executable, "-m", "voc2vec_jax.convert.verify", str(source), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != errors.EXIT_DONE:
@@ -40,10 +40,10 @@ def in_own_process(source: Path, target: Path) -> dict[str, Any]:
 
 
 def report(source: Path, target: Path) -> dict[str, Any]:
-    """Compares the parameters of source and target to the bit, and our outputs with those of transformers.
+    """Compares the parameters of source and target bit by bit, and our outputs with those of transformers.
 
-    Keys: `same` parameters, those that `differ` by name, and `difference` and `largest` of the hidden states (and of
-    the logits), or the reason in `unverified`.
+    Keys: `same`, the number of equal parameters; `differ`, the names of the others; `difference` and `largest`, the
+    largest difference and value of hidden states and logits, or else `unverified`, the reason why there are none.
     """
     before, after = reader.read(source), reader.read(target)
     left, right = convert_names.flatten(before.params), convert_names.flatten(after.params)
@@ -65,34 +65,34 @@ def _folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def compared(checkpoint: reader.ModelWeights, folder: Path) -> dict[str, float]:
+def compared(weights: reader.ModelWeights, folder: Path) -> dict[str, float]:
     """The largest difference between our hidden states and those of the transformers model in `folder`."""
     audio = np.random.default_rng(0).standard_normal((1, SAMPLES), dtype=np.float32)
-    ours, theirs = _ours(checkpoint, audio), _theirs(folder, audio, checkpoint.head is not None)
+    ours, theirs = _ours(weights, audio), _theirs(folder, audio, weights.head is not None)
     if len(ours) != len(theirs):
-        raise errors.RunError(f"there are {len(ours)} outputs here and {len(theirs)} in transformers")
+        raise errors.RunError(f"our model has {len(ours)} outputs and that of transformers {len(theirs)}")
     return {
         "difference": max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs)),
         "largest": max(float(np.abs(b).max()) for b in theirs),
     }
 
 
-def _ours(checkpoint: reader.ModelWeights, audio: np.ndarray) -> list[np.ndarray]:
+def _ours(weights: reader.ModelWeights, audio: np.ndarray) -> list[np.ndarray]:
     import jax
     import jax.numpy as jnp
 
     from voc2vec_jax.models import heads
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    module = models.FAMILIES[checkpoint.family].Model(checkpoint.config)
-    params = {"params": {"encoder": checkpoint.params["encoder"]}}
+    module = models.FAMILIES[weights.family].Model(weights.config)
+    params = {"params": {"encoder": weights.params["encoder"]}}
     apply = jax.jit(lambda p, a: module.apply(p, a, jnp.array([SAMPLES]), collect=True))
     x, out = apply(params, jnp.asarray(audio))
     found = [*out["hidden_states"]]
-    if checkpoint.head:
-        head = heads.Classifier(checkpoint.head)
-        states = out["hidden_states"] if checkpoint.head.layer_sum else None
-        found.append(head.apply({"params": checkpoint.params["head"]}, x, out["valid"], states))
+    if weights.head:
+        head = heads.Classifier(weights.head)
+        states = out["hidden_states"] if weights.head.layer_sum else None
+        found.append(head.apply({"params": weights.params["head"]}, x, out["valid"], states))
     return [np.asarray(array, np.float32) for array in found]
 
 

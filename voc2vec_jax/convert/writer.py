@@ -19,78 +19,78 @@ _MASK = "encoder/mask_embedding"
 _RUNTIME = ("dtype", "padding", "remat", "attention")  # fields that say how to compute, not what
 
 
-def write_hf(folder: str | Path, checkpoint: reader.ModelWeights) -> dict[str, str]:
+def write_hf(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str]:
     """Writes config.json, preprocessor_config.json, model.safetensors and README.md for transformers.
 
-    The architecture is the one that holds the most of the parameters: with a classification head
-    ForSequenceClassification, with all of wav2vec 2.0's quantizer and projections ForPreTraining, else the bare
-    model. Returns our parameters that transformers has no place for, with the reason. Raises InputError for a
-    family or an encoder that transformers does not have, OSError when the folder cannot be written.
+    We choose the architecture that keeps most parameters: ForSequenceClassification for a classification head,
+    ForPreTraining when wav2vec 2.0's quantizer and projections are complete, else the bare model. Returns the
+    parameters that transformers cannot hold, each with the reason. Raises InputError for a family or an encoder
+    that transformers does not have, OSError when the folder cannot be written.
     """
-    if checkpoint.family not in _CLASSES:
-        raise errors.InputError(f"transformers has no {checkpoint.family}; convert it to fairseq or jax")
-    flat = convert_names.flatten(checkpoint.params)
-    architecture = _architecture(checkpoint, flat)
-    config = _hf_config(checkpoint, architecture, _MASK in flat)
-    dropped = _dropped(checkpoint, flat, architecture, config)
+    if weights.family not in _CLASSES:
+        raise errors.InputError(f"transformers has no {weights.family}; convert it to fairseq or jax")
+    flat = convert_names.flatten(weights.params)
+    architecture = _architecture(weights, flat)
+    config = _hf_config(weights, architecture, _MASK in flat)
+    dropped = _dropped(weights, flat, architecture, config)
     kept = convert_names.unflatten({path: array for path, array in flat.items() if path not in dropped})
-    head = checkpoint.head if "head" in kept else None
+    head = weights.head if "head" in kept else None
     prefixed = architecture != "Model"
-    arrays = reader.to_hf(checkpoint.family, checkpoint.config, kept, head, prefixed=prefixed)
+    arrays = reader.to_hf(weights.family, weights.config, kept, head, prefixed=prefixed)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_safetensors(folder / "model.safetensors", arrays)
     _write_json(folder / "config.json", config)
-    _write_json(folder / "preprocessor_config.json", _preprocessor(checkpoint))
-    files.write_atomic(folder / "README.md", _card(checkpoint, architecture).encode())
+    _write_json(folder / "preprocessor_config.json", _preprocessor(weights))
+    files.write_atomic(folder / "README.md", _card(weights, architecture).encode())
     return dropped
 
 
-def _architecture(checkpoint: reader.ModelWeights, flat: Mapping[str, Any]) -> str:
-    if checkpoint.head:
+def _architecture(weights: reader.ModelWeights, flat: Mapping[str, Any]) -> str:
+    if weights.head:
         return "ForSequenceClassification"
-    entries = convert_names.table(checkpoint.family, checkpoint.config)
+    entries = convert_names.table(weights.family, weights.config)
     objective = [entry.ours for entry in entries if not entry.needed and entry.hf and entry.ours != _MASK]
     return "ForPreTraining" if objective and all(path in flat for path in objective) else "Model"
 
 
-def _hf_config(checkpoint: reader.ModelWeights, architecture: str, has_mask: bool) -> dict[str, Any]:
-    """The source's own config.json where it is one and still says what the Config says, else one built anew."""
-    family, raw = checkpoint.family, dict(checkpoint.raw_config)
+def _hf_config(weights: reader.ModelWeights, architecture: str, has_mask: bool) -> dict[str, Any]:
+    """The source's own config.json if it has one that still agrees with the Config, else a new one."""
+    family, raw = weights.family, dict(weights.raw_config)
     kind = next(kind for kind, name in reader.HF_TYPES.items() if name == family)
     if raw.get("model_type") != kind:
         raw = {"model_type": kind, "mask_feature_prob": 0.0}
-    if "hidden_size" not in raw or configs.from_hf(family, raw, "config.json") != checkpoint.config:
-        raw |= configs.to_hf(family, checkpoint.config)
+    if "hidden_size" not in raw or configs.from_hf(family, raw, "config.json") != weights.config:
+        raw |= configs.to_hf(family, weights.config)
     raw.pop("torch_dtype", None)
     raw |= {"architectures": [_CLASSES[family] + architecture], "dtype": "float32"}
-    if not has_mask:  # without it transformers would call the embedding missing
+    if not has_mask:  # else transformers would report the embedding as missing
         raw |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
-    _check_expressible("transformers", configs.from_hf(family, raw, "config.json"), checkpoint)
-    if checkpoint.head:
+    _check_expressible("transformers", configs.from_hf(family, raw, "config.json"), weights)
+    if weights.head:
         raw |= {
-            "id2label": {str(i): label for i, label in enumerate(checkpoint.labels)},
-            "label2id": {label: i for i, label in enumerate(checkpoint.labels)},
-            "classifier_proj_size": checkpoint.head.width,
-            "use_weighted_layer_sum": checkpoint.head.layer_sum,
+            "id2label": {str(i): label for i, label in enumerate(weights.labels)},
+            "label2id": {label: i for i, label in enumerate(weights.labels)},
+            "classifier_proj_size": weights.head.width,
+            "use_weighted_layer_sum": weights.head.layer_sum,
         }
     return raw
 
 
-def _check_expressible(layout: str, said: Any, checkpoint: reader.ModelWeights) -> None:
-    """Raises InputError when the written configuration would say something else of the encoder."""
-    for field, value in vars(checkpoint.config.encoder).items():
+def _check_expressible(layout: str, said: Any, weights: reader.ModelWeights) -> None:
+    """Raises InputError if the written configuration would describe another encoder."""
+    for field, value in vars(weights.config.encoder).items():
         if field not in _RUNTIME and getattr(said.encoder, field) != value:
             raise errors.InputError(
-                f"{layout} cannot express {field}={value!r} in a {checkpoint.family} model; convert it to jax"
+                f"{layout} cannot express {field}={value!r} in a {weights.family} model; convert it to jax"
             )
 
 
 def _dropped(
-    checkpoint: reader.ModelWeights, flat: Mapping[str, Any], architecture: str, config: Mapping[str, Any]
+    weights: reader.ModelWeights, flat: Mapping[str, Any], architecture: str, config: Mapping[str, Any]
 ) -> dict[str, str]:
     dropped = {}
-    for entry in convert_names.table(checkpoint.family, checkpoint.config, checkpoint.head):
+    for entry in convert_names.table(weights.family, weights.config, weights.head):
         if entry.ours not in flat:
             continue
         in_encoder = entry.ours.startswith("encoder/")
@@ -100,45 +100,45 @@ def _dropped(
             dropped[entry.ours] = "its config masks nothing, and transformers then has no mask embedding"
         elif not in_encoder and architecture == "Model":
             dropped[entry.ours] = "the pre-training objective is incomplete, so only the encoder is written"
-        elif not in_encoder and checkpoint.head and not entry.ours.startswith("head/"):
+        elif not in_encoder and weights.head and not entry.ours.startswith("head/"):
             dropped[entry.ours] = "transformers does not keep a pre-training objective beside a classification head"
     return dropped
 
 
-def _preprocessor(checkpoint: reader.ModelWeights) -> dict[str, Any]:
+def _preprocessor(weights: reader.ModelWeights) -> dict[str, Any]:
     built = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
         "padding_side": "right",
         "padding_value": 0.0,
-        "return_attention_mask": checkpoint.config.encoder.conv_norm == "layer",
+        "return_attention_mask": weights.config.encoder.conv_norm == "layer",
         "sampling_rate": 16000,
     }
-    return built | dict(checkpoint.preprocessor) | {"do_normalize": checkpoint.normalizes}
+    return built | dict(weights.preprocessor) | {"do_normalize": weights.normalizes}
 
 
-def write_fairseq(path: str | Path, checkpoint: reader.ModelWeights) -> dict[str, str]:
-    """Writes a `.pt` in fairseq's layout (`cfg`, `model`), which torch.load(weights_only=True) reads.
+def write_fairseq(path: str | Path, weights: reader.ModelWeights) -> dict[str, str]:
+    """Writes a `.pt` in fairseq's layout (`cfg`, `model`) that torch.load(weights_only=True) can read.
 
-    Returns our parameters that fairseq has no place for, with the reason. Raises InputError for an encoder that
+    Returns the parameters that fairseq cannot hold, each with the reason. Raises InputError for an encoder that
     fairseq cannot express, OSError when the file cannot be written.
     """
-    family, config = checkpoint.family, checkpoint.config
-    raw = {key: value for key, value in checkpoint.raw_config.items() if _is_plain(value)}
-    if checkpoint.source_format != "fairseq":
+    family, config = weights.family, weights.config
+    raw = {key: value for key, value in weights.raw_config.items() if _is_plain(value)}
+    if weights.source_format != "fairseq":
         raw = {}
     if not raw or configs.from_fairseq(family, raw, str(path)) != config:
         raw |= configs.to_fairseq(family, config)
-        _check_expressible("fairseq", configs.from_fairseq(family, raw, str(path)), checkpoint)
+        _check_expressible("fairseq", configs.from_fairseq(family, raw, str(path)), weights)
     task = {"_name": "hubert_pretraining" if family == "hubert" else "audio_pretraining"}
-    cfg = {"task": {**task, "normalize": checkpoint.normalizes, "sample_rate": 16000}, "model": raw}
-    if family == "wavlm":  # its own repository keeps one flat configuration
-        cfg = {**raw, "normalize": checkpoint.normalizes}
-    model = reader.to_fairseq(family, config, checkpoint.params)
+    cfg = {"task": {**task, "normalize": weights.normalizes, "sample_rate": 16000}, "model": raw}
+    if family == "wavlm":  # WavLM's repository uses one flat configuration
+        cfg = {**raw, "normalize": weights.normalizes}
+    model = reader.to_fairseq(family, config, weights.params)
     extra = {"optimizer_history": [], "extra_state": {}, "last_optimizer_state": None}
     torch_files.save(path, {"args": None, "cfg": cfg, "model": model, **extra})
-    entries = convert_names.table(family, config, checkpoint.head)
-    flat = convert_names.flatten(checkpoint.params)
+    entries = convert_names.table(family, config, weights.head)
+    flat = convert_names.flatten(weights.params)
     return {e.ours: "fairseq has no place for it" for e in entries if e.ours in flat and not e.fairseq}
 
 
@@ -150,25 +150,25 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool))
 
 
-def write_jax(folder: str | Path, checkpoint: reader.ModelWeights) -> dict[str, str]:
-    """Writes config.json, model.safetensors (our tree, names with dots) and README.md; `convert.read` reads it back."""
+def write_jax(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str]:
+    """Writes config.json, model.safetensors (our tree, names with dots) and README.md; `reader.read` reads it back."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    flat = convert_names.flatten(checkpoint.params)
+    flat = convert_names.flatten(weights.params)
     arrays = {path.replace("/", "."): np.asarray(array, np.float32) for path, array in flat.items()}
     save_safetensors(folder / "model.safetensors", arrays)
-    is_hf = "model_type" in checkpoint.raw_config
+    is_hf = "model_type" in weights.raw_config
     config = {
         "format": reader.OWN_FORMAT,
-        "family": checkpoint.family,
-        "config": configs.to_dict(checkpoint.config),
-        "normalize": checkpoint.normalize,
-        "labels": list(checkpoint.labels),
-        "raw_config": dict(checkpoint.raw_config) if is_hf else {},
-        "preprocessor": dict(checkpoint.preprocessor),
+        "family": weights.family,
+        "config": configs.to_dict(weights.config),
+        "normalize": weights.normalize,
+        "labels": list(weights.labels),
+        "raw_config": dict(weights.raw_config) if is_hf else {},
+        "preprocessor": dict(weights.preprocessor),
     }
     _write_json(folder / "config.json", config)
-    files.write_atomic(folder / "README.md", _card(checkpoint, None).encode())
+    files.write_atomic(folder / "README.md", _card(weights, None).encode())
     return {}
 
 
@@ -186,24 +186,24 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     files.write_atomic(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
 
 
-def _card(checkpoint: reader.ModelWeights, architecture: str | None) -> str:
+def _card(weights: reader.ModelWeights, architecture: str | None) -> str:
     """The README.md of a model: what it is, how its input is treated, how it is loaded."""
-    e = checkpoint.config.encoder
+    e = weights.config.encoder
     library = "transformers" if architecture else "voc2vec_jax"
-    task = "audio-classification" if checkpoint.head else "feature-extraction"
+    task = "audio-classification" if weights.head else "feature-extraction"
     normalize = {True: "each clip is normalised to zero mean and unit variance", False: "as it is, not normalised"}
-    stated = normalize.get(checkpoint.normalize, "the source does not say whether it is normalised")
+    stated = normalize.get(weights.normalize, "the source does not say whether it is normalised")
     load = "import voc2vec_jax as v2v\nmodel = v2v.from_pretrained(FOLDER)"
     if architecture:
-        name = _CLASSES[checkpoint.family] + architecture
+        name = _CLASSES[weights.family] + architecture
         load = f"import transformers\nmodel = transformers.{name}.from_pretrained(FOLDER)\n\n{load}"
-    labels = f"- labels: {', '.join(checkpoint.labels)}\n" if checkpoint.labels else ""
+    labels = f"- labels: {', '.join(weights.labels)}\n" if weights.labels else ""
     return (
-        f"---\nlibrary_name: {library}\npipeline_tag: {task}\ntags:\n- audio\n- {checkpoint.family}\n---\n\n"
-        f"# {checkpoint.family}\n\n"
-        f"- {checkpoint.parameters:,} parameters: {e.depth} blocks of width {e.width} with {e.heads} heads\n"
+        f"---\nlibrary_name: {library}\npipeline_tag: {task}\ntags:\n- audio\n- {weights.family}\n---\n\n"
+        f"# {weights.family}\n\n"
+        f"- {weights.parameters:,} parameters: {e.depth} blocks of width {e.width} with {e.heads} heads\n"
         f"- input: mono audio at 16 kHz; {stated}\n{labels}"
-        f"- converted by voc2vec_jax from a checkpoint in the {checkpoint.source_format} layout; "
+        f"- converted by voc2vec_jax from a checkpoint in the {weights.source_format} layout; "
         "the terms of that checkpoint apply\n\n"
         f"```python\n{load}\n```\n"
     )
