@@ -203,10 +203,10 @@ def _make(plan: PreparationPlan, workers: int, progress: bool) -> bool:
     label = f"{plan.name} {first}/{step}" if plan.part else plan.name
     with progresses.shown(label, total, total - left, "recordings", progress) as advance:
         _run(missing, workers, advance)
-    return _end(plan)
+    return _finish_if_complete(plan)
 
 
-def _end(plan: PreparationPlan) -> bool:
+def _finish_if_complete(plan: PreparationPlan) -> bool:
     """Writes index, report and metadata once every shard is there; of several machines only one does so."""
     if not all(shards.sidecar(job.path).exists() for job in plan.jobs):
         return records.set_folder(plan.data_dir, plan.name).exists()
