@@ -1,4 +1,4 @@
-"""A configuration file and its overrides: loaded from Python, typed by the present value, never evaluated."""
+"""A configuration file and its overrides. The file is Python; an override is parsed by the field's type, never run."""
 
 import difflib
 import importlib.machinery
@@ -27,7 +27,7 @@ def _literal(name: str, text: str, kind: type, expected: str) -> Any:
 
 
 def parse_value(name: str, text: str, kind: type) -> Any:
-    """A bool, int, float or str from its text; nothing is ever evaluated."""
+    """A bool, int, float or str from its text. Nothing is evaluated."""
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise errors.InputError(f"{name}={text} is not a bool: give true or false")
@@ -42,7 +42,7 @@ def parse_value(name: str, text: str, kind: type) -> Any:
 
 
 def _parse_sequence(name: str, text: str, present: tuple | list) -> tuple | list:
-    """Comma-separated items of the type that the present items have (str when there are none)."""
+    """Comma-separated items, of the type of the present items (str when there are none)."""
     kinds = {type(item) for item in present} or {str}
     kind = float if kinds == {int, float} else kinds.pop() if len(kinds) == 1 else object
     inner = text.strip()
@@ -56,8 +56,8 @@ def _parse_sequence(name: str, text: str, present: tuple | list) -> tuple | list
 def override(config: ml_collections.ConfigDict, field: str, text: str, *, prefix: str = "config.") -> None:
     """Set the dotted `field` from its text, typed by its present value.
 
-    A tuple or list is comma-separated. A field that is None takes `none`; else the type of its placeholder,
-    or str. InputError for a field that does not exist and for a value of another type.
+    A tuple or list is comma-separated. A field that is None takes `none`, or a value of its placeholder's type, or
+    text. InputError for an unknown field and for a value of another type.
     """
     group, value = find(config, field, prefix)
     leaf = field.rsplit(".", 1)[-1]
@@ -86,7 +86,7 @@ def find(config: ml_collections.ConfigDict, field: str, prefix: str) -> tuple[ml
 
 
 def _present(group: ml_collections.ConfigDict, name: str) -> Any:
-    """A field's value, None for a missing one and for a placeholder that must still be given."""
+    """A field's value; None for an unknown field and for a placeholder without a value."""
     value = dict(group.items(preserve_field_references=True)).get(name)
     if isinstance(value, config_dict.FieldReference):
         return None if value.empty() else value.get()
@@ -96,7 +96,7 @@ def _present(group: ml_collections.ConfigDict, name: str) -> Any:
 def _nearest_field(config: ml_collections.ConfigDict, field: str, prefix: str) -> str:
     known = [name for name, _ in fields(config)]
     near = difflib.get_close_matches(field, known, n=1)
-    if not near:  # right name in the wrong group, or a slip in the last part
+    if not near:  # the right name in the wrong group, or a misspelt last part
         leaves = {name.rsplit(".", 1)[-1]: name for name in known}
         near = [leaves[leaf] for leaf in difflib.get_close_matches(field.rsplit(".", 1)[-1], leaves, n=1)]
     if near:
@@ -105,7 +105,7 @@ def _nearest_field(config: ml_collections.ConfigDict, field: str, prefix: str) -
 
 
 def fields(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every field as (dotted name, value), in the configuration's order."""
+    """Every field as (prefix and dotted name, value), in the configuration's order."""
     for name in config:
         value = _present(config, name)
         if isinstance(value, ml_collections.ConfigDict):
@@ -115,7 +115,7 @@ def fields(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tupl
 
 
 def as_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The configuration as plain nested dicts; InputError when a required field was not given."""
+    """The configuration as plain nested dicts. InputError when a required field has no value."""
     try:
         return config.to_dict()
     except config_dict.RequiredValueError:
@@ -126,7 +126,7 @@ def as_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def load(source: str) -> ml_collections.ConfigDict:
     """The configuration that `PATH[:ARG]` describes: `get_config(ARG)` of a Python file, locked.
 
-    The file refuses an ARG with InputError, ValueError or KeyError; all become one sentence.
+    The file may refuse an ARG with InputError, ValueError or KeyError. InputError for every fault, in one sentence.
     """
     path, argument = _split_source(source)
     if not path.is_file():
@@ -156,7 +156,7 @@ def _split_source(source: str) -> tuple[pathlib.Path, str | None]:
 
 
 def _execute(path: pathlib.Path) -> Any:
-    """The module that the file defines; InputError with the line for a file that does not load."""
+    """The module that the file defines. InputError names the line where it does not load."""
     spec = importlib.util.spec_from_loader(
         f"_config_{path.stem}", importlib.machinery.SourceFileLoader(f"_config_{path.stem}", str(path))
     )

@@ -1,4 +1,4 @@
-"""A main that may be one of several processes: it joins them by `jax.distributed`, stops and ends with them."""
+"""Programs of several processes: join them by `jax.distributed`, stop at the same step, end with the same status."""
 
 import functools
 import os
@@ -20,17 +20,17 @@ from voc2vec_jax.runs import agreement, cli, liveness, logs, program, signals
 
 FLAGS = {
     "distributed": cli.Flag(
-        "several processes: auto (on SLURM, Kubernetes, Open MPI, TPU pods), off, or explicit by the next three",
+        "several processes: auto (SLURM, Kubernetes, Open MPI, TPU pods), off, or explicit with the next three flags",
         default="auto",
         choices=("auto", "off", "explicit"),
     ),
-    "coordinator": cli.Flag("HOST:PORT of process 0 (explicit; or JAX_COORDINATOR_ADDRESS)"),
-    "processes": cli.Flag("how many there are (explicit; or JAX_NUM_PROCESSES)", kind=int),
-    "process": cli.Flag("which one this is, from 0 (explicit; or JAX_PROCESS_ID)", kind=int),
+    "coordinator": cli.Flag("HOST:PORT of process 0, with explicit; else JAX_COORDINATOR_ADDRESS"),
+    "processes": cli.Flag("number of processes, with explicit; else JAX_NUM_PROCESSES", kind=int),
+    "process": cli.Flag("number of this process from 0, with explicit; else JAX_PROCESS_ID", kind=int),
     "local_devices": cli.Flag(
-        "devices of this process, such as 0,1; default: all, on SLURM and Open MPI one a process"
+        "devices of this process, such as 0,1; default: all, or one a process on SLURM and Open MPI"
     ),
-    "join_seconds": cli.Flag("how long processes wait for each other at the start", default=300, kind=int),
+    "join_seconds": cli.Flag("how many seconds processes wait for each other at the start", default=300, kind=int),
 }
 _ENVIRONMENT = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
@@ -49,9 +49,9 @@ def _monitor() -> liveness.Monitor:
 
 
 def join(arguments: cli.Arguments) -> None:
-    """Connect this process with the others, if there are any; before JAX has touched a device.
+    """Connect this process with the others, if there are any. Call it before JAX touches a device.
 
-    InputError for flags that do not fit together. A process that waits in vain for `join_seconds` ends with status 1.
+    InputError for flags that contradict each other. A process that waits `join_seconds` in vain ends with status 1.
     """
     options = _options(arguments)
     if options is None:
@@ -88,7 +88,7 @@ def join(arguments: cli.Arguments) -> None:
 
 
 def _options(arguments: cli.Arguments) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` needs, and the `cluster`'s name; None for a process that is alone."""
+    """The options of `jax.distributed.initialize` and the name of the `cluster`; None for a single process."""
     named = {name: arguments.values[name] for name in _ENVIRONMENT}
     if arguments.distributed != "explicit":
         for name, value in named.items():
@@ -136,9 +136,9 @@ def _local_devices(text: str | None) -> list[int] | None:
 
 
 def _detected() -> str | None:
-    """The cluster that JAX finds this process in, None for none or for a job of one process."""
+    """The cluster that JAX detects; None for no cluster and for a job of one process."""
     known = [found for found in clusters.ClusterEnv._cluster_types if not found.opt_in_only_method]
-    if "JOB_COMPLETION_INDEX" not in os.environ:  # a pod that is of no indexed job, such as a notebook's
+    if "JOB_COMPLETION_INDEX" not in os.environ:  # a pod outside an indexed job, such as a notebook's
         known = [found for found in known if found.name != "k8s"]
     with warnings.catch_warnings(action="ignore"):
         cluster = next((found for found in known if found.is_env_present()), None)
@@ -158,7 +158,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _give_up(options: dict[str, Any], seconds: int) -> None:
-    """In a thread, for the runtime would abort without a word to the user."""
+    """End this process with a sentence. Runs in a thread, because the runtime would abort without a sentence."""
     address = options.get("coordinator_address") or os.environ.get("JAX_COORDINATOR_ADDRESS") or "the coordinator"
     process, processes = options.get("process_id"), options.get("num_processes")
     if process == 0:
@@ -173,7 +173,7 @@ def _give_up(options: dict[str, Any], seconds: int) -> None:
 
 
 def _check_port(address: str) -> None:
-    """In process 0, whose runtime ends in a segmentation fault where it cannot open the port."""
+    """InputError if process 0 cannot open its port. Its runtime would end in a segmentation fault."""
     try:
         socket.create_server(("", int(address.rpartition(":")[2]))).close()
     except (OSError, OverflowError) as error:
@@ -195,9 +195,9 @@ def _answers(address: str) -> bool:
 
 
 class Preemption(signals.StopSignal):
-    """A stop at the same step in all processes, whichever of them had the signal: JAX's preemption service.
+    """A stop at the same step in all processes, whichever got the signal, by JAX's preemption service.
 
-    It listens to SIGTERM itself; SIGINT is handed to it. `at` must be asked at every step from the first one on.
+    The service listens to SIGTERM; SIGINT is passed on to it. Call `at` at every step, from the first one on.
     """
 
     def __init__(self) -> None:
@@ -213,10 +213,10 @@ class Preemption(signals.StopSignal):
         os.kill(os.getpid(), signal.SIGTERM)
 
     def at(self, step: int) -> str | None:
-        """The reason to stop after `step`, None to go on."""
+        """The signal that asks to stop after `step`; None to go on."""
         if self._first is None:
             self._first = step
-        # counted from 0, for a notice that comes before the first step makes that one the common one
+        # counted from 0, because after an early notice the service proposes the first step as the common one
         if multihost_utils.reached_preemption_sync_point(step - self._first):
             self.requested = self.requested or "SIGTERM"
             return self.requested
@@ -224,12 +224,12 @@ class Preemption(signals.StopSignal):
 
 
 def stop_signal() -> signals.StopSignal:
-    """For loops that all processes step through together."""
+    """A stop signal for a loop that all processes step through together."""
     return Preemption() if agreement.process_count() > 1 else signals.StopSignal()
 
 
 def share_stop(stop: signals.StopSignal) -> signals.StopSignal:
-    """For processes that go each at its own pace: a signal to one of them is one to all, within seconds."""
+    """For processes with a pace of their own: within seconds, a signal to one of them reaches all."""
     if agreement.process_count() > 1:
         _monitor().stop_signal = stop
     return stop
@@ -239,7 +239,7 @@ def share_stop(stop: signals.StopSignal) -> signals.StopSignal:
 
 
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """`cli.run`, for one of several processes too: they end together and with the same status."""
+    """As `program.run`; several processes end together and with the same status."""
     return program.run(functools.partial(_guarded, main), argv)
 
 
@@ -261,9 +261,9 @@ def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
 
 
 def _fail(error: BaseException) -> None:
-    """Tell the others and leave with them; does not return."""
+    """Tell the others and leave with them. Does not return."""
     status, text = program.explain(error)
-    if _is_of_runtime(error):  # most likely another process died: then the watch says which one and ends this one
+    if _is_of_runtime(error):  # probably another process died: the monitor names it and ends this one
         _monitor().own["broken"] = True
         time.sleep(2 * liveness.DEAD_SECONDS)
     _monitor().report({"status": status, "text": text})
@@ -272,7 +272,7 @@ def _fail(error: BaseException) -> None:
 
 
 def _is_of_runtime(error: BaseException | None) -> bool:
-    """Whether the runtime raised the error, or what caused it; not where memory was lacking."""
+    """Whether the runtime raised the error or its cause, for another reason than a lack of memory."""
     while error is not None:
         if isinstance(error, jax.errors.JaxRuntimeError):
             return "RESOURCE_EXHAUSTED" not in str(error)

@@ -65,7 +65,7 @@ def write_atomic(path: pathlib.Path, data: bytes) -> None:
 
 
 def sha256(path: pathlib.Path, *, sync: bool = False) -> str:
-    """SHA-256 of a file in hexadecimal; `sync` also makes its bytes durable."""
+    """SHA-256 of a file in hexadecimal. With `sync`, its bytes become durable too."""
     with open(path, "rb") as file:
         if sync:
             os.fsync(file.fileno())
@@ -73,7 +73,7 @@ def sha256(path: pathlib.Path, *, sync: bool = False) -> str:
 
 
 def similar(path: pathlib.Path, pattern: str = "*") -> str:
-    """For a sentence about a path that is absent: the name beside it that is most like it, or that there is none."""
+    """A hint for a sentence about an absent path: the most similar name beside it, or that its folder is absent."""
     if not path.parent.is_dir():
         return f" (nor a folder {path.parent})"
     near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob(pattern)), n=1)
@@ -81,7 +81,7 @@ def similar(path: pathlib.Path, pattern: str = "*") -> str:
 
 
 def csv_writer(file: io.TextIOBase) -> Any:
-    """`csv.writer` with lines that end in a line feed; a carriage return in a field is quoted all the same."""
+    """A `csv.writer` whose lines end in a line feed. A field with a carriage return is still quoted."""
     return csv.writer(_Lines(file))
 
 

@@ -1,4 +1,4 @@
-"""One folder, one configuration, one live process: `config.json`, `env.json` and the lock of a run."""
+"""A run folder belongs to one configuration and one live process: `config.json`, `env.json` and the lock."""
 
 import contextlib
 import fcntl
@@ -24,14 +24,14 @@ _PACKAGES = ("voc2vec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"
 
 
 class Claim:
-    """A run folder that this process holds until `release` or its death."""
+    """A run folder that this process holds until `release` or until it dies."""
 
     def __init__(self, workdir: pathlib.Path, lock: int) -> None:
         self.workdir = workdir
         self._lock: int | None = lock
 
     def release(self) -> None:
-        """Let another process have the folder."""
+        """Unlock the folder for other processes."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -49,11 +49,11 @@ def claim(
     may_differ: Sequence[str] = (),
     marks: Sequence[str] = ("checkpoints/*",),
 ) -> Claim:
-    """Create or take over a run folder for `config`, and lock it against other processes.
+    """Create or take over a run folder for `config`, and lock it against other processes. Call it in process 0 only.
 
-    A folder with checkpoints (anything that the glob patterns `marks` find) of another configuration is refused,
-    save for the dotted fields (or groups) in `may_differ`, whose new values are said and recorded. InputError:
-    refused, in use, or not writable. Call in process 0 only.
+    A folder that holds checkpoints (files that match the glob patterns `marks`) is refused if its configuration
+    differs. The dotted fields or groups in `may_differ` may differ; their new values are printed and recorded.
+    InputError when the folder is refused, in use or not writable.
     """
     folder = pathlib.Path(workdir)
     try:
@@ -74,7 +74,7 @@ def claim(
 
 
 def claim_for_all(stack: contextlib.ExitStack, *arguments: Any) -> None:
-    """`claim` by process 0 for all processes, until `stack` unwinds; what refuses it is raised in every one."""
+    """`claim` by process 0 for all processes, until `stack` unwinds. Its InputError is raised in every process."""
 
     def enter() -> None:
         stack.enter_context(claim(*arguments))
@@ -87,7 +87,7 @@ def _unwritable(folder: pathlib.Path, error: OSError) -> str:
 
 
 def _lock(folder: pathlib.Path) -> int:
-    """A handle that holds the lock; a record lock, which a forked worker cannot inherit and keep alive."""
+    """A handle that holds the lock. It is a record lock, because a forked worker would inherit any other kind."""
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,7 +178,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """Commit of the source tree this package runs from, `-dirty` when changed; None outside a checkout."""
+    """The commit of this package's source tree, with `-dirty` when it has changes; None outside a checkout."""
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -191,7 +191,7 @@ def _git_revision() -> str | None:
 
 
 def _write_environment(folder: pathlib.Path) -> None:
-    """`env.json`: this start, and under `earlier` the starts whose environment was another one."""
+    """Write `env.json`: this start and, under `earlier`, previous starts in other environments."""
     path = folder / "env.json"
     now = {**environment(), "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     earlier: list[Any] = []

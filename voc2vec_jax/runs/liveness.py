@@ -1,7 +1,7 @@
-"""Who is alive among the processes of a run, and what they do about one that is not.
+"""Which processes of a run are alive, and how the others end when one dies.
 
-A thread in each process, the watch, tells process 0 every BEAT_SECONDS that it lives, and hears from it whether all
-must end or stop. Processes leave by `os._exit`, for the runtime's own shutdown would wait for the dead one.
+A thread in each process, the monitor, sends process 0 a beat every BEAT_SECONDS and learns from it whether all must
+end or stop. Processes leave by `os._exit`, because the runtime's shutdown would wait for the dead one.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ import jax
 from voc2vec_jax import errors
 from voc2vec_jax.runs import agreement, signals
 
-# The runtime's own, after which it aborts every process and says less. Its beats are half of that apart: it may come
-# to that end only 25 s after a death, and the watch must be ahead of it.
+# The runtime's own limit, after which it aborts every process without naming the dead one. Its beats are half of that
+# apart, so it may abort as early as 25 s after a death. The monitor must be faster.
 HEARTBEAT_SECONDS = 50
-DEAD_SECONDS = 16  # without a beat of the watch
-BROKEN_SECONDS = 8  # the same when a collective has failed already
+DEAD_SECONDS = 16  # without a beat: the process is dead
+BROKEN_SECONDS = 8  # the same, once a collective has failed
 BEAT_SECONDS = 1.0
-GRACE_SECONDS = 1.0  # between the others' word that they leave and the end of process 0
-LEAVING_SECONDS = 10  # how long process 0, which holds the service, waits for others that leave
+GRACE_SECONDS = 1.0  # from the others' word that they leave to the end of process 0
+LEAVING_SECONDS = 10  # how long process 0, which runs the service, waits for the others to leave
 
 
 class Monitor(threading.Thread):
-    """Sends beats, and obeys what process 0 makes of everybody's: to end, or to stop.
+    """Sends beats, and obeys process 0, which judges everybody's beats: to end, or to stop.
 
-    Keys: `live/<i>` is what process i says of itself, `all` what process 0 says to all.
+    Keys of the service: `live/<i>` is what process i reports of itself, `all` what process 0 orders.
     """
 
     def __init__(self) -> None:
@@ -56,29 +56,29 @@ class Monitor(threading.Thread):
                     self._judge()
                 elif found := self._heard():
                     self.all = found
-            except jax.errors.JaxRuntimeError:  # the service has gone: the runtime ends this process
+            except jax.errors.JaxRuntimeError:  # the service is gone: the runtime will end this process
                 continue
             if "end" in self.all:
                 self._end(self.all["end"])
 
     def tell(self, **what: Any) -> None:
-        """What this process says of itself."""
+        """Report `what` of this process."""
         self.own |= what
         self.client.key_value_set(f"{agreement.PREFIX}/live/{self.index}", json.dumps(self.own), allow_overwrite=True)
 
     def tell_all(self, **what: Any) -> None:
-        """What process 0 says; the first `end` counts."""
+        """Order `what`, in process 0. The first `end` counts."""
         self.all = {**what, **self.all}
         self.client.key_value_set(f"{agreement.PREFIX}/all", json.dumps(self.all), allow_overwrite=True)
 
     def report(self, fault: dict[str, Any]) -> None:
-        """Make this process's own fault the end of all."""
+        """End all processes because of this one's fault."""
         try:
             if self.index:
                 self.tell(fault=fault)
             else:
                 self.tell_all(end=fault)
-        except jax.errors.JaxRuntimeError:  # nobody is there to hear it
+        except jax.errors.JaxRuntimeError:  # the service is gone
             exit_now(fault["status"], fault["text"])
 
     def _heard(self) -> dict[str, Any] | None:
@@ -90,17 +90,17 @@ class Monitor(threading.Thread):
             raise
 
     def live(self) -> dict[int, dict[str, Any]]:
-        """What every process has said of itself."""
+        """What every process has reported of itself."""
         pairs = self.client.key_value_dir_get(f"{agreement.PREFIX}/live/")
         return {int(key.rsplit("/", 1)[1]): json.loads(text) for key, text in pairs}
 
     def _judge(self) -> None:
-        """In process 0: who is dead, who failed, who was asked to stop."""
+        """Find out, in process 0, who is dead, who failed and who was asked to stop."""
         now, live = time.monotonic(), self.live()
         broken = any(said.get("broken") for said in live.values())
         limit = BROKEN_SECONDS if broken else DEAD_SECONDS
         for process in range(self.count):
-            said = live.get(process, {})  # nothing of one that died as it joined
+            said = live.get(process, {})  # empty for a process that died while joining
             self._hosts[process] = said.get("host", "a host that never spoke")
             if "fault" in said and process:
                 self.tell_all(end={**said["fault"], "process": process})
@@ -120,7 +120,7 @@ class Monitor(threading.Thread):
         )
 
     def _share_stop(self) -> None:
-        """A signal to one process stops all, where `stop_signal` says so."""
+        """Pass a stop signal on, in both directions, if this process shares one."""
         if self.stop_signal is None:
             return
         if self.stop_signal.requested is None and "stop" in self.all:
@@ -129,7 +129,7 @@ class Monitor(threading.Thread):
             self.own.setdefault("stop", self.stop_signal.requested)
 
     def _end(self, end: dict[str, Any]) -> None:
-        """Leave because another process has failed or died; process 0 says why, of a death everyone does."""
+        """Leave because another process failed or died. Process 0 says why; of a death, every process does."""
         process = end.get("process")
         text = end["text"] if "dead" in end or self.index == 0 else None
         if self.index == 0 and process:
@@ -138,7 +138,7 @@ class Monitor(threading.Thread):
 
 
 def leave_at_once(monitor: Monitor, status: int, text: str | None) -> None:
-    """Exit without the runtime's shutdown; process 0 last, for the service is in it and the others die with it."""
+    """Exit without the runtime's shutdown. Process 0 leaves last: it runs the service, and the others die with it."""
     try:
         monitor.tell(gone=True)
         end = time.monotonic() + LEAVING_SECONDS
@@ -147,7 +147,7 @@ def leave_at_once(monitor: Monitor, status: int, text: str | None) -> None:
         if monitor.index == 0:
             time.sleep(GRACE_SECONDS)
     except jax.errors.JaxRuntimeError:
-        pass  # the service is gone: there is nobody left to tell
+        pass  # the service is gone, and nobody is left to tell
     exit_now(status, text)
 
 
@@ -158,7 +158,7 @@ def _all_gone(monitor: Monitor) -> bool:
 
 
 def exit_now(status: int, text: str | None) -> None:
-    """Leave at once, and even where nothing can be written any more (a log on a full disk)."""
+    """Leave at once, even when nothing can be written any more (a log on a full disk)."""
     try:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

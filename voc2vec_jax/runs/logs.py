@@ -1,4 +1,4 @@
-"""What a run says: messages and a progress line for people, `metrics.jsonl` and TensorBoard for programs."""
+"""What a run reports: messages for people, `metrics.jsonl` and TensorBoard files for programs."""
 
 import json
 import math
@@ -20,19 +20,19 @@ def speaks() -> bool:
 
 
 def say(text: str) -> None:
-    """A message for people on stderr, from process 0 only; a progress bar stays whole."""
+    """Print a message on stderr, in process 0 only, without breaking a progress bar."""
     if speaks():
         tqdm.tqdm.write(text, file=sys.stderr)
 
 
 def warn(text: str) -> None:
-    """A warning on stderr, from process 0 only: the others would say the same."""
+    """Print a warning on stderr, in process 0 only, because the others would print the same."""
     if speaks():
         tqdm.tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
-    """`row` as one line of JSON: scalars of NumPy and JAX become numbers, NaN and infinities null."""
+    """`row` as one line of JSON. Scalars of NumPy and JAX become numbers; NaN and infinities become null."""
     return (json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n").encode()
 
 
@@ -50,10 +50,10 @@ def _plain(value: Any) -> Any:
 
 
 class Metrics:
-    """`metrics.jsonl`, every (step, split) once, also after kills: rows after `resume_step` are dropped first.
+    """Writer of `metrics.jsonl`, with every (step, split) once even after kills.
 
-    Each row is handed to the system at once; `flush` makes all rows durable and belongs before each
-    checkpoint. In processes other than 0 nothing is written. A full disk is a RunError.
+    It first drops rows after `resume_step`. Each row reaches the system at once; call `flush`, which makes all rows
+    durable, before each checkpoint. Only process 0 writes. RunError when the disk is full.
     """
 
     def __init__(self, workdir: str | pathlib.Path, resume_step: int = 0, *, tensorboard: bool = False) -> None:
@@ -72,7 +72,7 @@ class Metrics:
             self._board = board(str(self.path.with_name("tensorboard")), purge_step=resume_step + 1)
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
-        """Append one row; `row["split"]`, absent for training, tells rows of one step apart."""
+        """Append one row. `row["split"]` tells rows of one step apart; training rows have none."""
         if self._file is None:
             return
         text = json_line({"step": step, **row})
@@ -129,7 +129,7 @@ def _board_class() -> type:
 
 
 def read(path: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file in order of appearance; a line that a kill cut short is left out."""
+    """The rows of a metrics file, in its order. A line that a kill cut short is left out."""
     rows = []
     for line in pathlib.Path(path).read_bytes().splitlines():
         try:
@@ -142,7 +142,7 @@ def read(path: str | pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _repair(path: pathlib.Path, resume_step: int) -> None:
-    """Leave each (step, split) up to `resume_step` once, and nothing else."""
+    """Keep each (step, split) up to `resume_step` once, and nothing else."""
     if not path.exists():
         return
     kept = {(row["step"], row.get("split")): row for row in read(path) if row["step"] <= resume_step}

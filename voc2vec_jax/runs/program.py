@@ -1,4 +1,4 @@
-"""Runs a main and turns every fault into an exit status and one sentence."""
+"""Run a main, and turn every fault into an exit status and one sentence."""
 
 import pathlib
 import signal
@@ -17,10 +17,10 @@ class _Terminated(KeyboardInterrupt):
 
 
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """The exit status of `main(argv)`, with every fault turned into one `error:` line on stderr.
+    """The exit status of `main(argv)`. Every fault becomes one `error:` line on stderr.
 
-    0 done, 1 a fault of the run, 2 a fault of the input, 75 stopped by SIGINT or SIGTERM. `--debug` in `argv`
-    prints tracebacks as well. SystemExit passes.
+    0 is done, 1 a fault of the run, 2 a fault of the input, 75 a stop by SIGINT or SIGTERM. With `--debug` in `argv`
+    the traceback is printed too. SystemExit passes through.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     before = _catch_sigterm()
@@ -38,12 +38,12 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
 
 
 def wants_traceback(argv: Sequence[str]) -> bool:
-    """Whether `--debug` was given; before anything else is read."""
+    """Whether `--debug` was given, known before anything else is parsed."""
     return any(token.lower() in ("--debug", "--debug=true", "--debug=1") for token in argv)
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """Exit status and the line to print for what a main raised."""
+    """The exit status and the line to print for what a main raised."""
     if isinstance(error, errors.InputError):
         return errors.EXIT_INPUT, f"error: {error}"
     if isinstance(error, errors.RunError):
@@ -58,7 +58,7 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 
 def _catch_sigterm() -> Any:
-    """Let SIGTERM raise as SIGINT does; the handler before, None outside the main thread."""
+    """Make SIGTERM raise as SIGINT does. Returns the previous handler, or None outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return None
 
@@ -69,7 +69,7 @@ def _catch_sigterm() -> Any:
 
 
 def _describe(error: BaseException) -> str:
-    """One sentence for an exception that nobody foresaw: its type, place and first line."""
+    """One sentence for an unforeseen exception: its type, place and first line."""
     frames = traceback.extract_tb(error.__traceback__)
     package = str(pathlib.Path(__file__).parents[1])
     own = [frame for frame in frames if frame.filename.startswith(package) and frame.filename != __file__]

@@ -1,7 +1,8 @@
-"""Where arrays live: one mesh, and a rule per parameter that is a pure function of its name."""
+"""Where arrays live: one mesh, and for each parameter a placement that depends on its name only."""
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,9 +14,9 @@ BATCH_AXES = ("replica", "fsdp")
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices: `fsdp` of them share one copy of the parameters, the rest are replicas.
+    """A mesh of all devices. Groups of `fsdp` devices share one copy of the parameters; the groups are replicas.
 
-    Process by process, so that the rows that a process reads are those of its devices.
+    Devices are ordered by process, so that each process reads the rows of its own devices.
     """
     devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
     if fsdp < 1 or len(devices) % fsdp:
@@ -30,24 +31,24 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def over_batch(mesh: Mesh, axis: int) -> NamedSharding:
-    """Array axis `axis` cut over all devices."""
+    """Array axis `axis` split over all devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, BATCH_AXES))
 
 
-def path_name(path) -> str:
+def path_name(path: Sequence[Any]) -> str:
     """A tree path as a name: ('encoder', 'norm', 'scale') -> 'encoder/norm/scale'."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def shard_tree(tree, mesh: Mesh, rules: Sequence[tuple[str, int | None]]):
-    """A sharding for every array: the first rule whose regex matches the name says which axis `fsdp` cuts.
+def shard_tree(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, int | None]]) -> Any:
+    """A sharding for every array. The first rule whose regex matches the name says which axis `fsdp` splits.
 
-    An axis of None, and any scalar, is replicated. A name that no rule matches is an error, and so is an axis
-    that `fsdp` does not divide.
+    With an axis of None the array is replicated, as all scalars are. InputError for a name that no rule matches and
+    for an axis that `fsdp` does not divide.
     """
     size = mesh.shape["fsdp"]
 
-    def place(path, x) -> NamedSharding:
+    def place(path: Sequence[Any], x: Any) -> NamedSharding:
         name = path_name(path)
         axis = next((axis for pattern, axis in rules if re.search(pattern, name)), "unmatched")
         if axis == "unmatched":
@@ -61,7 +62,7 @@ def shard_tree(tree, mesh: Mesh, rules: Sequence[tuple[str, int | None]]):
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def jit_sharded(init: Callable, mesh: Mesh, rules, *args):
-    """Run `init(*args)` with its result born in its shards; returns (result, shardings)."""
+def jit_sharded(init: Callable, mesh: Mesh, rules: Sequence[tuple[str, int | None]], *args: Any) -> tuple[Any, Any]:
+    """(result of `init(*args)`, its shardings). The result is created in shards, never whole on one device."""
     shardings = shard_tree(jax.eval_shape(init, *args), mesh, rules)
     return jax.jit(init, out_shardings=shardings)(*args), shardings

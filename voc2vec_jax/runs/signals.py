@@ -6,13 +6,13 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user insisted on leaving while a checkpoint was being written."""
+    """The user sent a second SIGINT while the run was leaving with a checkpoint."""
 
 
 class StopSignal:
-    """Inside this context SIGTERM and SIGINT only set `requested` to the signal's name, for the loop to act on.
+    """Inside this context, SIGTERM and SIGINT only set `requested` to the signal's name; the loop acts on it.
 
-    A second SIGINT raises Interrupted (a KeyboardInterrupt). Main thread only; the handlers before are restored.
+    A second SIGINT raises Interrupted. Main thread only. The previous handlers are restored at the end.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def at(self, step: int) -> str | None:
-        """The signal that asks to stop after `step`, None to go on."""
+        """The signal that asks to stop after `step`; None to go on."""
         return self.requested
 
     def _handle(self, number: int, frame: object) -> None:
@@ -40,5 +40,5 @@ class StopSignal:
             raise Interrupted
         if self.requested is None:
             self.requested = name
-            # os.write: the signal may have come in the middle of a print
+            # not `print`, because the signal may have interrupted one
             os.write(2, f"\n{name}: leaving after this step with a checkpoint\n".encode())
