@@ -90,9 +90,9 @@ def test_the_only_group_of_a_class_trains_and_never_validates():
     ("given", "says"),
     [
         (dict(folds=1), "folds=1 makes no cross-validation"),
-        (dict(folds=7), "folds=7 are more than the 3 groups of clips there are: give 3 or fewer"),
+        (dict(folds=7), "folds=7 is more than the 3 groups of clips: give 3 or fewer"),
         (dict(folds=3, validation_share=0.7), "validation_share is 0.7"),
-        (dict(folds=3), "fold 0 can spare no group of clips for validation"),
+        (dict(folds=3), "fold 0 has no group of clips to spare for validation"),
     ],
 )
 def test_splits_that_cannot_be_are_refused(given, says):
@@ -102,7 +102,7 @@ def test_splits_that_cannot_be_are_refused(given, says):
 
 
 def test_more_paper_folds_than_clips_are_refused():
-    with pytest.raises(errors.InputError, match="folds=10 are more than the 9 clips there are: give 9 or fewer"):
+    with pytest.raises(errors.InputError, match="folds=10 is more than the 9 clips: give 9 or fewer"):
         folds.paper(9)
 
 
@@ -113,7 +113,11 @@ NAMES = ("cry", "laugh", "sigh")
     ("labels", "group", "says"),
     [
         (np.ones(40, int), None, "all 40 clips are of one class .laugh.: give clips of two or more"),
-        (np.repeat([0, 1], [37, 3]), None, "class laugh has 3 clips, so .* 5 folds .* --config.folds=3 or fewer"),
+        (
+            np.repeat([0, 1], [37, 3]),
+            None,
+            "class laugh has 3 clips, too few for each of 5 folds to test it: take --config.folds=3 or fewer",
+        ),
         (np.repeat([0, 1], [30, 10]), np.r_[np.full(30, -1), np.arange(10) % 4], "laugh has clips of only 4 groups"),
     ],
 )
@@ -135,7 +139,7 @@ def test_a_class_absent_from_a_train_part_is_refused_by_fold_and_name():
 def test_rare_classes_are_a_warning_where_they_are_accepted():
     labels = np.repeat([0, 1], [37, 3])
     splits = folds.strict(labels, np.full(40, -1), folds=5)
-    expected = ["class laugh has 3 clips, so that not each of 5 folds can test it"]
+    expected = ["class laugh has 3 clips, too few for each of 5 folds to test it"]
     assert folds.check(labels, NAMES, splits, "strict", rare="keep") == expected
     assert folds.check(labels, NAMES, folds.paper(40, 5), "paper") == expected
     assert folds.check(np.arange(40) % 3, NAMES, folds.paper(40, 5), "paper") == []

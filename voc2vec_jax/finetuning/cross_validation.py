@@ -36,6 +36,7 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         source = None
         if job.how == "finetune":
             source = agreement.first_before_others(lambda: sources.read(job.source))
+        # Process 0 goes first: it downloads weights and prepares the set, and the others find them on disk.
         task = agreement.first_before_others(lambda: open_task(job, source))
         splits = split(config, task)
         describe(job, task, splits)
@@ -46,7 +47,7 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         if config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
             leaks.write(job.workdir, task, splits, config.data_dir, pretraining_sets(job.source))
         experiment.run(setting, saver, stop)
-        agreement.wait_for_all()
+        agreement.wait_for_all()  # or process 0 would sum up before the others have written their folds
         return agreement.decided_by_first(lambda: gather(job, task))
 
 

@@ -63,6 +63,7 @@ class EpochRunner:
         steps = max(setting.epoch_steps(fold) for fold in range(len(setting.splits)))
         # An accelerator takes an epoch in one call: between calls it would wait for the host.
         self.call_steps = min(steps, CPU_STEPS) if devices[0].platform == "cpu" else steps
+        # One size for validation and test of all folds, so that one compiled program serves them.
         scored = max(max(len(split.validation), len(split.test)) for split in setting.splits)
         self._output_steps = -(-scored // recipe.batch_clips)
 
@@ -128,6 +129,7 @@ class EpochRunner:
             progress and slot_table.after_epoch(progress, *self._rows(progress, loss, one.logits), MONITOR)
             for progress, loss, one in zip(table.slots, losses, found)
         ]
+        # The best parameters stay on the device: copying a whole model to the host may take longer than an epoch.
         better = np.array([progress is not None and progress.best_epoch == progress.epoch for progress in slots])
         self.state = self.engine.keep(self.state, self.engine.put(better))
         return dataclasses.replace(table, slots=tuple(slots))

@@ -27,6 +27,7 @@ from voc2vec_jax.runs import agreement, checkpoint, logs, signals
 def run(setting: settings.CrossValidationSetting, saver: checkpoint.Checkpoints, stop: signals.StopSignal) -> bool:
     """Run this process's folds that are not done; False when a signal stopped them, with everything saved."""
     finished = fold_results.status(setting.workdir, len(setting.splits)).done
+    # Dealt by number, not by what is left: every process knows its folds without asking, also after a restart.
     own = range(agreement.process_index(), len(setting.splits), agreement.process_count())
     writer = fold_writer.FoldWriter(setting, [fold for fold in own if fold in finished])
     pending = tuple(fold for fold in own if fold not in finished)
@@ -59,6 +60,7 @@ class Experiment:
         trained, recipe = setting.trained, setting.recipe
         self.abstract = jax.eval_shape(lambda: fold_engine.start(trained.learner, recipe, 0, trained.initial))
         self.devices, slots = capacity.choose_slots(setting, self.abstract, len(pending))
+        # Read before the programs are built: it may hold more folds in progress than would be begun on this machine.
         saved = self._read_checkpoint()
         self.saved = saved.number if saved else 0
         self.epochs_since_save = 0
@@ -136,6 +138,7 @@ class Experiment:
                 f"the clips of {self.setting.task.name} are not those that {self.setting.workdir} was begun with: "
                 "bring the old ones back or give another --workdir"
             )
+        # By way of one device to the host: the slots were perhaps saved from another number of devices.
         one = jax.sharding.SingleDeviceSharding(self.devices[0])
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((metadata["slots"], *x.shape), x.dtype, sharding=one), self.abstract
@@ -154,7 +157,7 @@ class Experiment:
         progress = slot_table.entries(self.table)
         if not progress:
             return
-        self.saved += 1
+        self.saved += 1  # counts saves, because folds in slots are at different epochs
         losses = {one["fold"]: self.position.losses[one["slot"]] for one in progress} if self.position.chunk else {}
         metadata = {
             "task": self.setting.task.fingerprint,
@@ -181,7 +184,7 @@ class Experiment:
         for position in self.runner.train(self.table, planned, self.position):
             self.position = position
             self.saver.check()
-            if stop.requested and not position.over:
+            if stop.requested and not position.over:  # after the last chunk the epoch is finished first
                 self._save()
                 return self._stopped(stop)
         self.table = self.runner.validate(self.table, self.position.losses)
@@ -207,6 +210,8 @@ class Experiment:
             scores = self.writer.write(slots[slot], found[slot], params)
             self.bar.update()
             self._show_fold(slots[slot], scores)
+        # The next save no longer holds these folds. A kill before it repeats their last epochs from the save before,
+        # or drops them on resume if fold.json was written: either way the same bits.
         self.table = slot_table.release(self.table, ended)
 
     # --- lines for people -----------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Fixed features of a task's clips: openSMILE's functionals, a frozen model's layers, or a file of the user's own.
 
-What is computed is kept in `cache_dir`, block by block while it is being computed, and found again by the audio, the
-model's parameters and the options. openSMILE is under audEERING's research licence: for non-commercial research only,
-its features included (https://www.audeering.com/research/opensmile); it is an optional extra and never comes with
-this package.
+Features are kept in `cache_dir` under a name that depends on the audio, the model's parameters and the options; blocks
+that are done survive a kill. openSMILE is an optional extra that never comes with this package: it is under
+audEERING's research licence, for non-commercial research only, its features included
+(https://www.audeering.com/research/opensmile).
 
 n = clips, d = width, l = layers.
 """
@@ -28,10 +28,10 @@ from voc2vec_jax.datasets import progress, worker_processes
 from voc2vec_jax.finetuning import tasks
 from voc2vec_jax.runs import files, logs
 
-FEATURE_SETS = {"ComParE_2016": 6373, "eGeMAPSv02": 88}  # and their widths
-OPENSMILE_SAMPLES = 960  # 60 ms: of less openSMILE makes NaN
-BLOCK_CLIPS = 512
-BATCH_CLIPS = 4  # that a worker takes at a time
+FEATURE_SETS = {"ComParE_2016": 6373, "eGeMAPSv02": 88}  # name: width
+OPENSMILE_SAMPLES = 960  # 60 ms: openSMILE returns NaN for less
+BLOCK_CLIPS = 512  # a kill costs at most this much work
+BATCH_CLIPS = 4  # what a worker takes at a time
 LICENCE = (
     "openSMILE is under audEERING's research licence: non-commercial research only, its features included "
     "(https://www.audeering.com/research/opensmile)"
@@ -46,7 +46,7 @@ def features(
     cache_dir: str | os.PathLike,
     workers: int | None = None,
 ) -> Float32[np.ndarray, "n *d"]:
-    """Features of every clip, from whatever `source` names: one of FEATURE_SETS, an `.npz` file, or else a model."""
+    """Features of every clip; `source` names one of FEATURE_SETS, an `.npz` file, or a model."""
     if source in FEATURE_SETS:
         return opensmile(task, source, cache_dir=cache_dir, workers=workers)
     if str(source).endswith(".npz"):
@@ -55,17 +55,17 @@ def features(
 
 
 def least_samples(source: str) -> int:
-    """The samples at 16 kHz that a clip needs for the features of `source`, for `tasks.open_task`."""
+    """The fewest samples at 16 kHz that `source` makes features of."""
     return OPENSMILE_SAMPLES if source in FEATURE_SETS else tasks.LEAST_SAMPLES
 
 
 def opensmile(
     task: tasks.Task, feature_set: str = "ComParE_2016", *, cache_dir: str | os.PathLike, workers: int | None = None
 ) -> Float32[np.ndarray, "n d"]:
-    """openSMILE's functionals of every clip, unscaled (ComParE_2016 reaches 1e11), by `workers` processes.
+    """openSMILE's functionals of every clip, unscaled (ComParE_2016 reaches 1e11), for non-commercial research only.
 
-    Processes because openSMILE is not safe in threads; None is one for each core. For non-commercial research only, as
-    a message says. InputError without the package, for another set, and for clips too short, which are named.
+    Computed by `workers` processes, one for each core by default, because openSMILE is not thread-safe. InputError
+    without the package, for an unknown set, and for clips that are too short, which are named.
     """
     if feature_set not in FEATURE_SETS:
         raise errors.InputError(f"{feature_set!r} is no set of features: choose one of {', '.join(FEATURE_SETS)}")
@@ -89,7 +89,8 @@ def _opensmile():
 
 @contextlib.contextmanager
 def _opensmile_workers(task: tasks.Task, feature_set: str, workers: int) -> Iterator[Callable]:
-    """Yields the function that computes some rows, in processes that start with the first call and end with this."""
+    """Yields a function that computes the features of some rows in worker processes."""
+    # Started with the first call: a run whose blocks are all in the cache starts none.
     made: list[futures.ProcessPoolExecutor] = []
 
     def compute(rows: Int64[np.ndarray, "n"], advance: Callable[[int], object]) -> Float32[np.ndarray, "n d"]:
@@ -146,18 +147,18 @@ def _functionals(rows: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n d"]:
 def model_features(
     task: tasks.Task, source: str, layer: int | str = -1, *, cache_dir: str | os.PathLike
 ) -> Float32[np.ndarray, "n *d"]:
-    """The means over frames of a frozen model, [n, d]; with `layer` "all" every layer, [n, l, d].
+    """The mean over frames of a frozen model's layer, [n, d]; with `layer` "all" of every layer, [n, l, d].
 
-    `source` and `layer` are as `pretrained.from_pretrained` and `Model.embed` take them. For a numbered layer of 0 or
-    more all layers are computed and kept, so that the next one comes from the cache. InputError for clips shorter than
-    one frame of the model, which are named.
+    `source` is what `pretrained.from_pretrained` takes, and `layer` what `Model.embed` takes. InputError for clips
+    shorter than one frame of the model, which are named.
     """
     from voc2vec_jax.inference import pretrained as inference_pretrained
-    from voc2vec_jax.ops import masking  # here, for openSMILE's processes do without JAX
+    from voc2vec_jax.ops import masking  # imported here, because openSMILE's workers need no JAX
 
     model = inference_pretrained.from_pretrained(source)
     encoder = model.config.encoder
     _check_lengths(task, masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides), str(source))
+    # A numbered layer is wanted by a probe, which will ask for the others next: one pass computes and keeps them all.
     every = layer == "all" or layer >= 0
     if every and layer != "all" and layer > encoder.depth:
         raise errors.InputError(f"layer {layer} is not there: {source} has layers 0 to {encoder.depth}")
@@ -173,7 +174,7 @@ def model_features(
 
 
 def model_digest(checkpoint) -> str:
-    """SHA-256 of everything that a model's features depend on."""
+    """SHA-256 of all that a model's features depend on."""
     from voc2vec_jax.convert import digest as convert_digest
     from voc2vec_jax.inference import pretrained as inference_pretrained
 
@@ -187,10 +188,10 @@ def model_digest(checkpoint) -> str:
 
 
 def read_features(path: str | os.PathLike, task: tasks.Task) -> Float32[np.ndarray, "n d"]:
-    """The vectors of an `.npz` file with `ids` [m] (text, as in predictions.csv) and `vectors` [m, d], clip by clip.
+    """The vectors of the task's clips from an `.npz` file of `ids` [m] and `vectors` [m, d].
 
-    The file may hold more clips than the task. InputError, naming the clips, for one that it lacks or that has NaN or
-    infinite values, and for arrays of another form.
+    `ids` are text, as in predictions.csv, and may hold other clips too. InputError for clips that the file lacks or
+    whose vectors are not finite, which are named, and for arrays of another form.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -235,14 +236,14 @@ def _check_finite(found: Float32[np.ndarray, "n *d"], task: tasks.Task, source: 
 
 
 def _cache_path(cache_dir: str | os.PathLike, task: tasks.Task, source: str, options: str) -> pathlib.Path:
-    """The file that holds the features; another one when anything that they depend on is different."""
+    """The file for these features; its name changes with everything that they depend on."""
     key = hashlib.sha256(f"{task.fingerprint} {options}".encode()).hexdigest()[:16]
     last = re.sub(r"[^\w.-]+", "-", pathlib.PurePath(source).name)
     return pathlib.Path(cache_dir) / f"{task.name}-{last}-{key}.npz"
 
 
 def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable) -> Float32[np.ndarray, "n *d"]:
-    """What `compute(rows, advance)` gives for all rows, from `path` if it is there; blocks survive a kill."""
+    """`compute(rows, advance)` for all rows, or what `path` holds; finished blocks survive a kill."""
     if path.is_file():
         return _load(path)
     parts = {}
@@ -260,7 +261,7 @@ def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable
     _check_finite(found, task, source)
     _save(path, task.ids, found)
     for part in parts:
-        part.unlink(missing_ok=True)  # another run with the same features may have been faster
+        part.unlink(missing_ok=True)  # another run with the same features may have removed it
     return found
 
 

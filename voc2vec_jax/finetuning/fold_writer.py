@@ -40,11 +40,13 @@ class FoldWriter:
             "history": progress.history,
             "task": task.fingerprint,
         }
+        # Last, because it makes the fold count as done; a kill before this line leaves files that are written again.
         fold_results.write_fold(setting.workdir, record)
         self.histories[fold] = progress.history
         return scored
 
     def write_metrics(self, table: slot_table.SlotTable) -> None:
         """metrics.jsonl of this process: its finished folds, and those in slots."""
+        # The whole file each time: rows of a fold that a kill threw back must not stay, and folds stand in order.
         rows = {**self.histories, **{progress.fold: progress.history for progress in table.active}}
         fold_results.write_metrics(fold_results.own_folder(self.setting.workdir), rows)

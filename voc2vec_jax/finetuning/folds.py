@@ -14,11 +14,11 @@ from voc2vec_jax import errors
 
 PROTOCOLS = ("paper", "strict")
 RARE = ("stop", "keep")
-OFFICIAL_SEED = 42
+OFFICIAL_SEED = 42  # of the official fine-tuning script
 
 
 class FoldSplit(NamedTuple):
-    """Rows of the three parts of a fold; with the paper's protocol validation and test are the same rows."""
+    """The rows of a fold's three parts; with the paper's protocol validation and test are the same rows."""
 
     train: Int64[np.ndarray, "_n"]
     validation: Int64[np.ndarray, "_m"]
@@ -26,15 +26,17 @@ class FoldSplit(NamedTuple):
 
 
 def paper(n: int, folds: int = 10, seed: int = OFFICIAL_SEED) -> list[FoldSplit]:
-    """The folds of the official fine-tuning script, rows in its shuffled order; validation is the reported fold.
+    """The folds of the official fine-tuning script, rows in its shuffled order.
 
-    The clips are shuffled by Python's `random` after `random.seed(seed)`; every fold takes n // folds of them and
-    the last one the remainder too. Neither stratified nor grouped. InputError for more folds than clips.
+    The script shuffles the clips after `random.seed(42)`, gives each fold n // folds of them and the last one the
+    remainder too, and selects the epoch on the fold that it reports. Classes and speakers play no part. InputError
+    for more folds than clips.
     """
     _check_count(folds, n, "clips")
     order = list(range(n))
-    random.Random(seed).shuffle(order)
+    random.Random(seed).shuffle(order)  # the same order as random.seed(seed) and random.shuffle, without the global
     rows = np.array(order, np.int64)
+    #   n = 23 clips, 10 folds:  | 0 1 | 2 3 | 4 5 | ... | 16 17 | 18 19 20 21 22 |   positions in the shuffled order
     bounds = [*(k * (n // folds) for k in range(folds)), n]
     tests = [rows[start:stop] for start, stop in zip(bounds[:-1], bounds[1:])]
     return [FoldSplit(np.concatenate([*tests[:k], *tests[k + 1 :]]), test, test) for k, test in enumerate(tests)]
@@ -47,12 +49,12 @@ def strict(
     seed: int = 0,
     validation_share: float = 0.1,
 ) -> list[FoldSplit]:
-    """Stratified folds that no group straddles, each with an inner validation part, stratified and grouped too.
+    """Stratified folds with an inner validation part; all clips of a group stay in one part.
 
-    `labels` are class indices; a clip of group -1 (unknown) is a group by itself. Validation is about
-    `validation_share` of what is not tested and leaves every class in train. Rows are sorted; the folds are a pure
-    function of the arguments. InputError for more folds than groups, a share outside (0, 0.5] and a fold that can
-    spare no group for validation.
+    `labels` are class indices. A clip of group -1 (unknown) is a group by itself. Validation takes about
+    `validation_share` of what is not tested and leaves every class in train. Rows are sorted, and the folds are a
+    pure function of the arguments. InputError for more folds than groups, a share outside (0, 0.5], and a fold that
+    has no group to spare for validation.
     """
     if not 0 < validation_share <= 0.5:
         raise errors.InputError(f"validation_share is {validation_share}: give a share above 0 and at most 0.5")
@@ -65,8 +67,8 @@ def strict(
         validation = _validation(labels[rest], own[rest], validation_share, rng)
         if validation is None:
             raise errors.InputError(
-                f"fold {fold} can spare no group of clips for validation, for each is all there is of a class: give "
-                "more groups of each class or fewer folds, or take protocol=paper"
+                f"fold {fold} has no group of clips to spare for validation, because each is the only one of some "
+                "class: give more groups of each class or fewer folds, or take protocol=paper"
             )
         validation = rest[validation]
         splits.append(FoldSplit(np.setdiff1d(rest, validation), validation, np.flatnonzero(part == fold)))
@@ -74,7 +76,7 @@ def strict(
 
 
 def _own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-    """Dense group numbers, in which each clip of an unknown group has one to itself."""
+    """Dense group numbers; every clip of an unknown group gets a number of its own."""
     alone = groups.max(initial=-1) + 1 + np.arange(len(groups))
     return np.unique(np.where(groups < 0, alone, groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
 
@@ -82,15 +84,17 @@ def _own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
 def _deal(
     labels: Int64[np.ndarray, "n"], own: Int64[np.ndarray, "n"], parts: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "n"]:
-    """The part of each row: whole groups, so that the classes' shares are about the same in each part.
+    """The part of each row: groups stay whole, and every part gets about the same share of every class.
 
-    Groups are dealt from the heaviest on (a group's weight is the squares of its shares of the classes), each to the
-    part that has least of what the group has; the random order decides between equals.
+    Greedy: with s[g, v] the share of class v's clips that group g holds, groups are dealt by falling sum_v s[g, v]^2,
+    each to the part p with the least sum_v held[p, v] s[g, v]. The random order decides between equals.
     """
     used, own = np.unique(own, return_inverse=True)
     counts = np.zeros((len(used), labels.max(initial=-1) + 1))
     np.add.at(counts, (own.reshape(-1), labels), 1)
     shares = counts / np.maximum(counts.sum(0), 1)
+    # Rounding makes ties of sums that differ in the last bit, which may depend on the machine; a stable sort then
+    # leaves ties in their random order. Together they make the folds the same everywhere.
     order = rng.permutation(len(used))
     order = order[np.argsort(-np.round((shares[order] ** 2).sum(1), 12), kind="stable")]
     held, size, part = np.zeros((parts, counts.shape[1])), np.zeros(parts), np.zeros(len(used), np.int64)
@@ -105,12 +109,13 @@ def _deal(
 def _validation(
     labels: Int64[np.ndarray, "n"], own: Int64[np.ndarray, "n"], share: float, rng: np.random.Generator
 ) -> Int64[np.ndarray, "_m"] | None:
-    """Sorted rows for validation that leave clips of every class, and have as many classes as there may be."""
+    """Sorted rows for validation, of as many classes as possible; None if every choice takes a class from train."""
     pairs = np.unique(np.stack([labels, own]), axis=1)
     groups_of_class = np.bincount(pairs[0])
-    only = np.unique(pairs[1][groups_of_class[pairs[0]] == 1])  # all there is of a class: needed to train
+    only = np.unique(pairs[1][groups_of_class[pairs[0]] == 1])  # the only groups of some class: train needs them
     free = np.flatnonzero(~np.isin(own, only))
     classes, groups = len(groups_of_class[groups_of_class > 0]), len(np.unique(own[free]))
+    # Deal the rest into parts of about the wanted size; when each lacks a class in train, try smaller ones.
     for cuts in range(max(1, min(round(len(free) / (share * len(labels))), groups)), groups + 1):
         part = _deal(labels[free], own[free], cuts, rng)
         options = [free[part == k] for k in range(cuts)]
@@ -124,7 +129,7 @@ def _check_count(folds: int, n: int, what: str) -> None:
     if folds < 2:
         raise errors.InputError(f"folds={folds} makes no cross-validation: give 2 or more")
     if folds > n:
-        raise errors.InputError(f"folds={folds} are more than the {n} {what} there are: give {n} or fewer")
+        raise errors.InputError(f"folds={folds} is more than the {n} {what}: give {n} or fewer")
 
 
 def check(
@@ -135,11 +140,10 @@ def check(
     groups: Int64[np.ndarray, "n"] | None = None,
     rare: str = "stop",
 ) -> list[str]:
-    """Raises InputError for folds that cannot train or be scored; returns the warnings, each a sentence.
+    """Refuse folds that cannot train or be scored, by InputError; returns the warnings, each a sentence.
 
-    Refused: fewer than two classes among the clips, a class that is absent from a train part, and with protocol
-    "strict" a class of fewer clips (or of fewer `groups`) than folds, which some test parts will lack; that last
-    one is a warning with `rare` "keep" and with protocol "paper".
+    Refused are fewer than two classes, a class that a train part lacks, and a class of fewer clips or `groups` than
+    folds, which some test parts will lack. The last is only a warning with protocol "paper" or `rare` "keep".
     """
     for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("rare", rare, RARE)):
         if value not in allowed:
@@ -166,11 +170,11 @@ def check(
 def _rare_classes(
     labels: Int64[np.ndarray, "n"], names: Sequence[str], folds: int, groups: Int64[np.ndarray, "n"]
 ) -> list[tuple[int, str]]:
-    """(clips or groups, a sentence) of each class that cannot be in every test part."""
+    """(number of groups, a sentence) for each class that cannot be in every test part."""
     own, found = _own_groups(groups), []
     for k, name in enumerate(names):
         clips, sets = int((labels == k).sum()), len(np.unique(own[labels == k]))
         if 0 < sets < folds:
             what = f"{clips} clips" if clips < folds else f"clips of only {sets} groups"
-            found.append((sets, f"class {name} has {what}, so that not each of {folds} folds can test it"))
+            found.append((sets, f"class {name} has {what}, too few for each of {folds} folds to test it"))
     return found

@@ -1,6 +1,6 @@
-"""What a split lets the test part know: copies of its sounds and its speakers in training, or in pre-training.
+"""Leakage from training into test: copies of tested sounds and tested speakers in training, or in pre-training.
 
-A clip is a whole recording from its start, so that no two clips share one except as copies.
+A clip is a whole recording from its start, so two clips share audio only when one recording copies the other.
 """
 
 import collections
@@ -27,7 +27,7 @@ def write(
     data_dir: str | os.PathLike,
     pretraining: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`report` as `leaks.json` in `workdir`, its warnings on stderr."""
+    """Write `report` as `leaks.json` into `workdir`, and its warnings to stderr."""
     found = report(task, splits, data_dir, pretraining)
     for sentence in found["warnings"]:
         logs.warn(sentence)
@@ -40,12 +40,15 @@ def write(
 def report(
     task: tasks.Task, splits: Sequence[folds.FoldSplit], data_dir: str | os.PathLike, pretraining: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Leaks of each fold and from the `pretraining` sets, as plain values for JSON.
+    """Leaks within each fold and from the `pretraining` sets, as plain values for JSON.
 
-    "folds": of each fold the test clips with an identical, else a near-identical clip in train or validation, those
-    of a group that is there too, how many groups are, and the worst examples. "tested": the same, summed over folds.
-    "pretraining": the clips of the task that are in each of its sets, and the sets that are not prepared in
-    `data_dir` ("unchecked"). "warnings": a sentence for each kind of leak. Fingerprints are kept in `data_dir`.
+    "folds"         for each fold: how many test clips have an identical, else a near-identical clip in train or
+                    validation; how many belong to a group that is there too; how many such groups; the worst examples
+    "tested"        the same, summed over folds
+    "pretraining"   the task's clips that occur in each set, and the sets that `data_dir` lacks ("unchecked")
+    "warnings"      a sentence for each kind of leak
+
+    Fingerprints are kept in `data_dir`.
     """
     prints = fingerprints.cached(task, data_dir)
     pairs = fingerprints.pairs(prints)
@@ -72,11 +75,13 @@ def _fold(
     split: folds.FoldSplit,
 ) -> dict[str, Any]:
     part = np.full(len(task), "", dtype="U10")
-    for name in ("train", "validation", "test"):  # with the paper's protocol the validation part is the test part
+    for name in ("train", "validation", "test"):  # test last: the paper's protocol validates on the test clips
         part[getattr(split, name)] = name
+    # Validation selects the epoch, so what it holds has been learnt from as well.
     learnt = np.flatnonzero((part == "train") | (part == "validation"))
     crossing = _crossing(pairs, part)
     known = {digest.tobytes() for digest in prints.digests[learnt]}
+    # By digest, because `pairs` links clips of a large group of copies only to the first of them.
     identical = {int(row) for row in split.test if prints.digests[row].tobytes() in known}
     near = {row for row, _, pair in crossing if pair.kind == "near"} - identical
     group = task.group[split.test]
@@ -104,7 +109,7 @@ def _fold(
 
 
 def _crossing(pairs: Sequence[fingerprints.Pair], part: np.ndarray) -> list[tuple[int, int, fingerprints.Pair]]:
-    """(test row, other row, pair) of the pairs with one side in the test part and the other in what is learnt from."""
+    """(test row, other row, pair) for pairs with one side in the test part and the other in train or validation."""
     found = []
     for pair in pairs:
         sides = part[pair.first], part[pair.second]

@@ -62,6 +62,7 @@ def shrink(table: SlotTable, devices: int) -> tuple[SlotTable, tuple[int, ...]] 
 
     Also returns the old slot of each fold that stays. The number of slots stays a multiple of `devices`.
     """
+    # Half and not each: every new number of slots compiles all programs once more.
     active = [slot for slot, progress in enumerate(table.slots) if progress]
     each = -(-len(active) // devices)
     if table.pending or not active or 2 * each * devices > len(table.slots):
@@ -98,7 +99,7 @@ def after_epoch(
     """A fold after one more epoch; it is the best so far when `validation[monitor]` exceeds every earlier one."""
     epoch, score = progress.epoch + 1, validation[monitor]
     history = (*progress.history, train, validation)
-    if not score > progress.best_score:
+    if not score > progress.best_score:  # an equal score is no improvement, as in transformers' early stopping
         return dataclasses.replace(progress, epoch=epoch, history=history)
     return FoldProgress(progress.fold, epoch, best_epoch=epoch, best_score=score, history=history)
 

@@ -36,11 +36,11 @@ SHOWN = 10  # clips that a message names
 class Task:
     """The clips of a task in the order of the prepared set, and their audio. Made by `open_task`; can be pickled.
 
-    `labels` are the classes that occur, `label` indexes them; `group` is a speaker or the like (an index into
-    `groups`), -1 where the set knows none. `ids` are unique; `paths` are posix, relative to `audio_root` where that is
-    known. `samples` are lengths at 16 kHz after the cut, `start_seconds` where in its recording a clip begins.
-    `fingerprint` changes with the audio, the labels, the groups and the choice of clips. `dropped` are what was left
-    out and why.
+    `labels` are the classes that occur, and `label` indexes them. `group` is a speaker or the like, an index into
+    `groups`, or -1 where the set knows none. `ids` are unique. `paths` are posix, relative to `audio_root` where that
+    is known. `samples` are lengths at 16 kHz after the cut, and `start_seconds` is where a clip begins in its
+    recording. `fingerprint` changes with the audio, the labels, the groups and the choice of clips. `dropped` tells
+    what was left out, and why.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Task:
         return len(self.samples)
 
     def read(self, rows: Sequence[int] | Int64[np.ndarray, "m"]) -> list[Int16[np.ndarray, "_"]]:
-        """The audio of some clips at 16 kHz, in the order asked for. Thread-safe."""
+        """The audio of some clips at 16 kHz, in the order of `rows`. Thread-safe."""
         wanted = [self.segments[row] for row in np.asarray(rows, np.int64)]
         parts = iter(self.prepared.read([record for segments in wanted for record in segments]))
         return [
@@ -82,13 +82,13 @@ def open_task(
     max_seconds: float | int = 7.0,
     least_samples: int = LEAST_SAMPLES,
 ) -> Task:
-    """The task of a set that is prepared in `data_dir`, or can be: from `manual_dir`, or because it is synthetic.
+    """Open the task of a data set, which is prepared first if `data_dir` does not hold it.
 
-    The name "folder" takes the clips of `data`: a folder of class folders, a zip of one, or a manifest (csv:
-    path,label[,group]). A clip is the first `max_seconds` of a recording. Clips that cannot be decoded or have fewer
-    than `least_samples` are refused by name, or with `on_unreadable` "drop" left out and named in a warning; another
-    clip never takes their place. InputError also for an unknown name, a set without labels, clips without one, and
-    fewer than two classes.
+    The name "folder" stands for the clips of `data`: a folder of class folders, a zip of one, or a manifest (csv:
+    path,label[,group]). A clip is the first `max_seconds` of a recording. Clips that cannot be decoded, or have fewer
+    than `least_samples`, are an InputError that names them; with `on_unreadable` "drop" they are left out and named
+    in a warning. Another clip never takes their place. InputError also for an unknown name, a set without labels,
+    clips without one, and fewer than two classes.
     """
     if on_unreadable not in ON_UNREADABLE:
         raise errors.InputError(f"on_unreadable {on_unreadable!r} is none of {', '.join(ON_UNREADABLE)}")
@@ -123,12 +123,13 @@ def _named(name: str, data_dir: str | os.PathLike, manual_dir: str | os.PathLike
 
 
 def _own(path: pathlib.Path, data_dir: str | os.PathLike) -> tuple[records.PreparedSet, list[dict[str, str]]]:
-    """The set of a user's folder or manifest, under another name where that of the folder is taken; what it lacks."""
+    """The prepared set of a user's folder or manifest, and the files of it that cannot be used."""
     if not path.exists():
         raise errors.InputError(
             f"there is no {path}: give --config.data a folder of class folders or a manifest (csv: path,label[,group])"
         )
     listing = preparing.list_source(datasets.CATALOG[FOLDER], path)
+    # Another folder of the same name, or this one with other files, gets a set of its own beside the first.
     name, digest = folder.default_name(path), preparing.listing_digest(listing)
     there = records.open_set(data_dir, name) if name in records.list_sets(data_dir) else None
     if name in datasets.CATALOG or (there and there.report["listing"] != digest):
@@ -188,7 +189,8 @@ def _task(
 def _clips(
     prepared: records.PreparedSet, max_samples: int
 ) -> tuple[Int64[np.ndarray, "n"], list[tuple[int, ...]], Int64[np.ndarray, "n"]]:
-    """Of every recording, in the order of the set: its first record, the records needed, the samples after the cut."""
+    """For every recording in the order of the set: its first record, its records within the cut, its samples."""
+    # Preparing cut long recordings into segments; a clip joins those that begin before `max_samples` again.
     order = np.lexsort((prepared.start_sample, prepared.recording))
     order = order[prepared.start_sample[order] < max_samples]
     recording = prepared.recording[order]
@@ -220,7 +222,7 @@ def _too_short(names: np.ndarray, lengths: Int64[np.ndarray, "n"], least_samples
 def _answer_for(
     unusable: Sequence[dict[str, str]], prepared: records.PreparedSet, title: str, on_unreadable: str
 ) -> None:
-    """Stops at what cannot be used, or says that it is left out."""
+    """Stop at clips that cannot be used, or warn that they are left out."""
     if not unusable:
         return
     listed = shown([f"{entry['path']} {entry['reason']}" for entry in unusable], "; ")
@@ -234,13 +236,13 @@ def _answer_for(
 
 
 def shown(items: Sequence[str], separator: str = ", ") -> str:
-    """The first few of a list, and how many more there are."""
+    """The first few items, and how many more there are."""
     more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
     return separator.join([*items[:SHOWN], *more])
 
 
 def _audio_root(root: pathlib.Path | None, name: str, path: str) -> pathlib.Path | None:
-    """The folder below which the recording at `path` lies, None where the user's files are not found as such."""
+    """The folder that `path` is relative to; None where the recordings do not lie there as plain files."""
     if root is None:
         return None
     root = root.resolve()
