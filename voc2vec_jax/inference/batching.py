@@ -1,9 +1,18 @@
-"""Windows of recordings, computed in few static shapes."""
+"""Recordings to values: cut into windows, computed in a few static shapes, put together again.
+
+`Model.embed` and batch evaluation both read through this module. They differ in where recordings come from
+(`loading`, `evaluation.recordings`) and in what becomes of the values.
+
+    Part -> Piece, Piece, ... -> Batch -> compute -> Collector -> one value per recording
+    `---------- one thread ---------´     `------- the caller's thread -------´
+"""
 
 import collections
+import contextlib
+import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,20 +21,50 @@ from jaxtyping import Float32, Int32
 from voc2vec_jax import errors
 from voc2vec_jax.inference import loading, prefetch, windowing
 
-FILLED = 0.8  # share of a left-over batch that would be computed anyway
-
-
-AHEAD = 1  # batches that are ready
-
-
-RUNNING = 2  # batches that are computed or waited for
-
-
+FILLED = 0.8  # least share of a left-over batch that its windows must fill
+AHEAD = 1  # batches made in advance
+RUNNING = 2  # batches in computation or waiting to be collected; two at a time keep a CPU's cores busiest
 POOLS = ("mean", "max", "first", None)
 
 
+class Recording(NamedTuple):
+    """A usable recording: its length, its windows, and the normalised audio of each window in the same order."""
+
+    samples: int
+    windows: list[windowing.Window]
+    audio: Iterable[Float32[np.ndarray, " _"]]
+
+
+@dataclasses.dataclass(eq=False)
+class Part:
+    """Recordings whose windows share batches with one another and with no others.
+
+    `recordings` yields (item, Recording), or the fault of an item that cannot be used. Reading them fills `samples`
+    and `unusable` by item; both are complete once the last batch of the part is out.
+    """
+
+    recordings: Iterable[tuple[int, Recording | errors.InputError]]
+    number: int = 0
+    samples: dict[int, int] = dataclasses.field(default_factory=dict)
+    unusable: dict[int, errors.InputError] = dataclasses.field(default_factory=dict)
+
+    def pieces(self) -> Iterator["Piece"]:
+        """The windows of all usable recordings."""
+        for item, recording in self.recordings:
+            if isinstance(recording, errors.InputError):
+                self.unusable[item] = recording
+                continue
+            self.samples[item] = recording.samples
+            windows = recording.windows
+            try:
+                for number, (window, audio) in enumerate(zip(windows, recording.audio, strict=True)):
+                    yield Piece(item, number, audio, window.first, window.last, len(windows))
+            except errors.InputError as fault:  # a long recording is read while its windows are taken
+                self.unusable[item] = fault
+
+
 class Piece(NamedTuple):
-    """A window of item `item`: its audio, normalised, and the frames that are kept of it."""
+    """Window `number` of item `item`: its normalised audio, and the frames of it that are kept."""
 
     item: int
     number: int
@@ -45,7 +84,7 @@ class Batch(NamedTuple):
 
 
 def batches(pieces: Iterator[Piece], layout: windowing.WindowLayout) -> Iterator[Batch]:
-    """Full batches as soon as a bucket has one; what is left over goes from the longest on into batches that fit."""
+    """A full batch as soon as a bucket has one; then the left-over windows, longest first, in batches that fit."""
     waiting: dict[int, list[Piece]] = {bucket: [] for bucket in layout.buckets}
     for piece in pieces:
         bucket = layout.bucket(len(piece.audio))
@@ -53,7 +92,7 @@ def batches(pieces: Iterator[Piece], layout: windowing.WindowLayout) -> Iterator
         if len(waiting[bucket]) == layout.sizes[bucket][0]:
             yield _padded(waiting[bucket], bucket, len(waiting[bucket]))
             waiting[bucket] = []
-    left = sorted((piece for some in waiting.values() for piece in some), key=_shortest_last)
+    left = sorted((piece for some in waiting.values() for piece in some), key=_longest_first)
     while left:
         bucket = layout.bucket(len(left[0].audio))
         sizes = layout.sizes[bucket]
@@ -62,14 +101,14 @@ def batches(pieces: Iterator[Piece], layout: windowing.WindowLayout) -> Iterator
         left = left[rows:]
 
 
-def _shortest_last(piece: Piece) -> tuple[int, int, int]:
+def _longest_first(piece: Piece) -> tuple[int, int, int]:
     return -len(piece.audio), piece.item, piece.number
 
 
 def _fitting(padded: list[int], sizes: list[int]) -> int:
     """The most rows, of the descending `sizes`, that the first windows fill to a fair share; else the fewest.
 
-    `padded` are the windows' own buckets, the first being that of the batch: what each would cost alone.
+    `padded` holds the bucket of each window: what it would cost alone. The first is the bucket of the batch.
     """
     alone = [0, *itertools.accumulate(padded)]
     return next((rows for rows in sizes if alone[min(rows, len(padded))] >= FILLED * rows * padded[0]), sizes[-1])
@@ -84,6 +123,46 @@ def _padded(pieces: list[Piece], samples: int, rows: int) -> Batch:
     return Batch(pieces, padded, lengths, kept)
 
 
+class Computed(NamedTuple):
+    """A batch's windows and the values of its rows, which may still be in computation; after a part, nothing."""
+
+    part: Part
+    pieces: list[Piece]
+    values: Any
+
+
+def computed(
+    parts: Iterable[Part],
+    layout: windowing.WindowLayout,
+    compute: Callable[[Batch], Any],
+    *,
+    put: Callable[[tuple], tuple] = tuple,
+    ahead: int = AHEAD,
+) -> Iterator[Computed]:
+    """Every batch of every part in order, and an empty entry after each part's last batch.
+
+    A thread reads, cuts and pads `ahead` batches in advance and sends the arrays off with `put`; RUNNING batches are
+    in computation while the caller takes an earlier one. Close the iterator to end the thread early.
+    """
+    running: collections.deque[Computed] = collections.deque()
+    with prefetch.ahead(_sent(parts, layout, put), ahead) as coming:
+        for part, batch in coming:
+            running.append(Computed(part, batch.pieces, compute(batch)) if batch else Computed(part, [], None))
+            if len(running) > RUNNING:
+                yield running.popleft()
+        while running:
+            yield running.popleft()
+
+
+def _sent(
+    parts: Iterable[Part], layout: windowing.WindowLayout, put: Callable[[tuple], tuple]
+) -> Iterator[tuple[Part, Batch | None]]:
+    for part in parts:
+        for batch in batches(part.pieces(), layout):
+            yield part, Batch(batch.pieces, *put((batch.audio, batch.lengths, batch.kept)))
+        yield part, None
+
+
 class Collector:
     """Puts the windows of recordings together as they come in, in any order."""
 
@@ -93,59 +172,66 @@ class Collector:
         self._whole = whole or functools.partial(join, pool=pool)
         self._parts: dict[int, dict[int, tuple[int, np.ndarray]]] = collections.defaultdict(dict)
 
-    def add(self, pieces: list[Piece], values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Takes a computed batch; yields the items that it completes, with their values."""
-        for piece, value in zip(pieces, values):
-            if self._pool is None:
-                value = value[piece.first : piece.last]
-            parts = self._parts[piece.item]
-            parts[piece.number] = piece.last - piece.first, value.copy()  # a view would keep the batch
-            if len(parts) == piece.of:
-                whole = self._parts.pop(piece.item)
-                yield piece.item, self._whole([whole[k] for k in range(len(whole))])
+    def collect(self, results: Iterable[Computed]) -> Iterator[tuple[int, np.ndarray]]:
+        """Waits for each batch in turn; yields every item with its value as soon as its last window is there."""
+        for result in results:
+            values = np.asarray(result.values) if result.pieces else ()
+            for piece, value in zip(result.pieces, values):
+                yield from self._add(piece, value)
+
+    def _add(self, piece: Piece, value: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        if self._pool is None:
+            value = value[piece.first : piece.last]
+        parts = self._parts[piece.item]
+        parts[piece.number] = piece.last - piece.first, value.copy()  # a view would keep the whole batch in memory
+        if len(parts) == piece.of:
+            whole = self._parts.pop(piece.item)
+            yield piece.item, self._whole([whole[k] for k in range(len(whole))])
 
 
 class EmbeddingPass:
-    """One pass over items: what became of each, and the vectors as their windows come in."""
+    """One pass over items in memory or in files: the value of each in `done`, the fault of each other in `unusable`."""
 
-    def __init__(self, layout: windowing.WindowLayout, pool: str | None, prepare: Callable, advance: Callable[[], Any]):
-        """`prepare` brings a clip's samples into the form that the model takes; `advance` is called for each item."""
+    def __init__(
+        self,
+        layout: windowing.WindowLayout,
+        pool: str | None,
+        prepare: Callable[[np.ndarray], np.ndarray],
+        advance: Callable[[], Any],
+    ):
+        """`prepare` turns a clip's samples into the model's input; `advance` is called once for each item."""
         self.layout, self.prepare, self.advance = layout, prepare, advance
         self.unusable: dict[int, errors.InputError] = {}
         self.done: dict[int, np.ndarray] = {}
         self._collector = Collector(pool)
 
     def run(self, items: Sequence[Any], compute: Callable[[Batch], Any], skip: bool) -> None:
-        """Fills `done` and, with `skip`, `unusable`; without it the first unusable item is raised.
-
-        Batches compute while the next ones are decoded and padded; a CPU fills its cores best with two at a time.
-        """
-        running: collections.deque[tuple[list[Piece], Any]] = collections.deque()
-        with prefetch.ahead(batches(self._pieces(items, skip), self.layout), AHEAD) as coming:
-            for batch in coming:
-                running.append((batch.pieces, compute(batch)))
-                if len(running) > RUNNING:
-                    self._take(*running.popleft())
-        while running:
-            self._take(*running.popleft())
-
-    def _pieces(self, items: Sequence[Any], skip: bool) -> Iterator[Piece]:
-        for index, clip in enumerate(loading.loaded(items, self.layout.least_samples)):
-            if isinstance(clip, errors.InputError):
-                if not skip:
-                    raise clip
-                self.unusable[index] = clip
+        """Fills `done` and, with `skip`, `unusable`; without it the first unusable item is raised."""
+        part = Part(self._recordings(items, skip), unusable=self.unusable)
+        with contextlib.closing(computed([part], self.layout, compute)) as results:
+            for item, value in self._collector.collect(results):
+                self.done[item] = value
                 self.advance()
-                continue
-            windows = self.layout.windows(len(clip))
-            clip = self.prepare(clip)
-            for number, w in enumerate(windows):
-                yield Piece(index, number, clip[w.start : w.stop], w.first, w.last, len(windows))
 
-    def _take(self, pieces: list[Piece], values: Any) -> None:
-        for item, value in self._collector.add(pieces, np.asarray(values)):
-            self.done[item] = value
-            self.advance()
+    def _recordings(self, items: Sequence[Any], skip: bool) -> Iterator[tuple[int, Recording | errors.InputError]]:
+        # `map`, so that no variable here holds the raw samples while a recording's windows are computed.
+        for index, found in enumerate(map(self._windows, loading.loaded(items, self.layout.least_samples))):
+            if isinstance(found, errors.InputError):
+                if not skip:
+                    raise found
+                self.advance()
+            yield index, found
+
+    def _windows(self, clip: Float32[np.ndarray, " s"] | errors.InputError) -> Recording | errors.InputError:
+        if isinstance(clip, errors.InputError):
+            return clip
+        windows = self.layout.windows(len(clip))
+        return Recording(len(clip), windows, self._cut(clip, windows))
+
+    def _cut(self, clip: Float32[np.ndarray, " s"], windows: list[windowing.Window]) -> Iterator[np.ndarray]:
+        clip = self.prepare(clip)
+        for window in windows:
+            yield clip[window.start : window.stop]
 
 
 def join(parts: Sequence[tuple[int, np.ndarray]], pool: str | None) -> np.ndarray:

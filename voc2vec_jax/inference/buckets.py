@@ -1,4 +1,4 @@
-"""Which static lengths clips are padded to: few, for each is compiled, and close above the lengths that there are."""
+"""Static lengths that clips are padded to: few, because each costs a compilation, just above lengths that occur."""
 
 import math
 import os
@@ -11,9 +11,9 @@ import soundfile
 from voc2vec_jax import audio
 
 SHORTEST_SAMPLES = 8_000
-GROWTH = 2 ** (1 / 3)  # of a bucket over the one before, when nothing is known of the clips
-FINE_GROWTH = 2 ** (1 / 24)  # of a candidate over the one before, when their lengths are known
-SAMPLED_ITEMS = 2_000  # of whose headers the lengths are read
+GROWTH = 2 ** (1 / 3)  # from one bucket to the next, when nothing is known of the clips
+FINE_GROWTH = 2 ** (1 / 24)  # from one candidate to the next, when their lengths are known
+SAMPLED_ITEMS = 2_000  # items whose headers are read for their lengths
 
 
 def geometric(longest: int, step: int, growth: float = GROWTH) -> list[int]:
@@ -25,14 +25,14 @@ def geometric(longest: int, step: int, growth: float = GROWTH) -> list[int]:
 
 
 def fitted(lengths: Sequence[int], copies: float, longest: int, step: int, shape_samples: float) -> list[int]:
-    """The buckets that cost least, for `copies` clips of each of these lengths, the last being `longest`.
+    """The cheapest buckets for `copies` clips of each of these lengths; the last bucket is `longest`.
 
-    A clip costs the bucket that it is padded to, a bucket `shape_samples`, what could be computed while it compiles:
-    the best cut of the finely spaced candidates, found by dynamic programming.
+    A clip costs the length of its bucket. A bucket costs `shape_samples`: the audio that could be computed while it
+    compiles. Dynamic programming finds the best subset of finely spaced candidates.
     """
     grid = geometric(longest, step, FINE_GROWTH)
     held = np.searchsorted(np.sort(np.asarray(lengths)), grid, side="right") * copies
-    held = [0.0, *held.tolist()]  # clips that fit into the first k candidates
+    held = [0.0, *held.tolist()]  # number of clips that fit into the first k candidates
     best, before = [0.0], [0]
     for j in range(1, len(held)):
         costs = [best[i] + (held[j] - held[i]) * grid[j - 1] + shape_samples * (held[j] > held[i]) for i in range(j)]
@@ -46,9 +46,9 @@ def fitted(lengths: Sequence[int], copies: float, longest: int, step: int, shape
 
 
 def spread(count: int) -> list[int]:
-    """Places of about `SAMPLED_ITEMS` items among `count`: one somewhere in each stretch of equally many.
+    """Places of about `SAMPLED_ITEMS` items among `count`: a random one in each of as many equal stretches.
 
-    The same everywhere, and out of step with lists that repeat themselves (takes of a session, sessions of a speaker).
+    The places are the same on every machine, and out of step with lists that repeat (takes of a session, say).
     """
     step = max(1, count // SAMPLED_ITEMS)
     within = np.random.RandomState(0).randint(step, size=-(-count // step))
@@ -56,9 +56,9 @@ def spread(count: int) -> list[int]:
 
 
 def known_lengths(items: Sequence[Any], count: int) -> tuple[list[int], float]:
-    """Samples at 16 kHz of the items, from arrays and headers, and how many of `count` each of them stands for.
+    """Samples at 16 kHz of the items, from arrays and headers, and how many of `count` items each one stands for.
 
-    What cannot be read has no length here; it is reported when its turn comes.
+    An unreadable item has no length here; it is reported when it is read.
     """
     found = [length for length in map(_length, items) if length]
     return found, count / max(1, len(found))

@@ -1,4 +1,4 @@
-"""What a device runs for a pre-trained or fine-tuned model: frames, pooled features, logits."""
+"""Compiled forward passes of pre-trained and fine-tuned models: frames, pooled features, logits."""
 
 import functools
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], l
 
 @functools.cache
 def compiled_embed() -> Callable[..., Float[Array, "b *l d"]]:
-    """`_embed` compiled for the device at hand."""
+    """`_embed`, jitted with the compiler options of this process's device."""
     return jax.jit(_embed, static_argnums=(0, 1, 2, 3), compiler_options=forward_options())
 
 
@@ -38,9 +38,9 @@ def _embed(
     lengths: Int[Array, "b"],
     kept: Int[Array, "b 2"],
 ) -> Float[Array, "b *l d"]:
-    """The `layers` pooled over the frames kept[:, 0] to kept[:, 1], as [b, l, d]; not pooled, [b, t, l, d].
+    """The `layers` pooled over frames kept[:, 0] to kept[:, 1] as [b, l, d], or all frames as [b, t, l, d].
 
-    Layers 0 to depth are the hidden states, depth + 1 is the last frames.
+    Layers 0 to depth are the hidden states; depth + 1 is the model's last frames.
     """
     last = config.encoder.depth + 1
     collect = layers != (last,)
@@ -61,7 +61,7 @@ def _embed(
 
 @functools.partial(jax.jit, static_argnums=0)
 def classify(config: heads.Config, params: Any, pooled: Float[Array, "n l d"]) -> Float[Array, "n v"]:
-    """Logits from means over frames, which the head's projection commutes with."""
+    """Logits from means over frames: the head's projection is linear, so it may come after the mean."""
     valid = jnp.ones((pooled.shape[0], 1), bool)
     states = pooled.transpose(1, 0, 2)[:, :, None]
     return heads.Classifier(config).apply({"params": params}, states[-1], valid, states)

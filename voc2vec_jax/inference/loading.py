@@ -1,6 +1,5 @@
-"""Items of any kind to float32 audio at 16 kHz."""
+"""Items of `embed` (paths, arrays, pairs of array and rate) to float32 audio at 16 kHz."""
 
-import collections
 import concurrent.futures
 import math
 import os
@@ -14,12 +13,13 @@ import soxr
 from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.inference import prefetch
 
 THREADS = min(4, os.cpu_count() or 1)
 
 
 def check(items: Any) -> list[Any]:
-    """`items` as a list; InputError for what is no list of paths, arrays and (array, rate_hz) pairs."""
+    """`items` as a list; InputError unless it holds paths, arrays and (array, rate_hz) pairs."""
     if isinstance(items, str | os.PathLike) or hasattr(items, "dtype"):
         raise errors.InputError(f"items is one {type(items).__name__}: give a list, also of one")
     items = list(items)
@@ -44,25 +44,25 @@ def _check_array(index: int, item: Any) -> None:
 
 
 def is_audio_type(dtype: Any) -> bool:
-    """Whether `as_float` knows the scale of these numbers."""
+    """Whether `as_float` knows the scale of this type."""
     return np.issubdtype(dtype, np.floating) or dtype in (np.int16, ml_dtypes.bfloat16)
 
 
 def as_float(array: Any) -> Float32[np.ndarray, "..."]:
-    """Floats as they are, int16 divided by 32768."""
+    """Floats as they are; int16 divided by 32768."""
     array = np.asarray(array)
     return audio.from_int16(array) if array.dtype == np.int16 else array.astype(np.float32)
 
 
 def normalised(clip: Float32[np.ndarray, " s"], eps: float) -> Float32[np.ndarray, " s"]:
-    """Zero mean and unit variance over the whole clip, `eps` added to the variance."""
+    """The clip with zero mean and unit variance; `eps` is added to the variance."""
     mean = clip.mean(dtype=np.float64)
     centred = clip - np.float32(mean)
     return centred / np.float32(math.sqrt(np.square(centred, dtype=np.float64).mean() + eps))
 
 
 def load(index: int, item: Any, least_samples: int) -> Float32[np.ndarray, " s"]:
-    """One item as mono float32 audio at 16 kHz; InputError names an item that cannot be used."""
+    """One item as mono float32 audio at 16 kHz; InputError names the item if it cannot be used."""
     if isinstance(item, str | os.PathLike):
         clip, name = audio.load(item), f"item {index} ({os.fspath(item)})"
     else:
@@ -80,19 +80,13 @@ def load(index: int, item: Any, least_samples: int) -> Float32[np.ndarray, " s"]
 
 
 def loaded(items: Sequence[Any], least_samples: int) -> Iterator[Float32[np.ndarray, " s"] | errors.InputError]:
-    """Every item's audio in order, or the reason why it cannot be used; threads work a few items ahead."""
+    """Each item's audio in order, or the fault of an unusable one; threads read a few items ahead."""
 
-    def attempt(index: int, item: Any):
+    def attempt(numbered: tuple[int, Any]) -> Float32[np.ndarray, " s"] | errors.InputError:
         try:
-            return load(index, item, least_samples)
+            return load(*numbered, least_samples)
         except errors.InputError as fault:
             return fault
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        ahead: collections.deque = collections.deque()
-        for index, item in enumerate(items):
-            ahead.append(pool.submit(attempt, index, item))
-            if len(ahead) > THREADS:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        yield from prefetch.in_order(attempt, enumerate(items), pool, chunk=1, chunks=THREADS)

@@ -1,15 +1,18 @@
-"""An iterator that a thread runs in advance."""
+"""Iterators that threads run in advance."""
 
+import collections
+import concurrent.futures
 import contextlib
+import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
 @contextlib.contextmanager
 def ahead(things: Iterator[Any], depth: int) -> Iterator[Iterator[Any]]:
-    """The same things, made by a thread up to `depth` of them in advance; leaving ends the thread."""
+    """The same things, made by a thread up to `depth` of them in advance; leaving the context ends the thread."""
     made: queue.Queue = queue.Queue(depth)
     stop = threading.Event()
 
@@ -45,3 +48,28 @@ def ahead(things: Iterator[Any], depth: int) -> Iterator[Iterator[Any]]:
     finally:
         stop.set()
         thread.join()
+
+
+def in_order(
+    function: Callable[[Any], Any],
+    things: Iterable[Any],
+    pool: concurrent.futures.Executor,
+    *,
+    chunk: int,
+    chunks: int,
+) -> Iterator[Any]:
+    """`function` of every thing, in order, while the pool works up to `chunks` chunks of `chunk` things in advance."""
+    things = iter(things)
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+
+    def oldest() -> Iterator[Any]:
+        done = waiting.popleft().result()[::-1]
+        while done:
+            yield done.pop()  # so that nothing here holds what was handed out
+
+    while some := list(itertools.islice(things, chunk)):
+        waiting.append(pool.submit(lambda some: [function(thing) for thing in some], some))
+        if len(waiting) > chunks:
+            yield from oldest()
+    while waiting:
+        yield from oldest()

@@ -1,4 +1,4 @@
-"""The front door: a model from anywhere, its features for any recordings, its labels, and the way back out."""
+"""The front door: load a model from anywhere, compute features and labels of recordings, save it again."""
 
 import contextlib
 import copy
@@ -28,28 +28,28 @@ from voc2vec_jax.runs import logs, sharding
 DTYPES = ("float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
 FORMATS = ("hf", "fairseq", "jax")
-BATCH_SECONDS = {"cpu": 64.0}  # of audio that `embed` computes at once, by platform
+BATCH_SECONDS = {"cpu": 64.0}  # audio that `embed` computes at once, by platform
 BATCH_SECONDS_ELSEWHERE = 512.0
-# What a shape costs, in operations that could be done while it compiles; orders of magnitude will do
-COMPILE_SECONDS = {"cpu": 3.0}  # 1.9 for a number of rows, and of those a length has one or two
+# What one more shape costs: the operations that could be done while it compiles. Orders of magnitude will do.
+COMPILE_SECONDS = {"cpu": 3.0}  # 1.9 s per shape; a new length brings one or two numbers of rows
 COMPILE_SECONDS_ELSEWHERE = 6.0
 OPERATIONS_PER_SECOND = {"cpu": 1e11}
 OPERATIONS_PER_SECOND_ELSEWHERE = 1e14
-TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5  # added to the variance of a clip that is normalised
+TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5  # added to the variance when a clip is normalised
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """What a model makes of a batch; frames past a row's own are zero with exact padding and undefined with legacy."""
+    """A model's frames of a batch. Past a row's own frames: zeros with exact padding, undefined with legacy."""
 
     last_hidden_state: Float[Array, "b t d"]
-    hidden_states: tuple[Float[Array, "b t d"], ...]  # what enters the first block, then each block's output
+    hidden_states: tuple[Float[Array, "b t d"], ...]  # the input of the first block, then each block's output
     frame_lengths: Int32[np.ndarray, " b"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The most likely label of each item (None for one that was skipped) and the probability of every class."""
+    """The most likely label of each item (None if it was skipped) and the probability of every class."""
 
     labels: tuple[str | None, ...]
     probabilities: Float32[np.ndarray, "n v"]
@@ -57,13 +57,13 @@ class Prediction:
 
 
 def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exact", attention: str = "own") -> "Model":
-    """The model that `src` names: a Hub id, a folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq
-    `.pt` file, or a run folder of pre-training.
+    """The model that `src` names: a Hub id, a folder written by transformers or by this library, a `.safetensors`,
+    `.bin` or fairseq `.pt` file, or a run folder.
 
-    `dtype` is that of the computation: float32, bfloat16 or float16. `padding`: "exact", or "legacy" for what
-    transformers computes of the same padded batch (`Model.__call__`). `attention`: "own", or "xla" and "cudnn" for
-    those of JAX (`attention.IMPLEMENTATIONS`). Says on stderr what it is and how the input is normalised. InputError
-    for anything that cannot be read.
+    `dtype` is the type of the computation: float32, bfloat16 or float16. `padding` is "exact", or "legacy" to compute
+    what transformers computes for the same padded batch (`Model.__call__`). `attention` is one of
+    `attention.IMPLEMENTATIONS`: "own", or JAX's "xla" and "cudnn". Prints on stderr what was loaded and how the input
+    is normalised. InputError for anything that cannot be read.
     """
     for name, value, allowed in (("dtype", dtype, DTYPES), ("padding", padding, PADDINGS)):
         if value not in allowed:
@@ -75,12 +75,12 @@ def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exa
 
 
 def normalisation_eps(checkpoint: reader.ModelWeights) -> float:
-    """What is added to the variance of a clip: transformers' value for its checkpoints, else fairseq's."""
+    """Added to the variance of a clip: transformers' value for checkpoints of transformers, else fairseq's."""
     return TRANSFORMERS_EPS if "model_type" in checkpoint.raw_config else FAIRSEQ_EPS
 
 
 def default_batch_seconds() -> float:
-    """Seconds of audio that `Model.embed` computes at once on this machine."""
+    """Seconds of audio in a batch of `Model.embed` on this machine."""
     return BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
 
 
@@ -118,7 +118,7 @@ class Model:
 
     @property
     def input_text(self) -> str:
-        """How the input is normalised and who says so."""
+        """How the input is normalised, and on whose word."""
         if self.checkpoint.normalize is None:
             return "input normalised to zero mean and unit variance (the source is silent; transformers' default)"
         if not self.checkpoint.normalize:
@@ -127,43 +127,40 @@ class Model:
 
     @property
     def compilations(self) -> int:
-        """How many different shapes this model has been compiled for."""
+        """The number of shapes that this model has been compiled for."""
         return len(self._shapes)
 
     @property
     def _eps(self) -> float:
         return normalisation_eps(self.checkpoint)
 
-    def _normalised(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
-        return loading.normalised(clip, self._eps)
-
     def prepare(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
-        """A clip as the model takes it: normalised over its samples if the checkpoint wants that."""
+        """A clip as the model's input: normalised over its samples if the checkpoint wants that."""
         return clip if self.eps is None else loading.normalised(clip, self.eps)
 
     @property
     def eps(self) -> float | None:
-        """Added to the variance of a clip that is normalised; None: the checkpoint wants the audio as it is."""
+        """Added to the variance when a clip is normalised; None if the checkpoint wants the audio as it is."""
         return self._eps if self.checkpoint.normalizes else None
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that the outputs depend on beside the input: weights, architecture, classes, normalisation."""
+        """SHA-256 of what the outputs depend on besides the input: weights, architecture, classes, normalisation."""
         used = {name: self.checkpoint.params[name] for name in ("encoder", "head") if name in self.checkpoint.params}
         return convert_digest.digest(used, (self.family, self.checkpoint.config, self.eps, self.labels))
 
     def _precision(self) -> contextlib.AbstractContextManager:
-        """float32 is float32 on accelerators too."""
+        """Full float32 products on accelerators too, where the default would round the factors."""
         return jax.default_matmul_precision("highest" if self.config.encoder.dtype == "float32" else "default")
 
     def __call__(self, audio: Any, lengths: Any = None, *, normalize: bool | None = None) -> Output:
         """Frames of a padded batch [b, s] at 16 kHz, floats in [-1, 1] or int16; compiled once per shape.
 
-        `lengths` are the samples of each row, all of them by default. Each row is first normalised over its own
-        samples if the checkpoint wants that; `normalize` False takes the audio as it is, True normalises it.
-        With legacy padding the batch is treated as transformers' feature extractor would: without an attention
-        mask (`return_attention_mask` false in preprocessor_config.json) padding is normalised and attended to.
-        InputError for another rank or type, NaN, lengths beyond the batch or too short for a frame.
+        `lengths` are the samples of each row, by default all. Each row is first normalised over its own samples if
+        the checkpoint wants that; `normalize` True or False overrides the checkpoint. Legacy padding treats the batch
+        as transformers' feature extractor does: without an attention mask (`return_attention_mask` false in
+        preprocessor_config.json) padding is normalised and attended to. InputError for a wrong rank or type, NaN, and
+        lengths that exceed the batch or give no frame.
         """
         padded, lengths = self._checked_batch(audio, lengths)
         wanted = self.checkpoint.normalizes if normalize is None else normalize
@@ -172,7 +169,7 @@ class Model:
         for row, own, length in zip(padded, lengths, seen):
             row[own:] = 0
             if wanted:
-                row[:length] = self._normalised(row[:length])
+                row[:length] = loading.normalised(row[:length], self._eps)
         self._shapes.add(("frames", padded.shape))
         with self._precision():
             x, states = forward.forward(self.family, self.config, self._params, padded, seen)
@@ -220,26 +217,26 @@ class Model:
         """Features [n, d] of recordings, each as if computed alone, whatever `padding` is.
 
         `items`: any mix of paths, 16 kHz arrays (floats in [-1, 1] or int16) and (array, rate_hz) pairs.
-        `pool` over frames: "mean", "max", "first", or None for a list of [t, d]. `layer`: 0 is what enters the
-        first block, k the output of block k, -1 (as depth) the model's last frames, after the final norm of pre-LN
-        models; several layers, or "all", give [n, layers, d].
-        What is longer than `window_seconds` is computed in windows that overlap, each frame taken from the window in
-        whose middle it lies nearest; memory is bounded by a few batches of `batch_seconds` of audio and a few decoded
-        recordings. `on_unreadable` "skip": items that cannot be used give NaN (with pool None no frames) and a
-        warning. InputError names the first such item otherwise, and any argument that makes no sense.
+        `pool` over frames: "mean", "max", "first", or None for a list of [t, d]. `layer`: 0 is the input of the first
+        block, k the output of block k, -1 (or depth) the model's last frames, after the final norm of pre-LN models;
+        several layers, or "all", give [n, layers, d].
+        Recordings longer than `window_seconds` are computed in overlapping windows; each frame comes from the window
+        whose middle is nearest. Memory is bounded by a few batches of `batch_seconds` of audio and a few decoded
+        recordings. With `on_unreadable` "skip", unusable items give NaN (no frames with pool None) and a warning.
+        Otherwise InputError names the first unusable item. InputError also for arguments that make no sense.
         """
         several = layer == "all" or not isinstance(layer, int | np.integer)
         layers = self.layer_numbers(layer)
         options = (batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress)
-        job, n = self._run(items, pool, self.features(layers, pool), *options)
+        result, n = self._run(items, pool, self.features(layers, pool), *options)
         nothing = np.zeros((0, len(layers), self.config.encoder.width), np.float32)
         nothing = nothing if pool is None else np.full(nothing.shape[1:], np.nan, np.float32)
-        values = [job.done.get(index, nothing) for index in range(n)]
+        values = [result.done.get(index, nothing) for index in range(n)]
         values = values if several else [value[..., 0, :] for value in values]
         return values if pool is None else np.stack(values)
 
     def layer_numbers(self, layer: Any) -> tuple[int, ...]:
-        """Layers as `programs.compiled_embed` takes them; depth and -1 become the last frames."""
+        """Layers as `forward.compiled_embed` takes them; depth and -1 become the last frames."""
         depth = self.config.encoder.depth
         wanted = list(range(depth + 1)) if isinstance(layer, str) and layer == "all" else layer
         wanted = [wanted] if isinstance(wanted, int | np.integer) else wanted
@@ -253,9 +250,9 @@ class Model:
         return tuple(depth + 1 if k % (depth + 1) == depth else int(k) % (depth + 1) for k in wanted)
 
     def features(self, layers: tuple[int, ...], pool: str | None) -> Callable[[batching.Batch], Float[Array, "b ..."]]:
-        """A function that computes a batch of `embedding.batches`: [b, layers, d], not pooled [b, t, layers, d].
+        """A function that computes a batch as [b, layers, d], or [b, t, layers, d] with pool None.
 
-        `layers` are those of `layer_numbers`. Does not wait for the device.
+        `layers` come from `layer_numbers`. The function does not wait for the device.
         """
         config = dataclasses.replace(self.config, encoder=dataclasses.replace(self.config.encoder, padding="exact"))
 
@@ -268,9 +265,9 @@ class Model:
         return compute
 
     def logits(self) -> Callable[[batching.Batch], Float[Array, "b v"]]:
-        """As `features`, the head's logits over the kept frames; those of a recording are the mean over its frames.
+        """As `features`, but the head's logits: the mean over the kept frames.
 
-        InputError for a model without a trained classification head: it never makes one up.
+        InputError for a model without a trained classification head; no head is ever made up.
         """
         head = self.checkpoint.head
         if head is None:
@@ -289,9 +286,9 @@ class Model:
         return compute
 
     def spread(self, mesh: jax.sharding.Mesh) -> "Model":
-        """This model with its parameters on every device of a mesh, for batches that are cut over it.
+        """A copy of this model with its parameters on every device of a mesh, for batches cut over the mesh.
 
-        A model of its own: what this one has compiled is for where its parameters are.
+        A copy, because compiled programs belong to the place of their parameters.
         """
         other = copy.copy(self)
         other._params, other._shapes = jax.device_put(self._params, sharding.replicated(mesh)), set()
@@ -305,7 +302,7 @@ class Model:
         batch_seconds: float,
         devices: int = 1,
     ) -> windowing.WindowLayout:
-        """Windows and static shapes for recordings of `known` (`buckets.known_lengths`): more shapes where it pays."""
+        """Windows and static shapes for the lengths in `known` (`buckets.known_lengths`), more where they pay."""
         lengths, copies = known
         operations = sum(flops.forward(self.config, 10 * recordings.RATE_HZ).values()) / 10
         platform = jax.default_backend()
@@ -323,7 +320,7 @@ class Model:
         )
 
     def _run(self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
-        """The finished job over `items`, and how many there are."""
+        """The finished pass over `items`, and their number."""
         for name, value, allowed in (
             ("pool", pool, batching.POOLS),
             ("on_unreadable", on_unreadable, ("raise", "skip")),
@@ -335,13 +332,12 @@ class Model:
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
         layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
-            job = batching.EmbeddingPass(layout, pool, self.prepare, bar.update)
-            job.run(items, compute, skip=on_unreadable == "skip")
-        if job.unusable:
-            logs.warn(
-                f"{len(job.unusable)} of {len(items)} items skipped: {'; '.join(map(str, job.unusable.values()))}"
-            )
-        return job, len(items)
+            result = batching.EmbeddingPass(layout, pool, self.prepare, bar.update)
+            result.run(items, compute, skip=on_unreadable == "skip")
+        if result.unusable:
+            reasons = "; ".join(map(str, result.unusable.values()))
+            logs.warn(f"{len(result.unusable)} of {len(items)} items skipped: {reasons}")
+        return result, len(items)
 
     def predict(
         self,
@@ -353,19 +349,20 @@ class Model:
     ) -> Prediction:
         """The label of each recording, each as if computed alone; `items` and the options are those of `embed`.
 
-        InputError for a model without a trained classification head: it never makes one up.
+        InputError for a model without a trained classification head; no head is ever made up.
         """
-        job, n = self._run(items, "mean", self.logits(), batch_seconds, 30.0, 2.0, on_unreadable, progress)
+        result, n = self._run(items, "mean", self.logits(), batch_seconds, 30.0, 2.0, on_unreadable, progress)
         probabilities = np.full((n, len(self.labels)), np.nan, np.float32)
-        for index, logits in job.done.items():
+        for index, logits in result.done.items():
             probabilities[index] = special.softmax(logits)
-        labels = [None if index in job.unusable else self.labels[probabilities[index].argmax()] for index in range(n)]
+        likely = [self.labels[row.argmax()] for row in probabilities]
+        labels = [None if index in result.unusable else likely[index] for index in range(n)]
         return Prediction(tuple(labels), probabilities, self.labels)
 
     def save_pretrained(self, folder: str | Path, format: str = "hf") -> None:
-        """Writes the model, float32: for transformers ("hf"), for fairseq (a `.pt`, or model.pt in a folder), or "jax".
+        """Writes the model in float32 for transformers ("hf"), fairseq (a `.pt`, or model.pt in a folder) or "jax".
 
-        Parameters for which the format has no place are named in a warning. InputError for what the format cannot
+        A warning names parameters that the format has no place for. InputError for a model that the format cannot
         express or a folder that cannot be written.
         """
         if format not in FORMATS:
@@ -386,7 +383,7 @@ class Model:
 
 
 def _complete(checkpoint: reader.ModelWeights) -> Any:
-    """The encoder's parameters; zeros for those that features do not need and the source lacks (mask embedding)."""
+    """The encoder's parameters; zeros where the source lacks one that features do not need (mask embedding)."""
     flat = convert_names.flatten(checkpoint.params["encoder"])
     for entry in convert_names.table(checkpoint.family, checkpoint.config):
         name = entry.ours.removeprefix("encoder/")

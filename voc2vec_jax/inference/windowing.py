@@ -1,12 +1,9 @@
-"""Any mix of recordings to feature vectors: decoded in threads, cut into windows, in few static shapes.
-
-Nothing here depends on a model's family: the caller gives the function that computes a batch.
-"""
+"""Where recordings are cut into windows, and which static shapes the windows are padded to."""
 
 import bisect
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import audio, errors
@@ -16,7 +13,7 @@ from voc2vec_jax.ops import masking
 
 
 class Window(NamedTuple):
-    """Samples start to stop of a recording, and which of the frames that they give are kept."""
+    """Samples `start` to `stop` of a recording; of their frames, `first` to `last` are kept."""
 
     start: int
     stop: int
@@ -24,10 +21,24 @@ class Window(NamedTuple):
     last: int
 
 
-class WindowLayout:
-    """How recordings become batches: windows, and the static shapes that windows are padded to.
+Cut = Callable[[int], list[Window]]  # the windows of a recording of so many samples, in order of their start
 
-    `shapes` bounds the number of compilations: lengths in geometric steps, a few numbers of rows for each.
+
+def sliding(window_samples: int, hop_samples: int, frames: Callable[[int], int]) -> Cut:
+    """Windows every `hop_samples`. The last one ends with the recording; a shorter recording is one window."""
+
+    def cut(samples: int) -> list[Window]:
+        length = min(window_samples, samples)
+        starts = [*range(0, samples - length, hop_samples), samples - length]
+        return [Window(start, start + length, 0, frames(length)) for start in starts]
+
+    return cut
+
+
+class WindowLayout:
+    """The windows of recordings, and the static shapes that windows are padded to.
+
+    A shape is a bucket (a length in samples) and a number of rows; each bucket has a few numbers of rows, in `sizes`.
     """
 
     def __init__(
@@ -42,10 +53,11 @@ class WindowLayout:
         copies: float = 1.0,
         shape_seconds: float = 0.0,
     ):
-        """Rows are multiples of `devices`, each with up to `batch_seconds`. InputError for senseless durations.
+        """Rows are multiples of `devices`; each device computes up to `batch_seconds` at once.
 
-        With `lengths` in samples, each of `copies` recordings, the buckets are fitted to them: one more is worth
-        `shape_seconds` of audio. Without, they are geometric.
+        With `lengths` (samples, each standing for `copies` recordings) the buckets are fitted to them, and a new
+        bucket must save `shape_seconds` of audio. Without, the buckets grow geometrically. InputError for durations
+        that do not fit together.
         """
         stem = encoder.conv_kernels, encoder.conv_strides
         self.frames = encoder.frames
@@ -73,7 +85,7 @@ class WindowLayout:
 
     @property
     def shapes(self) -> int:
-        """The most shapes that any set of recordings needs."""
+        """The largest number of shapes that any recordings need: a bound on compilations."""
         return sum(len(sizes) for sizes in self.sizes.values())
 
     def bucket(self, samples: int) -> int:
@@ -81,9 +93,9 @@ class WindowLayout:
         return self.buckets[bisect.bisect_left(self.buckets, samples)]
 
     def windows(self, samples: int) -> list[Window]:
-        """The whole recording, or overlapping windows of it whose kept frames are all of its frames once.
+        """The whole recording, or overlapping windows whose kept frames are each frame of the recording once.
 
-        Windows begin on the frame grid, evenly spread, and an overlap is parted in its middle:
+        Windows are evenly spread and start on the frame grid. An overlap is split in its middle:
 
             |---- window 0 ----|
                           |---- window 1 ----|

@@ -123,7 +123,7 @@ def test_unusable_recordings_are_listed_and_stop_nothing(vectors):
 def test_any_division_gives_the_same_files(n, vectors, plain, folder, tmp_path, capsys):
     for share in np.random.default_rng(n).permutation(n) + 1:
         assert run(plain, folder, tmp_path, "--layers=all", f"--shard={share}/{n}") == 0
-    assert "parts are left to other shares (" in capsys.readouterr().err
+    assert "parts are left to other shards (" in capsys.readouterr().err
     assert contents(tmp_path) == contents(vectors)
     assert sum(1 for name in contents(tmp_path) if name.suffix == ".parquet") == 6
 
@@ -393,7 +393,7 @@ def test_sigterm_leaves_nothing_half_written(program, plain, folder, tmp_path):
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
-    assert "share 1/1 (SLURM array)" in err
+    assert "shard 1/1 (SLURM array)" in err
     if process.returncode != 0:  # it may have ended just before
         assert process.returncode == 75 and "stopped by SIGTERM: run the same command again" in err
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from voc2vec_jax import audio
-from voc2vec_jax.inference import loading, prefetch
+from voc2vec_jax.inference import loading, prefetch, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import recordings
 from voc2vec_jax.models import encoder as encoders
@@ -20,7 +20,7 @@ FRAMES = encoders.EncoderConfig().frames
 
 @pytest.mark.parametrize("samples", [400, 16_000, 16_001, 40_000, 41_234])
 def test_sliding_windows_reach_from_the_beginning_to_the_end(samples):
-    windows = recordings.sliding(16_000, 6_000, FRAMES)(samples)
+    windows = windowing.sliding(16_000, 6_000, FRAMES)(samples)
     assert windows[0].start == 0 and windows[-1].stop == samples
     assert all(w.stop - w.start == min(samples, 16_000) for w in windows)
     assert all(0 < b.start - a.start <= 6_000 for a, b in itertools.pairwise(windows))
@@ -39,7 +39,7 @@ def test_windows_are_cut_from_a_stream_that_is_not_held(block):
             taken.append(start)
             yield wave[start : start + block]
 
-    windows = recordings.sliding(5_000, 3_000, FRAMES)(len(wave))
+    windows = windowing.sliding(5_000, 3_000, FRAMES)(len(wave))
     for window, piece in zip(windows, recordings.cut_stream(blocks(), windows), strict=True):
         np.testing.assert_array_equal(piece, wave[window.start : window.stop])
         assert taken[-1] < window.stop
@@ -52,7 +52,7 @@ def test_a_long_recording_gives_what_a_short_one_would(each, eps, tmp_path, monk
     soundfile.write(tmp_path / "a.wav", 0.1 * rng.normal(size=300_000) + 0.05, 22_050)
     items = evaluation_inputs.open_input(str(tmp_path / "a.wav"))
     (item,) = items.rows(0, 1)
-    cut = recordings.sliding(30_000, 20_000, FRAMES)
+    cut = windowing.sliding(30_000, 20_000, FRAMES)
     monkeypatch.setattr(audio, "BLOCK_FRAMES", 4096)
     whole = recordings.Reader(items, cut, 400, eps, each).read(item)
     monkeypatch.setattr(recordings, "LONG_SAMPLES", 50_000)
@@ -73,8 +73,9 @@ def test_a_recording_that_cannot_be_used_gives_the_reason(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(399), 16_000)
     (tmp_path / "b.wav").write_bytes(b"")
     items = evaluation_inputs.open_input(str(tmp_path))
-    reader = recordings.Reader(items, recordings.sliding(400, 400, FRAMES), 400, None, False)
-    assert [reader.read(item) for item in items.rows(0, 2)] == [
+    reader = recordings.Reader(items, windowing.sliding(400, 400, FRAMES), 400, None, False)
+    faults = [reader.read(item) for item in items.rows(0, 2)]
+    assert [recordings.reason(fault) for fault in faults] == [
         "has 399 samples at 16 kHz, and one frame needs 400",
         "is empty (zero bytes)",
     ]
@@ -89,7 +90,7 @@ def test_items_are_read_in_order_by_several_threads():
         return -item
 
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        assert list(recordings.read_all(read, range(50), pool, 3)) == [-item for item in range(50)]
+        assert list(prefetch.in_order(read, range(50), pool, chunk=4, chunks=3)) == [-item for item in range(50)]
     assert len(names) > 1 and threading.get_ident() not in names
 
 

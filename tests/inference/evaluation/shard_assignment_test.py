@@ -13,7 +13,7 @@ def find(text=shard_assignment.AUTO, **environment):
 def test_the_command_line_counts_from_one_and_wins():
     assert find("1/3", SLURM_ARRAY_TASK_ID="5")[:2] == (0, 3)
     assert find("3/3")[:2] == (2, 3)
-    assert str(find("2/8")) == "share 2/8 (--shard)"
+    assert str(find("2/8")) == "shard 2/8 (--shard)"
 
 
 def test_without_a_scheduler_there_is_one_share():
@@ -54,7 +54,7 @@ def test_an_indexed_job_of_kubernetes():
         ("3/2", {}, "--shard=3/2 is not i/n with i from 1 to n"),
         ("0/2", {}, "--shard=0/2 is not i/n"),
         ("half", {}, "--shard=half is not i/n"),
-        ("auto", {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "2"}, "share 8 of 2: list the array's tasks"),
+        ("auto", {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "2"}, "shard 8 of 2: list the array's tasks"),
         ("auto", {"SLURM_ARRAY_TASK_ID": "x", "SLURM_ARRAY_TASK_COUNT": "2"}, "SLURM_ARRAY_TASK_ID is 'x'"),
         ("auto", {"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_COUNT is ''"),
         ("auto", {"JOB_COMPLETION_INDEX": "0"}, "VOC2VEC_SHARDS is not: set it to the job's completions"),

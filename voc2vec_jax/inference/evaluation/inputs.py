@@ -1,6 +1,6 @@
-"""What is evaluated: the files of a folder or a manifest, or the records of prepared sets, as one list in fixed order.
+"""The input of an evaluation as one list in fixed order: files of a folder or manifest, or records of prepared sets.
 
-The list is what work is cut by, so it depends on names alone: not on the machine, the mount point or the time.
+Workers divide the work by this list, so it depends on names alone: not on the machine, the mount point or the time.
 """
 
 import csv
@@ -26,21 +26,21 @@ CHUNK_ROWS = 1 << 15
 
 
 class Item(NamedTuple):
-    """One recording: its place in the list, what it is called, where it is, and its class (None: unknown)."""
+    """One recording: its row in the list, its name, its path, and its class (None if unknown)."""
 
     row: int
     id: str
-    path: str  # below the input's root; of a record that of the recording it was cut from
+    path: str  # below the input's root; for a record, the path of the recording it was cut from
     label: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """The list. `stream` gives the audio of an item as blocks of mono float32 at 16 kHz, as `audio.stream` does.
+    """The list of items.
 
-    `lengths` gives the samples at 16 kHz of some of the items, and how many items each of them stands for.
-
-    `fingerprint` changes with any id, path or label, their order, and the audio of a prepared set (not of files).
+    `stream` yields the audio of an item in blocks of mono float32 at 16 kHz, as `audio.stream` does. `lengths` gives
+    the samples at 16 kHz of some items, and how many items each one stands for. `fingerprint` changes with any id,
+    path or label, with their order, and with the audio of a prepared set (but not of files).
     """
 
     name: str
@@ -62,11 +62,12 @@ class Items:
 
 
 def open_input(source: str, data_dir: str | os.PathLike | None = None) -> Items:
-    """The list that `source` names: with `data_dir` prepared sets (a name, or several with commas), else a path.
+    """The list that `source` names: with `data_dir` prepared sets (names separated by commas), else a path.
 
-    A folder (searched through and sorted; where the files lie in two or more folders, these are the classes), one
-    audio file, or a manifest: csv or tsv with a column `path` and if wanted `id` and `label`, fairseq's tsv, or a
-    text file with a path a line; its paths are relative to it. InputError for anything else and for an empty list.
+    A path is a folder, an audio file or a manifest. A folder is searched and sorted; if its files lie in two or more
+    folders, these are the classes. A manifest is a csv or tsv with a column `path` and optionally `id` and `label`,
+    fairseq's tsv, or a text file with one path per line; its paths are relative to it. InputError for anything else,
+    and for an empty list.
     """
     path = pathlib.Path(source).expanduser()
     if data_dir is not None:
@@ -92,7 +93,7 @@ def open_input(source: str, data_dir: str | os.PathLike | None = None) -> Items:
 
 
 def _listed(entries: Iterable[tuple[str, str, str]]) -> tuple[pa.Table, Any]:
-    """(id, path, label) as a table, in little memory, and the hash over them."""
+    """A compact table of (id, path, label), and the hash over its rows."""
     digest, chunks, waiting = hashlib.sha256(), [], []
 
     def flush() -> None:

@@ -1,12 +1,12 @@
-"""The folder that evaluation writes: parts that appear whole or not at all, from any number of workers.
+"""The output folder of an evaluation, filled by any number of workers. A part appears whole or not at all.
 
-    evaluation.json        what is evaluated and how; a rerun must ask for the same
-    parts/00000.parquet    rows of consecutive items; its presence says that the part is done
-    timelines/00000.csv    windows of the same items, with `--timeline`
-    errors/00000.csv       items of the part that could not be used, if any
-    errors.csv metrics.json    of all parts, written by whoever finds them all done
+    evaluation.json            what is evaluated and how; a rerun must ask for the same
+    parts/00000.parquet        rows of consecutive items; a part is done when this file exists
+    timelines/00000.csv        windows of the same items, with `--timeline`
+    errors/00000.csv           the part's unusable items, if any
+    errors.csv metrics.json    over all parts, written by the worker that finds them all done
 
-No file depends on which worker wrote it. What a dead worker leaves begins with a dot.
+No file depends on which worker wrote it. The leftovers of a dead worker begin with a dot.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ LEFTOVERS = (".*.tmp",)
 
 
 class OutputFolder:
-    """The folder `root`, claimed for what `description` says."""
+    """The folder `root`, claimed for the evaluation that `description` describes."""
 
     def __init__(self, root: str | os.PathLike, description: Mapping[str, Any]):
         """InputError for a folder that cannot be written or belongs to another evaluation."""
@@ -56,11 +56,11 @@ class OutputFolder:
         return self.root / "parts" / f"{number:05d}.parquet"
 
     def timeline(self, number: int) -> pathlib.Path:
-        """The windows of a part."""
+        """The csv of a part's windows."""
         return self.root / "timelines" / f"{number:05d}.csv"
 
     def errors(self, number: int) -> pathlib.Path:
-        """The unusable items of a part."""
+        """The csv of a part's unusable items."""
         return self.root / "errors" / f"{number:05d}.csv"
 
     def missing(self) -> list[int]:
@@ -69,7 +69,7 @@ class OutputFolder:
         return [number for number in range(self.parts) if self.part(number).name not in done]
 
     def write_errors(self, number: int, rows: Sequence[Sequence[Any]]) -> None:
-        """The unusable items of a part; none removes what an earlier attempt found."""
+        """Writes the unusable items of a part; without any, removes the file of an earlier attempt."""
         if not rows:
             self.errors(number).unlink(missing_ok=True)
             return
@@ -77,7 +77,7 @@ class OutputFolder:
             write_csv(path, ERROR_COLUMNS, rows)
 
     def merge_errors(self) -> int:
-        """Writes errors.csv from those of all parts; how many items it names."""
+        """Writes errors.csv from the errors of all parts; returns the number of items in it."""
         count = 0
         with whole(self.root / "errors.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = files.csv_writer(file)
@@ -93,24 +93,24 @@ class OutputFolder:
         return count
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """A JSON file in the folder, replaced at once."""
+        """Writes a JSON file in the folder, replacing an older one atomically."""
         with whole(self.root / name) as path:
             path.write_text(json.dumps(values, indent=2) + "\n")
 
     def clean(self) -> None:
-        """Removes what dead workers left; only when no part is missing, so that nobody is at work on one."""
+        """Removes leftovers of dead workers. Only call it when no part is missing, so that no worker is writing one."""
         for folder in (self.root, *(path for path in self.root.iterdir() if path.is_dir())):
             for pattern in LEFTOVERS:
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
 
 
-MAY_DIFFER = ("model", "input")  # where they are found; their fingerprints say what they are
-COMPARED = ("kind", "rows")  # first, for they say most
+MAY_DIFFER = ("model", "input")  # paths; the fingerprints say what is found there
+COMPARED = ("kind", "rows")  # compared first, because they say most
 
 
 def _claim(path: pathlib.Path, description: Mapping[str, Any]) -> dict[str, Any]:
-    """What the first worker to come wrote to `path`; of several at once exactly one is the first."""
+    """The description that the first worker wrote to `path`; of several starting at once, exactly one is first."""
     if not path.exists():
         with files.temporary(path) as temporary:
             files.write_atomic(temporary, f"{json.dumps(description, indent=2)}\n".encode())
@@ -118,7 +118,7 @@ def _claim(path: pathlib.Path, description: Mapping[str, Any]) -> dict[str, Any]
                 os.link(temporary, path)
             except FileExistsError:
                 pass
-            except OSError:  # a file system without links
+            except OSError:  # a file system without hard links
                 os.replace(temporary, path)
         files.sync_folder(path.parent)
     try:
@@ -129,7 +129,7 @@ def _claim(path: pathlib.Path, description: Mapping[str, Any]) -> dict[str, Any]
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path whose file takes the place of `path` at the end, durably, or vanishes after an error.
+    """A temporary path. Its file durably replaces `path` at the end, or is removed after an error.
 
     RunError when it cannot be written (a full disk).
     """
@@ -137,12 +137,12 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         with files.atomic_path(path) as temporary:
             yield temporary
     except OSError as fault:
-        # another worker that found everything done may have cleaned up and left the same file
+        # Another worker that found everything done may have cleaned up; it has left the same file.
         if not (isinstance(fault, FileNotFoundError) and path.exists()):
             raise errors.RunError(f"{path} cannot be written: {fault.strerror or fault}") from fault
 
 
 def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A csv file in UTF-8; fields with separators, quotes and line breaks are quoted."""
+    """Writes a csv file in UTF-8, quoting fields that hold separators, quotes or line breaks."""
     with path.open("w", newline="", encoding="utf-8") as file:
         files.csv_writer(file).writerows([columns, *rows])

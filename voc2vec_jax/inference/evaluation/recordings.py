@@ -1,67 +1,48 @@
-"""Items to the windows that a model computes, read ahead by threads; hours-long recordings in little memory."""
+"""Items of an evaluation to the windows that a model computes; hours-long recordings in little memory."""
 
-import collections
-import concurrent.futures
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.inference import loading, windowing
+from voc2vec_jax.inference import batching, loading, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 
-LONG_SAMPLES = 120 * audio.RATE_HZ  # from here on a recording is decoded twice and never held whole
-CHUNK = 4  # items that a thread reads at a time
-Cut = Callable[[int], list[windowing.Window]]
-
-
-class Clip(NamedTuple):
-    """A recording that can be used: its windows and, in their order, the audio of each."""
-
-    item: evaluation_inputs.Item
-    samples: int
-    windows: list[windowing.Window]
-    audio: Iterable[Float32[np.ndarray, " _"]]
-
-
-def sliding(window_samples: int, hop_samples: int, frames: Callable[[int], int]) -> Cut:
-    """Windows every `hop_samples`; the last one ends with the recording, and a shorter recording is one window."""
-
-    def cut(samples: int) -> list[windowing.Window]:
-        length = min(window_samples, samples)
-        starts = [*range(0, samples - length, hop_samples), samples - length]
-        return [windowing.Window(start, start + length, 0, frames(length)) for start in starts]
-
-    return cut
+LONG_SAMPLES = 120 * audio.RATE_HZ  # a longer recording is decoded twice and never held whole
 
 
 class Reader:
-    """Decodes items, normalises them over themselves or over each window, and cuts them."""
+    """Decodes items, normalises each over the whole recording or over each window, and cuts them."""
 
-    def __init__(self, items: evaluation_inputs.Items, cut: Cut, least_samples: int, eps: float | None, each: bool):
-        """`eps` None: the audio as it is; `each`: every window is normalised as a recording of its own."""
+    def __init__(
+        self,
+        items: evaluation_inputs.Items,
+        cut: windowing.Cut,
+        least_samples: int,
+        eps: float | None,
+        each: bool,
+    ):
+        """`eps` None takes the audio as it is; with `each`, every window is normalised as if it were a recording."""
         self._stream, self._cut, self._least, self._eps, self._each = items.stream, cut, least_samples, eps, each
 
-    def read(self, item: evaluation_inputs.Item) -> Clip | str:
-        """The recording, or the reason why it cannot be used."""
+    def read(self, item: evaluation_inputs.Item) -> batching.Recording | errors.InputError:
+        """The recording, or the fault for which it cannot be used."""
         try:
             held, samples, mean, scale = self._measured(item)
         except errors.InputError as fault:
-            return reason(fault)
+            return fault
         if samples < self._least:
-            return f"has {samples} samples at 16 kHz, and one frame needs {self._least}"
+            return errors.InputError(f"has {samples} samples at 16 kHz, and one frame needs {self._least}")
         windows = self._cut(samples)
         pieces = cut_stream(held or self._stream(item), windows)
         if self._eps is not None:
             pieces = (self._normalised(piece, mean, scale) for piece in pieces)
-        return Clip(item, samples, windows, list(pieces) if held else pieces)
+        return batching.Recording(samples, windows, list(pieces) if held else pieces)
 
     def _measured(self, item: evaluation_inputs.Item) -> tuple[list[np.ndarray], int, np.float32, np.float32]:
-        """The audio (nothing of a long recording), its length, mean and deviation."""
+        """The audio, already normalised if it is short (none of a long one), its length, mean and deviation."""
         held, samples, total, squares = [], 0, 0.0, 0.0
         for block in self._stream(item):
             held.append(block)
@@ -82,14 +63,14 @@ class Reader:
 
 
 def reason(fault: errors.InputError) -> str:
-    """Why a recording cannot be used, without its name."""
+    """Why a recording cannot be used, without the recording's name."""
     return fault.reason if isinstance(fault, audio.AudioError) else str(fault)
 
 
 def cut_stream(
     blocks: Iterable[Float32[np.ndarray, " _"]], windows: Iterable[windowing.Window]
 ) -> Iterator[Float32[np.ndarray, " _"]]:
-    """The audio of windows that begin in order, holding no more of the recording than they need."""
+    """The audio of windows in order of their start; holds no more of the recording than they need."""
     blocks, held, at = iter(blocks), np.zeros(0, np.float32), 0
     for window in windows:
         parts = [held]
@@ -100,17 +81,3 @@ def cut_stream(
         held = np.concatenate(parts) if len(parts) > 1 else held
         held, at = held[window.start - at :], window.start
         yield held[: window.stop - window.start]
-
-
-def read_all(
-    read: Callable[[Any], Any], items: Iterable[Any], pool: concurrent.futures.Executor, threads: int
-) -> Iterator[Any]:
-    """`read` of every item in order, while the pool's threads work some chunks ahead."""
-    waiting: collections.deque = collections.deque()
-    items = iter(items)
-    while chunk := list(itertools.islice(items, CHUNK)):
-        waiting.append(pool.submit(lambda some: [read(item) for item in some], chunk))
-        if len(waiting) > threads:
-            yield from waiting.popleft().result()
-    while waiting:
-        yield from waiting.popleft().result()

@@ -1,11 +1,11 @@
-"""Rows of a part: their columns, and a writer in little memory.
+"""Rows of a part: their columns, and a writer with bounded memory.
 
 n = rows, d = width, l = layers, t = frames, w = windows, v = classes.
 """
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from voc2vec_jax.inference import windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.runs import files
 
-FLOAT16_END = 65_520.0  # from here on the nearest float16 is infinite
-GROUP_BYTES = 32 << 20  # of vectors in a row group
+FLOAT16_END = 65_520.0  # from here on, the nearest float16 is infinite
+GROUP_BYTES = 32 << 20  # vectors in a row group
 KINDS = ("embeddings", "probabilities", "timeline")
 TIMELINE_COLUMNS = ("row", "id", "start", "end", "label", "probability")
 COMMON = [
@@ -33,10 +33,10 @@ COMMON = [
 
 
 class Columns:
-    """What the rows of an evaluation hold, as its description (evaluation.json) says."""
+    """The columns of an evaluation's rows, as its description (evaluation.json) defines them."""
 
     def __init__(self, description: Mapping[str, Any], hop_samples: int, field_samples: int):
-        """A frame begins every `hop_samples` and sees `field_samples`."""
+        """A frame starts every `hop_samples` and sees `field_samples`."""
         self.kind, self.layers = description["kind"], description["layers"]
         self.classes, self.framed = description["classes"], description["pool"] == "none"
         self.item = pa.float16() if description["store_dtype"] == "float16" else pa.float32()
@@ -61,7 +61,7 @@ class Columns:
         ]
 
     def arrays(self, values: list[np.ndarray]) -> list[pa.Array]:
-        """The columns after the common ones: vectors [l, d] or [t, l, d], logits [v] or of windows [w, v]."""
+        """The columns after COMMON, from vectors [l, d] or [t, l, d], or from logits [v] or [w, v]."""
         if self.kind != "embeddings":
             return self._class_arrays(values)
         if not self.framed:
@@ -75,11 +75,11 @@ class Columns:
         return [pa.ListArray.from_arrays(offsets, column) for column in (pa.array(times), *vectors)]
 
     def frame_times(self, frames: int) -> Float[np.ndarray, "t"]:
-        """The middle of the samples that each frame sees, in seconds."""
+        """The middle of each frame's field of view, in seconds."""
         return ((np.arange(frames) * self._hop + self._field / 2) / audio.RATE_HZ).astype(np.float32)
 
     def holds(self, value: np.ndarray) -> bool:
-        """Whether every number of it is finite, and so it is as stored."""
+        """Whether every number is finite, also in the type that is stored."""
         if self.item == pa.float16() and np.abs(value).max(initial=0) >= FLOAT16_END:
             return False
         return bool(np.isfinite(value).all())
@@ -106,9 +106,9 @@ def probabilities(logits: Float[np.ndarray, "*n v"]) -> Float[np.ndarray, "*n v"
 
 
 class PartWriter:
-    """Writes the rows of a part as they come; they are in the order of `row` within each row group.
+    """Writes the rows of a part as they come; within a row group they are sorted by `row`.
 
-    What it holds are rows of up to GROUP_BYTES. The bytes depend on the rows and the order of their coming alone.
+    Holds up to GROUP_BYTES of rows. The bytes written depend only on the rows and on their order of arrival.
     """
 
     def __init__(self, path: pathlib.Path, columns: Columns, items: list[evaluation_inputs.Item]):
@@ -127,7 +127,7 @@ class PartWriter:
             self._flush()
 
     def close(self) -> None:
-        """Ends the file; to be called after an error, too."""
+        """Finishes the file. Call it after an error, too."""
         if self._waiting:
             self._flush()
         self._writer.close()
@@ -145,22 +145,22 @@ class PartWriter:
 
 
 def shown(path: str) -> str:
-    """A path as text: what is not UTF-8 in it is replaced."""
+    """A path as text, with bytes that are not UTF-8 replaced."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class TimelineWriter:
-    """Writes the windows of a part's items as they come: one csv row a window."""
+    """Writes the windows of a part's items as they come: one csv row per window."""
 
-    def __init__(self, path: pathlib.Path, classes: list[str], cut: Callable[[int], list[windowing.Window]]):
-        """`cut` gives the windows of a recording of so many samples."""
+    def __init__(self, path: pathlib.Path, classes: list[str], cut: windowing.Cut):
+        """`cut` gives the windows of a recording from its number of samples."""
         self._file = path.open("w", newline="", encoding="utf-8")
         self._writer = files.csv_writer(self._file)
         self._writer.writerow(TIMELINE_COLUMNS)
         self._classes, self._cut = classes, cut
 
     def add(self, item: evaluation_inputs.Item, samples: int, logits: Float[np.ndarray, "w v"]) -> None:
-        """The windows of one recording."""
+        """Writes the windows of one recording."""
         chances = probabilities(logits)
         best = chances.argmax(1)
         for k, window in enumerate(self._cut(samples)):
@@ -169,5 +169,5 @@ class TimelineWriter:
             self._writer.writerow((item.row, item.id, f"{start:.3f}", f"{end:.3f}", label, f"{chance:.4f}"))
 
     def close(self) -> None:
-        """Ends the file."""
+        """Finishes the file."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""What is known once every part is there: the unusable items, that no row is missing, and scores."""
+"""The end of an evaluation, once every part is there: check the rows, merge the errors, compute scores."""
 
 import collections
 from typing import Any
@@ -10,14 +10,33 @@ import pyarrow.parquet as pq
 from voc2vec_jax import errors
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.ops import metrics
+from voc2vec_jax.runs import logs
 
 FILE = "metrics.json"
 
 
-def finish(output: evaluation_output.OutputFolder) -> dict[str, Any] | None:
-    """Writes errors.csv and, with classes and labels, metrics.json; None while parts are missing.
+def conclude(output: evaluation_output.OutputFolder) -> str:
+    """`finish`, told in one or two sentences. InputError when not a single recording can be used."""
+    found = finish(output)
+    if found is None:
+        missing = output.missing()
+        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        return f"{len(missing):,} of {output.parts:,} parts are left to other shards ({shown})"
+    if not found["rows"]:
+        raise errors.InputError(
+            f"none of the {found['unusable']:,} recordings can be used: see {output.root}/errors.csv"
+        )
+    if "metrics" in found:
+        scores = ", ".join(f"{name} {found['metrics'][name]:.4f}" for name in metrics.NAMES)
+        logs.say(f"{scores} over {found['metrics']['clips']:,} labelled recordings")
+    unusable = f"{found['unusable']:,} could not be used (errors.csv)" if found["unusable"] else "none was unreadable"
+    return f"{output.root} is complete: {found['rows']:,} rows in {output.root / 'parts'}; {unusable}"
 
-    Any worker may call it, any number of times. RunError when the parts do not hold every item once.
+
+def finish(output: evaluation_output.OutputFolder) -> dict[str, Any] | None:
+    """Writes errors.csv and, with classes and labels, metrics.json. None while parts are missing.
+
+    Any worker may call it any number of times. RunError when the parts do not hold every item exactly once.
     """
     if output.missing():
         return None
@@ -44,7 +63,7 @@ def _metadata(output: evaluation_output.OutputFolder, number: int) -> pq.FileMet
 
 
 def _scores(output: evaluation_output.OutputFolder, unusable: int) -> dict[str, Any]:
-    """Scores of the rows whose label is a class of the model; {} when there is none."""
+    """Scores over the rows whose label is a class of the model; {} without such rows."""
     classes = output.description["classes"]
     at = {label: k for k, label in enumerate(classes)}
     confusion, foreign, unlabelled = np.zeros([len(classes)] * 2, np.int64), collections.Counter(), 0

@@ -1,31 +1,35 @@
-"""Which share of the work this process takes: from the command line, or from the scheduler that started it."""
+"""Which shard of the work this process computes: from the command line, or from the scheduler that started it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import errors
 
 AUTO = "auto"
-COUNT_VARIABLE = "VOC2VEC_SHARDS"  # Kubernetes tells a pod its index and not how many there are
+COUNT_VARIABLE = "VOC2VEC_SHARDS"  # Kubernetes tells a pod its index, but not the number of pods
 
 
 class Shard(NamedTuple):
-    """The `index`-th of `count` equal shares, counted from 0, and who said so."""
+    """The `index`-th of `count` equal shards, counted from 0; `origin` says who assigned it."""
 
     index: int
     count: int
     origin: str
 
     def __str__(self) -> str:
-        return f"share {self.index + 1}/{self.count} ({self.origin})"
+        return f"shard {self.index + 1}/{self.count} ({self.origin})"
+
+    def of(self, numbers: Sequence[int]) -> list[int]:
+        """The numbers that belong to this shard: every `count`-th."""
+        return [number for number in numbers if number % self.count == self.index]
 
 
 def find(text: str, environment: Mapping[str, str]) -> Shard:
-    """The share that `text` names as i/n (i from 1 to n), with "auto" the scheduler's, else all of the work.
+    """The shard that `text` names as i/n (i from 1 to n); "auto" takes the scheduler's, or all of the work without one.
 
-    Schedulers are SLURM (tasks of an array and of a step, multiplied) and indexed Jobs of Kubernetes, JobSets
-    included. InputError for text or variables that make no sense.
+    Schedulers are SLURM (array tasks times step tasks) and indexed Jobs of Kubernetes, including JobSets. InputError
+    for text or variables that make no sense.
     """
     if text == AUTO:
         return _slurm(environment) or _kubernetes(environment) or Shard(0, 1, "all of the work")
@@ -37,9 +41,9 @@ def find(text: str, environment: Mapping[str, str]) -> Shard:
 
 
 def _slurm(environment: Mapping[str, str]) -> Shard | None:
-    """Of an array its tasks, of a step started by srun its tasks; a plain batch script is not a task of a step.
+    """Array tasks, times the tasks of the step if srun started one.
 
-    SLURM_NTASKS is set in a batch script too, where only one process runs: hence the variables of the step.
+    SLURM_NTASKS would not do: it is set in a batch script too, where only one process runs.
     """
     index, count, names = 0, 1, []
     if "SLURM_ARRAY_TASK_ID" in environment:
@@ -57,7 +61,7 @@ def _slurm(environment: Mapping[str, str]) -> Shard | None:
         return None
     if not 0 <= index < count:
         raise errors.InputError(
-            f"SLURM's variables make this share {index + 1} of {count}: list the array's tasks without gaps, or give "
+            f"SLURM's variables make this shard {index + 1} of {count}: list the array's tasks without gaps, or give "
             "--shard=i/n"
         )
     return Shard(index, count, " and ".join(names))

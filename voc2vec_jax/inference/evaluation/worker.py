@@ -1,10 +1,9 @@
-"""Recordings to rows: parts of a list, each computed by itself, while what comes next is read and sent ahead.
+"""One worker of an evaluation: it computes parts of the list on all local devices and writes their files.
 
-A part is a run of consecutive items. Its rows depend on it alone (its batches hold nothing else), so that any division
-of the parts over workers gives the same files.
+A part is a run of consecutive items. Its batches hold windows of no other part, so its rows depend on it alone, and any
+division of the parts over workers gives the same files.
 """
 
-import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -22,7 +21,7 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.inference import batching, prefetch, pretrained
+from voc2vec_jax.inference import batching, prefetch, pretrained, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import recordings
@@ -31,23 +30,23 @@ from voc2vec_jax.ops import masking
 from voc2vec_jax.runs import sharding
 
 LEAST_PART, MOST_PART, MOST_FRAMED_PART, PARTS = 64, 4096, 512, 64
-OVERLAP_SECONDS = 2.0  # of the windows in which a long recording is computed
-AHEAD = 2  # batches that are ready on the device
-RUNNING = 2  # batches that are computed or waited for
+OVERLAP_SECONDS = 2.0  # of the windows of a long recording
+AHEAD = 2  # batches ready on the device
+CHUNK = 4  # items that a thread reads at a time
 THREADS = min(16, os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """What is asked of every item. Zeros stand for defaults."""
+    """What is computed of every item. Zero means the default."""
 
-    kind: str = "embeddings"  # of evaluation_rows.KINDS
+    kind: str = "embeddings"  # one of evaluation_rows.KINDS
     layers: Any = -1  # a number, numbers or "all"
-    pool: str = "mean"  # "mean", "max", "first" | "none": every frame
-    window_seconds: float = 0.0  # 30; of a timeline 4
-    hop_seconds: float = 0.0  # of a timeline; half a window
-    batch_seconds: float = 0.0  # of audio computed at once on each device; by platform
-    part_files: int = 0  # items in a part; by the length of the list
+    pool: str = "mean"  # "mean", "max", "first", or "none" to keep every frame
+    window_seconds: float = 0.0  # default 30, for a timeline 4
+    hop_seconds: float = 0.0  # of a timeline; default half a window
+    batch_seconds: float = 0.0  # audio computed at once on each device; default by platform
+    part_files: int = 0  # items in a part; default by the length of the list
     store_dtype: str = "float32"
     threads: int = THREADS
 
@@ -62,7 +61,7 @@ class EvaluationSettings:
 
 @dataclasses.dataclass
 class Tally:
-    """What a worker did."""
+    """What a worker has done."""
 
     parts: int = 0
     items: int = 0
@@ -72,19 +71,17 @@ class Tally:
     compilations: int = 0
     shapes: int = 0
 
-
-@dataclasses.dataclass
-class Part:
-    """Consecutive items, and what reading them found: lengths, and reasons why some cannot be used."""
-
-    number: int
-    items: list[evaluation_inputs.Item]
-    samples: dict[int, int] = dataclasses.field(default_factory=dict)
-    unusable: dict[int, str] = dataclasses.field(default_factory=dict)
+    def __str__(self) -> str:
+        rate = self.audio_seconds / max(self.seconds, 1e-9)
+        return (
+            f"{self.items:,} recordings ({self.unusable:,} unusable) in {self.parts:,} parts, "
+            f"{self.audio_seconds:,.0f} s of audio in {self.seconds:,.1f} s: {rate:,.0f} audio seconds per second; "
+            f"{self.compilations} shapes compiled (of at most {self.shapes})"
+        )
 
 
 def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: EvaluationSettings) -> dict[str, Any]:
-    """What the output folder says of itself: everything that a row depends on. InputError for senseless settings."""
+    """The contents of evaluation.json: everything that a row depends on. InputError for settings that make no sense."""
     _check(settings)
     depth = model.config.encoder.depth
     numbers = model.layer_numbers(settings.layers) if settings.kind == "embeddings" else ()
@@ -158,13 +155,13 @@ class Worker:
         devices = jax.local_devices()
         self._seconds = settings.batch_seconds or pretrained.default_batch_seconds()
         overlap = 0.0 if self._timeline else min(OVERLAP_SECONDS, settings.window / 4)
-        # The windows of a timeline have one length
+        # The windows of a timeline all have one length.
         known = ([], 1.0) if self._timeline else items.lengths()
         self._layout = model.layout(known, settings.window, overlap, self._seconds, len(devices))
         self._cut = self._layout.windows
         if self._timeline:
             window, hop = (round(s * audio.RATE_HZ) for s in (settings.window, settings.hop))
-            self._cut = recordings.sliding(window, max(1, hop), lambda samples: int(encoder.frames(samples)))
+            self._cut = windowing.sliding(window, max(1, hop), lambda samples: int(encoder.frames(samples)))
         self._reader = recordings.Reader(items, self._cut, self._layout.least_samples, model.eps, self._timeline)
         field = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
         self._columns = evaluation_rows.Columns(output.description, self._layout.hop_samples, field)
@@ -180,17 +177,17 @@ class Worker:
         return self._model.features(self._model.layer_numbers(self._settings.layers), pool)
 
     def run(self, numbers: Sequence[int]) -> Tally:
-        """Makes those of the parts that are not done."""
+        """Computes and writes the parts of these numbers that are not done."""
         size, start = self._output.description["part_files"], time.perf_counter()
         tally = Tally(shapes=self._layout.shapes)
         total = sum(min(size, len(self._items) - number * size) for number in numbers)
         with (
             concurrent.futures.ThreadPoolExecutor(self._settings.threads) as pool,
-            contextlib.closing(self._results(numbers, pool)) as results,
+            contextlib.closing(self._computed(numbers, pool)) as results,
             tqdm.tqdm(total=total, unit=" files", disable=not sys.stderr.isatty()) as bar,
         ):
             try:
-                for part, group in itertools.groupby(results, key=lambda result: result[0]):
+                for part, group in itertools.groupby(results, key=lambda result: result.part):
                     self._write(part, group, functools.partial(self._advance, bar, tally, start))
                     tally.parts += 1
                     tally.unusable += len(part.unusable)
@@ -214,85 +211,73 @@ class Worker:
         )
         bar.update()
 
-    def _results(self, numbers: Sequence[int], pool: concurrent.futures.Executor) -> Iterator[tuple]:
-        """(part, pieces, values) of each batch; at the end of a part (part, [], None)."""
-        waiting: collections.deque = collections.deque()
-        with prefetch.ahead(self._batches(numbers, pool), AHEAD) as coming:
-            for part, batch in coming:
-                waiting.append((part, batch.pieces, self._compute(batch)) if batch else (part, [], None))
-                if len(waiting) > RUNNING:
-                    yield waiting.popleft()
-            yield from waiting
+    def _computed(self, numbers: Sequence[int], pool: concurrent.futures.Executor) -> Iterator[batching.Computed]:
+        parts = self._parts(numbers, pool)
+        return batching.computed(parts, self._layout, self._compute, put=self._put, ahead=AHEAD)
 
-    def _batches(
-        self, numbers: Sequence[int], pool: concurrent.futures.Executor
-    ) -> Iterator[tuple[Part, batching.Batch | None]]:
-        """Batches on the devices, part by part, and None behind the last of each."""
-        size = self._output.description["part_files"]
+    def _parts(self, numbers: Sequence[int], pool: concurrent.futures.Executor) -> Iterator[batching.Part]:
+        """Those of the parts that nobody has done by the time they are due."""
         for number in numbers:
-            if self._output.part(number).exists():
-                continue
-            part = Part(number, self._items.rows(number * size, min((number + 1) * size, len(self._items))))
-            for batch in batching.batches(self._pieces(part, pool), self._layout):
-                arrays = self._put((batch.audio, batch.lengths, batch.kept))
-                yield part, batching.Batch(batch.pieces, *arrays)
-            yield part, None
+            if not self._output.part(number).exists():
+                yield batching.Part(self._recordings(self._items_of(number), pool), number)
 
-    def _pieces(self, part: Part, pool: concurrent.futures.Executor) -> Iterator[batching.Piece]:
-        read = recordings.read_all(self._reader.read, part.items, pool, self._settings.threads)
-        for item, clip in zip(part.items, read, strict=True):
-            if isinstance(clip, str):
-                part.unusable[item.row] = clip
-                continue
-            part.samples[item.row] = clip.samples
-            try:
-                for number, (window, wave) in enumerate(zip(clip.windows, clip.audio, strict=True)):
-                    yield batching.Piece(item.row, number, wave, window.first, window.last, len(clip.windows))
-            except errors.InputError as fault:  # a long recording is read while its windows are taken
-                part.unusable[item.row] = recordings.reason(fault)
+    def _items_of(self, number: int) -> list[evaluation_inputs.Item]:
+        size = self._output.description["part_files"]
+        return self._items.rows(number * size, min((number + 1) * size, len(self._items)))
 
-    def _write(self, part: Part, results: Iterable[tuple], advance: Callable[[int], None]) -> None:
+    def _recordings(
+        self, items: list[evaluation_inputs.Item], pool: concurrent.futures.Executor
+    ) -> Iterator[tuple[int, batching.Recording | errors.InputError]]:
+        read = prefetch.in_order(self._reader.read, items, pool, chunk=CHUNK, chunks=self._settings.threads)
+        for item, recording in zip(items, read, strict=True):
+            yield item.row, recording
+
+    def _write(self, part: batching.Part, results: Iterable[batching.Computed], advance: Callable[[int], None]) -> None:
         """The files of a part; the one that says that it is done comes last."""
-        first = part.items[0].row
-        pool = self._settings.pool
-        whole = _stacked if self._timeline else None
-        collector = batching.Collector(None if pool == "none" else pool, whole)
+        items = self._items_of(part.number)
         with contextlib.ExitStack() as stack:
             path = stack.enter_context(evaluation_output.whole(self._output.part(part.number)))
-            windows = self._timeline_writer(part, stack)
-            with contextlib.closing(evaluation_rows.PartWriter(path, self._columns, part.items)) as rows:
-                for _, pieces, values in results:
-                    for row, value in collector.add(pieces, np.asarray(values)) if pieces else ():
-                        samples = part.samples[row]
-                        if not self._columns.holds(value):
-                            part.unusable[row] = self._not_finite(value)
-                            continue
-                        rows.add(row, samples / audio.RATE_HZ, value)
-                        if windows:
-                            windows.add(part.items[row - first], samples, value)
-                        advance(samples)
-            unusable = [(row, part.items[row - first], reason) for row, reason in part.unusable.items()]
-            self._output.write_errors(
-                part.number,
-                [(row, item.id, evaluation_rows.shown(item.path), reason) for row, item, reason in unusable],
-            )
+            windows = self._timeline_writer(part.number, stack)
+            with contextlib.closing(evaluation_rows.PartWriter(path, self._columns, items)) as rows:
+                for row, value in self._collector().collect(results):
+                    samples = part.samples[row]
+                    if not self._columns.holds(value):
+                        part.unusable[row] = self._not_finite(value)
+                        continue
+                    rows.add(row, samples / audio.RATE_HZ, value)
+                    if windows:
+                        windows.add(items[row - items[0].row], samples, value)
+                    advance(samples)
+            self._output.write_errors(part.number, _error_rows(part, items))
         for _ in part.unusable:
             advance(0)
 
-    def _not_finite(self, value: np.ndarray) -> str:
+    def _collector(self) -> batching.Collector:
+        pool = self._settings.pool
+        return batching.Collector(None if pool == "none" else pool, _stacked if self._timeline else None)
+
+    def _not_finite(self, value: np.ndarray) -> errors.InputError:
         """Why a result cannot be stored."""
         if np.isfinite(value).all():
-            return f"its vectors reach {np.abs(value).max():.3g}, beyond float16: give --store_dtype=float32"
+            return errors.InputError(
+                f"its vectors reach {np.abs(value).max():.3g}, beyond float16: give --store_dtype=float32"
+            )
         dtype = self._model.config.encoder.dtype
         narrow = f" (--dtype={dtype} may be too narrow)" if dtype != "float32" else ""
-        return f"the model computes values for it that are not finite{narrow}"
+        return errors.InputError(f"the model computes values for it that are not finite{narrow}")
 
-    def _timeline_writer(self, part: Part, stack: contextlib.ExitStack) -> evaluation_rows.TimelineWriter | None:
+    def _timeline_writer(self, number: int, stack: contextlib.ExitStack) -> evaluation_rows.TimelineWriter | None:
         if not self._timeline:
             return None
-        path = stack.enter_context(evaluation_output.whole(self._output.timeline(part.number)))
+        path = stack.enter_context(evaluation_output.whole(self._output.timeline(number)))
         writer = evaluation_rows.TimelineWriter(path, list(self._model.labels), self._cut)
         return stack.enter_context(contextlib.closing(writer))
+
+
+def _error_rows(part: batching.Part, items: list[evaluation_inputs.Item]) -> list[tuple[int, str, str, str]]:
+    """Row, id, path and reason of each unusable item."""
+    unusable = [(items[row - items[0].row], recordings.reason(fault)) for row, fault in part.unusable.items()]
+    return [(item.row, item.id, evaluation_rows.shown(item.path), reason) for item, reason in unusable]
 
 
 def _stacked(windows: list[tuple[int, np.ndarray]]) -> np.ndarray:
