@@ -87,7 +87,7 @@ def test_the_corpus_is_its_sets_one_after_another(data, corpus):
 def test_opening_refuses_what_is_not_there(data):
     with pytest.raises(errors.InputError, match="set three is not prepared"):
         corpora.open_corpus(data[0], ["one", "three"])
-    with pytest.raises(errors.InputError, match="each once"):
+    with pytest.raises(errors.InputError, match="each only once"):
         corpora.open_corpus(data[0], ["one", "one"])
     with pytest.raises(errors.InputError, match="at least one"):
         corpora.open_corpus(data[0], [])
