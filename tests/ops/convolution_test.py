@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from voc2vec_jax.inference import forward
-from voc2vec_jax.ops import convolution, norms, random_bits
+from voc2vec_jax.ops import convolution, cpu, norms, random_bits
 
 
 def normal(seed, *shape):
@@ -114,14 +113,14 @@ def test_weight_norm_gives_each_tap_its_length():
 def test_random_bits_are_those_of_jax(size):
     keys = jax.random.split(jax.random.key(3), 4)
     wanted = jax.vmap(lambda key: jax.random.bits(key, (size,), jnp.uint32))(keys)
-    np.testing.assert_array_equal(random_bits.random_bits(keys, size), wanted)
+    np.testing.assert_array_equal(cpu.random_bits(keys, size), wanted)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_random_shares_are_the_halves_of_random_bits(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     keys, threshold = jax.random.split(jax.random.key(5), 3), 20_000
-    wanted = np.asarray(random_bits.random_bits(keys, 501)).view(np.uint16)[:, :1001] >= threshold
+    wanted = np.asarray(cpu.random_bits(keys, 501)).view(np.uint16)[:, :1001] >= threshold
     np.testing.assert_array_equal(
         jax.jit(random_bits.random_shares, static_argnums=(1, 2))(keys, 1001, threshold), wanted
     )
@@ -129,10 +128,10 @@ def test_random_shares_are_the_halves_of_random_bits(backend, monkeypatch):
 
 
 def test_options_are_the_compilers_own_and_for_cpus_only(monkeypatch):
-    options = forward.forward_options()
+    options = cpu.forward_options()
     assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert forward.forward_options() == {}
+    assert cpu.forward_options() == {}
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from voc2vec_jax import models
 from voc2vec_jax.models import heads
+from voc2vec_jax.ops import cpu
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -25,7 +26,7 @@ def forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], l
 @functools.cache
 def compiled_embed() -> Callable[..., Float[Array, "b *l d"]]:
     """`_embed`, jitted with the compiler options of this process's device."""
-    return jax.jit(_embed, static_argnums=(0, 1, 2, 3), compiler_options=forward_options())
+    return jax.jit(_embed, static_argnums=(0, 1, 2, 3), compiler_options=cpu.forward_options())
 
 
 def _embed(
@@ -65,19 +66,3 @@ def classify(config: heads.Config, params: Any, pooled: Float[Array, "n l d"]) -
     valid = jnp.ones((pooled.shape[0], 1), bool)
     states = pooled.transpose(1, 0, 2)[:, :, None]
     return heads.Classifier(config).apply({"params": params}, states[-1], valid, states)
-
-
-def forward_options() -> dict[str, str]:
-    """Compiler options for programs that are a forward pass: on CPUs Eigen's products, where the compiler has others.
-
-    YNNPACK's, the default since jaxlib 0.10, take longer for as many rows as the first convolutions have. Its sums are
-    kept, which pass over memory once.
-    """
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    if jax.default_backend() != "cpu":
-        return {}
-    try:
-        jax.jit(lambda x: x, compiler_options=options)(0.0)
-    except jax.errors.JaxRuntimeError:  # a compiler without this option
-        return {}
-    return options

@@ -1,9 +1,14 @@
 """Convolutions as matrix products on reshaped input.
 
-Strided 1-D convolutions of this model family are nearly matrix products: with x cut in blocks of `stride`
-samples, tap block j of the kernel meets block t + j of the input. That form runs at the machine's matrix
-rate on CPU and GPU, in bfloat16 too, keeps its speed when parameters carry a batch axis (folds), and so do
-its gradients, which are matrix products as well.
+The strided convolutions of this model family are almost matrix products. With x cut into blocks of `stride` samples,
+output t is a sum over blocks, here for 3 taps and stride 2:
+
+    samples   | 0 1 | 2 3 | 4 5 |      y_0 = [x0 x1] [a b]' + [x2 x3] [c 0]'
+    y_0         a b   c                y_1 = [x2 x3] [a b]' + [x4 x5] [c 0]'
+    y_1               a b   c
+
+This form runs at the machine's matrix rate on CPU and GPU, in bfloat16 too. It keeps that speed when parameters carry
+a batch axis (folds), and its gradients are matrix products as well.
 """
 
 import functools
@@ -13,16 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-UNFOLD_WIDTH = 64  # inputs narrower than this are unfolded and multiplied once
-GRADIENT_TAPS = 8  # of a grouped convolution's kernel that are neighbours in the product of its gradient
-FEW_FRAMES = 600  # below which a grouped convolution spares the copies of its kernel rather than of its input
+from voc2vec_jax.ops import cpu
+
+UNFOLD_WIDTH = 64  # narrower inputs are unfolded and multiplied once
+GRADIENT_TAPS = 8  # neighbouring taps in one product of a grouped convolution's gradient
+FEW_FRAMES = 600  # with fewer frames, a grouped convolution copies its input more often and its kernel less
 
 
 def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=None) -> Float[Array, "*b o"]:
-    """x @ kernel over flattened leading axes.
-
-    The kernel's gradient then sums over one axis; over several, XLA's CPU compiler first transposes in memory.
-    """
+    """x @ kernel over flattened leading axes."""
+    # The kernel's gradient then sums over one axis. For a sum over several, XLA's CPU compiler first transposes x.
     out = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
     return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -33,14 +38,17 @@ def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride
     k, _, o = kernel.shape
     t = (n - k) // stride + 1
     if (k, stride) == (3, 2) and i >= UNFOLD_WIDTH and _counts_operations(x.dtype):
-        return _paired_conv(x, kernel)
+        return cpu.paired_conv(x, kernel)
+    # Whole blocks only: samples behind the last output's are cut off, a missing end of the last block is filled up.
     pieces = -(-k // stride)
     blocks = t + pieces - 1
     x = x[:, : blocks * stride]
     x = jnp.pad(x, ((0, 0), (0, blocks * stride - x.shape[1]), (0, 0)))
     x = x.reshape(b, blocks, stride * i)
     kernel = kernel.reshape(k * i, o)
-    if i < UNFOLD_WIDTH or jnp.finfo(x.dtype).bits < 32:  # a sum of narrow products would be rounded twice
+    # One product over all blocks where it is cheap to copy them side by side (few channels), and in narrow types,
+    # where a sum of products would be rounded twice. Else a product per block, added up: nothing is copied.
+    if i < UNFOLD_WIDTH or jnp.finfo(x.dtype).bits < 32:
         x = jnp.concatenate([x[:, j : j + t] for j in range(pieces)], axis=2)
         return rows_matmul(x[:, :, : k * i], kernel)
     out = None
@@ -52,36 +60,19 @@ def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride
 
 
 def _counts_operations(dtype) -> bool:
-    """Whether products take longest, so that fewer of them pay; in narrow types their sums would be rounded."""
+    """Whether fewer products pay: on CPUs, where they take longest, unless sums would be rounded to a narrow type."""
     return jax.default_backend() == "cpu" and jnp.finfo(dtype).bits >= 32
-
-
-def _paired_conv(x: Float[Array, "b n i"], kernel: Float[Array, "3 i o"]) -> Float[Array, "b _t o"]:
-    """`strided_conv` with three taps and stride 2, by five products of samples for two outputs instead of six.
-
-    The even samples meet the outer taps in a convolution of two taps, for which Winograd's F(2, 2) takes three
-    products (Lavin and Gray 2016): x0 a + x1 c = (x0 - x1) a + x1 (a + c) and x1 a + x2 c = x1 (a + c) + (x2 - x1) c.
-    """
-    b, n, i = x.shape
-    o = kernel.shape[2]
-    t = (n - 3) // 2 + 1
-    pairs = -(-t // 2)
-    x = jnp.pad(x, ((0, 0), (0, 4 * pairs + 4 - n), (0, 0))).reshape(b, 2 * pairs + 2, 2, i)
-    even = x[:, :, 0].reshape(b, pairs + 1, 2, i)
-    x0, x1, x2 = even[:, :-1, 0], even[:, :-1, 1], even[:, 1:, 0]
-    first, middle, last = kernel
-    shared = rows_matmul(x1, first + last)
-    outer = jnp.stack([rows_matmul(x0 - x1, first) + shared, shared + rows_matmul(x2 - x1, last)], axis=2)
-    inner = rows_matmul(x[:, : 2 * pairs, 1], middle)
-    return (outer.reshape(b, 2 * pairs, o) + inner)[:, :t]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def grouped_conv(x: Float[Array, "b t d"], kernel: Float[Array, "k i d"], groups: int) -> Float[Array, "b t d"]:
-    """Same-length 1-D convolution in `groups` groups, k // 2 zeros before and (k - 1) // 2 after.
+    """Same-length 1-D convolution in `groups` groups, with k // 2 zeros in front and (k - 1) // 2 behind.
 
-    This is torch's Conv1d(padding=k // 2) without the last output of an even kernel (fairseq's SamePad).
+    torch's Conv1d(padding=k // 2), without the last output of an even kernel (fairseq's SamePad).
     """
+    #     k = 4    0 0 x0 x1 x2 0
+    #     y_0      a b  c  d            y_0 sees x_-2 to x_1: one more frame before it than behind it
+    #     y_2           a  b  c d
     convolve = functools.partial(_convolved, before=kernel.shape[0] // 2)
     return _joined(_for_each_group(convolve, _parted(x, groups), _parted(kernel, groups)))
 
@@ -94,6 +85,7 @@ def _grouped_backward(groups, kept, gradient):
     k = kept[1].shape[0]
 
     def gradients(x, kernel, gradient):
+        # The input's gradient is a convolution with the reversed kernel, so front and back padding change places.
         back = _convolved(gradient, kernel.transpose(0, 2, 1)[::-1], k - 1 - k // 2)
         return back, _kernel_gradient(x, gradient, k)
 
@@ -115,22 +107,27 @@ def _joined(x: Float[Array, "g m n i"]) -> Float[Array, "m n _d"]:
 
 
 def _for_each_group(f, *arrays):
-    """f of each group: one after another on CPUs, where what a group needs stays in the cache; else all at once."""
+    """f of each group: in turn on CPUs, where one group's arrays fit into the cache; all at once elsewhere."""
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda one: f(*one), arrays)
     return jax.vmap(f)(*arrays)
 
 
 def _at_once(frames: int, k: int) -> int:
-    """How many neighbouring outputs of a convolution with k taps one row of the product gives."""
+    """The number of neighbouring outputs that one row of the product gives, for k taps."""
     return min(2 if frames < FEW_FRAMES else 8, 1 << (max(1, k // 4).bit_length() - 1))
 
 
 def _convolved(x: Float[Array, "b t i"], kernel: Float[Array, "k i o"], before: int) -> Float[Array, "b t o"]:
     """Same-length convolution with `before` zeros in front.
 
-    A row of the product gives several neighbouring outputs, for each of which the kernel is written once, shifted:
-    a few zeros are multiplied, but the product is as wide as the machine likes it and copies its input less often.
+    One row of the product gives `count` neighbouring outputs. For each of them the kernel is written once, shifted; for
+    3 taps and 2 outputs:
+
+                      | a 0 |    Some products with zeros are wasted. But a group has few channels (48 in the base
+        [x0 x1 x2 x3] | b a |    model), and the wider product runs faster and copies each frame of its input about
+                      | c b |    k / count times instead of k times.
+                      | 0 c |
     """
     b, t, _ = x.shape
     k, i, o = kernel.shape
@@ -141,7 +138,7 @@ def _convolved(x: Float[Array, "b t i"], kernel: Float[Array, "k i o"], before: 
 
 
 def _rows(x: Float[Array, "b t i"], k: int, before: int, count: int) -> Float[Array, "_n _s"]:
-    """The k + count - 1 frames that each `count` neighbouring outputs see."""
+    """The k + count - 1 frames that `count` neighbouring outputs see, a row for each run of outputs."""
     b, t, i = x.shape
     n, seen = -(-t // count), k + count - 1
     x = jnp.pad(x, ((0, 0), (before, (n - 1) * count + seen - t - before), (0, 0)))
@@ -150,10 +147,12 @@ def _rows(x: Float[Array, "b t i"], k: int, before: int, count: int) -> Float[Ar
 
 
 def _kernel_gradient(x: Float[Array, "b t i"], gradient: Float[Array, "b t o"], k: int) -> Float[Array, "{k} i o"]:
-    """Of `_convolved` with k // 2 zeros in front.
+    """The kernel's gradient of `_convolved` with k // 2 zeros in front.
 
-    Tap `taps` * p + r meets output u - `taps` * p at input u + r: with r neighbouring inputs and p shifted outputs side
-    by side, all taps are one product over u, no larger than the kernel, which is what devices have to sum.
+    dK[j] is the sum over t of x[t + j] dy[t], for every tap j. Write j = `taps` p + r and u = t + `taps` p; then
+    dK[`taps` p + r] is the sum over u of x[u + r] dy[u - `taps` p]. With `taps` neighbouring inputs (r) and `shifts`
+    shifted outputs (p) side by side, one product over u gives all taps. Its result is no larger than the kernel, and
+    that result is all that devices have to sum.
     """
     b, t, i = x.shape
     o = gradient.shape[2]
@@ -170,5 +169,5 @@ def _kernel_gradient(x: Float[Array, "b t i"], gradient: Float[Array, "b t o"], 
 
 
 def weight_norm(g: Float[Array, "k 1 1"], v: Float[Array, "k i d"]) -> Float[Array, "k i d"]:
-    """Each tap of v scaled to length g (torch's weight_norm over the last dimension of a Conv1d's weight)."""
+    """Each tap of v scaled to length g: torch's weight_norm over the last dimension of a Conv1d's weight."""
     return v * (g / jnp.sqrt(jnp.sum(v * v, axis=(1, 2), keepdims=True)))

@@ -1,4 +1,4 @@
-"""Pure losses, one value per loss group: sums that the caller divides once by the global weight.
+"""Losses as sums per row or loss group; the caller divides once, by the global weight.
 
 g = loss groups, r = rows of a group, m = masked frames of a row (padded), v = codebook entries.
 """
@@ -12,9 +12,9 @@ PERPLEXITY_EPS = 1e-7
 
 
 def unit(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Rows of length one in float32 or wider; the length is at least 1e-8, as in torch.cosine_similarity."""
+    """Rows of length one, in float32 or wider; lengths below 1e-8 count as 1e-8, as in torch.cosine_similarity."""
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    # The inner where keeps the gradient of the square root finite at zero.
+    # The inner `where` keeps the gradient finite: d rsqrt(s) is infinite at 0, and 0 * inf would be NaN.
     square = jnp.sum(x * x, -1, keepdims=True)
     positive = square > COSINE_EPS**2
     return x * jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, square, 1.0)), 1 / COSINE_EPS)
@@ -26,14 +26,15 @@ def contrastive(
     counts: Int[Array, "b m m"],
     masked_valid: Bool[Array, "b m"],
 ) -> dict[str, Float[Array, "b"]]:
-    """InfoNCE of wav2vec 2.0 (equation 3) from every pair's logit and how often it was drawn.
+    """InfoNCE of wav2vec 2.0 (equation 3), from the logits of all pairs and how often each was drawn.
 
-    logits[b, i, j] compares the context at masked frame i with the target of frame j; the diagonal is the
-    positive, counts[b, i, j] how often j was drawn as a negative of i: drawing a negative twice adds its
-    exponential twice, so this equals the loss over a gathered list of negatives. Negatives whose code equals
-    the positive's are left out (fairseq sets them to -inf). Returns sums per row: `loss` in nats, `correct`
-    and `count` (fairseq's accuracy), `drawn` negatives and those `equal` to the positive.
+    logits[b, i, j] compares the context at masked frame i with the target of frame j; the diagonal holds the
+    positives. counts[b, i, j] is how often j was drawn as a negative of i. Negatives whose code equals the positive's
+    are left out (fairseq sets them to -inf). Returns sums per row: `loss` in nats, `correct` and `count` for fairseq's
+    accuracy, `drawn` negatives, and those of them `equal` to the positive.
     """
+    # loss_i = -l_ii + log(exp(l_ii) + sum_j c_ij exp(l_ij)), and c exp(l) = exp(l + log c). A negative drawn twice
+    # counts twice, so this is the loss over a gathered list of negatives, without a gather and its scattered gradient.
     m = logits.shape[-1]
     own = jnp.eye(m, dtype=bool)[None]
     real = masked_valid[:, :, None] & masked_valid[:, None, :] & ~own
@@ -41,9 +42,11 @@ def contrastive(
     kept = jnp.where(same_code, 0, drawn)
     weight = jnp.where(own, 1, kept)
     terms = jnp.where(weight > 0, logits + jnp.log(jnp.maximum(weight, 1).astype(logits.dtype)), -jnp.inf)
-    positive = jnp.where(own, logits, 0).sum(2)  # the gradient of a diagonal would be scattered
+    positive = jnp.where(own, logits, 0).sum(2)  # jnp.diagonal would have a scattered gradient
     loss = jax.nn.logsumexp(terms, axis=2) - positive
 
+    # fairseq's accuracy: the positive has the largest logit, and not the smallest at the same time (all are equal).
+    # fairseq sets an excluded negative to -inf; with one, the positive is never the smallest.
     negative = jnp.where(kept > 0, logits, -jnp.inf)
     largest = jnp.max(negative, 2)
     excluded = jnp.any((drawn > 0) & same_code, 2)
@@ -60,19 +63,20 @@ def contrastive(
 
 
 def group_mean(x: Float[Array, "g n *d"], valid: Bool[Array, "g n"]) -> Float[Array, "g *d"]:
-    """Mean over the valid entries of each group (0 for a group without any)."""
+    """Mean over the valid entries of each group; 0 for a group without any."""
+    # `where` and not a product: 0 times a NaN in the padding is NaN.
     weight = valid.reshape(valid.shape + (1,) * (x.ndim - 2))
     count = jnp.maximum(valid.sum(1), 1).reshape((-1,) + (1,) * (x.ndim - 2))
     return jnp.where(weight, x, 0).sum(1) / count
 
 
 def perplexity(average: Float[Array, "g c v"]) -> Float[Array, "g"]:
-    """Sum over codebooks of exp(entropy) of the average choice: between 1 and v a codebook."""
+    """Sum over codebooks of exp(entropy) of the average choice: from 1 to v for each codebook (equation 4)."""
     return jnp.exp(-(average * jnp.log(average + PERPLEXITY_EPS)).sum(-1)).sum(-1)
 
 
 def feature_penalty(features: Float[Array, "g r t c"], valid: Bool[Array, "g r t"]) -> Float[Array, "g"]:
-    """Mean square of the valid convolutional features of each group, in float32 or wider."""
+    """Mean square of each group's valid convolutional features, in float32 or wider."""
     x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     square = jnp.where(valid[..., None], x * x, 0).sum((1, 2, 3))
     return square / (jnp.maximum(valid.sum((1, 2)), 1) * features.shape[-1])
@@ -81,7 +85,8 @@ def feature_penalty(features: Float[Array, "g r t c"], valid: Bool[Array, "g r t
 def cross_entropy(
     logits: Float[Array, "b v"], target: Int[Array, "b"], weight: Float[Array, "b"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sum of the rows' cross-entropies in nats, each times its weight, and the sum of the weights."""
+    """Weighted sum of the rows' cross-entropies in nats, and the sum of the weights."""
     log_share = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    # A comparison instead of a gather, whose gradient would be scattered.
     own = jnp.where(target[:, None] == jnp.arange(logits.shape[1])[None], log_share, 0).sum(1)
     return -(jnp.where(weight > 0, own, 0) * weight).sum(), weight.sum()

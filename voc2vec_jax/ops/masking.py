@@ -1,7 +1,6 @@
 """Frame arithmetic, span masks and negatives: everything that decides which frames the objective sees.
 
-Random draws are made row by row, each from its own key, so that a row's draws depend neither on the batch
-it is in nor on how many devices share the work.
+Each row draws from its own key. Its draws depend neither on its batch nor on the number of devices.
 """
 
 import jax
@@ -11,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def frame_lengths(samples, kernels: tuple[int, ...], strides: tuple[int, ...]):
-    """Frames that come out of valid convolutions for `samples` inputs (an int or an integer array; 0 at least)."""
+    """Frames that valid convolutions make of `samples` inputs (an int or an integer array); at least 0."""
+    #     n = 7, kernel 3, stride 2:   0 1 2 | 2 3 4 | 4 5 6     frames = (7 - 3) // 2 + 1 = 3
     n = samples
     for kernel, stride in zip(kernels, strides):
         n = (n - kernel) // stride + 1
@@ -39,10 +39,11 @@ def span_mask(
 ) -> Bool[Array, "b {t}"]:
     """Union of overlapping spans per row, as fairseq's `compute_mask_indices` draws them (static, overlap allowed).
 
-    A row of f frames gets n = max(min_spans, floor(share * f / span + u)) spans, u uniform per row; starts are
-    drawn without replacement from the first f - span frames (n + 1 when there are no more than n), so that
-    the last frame is masked only in rows that short; spans end with the row.
+    A row of f frames gets n = max(min_spans, floor(share * f / span + u)) spans, with u uniform per row. Starts are
+    drawn without replacement from the first f - span frames, or from n + 1 frames if f - span <= n; only in rows that
+    short can the last frame be masked. Spans end with the row.
     """
+    # Short rows draw starts beyond their end, as fairseq's do: hence positions for n + 1 starts, however short t is.
     positions = max(t, span_count_bound(t, share, span, min_spans) + 1)
 
     def row(key, f):
@@ -51,6 +52,10 @@ def span_mask(
         n = jnp.maximum(n, min_spans)
         choices = jnp.where(f - span <= n, n + 1, f - span)
         starts = choose(start_key, jnp.arange(positions) < choices, n)
+        # A frame is masked if more spans have begun than ended there; for one span of 3 that starts at 2:
+        #     starts   0 0 1 0 0 0 0
+        #     begun    0 0 1 1 1 1 1
+        #     ended    0 0 0 0 0 1 1     begun, `span` frames later
         begun = jnp.cumsum(starts)
         ended = jnp.concatenate([jnp.zeros(span, begun.dtype), begun])[:positions]
         return ((begun > ended) & (jnp.arange(positions) < f))[:t]
@@ -61,11 +66,11 @@ def span_mask(
 def augmentation_mask(
     keys: Key[Array, "b"], frames: Int[Array, "b"], t: int, *, share: float, span: int, min_spans: int
 ) -> Bool[Array, "b {t}"]:
-    """Union of spans per row as transformers draws them for SpecAugment (`_compute_mask_indices`).
+    """Union of spans per row, as transformers draws them for SpecAugment (`_compute_mask_indices`).
 
-    A row of f frames gets n = max(min_spans, floor(share * f / span + u)) spans, u uniform per row, but no more
-    than f // span; starts are drawn without replacement from all places where a span fits. Rows shorter than a
-    span, which transformers refuses, get none.
+    A row of f frames gets n = max(min_spans, floor(share * f / span + u)) spans, with u uniform per row, but at most
+    f // span. Starts are drawn without replacement from all places where a span fits. Rows shorter than a span, which
+    transformers refuses, get none.
     """
 
     def row(key, f):
@@ -80,19 +85,22 @@ def augmentation_mask(
 
 
 def choose(key: Key[Array, ""], candidates: Bool[Array, "n"], count: Int[Array, ""]) -> Bool[Array, "n"]:
-    """`count` of the True candidates, uniformly without replacement (all of them when there are fewer)."""
+    """`count` of the True candidates, uniformly without replacement; all of them if there are fewer."""
+    # The `count` smallest of uniform scores are a uniform choice; those of other frames, 2, come last. The second
+    # argsort turns an order into ranks.
     scores = jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2.0)
     rank = jnp.argsort(jnp.argsort(scores))
     return (rank < count) & candidates
 
 
 def equal_counts(keys: Key[Array, "b"], masked: Bool[Array, "b t"], keep: Int[Array, "b"]) -> Bool[Array, "b t"]:
-    """Unmask single random frames until each row has `keep` masked ones (fairseq's `require_same_masks`)."""
+    """Unmasks random frames until each row has `keep` masked ones (fairseq's `require_same_masks`)."""
     return jax.vmap(choose)(keys, masked, keep)
 
 
 def masked_index(masked: Bool[Array, "b t"], m: int) -> tuple[Int[Array, "b {m}"], Bool[Array, "b {m}"]]:
     """Positions of each row's masked frames in order, padded with 0 to `m`, and which of them are real."""
+    # Stable, so that masked frames come first and stay in order.
     order = jnp.argsort(~masked, axis=1, stable=True)[:, :m].astype(jnp.int32)
     valid = jnp.arange(m)[None] < masked.sum(1)[:, None]
     return jnp.where(valid, order, 0), valid
@@ -103,24 +111,24 @@ def negatives(keys: Key[Array, "b"], counts: Int[Array, "b"], m: int, n: int) ->
 
     def row(key, count):
         drawn = jax.random.randint(key, (m, n), 0, jnp.maximum(count - 1, 1))
+        # The others are 0 ... count - 1 without i: numbers from i on move up by one.
         return drawn + (drawn >= jnp.arange(m)[:, None])
 
     return jax.vmap(row)(keys, counts)
 
 
 def draw_counts(drawn: Int[Array, "b m n"]) -> Int[Array, "b m m"]:
-    """How often each masked frame stands among each other one's negatives; draws outside the row are left out."""
+    """counts[b, i, j]: how often frame j is among the negatives of frame i; draws outside the row are left out."""
     m = drawn.shape[1]
     own = jnp.arange(m)[:, None]
     return jax.vmap(lambda row: jnp.zeros((m, m), jnp.int32).at[own, row].add(1, mode="drop"))(drawn)
 
 
 def of_rows(x: Float[Array, "b t d"], index: Int[Array, "b m"], real: Bool[Array, "b m"]) -> Float[Array, "b m d"]:
-    """`x[b, index[b]]` where `real`, else zeros; the real ones of a row differ.
-
-    Row by row: indexed together, rows on other devices would be fetched. Nothing is fetched twice, so that the gradient
-    adds to every frame at most once, in no order that a GPU would have to keep.
-    """
+    """`x[b, index[b]]` where `real`, else zeros. The real indices of a row must differ."""
+    # Row by row with vmap: one gather over all rows would fetch rows from other devices. Entries that are not real
+    # get places of their own behind the row. All places then differ, and the gradient adds to each frame at most
+    # once, in no order that a GPU would have to keep.
     places = jnp.where(real, index, x.shape[1] + jnp.arange(index.shape[1])[None])
 
     def chosen(row, place):
@@ -130,7 +138,8 @@ def of_rows(x: Float[Array, "b t d"], index: Int[Array, "b m"], real: Bool[Array
 
 
 def shortest_maskable(share: float, span: int, min_spans: int) -> int:
-    """The fewest frames of which `span_mask` always leaves one unmasked; `share` must be less than `span`."""
+    """The smallest number of frames of which `span_mask` always leaves one unmasked; needs `share` < `span`."""
+    # Starts come from the first f - span frames; from n + 1 frames once f - span <= n, and then all may be masked.
     frames = span
     while frames - span <= span_count_bound(frames, share, span, min_spans):
         frames += 1
@@ -139,6 +148,7 @@ def shortest_maskable(share: float, span: int, min_spans: int) -> int:
 
 def samples_for_frames(frames: int, kernels: tuple[int, ...], strides: tuple[int, ...]) -> int:
     """The fewest samples that give `frames` frames: the inverse of `frame_lengths`."""
+    # (n - kernel) // stride + 1 = m has `stride` solutions; the smallest is (m - 1) * stride + kernel.
     n = frames
     for kernel, stride in zip(reversed(kernels), reversed(strides)):
         n = (n - 1) * stride + kernel

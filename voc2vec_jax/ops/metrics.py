@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 NAMES = ("uar", "accuracy", "f1_macro")
-Values = Sequence[float] | Float[np.ndarray, "_"]  # one a fold
+Values = Sequence[float] | Float[np.ndarray, "_"]  # one per fold
 
 
 class Scores(NamedTuple):
@@ -32,7 +32,7 @@ class Summary(NamedTuple):
 
 
 class PairedTest(NamedTuple):
-    """Two systems on the same folds; every p is two-sided and None where the test is undefined."""
+    """Two systems on the same folds; every p is two-sided, and None where the test is undefined."""
 
     folds: int
     difference: float  # mean of a - b
@@ -51,6 +51,7 @@ def confusion(true: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "m"], class
         outside = values[(values < 0) | (values >= classes)]
         if len(outside):
             raise ValueError(f"the {name} {outside[0]} is none of {classes} classes")
+    # Each (row, column) is one number of base `classes`, so one count over numbers fills the matrix.
     return np.bincount(true.astype(np.int64) * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
@@ -61,10 +62,10 @@ def recalls(matrix: Int[np.ndarray, "v v"]) -> Float[np.ndarray, "v"]:
 
 
 def scores(true: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "m"], classes: int) -> Scores:
-    """UAR, accuracy and macro F1 as scikit-learn's recall_score, accuracy_score and f1_score give them.
+    """UAR, accuracy and macro F1: scikit-learn's recall_score, accuracy_score and f1_score.
 
-    That is average="macro" and zero_division=0, over the classes that occur among the labels or the predictions: a
-    class that is only predicted counts with recall and F1 of 0. ValueError without clips.
+    With average="macro" and zero_division=0, over the classes that occur among labels or predictions. A class that is
+    only predicted counts with recall and F1 of 0. ValueError without clips.
     """
     if len(true) == 0:
         raise ValueError("there are no scores of no clips")
@@ -72,16 +73,17 @@ def scores(true: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "m"], classes:
 
 
 def scores_of(matrix: Int[np.ndarray, "v v"]) -> Scores:
-    """`scores` of the clips that a confusion matrix counts, one at least."""
+    """`scores` of the clips in a confusion matrix, which must hold at least one."""
     hits, occurring = np.diagonal(matrix), matrix.sum(1) + matrix.sum(0)
     present = occurring > 0
     recall = hits[present] / np.maximum(matrix.sum(1)[present], 1)
+    # F1 = 2 TP / (2 TP + FP + FN), and a class's row and column together count TP twice.
     f1 = 2 * hits[present] / occurring[present]
     return Scores(float(recall.mean()), float(hits.sum() / matrix.sum()), float(f1.mean()), matrix)
 
 
 def summarise(folds: Sequence[Scores]) -> Summary:
-    """Mean and population standard deviation (as the paper's) of each metric; ValueError without folds."""
+    """Mean and population standard deviation of each metric, as in the paper; ValueError without folds."""
     if not folds:
         raise ValueError("there is no mean over no folds")
     values = {name: np.array([getattr(fold, name) for fold in folds], float) for name in NAMES}
@@ -92,12 +94,12 @@ def summarise(folds: Sequence[Scores]) -> Summary:
 
 
 def paired(a: Values, b: Values, *, train: int | float | None = None, test: int | float | None = None) -> PairedTest:
-    """Tests of a - b = 0 over folds; `train` and `test` are the mean clips of a fold's two sides.
+    """Tests of a - b = 0 over folds; `train` and `test` are the mean numbers of clips on a fold's two sides.
 
-    The corrected resampled t-test (Nadeau and Bengio 2003) widens the variance by 1/k + test/train, since folds share
-    training clips and the plain t-test takes them as independent; sizes not given are those of k-fold cross-validation,
-    test/train = 1/(k - 1). The Wilcoxon signed-rank test is exact up to 50 folds without ties or zeros, as SciPy
-    chooses. Undefined with fewer than two folds; the t-tests also where all differences are equal. ValueError for
+    The corrected resampled t-test (Nadeau and Bengio 2003) scales the variance by 1/k + test/train, because folds share
+    training clips and the plain t-test assumes independence. Without sizes, test/train = 1/(k - 1), as in k-fold
+    cross-validation. The Wilcoxon signed-rank test is exact for up to 50 folds without ties or zeros, as SciPy chooses.
+    All tests are undefined for fewer than two folds, the t-tests also if all differences are equal. ValueError for
     unequal numbers of folds or a size that is not positive.
     """
     if len(a) != len(b):
@@ -108,21 +110,23 @@ def paired(a: Values, b: Values, *, train: int | float | None = None, test: int 
     mean = float(difference.mean()) if k else math.nan
     if k < 2:
         return PairedTest(k, mean, None, None, None, None, None)
+    # t = mean / (std * sqrt(w)): w = 1/k is the plain test, w = 1/k + test/train the corrected one.
     ratio = 1 / (k - 1) if train is None else test / train
     corrected = _student(difference, 1 / k + ratio)
     return PairedTest(k, mean, *corrected, *_student(difference, 1 / k), _wilcoxon(difference))
 
 
 def _student(difference: Float[np.ndarray, "k"], widening: float) -> tuple[float | None, float | None]:
-    """t and two-sided p of the mean, its variance being `widening` times that of the differences."""
+    """t and two-sided p of the mean, whose variance is `widening` times that of the differences."""
     spread = difference.std(ddof=1)
-    if spread <= 1e-12:  # scores are shares: anything smaller is rounding
+    if spread <= 1e-12:  # scores are shares; a smaller spread is rounding
         return None, None
     t = float(difference.mean() / (spread * math.sqrt(widening)))
     return t, float(2 * stats.t.sf(abs(t), len(difference) - 1))
 
 
 def _wilcoxon(difference: Float[np.ndarray, "k"]) -> float | None:
-    """Two-sided p; differences within rounding of each other are ties. None when all are zero."""
+    """Two-sided p, or None if all differences are zero."""
+    # The same difference computed in two ways may differ in its last bits; rounded, the two are a tie.
     difference = np.round(difference, 12)
     return float(stats.wilcoxon(difference).pvalue) if difference.any() else None

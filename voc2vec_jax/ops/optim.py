@@ -1,4 +1,4 @@
-"""Adam as fairseq defines it, and its learning-rate schedule."""
+"""Adam as fairseq defines it, and fairseq's learning-rate schedule."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 
 class AdamState(NamedTuple):
-    """Completed updates and the two moments, shaped like the parameters."""
+    """Number of completed updates, and the two moments, shaped like the parameters."""
 
     count: Int[Array, ""]
     mu: optax.Updates
@@ -17,10 +17,10 @@ class AdamState(NamedTuple):
 
 
 def scale_by_fairseq_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's direction with eps added to the uncorrected root of the second moment (fairseq's Adam).
-
-    u = sqrt(1 - b2**t) / (1 - b1**t) * m / (sqrt(v) + eps): optax.scale_by_adam with eps / sqrt(1 - b2**t).
-    """
+    """Adam's direction, with eps added to the uncorrected root of the second moment, as fairseq does."""
+    # fairseq:  sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
+    # optax:    m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps'),    the same for eps' = eps / sqrt(1 - b2^t)
+    # So in the first updates eps weighs more here than in optax.scale_by_adam.
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -39,7 +39,7 @@ def scale_by_fairseq_adam(b1: float, b2: float, eps: float) -> optax.GradientTra
 
 
 def linear_schedule(peak: float, total_steps: int, warmup_share: float) -> optax.Schedule:
-    """Rate after k completed updates: 0 to `peak` over the warm-up, then linearly to 0 at `total_steps`."""
+    """Rate after k completed updates: linear from 0 to `peak` in the warm-up, then linear to 0 at `total_steps`."""
     warmup_steps = round(warmup_share * total_steps)
     rise = optax.linear_schedule(0.0, peak, warmup_steps)
     fall = optax.linear_schedule(peak, 0.0, total_steps - warmup_steps)
@@ -49,7 +49,8 @@ def linear_schedule(peak: float, total_steps: int, warmup_share: float) -> optax
 def fairseq_adam(
     schedule: optax.Schedule, *, b1: float, b2: float, eps: float, weight_decay: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Decoupled weight decay on every parameter, then the Adam step; `clip_norm` 0 clips nothing."""
+    """Decoupled weight decay on every parameter and the Adam step; `clip_norm` 0 means no clipping."""
+    # Decay is added to Adam's direction, so it is scaled by the rate and not by the second moment (AdamW).
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     parts += [
         scale_by_fairseq_adam(b1, b2, eps),

@@ -1,0 +1,114 @@
+"""Tricks that pay on CPUs only, each with the gain that it was measured to bring.
+
+The callers in this package choose by backend; every trick computes what the plain expression beside it computes.
+The figures are ratios of time without the trick to time with it, on two shared cores with jax 0.10.2.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, UInt32
+
+STRETCHES = 64  # partial sums of a long sum over time
+
+# Threefry-2x32 with 20 rounds (Salmon et al. 2011): rotations by round, and the constant of the key schedule.
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_KEY_PARITY = 0x1BD11BDA
+
+
+def paired_conv(x: Float[Array, "b n i"], kernel: Float[Array, "3 i o"]) -> Float[Array, "b _t o"]:
+    """A convolution with three taps and stride 2, in five products of samples for two outputs instead of six.
+
+    Output t is x_2t a + x_2t+1 b + x_2t+2 c. The even samples u meet only the outer taps, in a convolution of two
+    taps, for which Winograd's F(2, 2) needs three products for two outputs (Lavin and Gray 2016):
+
+        u0 a + u1 c = (u0 - u1) a + u1 (a + c)
+        u1 a + u2 c =               u1 (a + c) + (u2 - u1) c
+    """
+    b, n, i = x.shape
+    o = kernel.shape[2]
+    t = (n - 3) // 2 + 1
+    pairs = -(-t // 2)
+    # A pair of outputs sees five samples, and its last one is the first of the next pair: hence `pairs` + 1.
+    #     samples   4p  4p+1  4p+2  4p+3  4p+4
+    #     even      u0        u1          u2
+    #     y_2p      a   b     c
+    #     y_2p+1              a     b     c
+    x = jnp.pad(x, ((0, 0), (0, 4 * pairs + 4 - n), (0, 0))).reshape(b, 2 * pairs + 2, 2, i)
+    even = x[:, :, 0].reshape(b, pairs + 1, 2, i)
+    u0, u1, u2 = even[:, :-1, 0], even[:, :-1, 1], even[:, 1:, 0]
+    u0, u1, u2 = (u.reshape(-1, i) for u in (u0, u1, u2))
+    first, middle, last = kernel
+    shared = jnp.matmul(u1, first + last)
+    outer = jnp.stack([jnp.matmul(u0 - u1, first) + shared, shared + jnp.matmul(u2 - u1, last)], axis=1)
+    inner = jnp.matmul(x[:, : 2 * pairs, 1].reshape(-1, i), middle)
+    return (outer.reshape(b, 2 * pairs, o) + inner.reshape(b, 2 * pairs, o))[:, :t]
+
+
+def time_sums(x: Float[Array, "b t c"]) -> Float[Array, "b c"]:
+    """x.sum(1) by way of STRETCHES partial sums: XLA compiles one sum over all frames of a clip to a slow loop."""
+    b, t, c = x.shape
+    length = t // STRETCHES
+    even = STRETCHES * length
+    return x[:, :even].reshape(b, STRETCHES, length, c).sum(2).sum(1) + x[:, even:].sum(1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def random_bits(keys: Key[Array, "b"], size: int) -> UInt32[Array, "b {size}"]:
+    """`jax.random.bits(key, (size,))` of each threefry key, to the bit, as one expression.
+
+    JAX runs the rounds of threefry in a loop on CPUs, and each turn passes over memory. One expression is fused with
+    the use of the bits.
+    """
+    lax, shape = jax.lax, (keys.shape[0], size)  # operators of `jnp` would be traced for longer than all the rest
+
+    def wide(x):
+        return lax.broadcast_in_dim(x, shape, (0,))
+
+    def rotated(x, turn):
+        left, right = (lax.full(shape, np.uint32(bits)) for bits in (turn, 32 - turn))
+        return lax.bitwise_or(lax.shift_left(x, left), lax.shift_right_logical(x, right))
+
+    first, second = jax.random.key_data(keys).T
+    schedule = (first, second, first ^ second ^ np.uint32(_KEY_PARITY))
+    # The counter of entry k is the 64-bit number k; its high word is 0, its low word k.
+    x = wide(schedule[0])
+    y = lax.add(lax.broadcasted_iota(jnp.uint32, shape, 1), wide(schedule[1]))
+    for i in range(5):
+        for turn in _ROTATIONS[i % 2]:
+            x = lax.add(x, y)
+            y = lax.bitwise_xor(x, rotated(y, turn))
+        x = lax.add(x, wide(schedule[(i + 1) % 3]))
+        y = lax.add(y, wide(schedule[(i + 2) % 3] + np.uint32(i + 1)))
+    return lax.bitwise_xor(x, y)  # JAX makes one word of a block's two
+
+
+def unfused(make: Callable[[], Array], keys: Key[Array, "b"]) -> Array:
+    """`make()`, computed once and written to memory, in a loop that runs once.
+
+    XLA fuses random bits with each of their uses and computes them again each time, in the slow order of the user's
+    indices. It never fuses across the bounds of a loop, and it cannot see that this one runs once: the top bit
+    of a key, shifted by 32 in two steps, is always 0.
+    """
+    once = 1 + (jax.random.key_data(keys)[0, 0] >> 31 >> 1).astype(jnp.int32)
+    shape = jax.eval_shape(make)
+    return jax.lax.fori_loop(0, once, lambda turn, before: make(), jnp.zeros(shape.shape, shape.dtype))
+
+
+def forward_options() -> dict[str, str]:
+    """Compiler options for a program that is a forward pass; none elsewhere or if the compiler does not know them.
+
+    YNNPACK's matrix products, the default since jaxlib 0.10, are slower than Eigen's for as many rows as the first
+    convolutions have. Its sums stay: they pass over memory once.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:  # a compiler without this option
+        return {}
+    return options
