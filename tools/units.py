@@ -1,11 +1,11 @@
-"""Makes units, the targets of HuBERT's pre-training: clusters of the frames of prepared records.
+"""Makes units, the targets of HuBERT's pre-training: the cluster of every frame of prepared records.
 
     python tools/units.py mfcc100 --data_dir=DATA --sets=voc125                          first iteration
     python tools/units.py layer6_500 --data_dir=DATA --sets=voc125 --model=RUN --layer=6 --clusters=500      second
     python tools/units.py mfcc100 --data_dir=DATA --sets=nonverbal_vocalization         the same clusters, another set
 
-Run again it keeps what is there and goes on where it was stopped. Prints how good the units are (use of the clusters,
-and what they tell of the labels of sets that have some), beside report.json and report.png in DATA/units/NAME.
+A rerun keeps what is finished and goes on where it was stopped. At the end it prints how good the units are (cluster
+use, and what they tell about labels where a set has some); report.json and report.png are in DATA/units/NAME.
 """
 
 import os
@@ -20,20 +20,20 @@ from voc2vec_jax.runs import cli, logs, program
 
 FLAGS = {
     "data_dir": cli.Flag("folder of the prepared sets", required=True),
-    "sets": cli.Flag("prepared sets, with commas between them; voc125 is the ten of pre-training", required=True),
-    "model": cli.Flag("cluster a layer of this model (a run, a folder, a file, a Hub id) instead of MFCCs"),
-    "layer": cli.Flag("of --model: 6 is the output of the sixth block", default=6, kind=int),
+    "sets": cli.Flag("prepared sets, separated by commas; voc125 stands for the ten of pre-training", required=True),
+    "model": cli.Flag("cluster a layer of this model (run, folder, file or Hub id) instead of MFCCs"),
+    "layer": cli.Flag("layer of --model; 6 is the output of the sixth block", default=6, kind=int),
     "clusters": cli.Flag("number of clusters", default=100, kind=int),
-    "share": cli.Flag("of the records that are clustered; all get units", default=0.1, kind=float),
-    "seed": cli.Flag("of the sample and of k-means", default=0, kind=int),
-    "workers": cli.Flag("processes that compute MFCCs, 0 for one per core", default=0, kind=int),
-    "batch_seconds": cli.Flag("of audio that --model computes at once, 0 for what suits the machine", 0.0, float),
+    "share": cli.Flag("share of the records to cluster; all records get units", default=0.1, kind=float),
+    "seed": cli.Flag("seed of the sample and of k-means", default=0, kind=int),
+    "workers": cli.Flag("processes that compute MFCCs; 0: one per core", default=0, kind=int),
+    "batch_seconds": cli.Flag("seconds of audio that --model computes at once; 0: what suits the machine", 0.0, float),
 }
-NAME = cli.Positional("NAME", "of the units, such as mfcc100", most=1)
+NAME = cli.Positional("NAME", "name of the units, such as mfcc100", most=1)
 
 
 def main(argv: list[str]) -> int:
-    """Clusters, assigns and reports."""
+    """Cluster, assign, report."""
     arguments = cli.parse(argv, flags=FLAGS, program="python tools/units.py", positional=NAME)
     (name,) = arguments.words
     sets = _sets(arguments)
@@ -77,9 +77,8 @@ def _sets(arguments: cli.Arguments) -> list[str]:
 def _features(arguments: cli.Arguments) -> unit_making.Features:
     if not arguments.model:
         return unit_making.Mfcc()
-    from voc2vec_jax.pretraining.units import (
-        layers as unit_layers,  # here, for the processes that compute MFCCs need no JAX
-    )
+    # Imported here, because the processes that compute MFCCs import this file and need no JAX.
+    from voc2vec_jax.pretraining.units import layers as unit_layers
 
     return unit_layers.Layer(arguments.model, arguments.layer, arguments.batch_seconds or None)
 

@@ -1,7 +1,7 @@
-"""The batch plan: which rows make up step k, as a pure NumPy function of (seed, epoch, lengths).
+"""The batch plan: the rows of step k as a pure NumPy function of (seed, epoch, lengths).
 
-A *step* is one array of rows from one length bucket, cut into equal *loss groups*. Nothing here reads audio,
-knows a device or keeps state, so step k is the same on every host, in every process and after every resume.
+A *step* is one array of rows from one length bucket, cut into equal *loss groups*. Nothing here reads audio, knows
+a device or keeps state. Therefore step k is the same on every host, in every process and after every resume.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ _PURPOSES = ("rotate", "epoch", "crop", "split")
 
 @dataclasses.dataclass(frozen=True)
 class BatchLayout:
-    """Shape of the steps: a group has `group_rows` rows of `crop_samples`, or more and shorter ones.
+    """Shape of the steps. A group has `group_rows` rows of `crop_samples`; in shorter buckets it has more rows.
 
-    `bucket_samples` ascends and ends in `crop_samples`; a clip goes to the smallest bucket that holds it.
+    `bucket_samples` ascends and ends in `crop_samples`. A clip goes to the smallest bucket that holds it.
     """
 
     groups: int
@@ -42,7 +42,7 @@ class BatchLayout:
             raise errors.InputError(f"bucket_samples {buckets} must ascend and end in crop_samples {self.crop_samples}")
 
     def group_rows_of(self, bucket: int) -> int:
-        """Rows of one loss group in bucket number `bucket`, so that every group has about equal audio."""
+        """Rows of one loss group in bucket number `bucket`; every group holds about the same amount of audio."""
         return self.group_rows * (self.crop_samples // self.bucket_samples[bucket])
 
     def step_rows_of(self, bucket: int) -> int:
@@ -50,13 +50,13 @@ class BatchLayout:
         return self.groups * self.group_rows_of(bucket)
 
     def bucket_of(self, samples: Int[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-        """Number of the smallest bucket that holds each clip, once cropped to `crop_samples`."""
+        """Number of the smallest bucket that holds each clip after cropping to `crop_samples`."""
         return np.searchsorted(self.bucket_samples, np.minimum(samples, self.crop_samples))
 
 
 @dataclasses.dataclass(frozen=True)
 class StepRows:
-    """One step, group after group: corpus rows (or EMPTY) and where in its slack each crop starts."""
+    """One step, group after group: corpus rows (or EMPTY), and the start of each crop as a share of its slack."""
 
     rows: Int64[np.ndarray, "r"]
     bucket_samples: int
@@ -65,7 +65,7 @@ class StepRows:
 
 @dataclasses.dataclass(frozen=True)
 class _Stratum:
-    """The examples of one set in one bucket: each `whole` times an epoch, `extra` of them once more."""
+    """The examples of one set in one bucket. Each comes `whole` times in an epoch, and `extra` of them once more."""
 
     bucket: int
     rows: Int64[np.ndarray, "n"]
@@ -73,7 +73,8 @@ class _Stratum:
     extra: int
 
     def copies(self, epoch: int) -> Int64[np.ndarray, "m"]:
-        """The stratum's rows of an epoch; the extra ones rotate, so that over epochs all get equally many."""
+        """The rows of an epoch. The extra ones rotate, so that over the epochs all examples come equally often."""
+        # Weight 1.4 and five rows, so extra = 2:   epoch 0: rows 0 1   epoch 1: rows 2 3   epoch 2: rows 4 0   ...
         turn = (epoch * self.extra + np.arange(self.extra)) % len(self.rows)
         return np.concatenate([np.tile(self.rows, self.whole), self.rows[turn]])
 
@@ -81,9 +82,14 @@ class _Stratum:
 class BatchPlan:
     """Endless shuffled training steps; step k belongs to epoch `k // steps_per_epoch`.
 
-    Every epoch has each example of a set floor(weight) or ceil(weight) times, in turn when the weight is no
-    integer. Leftovers that do not fill a step move up a bucket; the last one is filled with `fill_rows` further
-    rows of the epoch. Sets of weight 0 are left out (`excluded_rows` examples).
+    Every epoch has each example of a set floor(weight) or ceil(weight) times, in turn when the weight is no integer.
+    Leftovers that do not fill a step move up to the next bucket:
+
+        bucket 0   | step | step | left   moves up
+        bucket 1                   left + | step | left   moves up
+        bucket 2                                   left + | step | step | left + fill_rows repeats |
+
+    Sets of weight 0 are left out (`excluded_rows` examples).
     """
 
     def __init__(
@@ -96,9 +102,9 @@ class BatchPlan:
         seed: int,
         weights: Sequence[float | int] | None = None,
     ):
-        """`samples` and `set_index` describe the whole corpus, `rows` the training part, `weights` each set.
+        """`samples` and `set_index` describe the whole corpus, `rows` are the training part, `weights` one per set.
 
-        Raises InputError when a weight is negative or not finite, or nothing is left to draw from.
+        InputError when a weight is negative or not finite, or when nothing is left to draw from.
         """
         if not 0 <= seed < 2**64:
             raise errors.InputError(f"seed {seed} is outside 0 to 2**64 - 1: choose one inside")
@@ -130,7 +136,7 @@ class BatchPlan:
         return StepRows(rows, self.layout.bucket_samples[bucket], _uniform(self.seed, "crop", k, len(rows)))
 
     def _epoch(self, epoch: int) -> list[tuple[int, Int64[np.ndarray, "r"]]]:
-        # Two slots: around the end of an epoch, prefetching threads ask for the steps of both in turn.
+        # Two slots, because around the end of an epoch prefetching threads ask for steps of both epochs in turn.
         number, steps = self._epochs.get(epoch % 2, (None, None))
         if number != epoch:
             steps = self._draw(epoch)
@@ -142,7 +148,7 @@ class BatchPlan:
         steps, tail = self._cut(epoch, stream)
         if len(tail):
             full = np.concatenate([rows for _, rows in steps] or [tail[:0]])
-            # Rows of other steps first: a row comes twice in the last step only when there are no others.
+            # Repeat rows of other steps first: only without any would a row come twice in the last step.
             spare = np.concatenate([full[_permutation(stream, len(full))], tail])
             steps.append((self._last_bucket, np.concatenate([tail, np.resize(spare, self.fill_rows)])))
         return [steps[i] for i in _permutation(stream, len(steps))]
@@ -156,7 +162,7 @@ class BatchPlan:
 
 
 class ValidationPlan:
-    """Every row exactly once, shortest bucket first, crops from the start; the last step ends in EMPTY rows."""
+    """Every row exactly once, shortest bucket first, cropped from its start. The last step ends in EMPTY rows."""
 
     def __init__(self, layout: BatchLayout, samples: Int[np.ndarray, "n"], rows: Int64[np.ndarray, "m"]):
         """`samples` describes the whole corpus, `rows` the validation part, which may be empty."""
@@ -181,9 +187,9 @@ class ValidationPlan:
 def crops(
     step: StepRows, samples: Int[np.ndarray, "n"], *, groups: int, batching: Batching = "pad"
 ) -> tuple[Int64[np.ndarray, "r"], Int32[np.ndarray, "r"]]:
-    """Where each row's crop starts and how long it is, in samples; EMPTY rows have length 0.
+    """Start and length of each row's crop in samples; EMPTY rows have length 0.
 
-    "pad" keeps min(clip, bucket); "crop" cuts all rows of a loss group to its shortest (fairseq's collater).
+    "pad" keeps min(clip, bucket) samples. "crop" cuts all rows of a loss group to its shortest (fairseq's collater).
     """
     present = step.rows != EMPTY
     whole = np.where(present, samples[step.rows], 0)
@@ -191,6 +197,7 @@ def crops(
     if batching == "crop":
         shortest = np.where(present, length, step.bucket_samples).reshape(groups, -1).min(axis=1)
         length = np.where(present, np.repeat(shortest, len(length) // groups), 0)
+    # slack = whole - length; start is uniform over the slack + 1 places 0 ... slack
     start = np.floor(step.start_u * (whole - length + 1)).astype(np.int64)
     return start, length.astype(np.int32)
 
@@ -247,9 +254,9 @@ def check_row_slice(layout: BatchLayout, row_slice: tuple[int, int] | None) -> N
 def split_rows(
     recording: Int64[np.ndarray, "n"], set_index: Int[np.ndarray, "n"], share: float | int, seed: int
 ) -> tuple[Int64[np.ndarray, "t"], Int64[np.ndarray, "v"]]:
-    """Training and validation rows, ascending: about `share` of every set, whole recordings on one side.
+    """Training and validation rows, ascending. Validation gets about `share` of every set, in whole recordings.
 
-    A share of 0 validates on nothing. Raises InputError when a side would be left without a recording.
+    With a share of 0 there is no validation. InputError when a side would be left without a recording.
     """
     if not 0 <= share < 1:
         raise errors.InputError(f"validation share {share} is not in [0, 1): choose 0.05, or 0 for none")
@@ -269,7 +276,8 @@ def split_rows(
 
 
 def _rank(set_index, counts, seed) -> Int64[np.ndarray, "r"]:
-    """Recordings in an order of which every prefix takes about the same share of each set's examples."""
+    """Recordings in an order whose every prefix holds about the same share of each set's examples."""
+    # Within its set a recording stands at the middle of its examples, as a share: sorting by it interleaves the sets.
     shuffled = _permutation(np.random.Philox(key=_key(seed, "split", 0)), len(counts))
     position = np.empty(len(counts))
     for number in np.unique(set_index):
@@ -290,7 +298,7 @@ def _checked_weights(weights, set_index) -> Float64[np.ndarray, "s"]:
 
 
 def _strata(layout, samples, set_index, rows, weights, seed) -> Iterator[_Stratum]:
-    """The examples by set and bucket, each in the random order in which their extra copies rotate."""
+    """The examples by set and bucket, in the random order in which their extra copies rotate."""
     stream = np.random.Philox(key=_key(seed, "rotate", 0))
     bucket = layout.bucket_of(samples[rows])
     for number, weight in enumerate(weights):
@@ -298,12 +306,13 @@ def _strata(layout, samples, set_index, rows, weights, seed) -> Iterator[_Stratu
             own = rows[(set_index[rows] == number) & (bucket == b)]
             if len(own):
                 whole = int(weight)
+                # 1e-9: (1.3 - 1) * 10 is a little above 3 in floating point and must not become 4 rows
                 extra = int(np.ceil((weight - whole) * len(own) - 1e-9))
                 yield _Stratum(b, own[_permutation(stream, len(own))], whole, extra)
 
 
 def _cut(layout, pools, arrange) -> tuple[list[tuple[int, Int64[np.ndarray, "r"]]], Int64[np.ndarray, "m"]]:
-    """Full steps (bucket, rows) of each bucket's pool, and the rows left over after moving leftovers up."""
+    """Full steps (bucket, rows) of the buckets' pools, and the rows left over in the last bucket."""
     steps, left = [], np.zeros(0, np.int64)
     for bucket, pool in enumerate(pools):
         rows = arrange(np.concatenate([left, pool]))
@@ -315,7 +324,7 @@ def _cut(layout, pools, arrange) -> tuple[list[tuple[int, Int64[np.ndarray, "r"]
 
 
 def _epoch_samples(strata, samples, crop_samples) -> int:
-    """Expected real samples of an epoch without its fill (exact for whole weights)."""
+    """Expected real samples of an epoch without its fill; exact for whole weights."""
     total = 0.0
     for stratum in strata:
         heard = np.minimum(samples[stratum.rows], crop_samples).sum(dtype=np.int64)
@@ -339,4 +348,4 @@ def _permutation(stream: np.random.Philox, count: int) -> Int64[np.ndarray, "n"]
 
 def _uniform(seed: int, purpose: str, number: int, count: int) -> Float64[np.ndarray, "n"]:
     raw = np.random.Philox(key=_key(seed, purpose, number)).random_raw(count)
-    return (raw >> np.uint64(11)) * 2.0**-53
+    return (raw >> np.uint64(11)) * 2.0**-53  # 53 bits fill a float64: uniform in [0, 1)

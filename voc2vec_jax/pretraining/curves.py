@@ -1,4 +1,4 @@
-"""The curves of a pre-training run as one picture."""
+"""The curves of a pre-training run as one PNG."""
 
 import functools
 import io
@@ -29,7 +29,7 @@ def curves(
     *,
     title: str = "",
 ) -> None:
-    """Draw the rows of a metrics file (its path, or the rows) into a PNG: the objective's panels and the common ones.
+    """Draw the rows of a metrics file (a path, or the rows) as a PNG with the panels of the objective and the common.
 
     Rows may lack fields or hold nulls; a panel without data says so. RunError when the PNG cannot be written.
     """
@@ -57,16 +57,16 @@ def curves(
 
 
 class Background:
-    """`curves` of a growing file, drawn in a thread, so that the devices need not wait; close it with `with`."""
+    """Draws `curves` of a growing file in a thread, so that the devices need not wait. Use it in a `with`."""
 
     def __init__(self, source: pathlib.Path, picture: pathlib.Path, view: display.View):
         self._arguments = source, picture, view
         self._thread = futures.ThreadPoolExecutor(1)
         self._drawing: futures.Future | None = None
-        self._late = False  # rows have come while a picture of those before was drawn
+        self._late = False  # rows came while a picture was being drawn
 
     def draw(self) -> None:
-        """Draws all rows, at the end if a picture is being drawn just now; RunError when that before failed."""
+        """Draw all rows; while a picture is being drawn, put it off to the end. RunError when the last one failed."""
         self._late = self._drawing is not None and not self._drawing.done()
         if not self._late:
             self._finish()
@@ -107,7 +107,8 @@ def _series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Centred moving mean over `width` values (odd), over those present near the ends; no lag."""
+    """Centred moving mean over `width` values (odd), so without lag; near the ends over the values that exist."""
+    # mean of values[low:high] = (totals[high] - totals[low]) / (high - low): linear in the length, for any width
     totals = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
     low, high = np.maximum(place - width // 2, 0), np.minimum(place + width // 2 + 1, len(values))
@@ -115,7 +116,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def _line(panel: axes.Axes, rows: Rows, name: str, label: str, colour: str = _TRAIN) -> None:
-    """Thin raw values under a smoothed line; a dot when there is one value only."""
+    """Thin raw values under a smoothed line; a dot when there is only one value."""
     steps, values = _series(rows, name)
     if len(values) < _SMOOTHED_FROM:
         _exact(panel, steps, values, label, colour)
@@ -131,7 +132,8 @@ def _exact(panel: axes.Axes, steps: np.ndarray, values: np.ndarray, label: str, 
 
 
 def _raw(panel: axes.Axes, steps: np.ndarray, values: np.ndarray, colour: str) -> None:
-    """Every value as a thin line, or the span of each of a thousand stretches when there are too many to see."""
+    """Every value as a thin line; of more values than pixels, the span of each of a thousand stretches."""
+    # A line through 400,000 points takes seconds to draw and covers the panel.
     if len(values) <= 3000:
         panel.plot(steps, values, color=colour, linewidth=0.6, alpha=0.3)
         return
@@ -201,7 +203,7 @@ def _two_or_five(value: float, position: int | None) -> str:
 
 
 def _finish(panel: axes.Axes, last_step: int) -> None:
-    """What all panels share: step axis, grid, legend, and a word where nothing was recorded."""
+    """What all panels share: step axis, grid, legend, and a note where nothing was recorded."""
     panel.set_xlabel("step")
     panel.set_xlim(-0.03 * last_step, 1.03 * last_step)
     panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))

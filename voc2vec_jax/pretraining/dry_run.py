@@ -1,4 +1,4 @@
-"""What a pre-training run takes, from its compiled step: shapes, memory, arithmetic. Nothing is computed or written."""
+"""What a pre-training run takes, read off its compiled step: shapes, memory, arithmetic. Nothing is written."""
 
 import math
 import time
@@ -18,7 +18,8 @@ from voc2vec_jax.runs import logs, memory, sharding
 
 def report(functions: training_step.TrainingFunctions, layout: batch_plan.BatchLayout, micros: int, mesh: Mesh) -> None:
     """Compile the update for its longest bucket and print what is known of it, from process 0."""
-    jax.config.update("jax_enable_compilation_cache", False)  # it would write, and hide how long compiling takes
+    # The cache would write to disk and hide how long compiling takes.
+    jax.config.update("jax_enable_compilation_cache", False)
     model, state = functions.model, functions.state
     batches = [batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
     began = time.monotonic()
@@ -32,7 +33,7 @@ def report(functions: training_step.TrainingFunctions, layout: batch_plan.BatchL
 def batch_of(
     model: Any, layout: batch_plan.BatchLayout, bucket: int, micros: int, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays of a step, abstract and placed: [g, a, r, ...] as `update` takes them."""
+    """Shapes and shardings of the arrays of a step, [g, a, r, ...] as `update` takes them."""
     samples, rows = layout.bucket_samples[bucket], layout.group_rows_of(bucket)
     shape = (layout.groups // micros, micros, rows)
     arrays = {"audio": ((*shape, samples), jnp.int16), "lengths": (shape, jnp.int32), "index": (shape, jnp.int32)}
@@ -43,12 +44,12 @@ def batch_of(
 
 
 def bytes_per_device(tree: Any) -> int:
-    """What one device holds of abstract, placed arrays."""
+    """Bytes that one device holds of a tree of sharded arrays."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def lines(model: Any, state: Any, batches: list[dict], mesh: Mesh, planned: Any, seconds: float) -> Iterator[str]:
-    """The report; bytes are decimal and of one device."""
+    """The report. Bytes are decimal and per device."""
     fsdp, devices = mesh.shape["fsdp"], mesh.size
     device = jax.local_devices()[0]
     yield f"{devices} x {device.device_kind} in {jax.process_count()} process(es), fsdp {fsdp}"
@@ -66,11 +67,13 @@ def lines(model: Any, state: Any, batches: list[dict], mesh: Mesh, planned: Any,
     }
     for name, size in parts.items():
         yield f"  {name:<12} {in_words(size):>10} per device"
+    # Donated arguments are counted as results too; `alias` is what they share.
     peak = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
     peak -= planned.alias_size_in_bytes
     yield f"step       {in_words(peak)} per device at its peak, as XLA plans it"
     state_bytes = parts["parameters"] + parts["optimizer"]
     free = memory.bytes_free(device) / (1 if device.platform != "cpu" else len(jax.local_devices()))
+    # A checkpoint is copied on the device first, so that training goes on while it is written.
     yield f"saving     {in_words(state_bytes)} more per device for a moment; free: {in_words(free)}"
     g, a, rows, samples = batches[-1]["audio"].shape
     operations = g * a * rows * sum(flops.training(model, samples).values())
@@ -80,5 +83,5 @@ def lines(model: Any, state: Any, batches: list[dict], mesh: Mesh, planned: Any,
 
 
 def in_words(size: int | float) -> str:
-    """Bytes as people read them, decimal: 12.3 MB, 1.25 GB."""
+    """Bytes as text, decimal: 12.3 MB, 1.25 GB."""
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

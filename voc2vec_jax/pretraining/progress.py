@@ -1,4 +1,4 @@
-"""The lines and the bar that pre-training shows."""
+"""What pre-training prints: a line for a step, and a progress bar."""
 
 import sys
 import time
@@ -11,8 +11,6 @@ from voc2vec_jax.models import display
 from voc2vec_jax.runs import logs
 
 _LOSS = (display.Column("loss", 8, ("loss",), ".4f"),)
-
-
 _LAST = (
     display.Column("lr", 9, ("lr",), ".2e"),
     display.Column("gnorm", 8, ("grad_norm",), ".3g"),
@@ -29,7 +27,7 @@ def header(total_steps: int, view: display.View) -> str:
 def line(
     step: int, total_steps: int, row: Mapping[str, Any], view: display.View, eta_seconds: float | int | None = None
 ) -> str:
-    """One aligned line for a step; a field that the row lacks, or null, is a dash."""
+    """One aligned line for a step; a field that is absent or null becomes a dash."""
     place = "valid" if row.get("split") == "validation" else str(total_steps)
     cells = [f"{f'{step}/{place}':>{_step_width(total_steps)}}"]
     for column in (*_LOSS, *view.columns, *_LAST):
@@ -47,9 +45,9 @@ def _number(value: Any, form: str) -> str:
 
 
 class TrainingProgress:
-    """Lines on stdout and, when stderr is a terminal, a bar under them; process 0 only.
+    """Lines on stdout, and a bar under them when stderr is a terminal. Only process 0 prints.
 
-    The time to go is the mean time of a step since the first one (which compiles) times the steps to go.
+    The time to go is the steps to go times the mean time of a step. The first step does not count: it compiles.
     """
 
     HEADER_EVERY_LINES = 25
@@ -63,7 +61,7 @@ class TrainingProgress:
         self._bar = tqdm.tqdm(total=total_steps, initial=first_step, disable=not shown, unit="step", dynamic_ncols=True)
 
     def advance(self, step: int) -> None:
-        """Step number `step` is done."""
+        """Move the bar: step number `step` is done."""
         if self._start_time is None:
             self._start_step, self._start_time = step, time.monotonic()
         self._bar.update(step - self._step)
@@ -71,14 +69,14 @@ class TrainingProgress:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the last step, None until two steps are done."""
+        """Seconds to the last step; None until two steps are done."""
         done = self._step - self._start_step
         if self._start_time is None or done < 1:
             return None
         return (time.monotonic() - self._start_time) / done * (self._total - self._step)
 
     def show(self, step: int, row: Mapping[str, Any]) -> None:
-        """Print the line of a step, under the headings now and then."""
+        """Print the line of a step; the headings come again every `HEADER_EVERY_LINES` lines."""
         if not logs.speaks():
             return
         if self._lines % self.HEADER_EVERY_LINES == 0:

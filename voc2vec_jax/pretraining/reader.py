@@ -1,6 +1,6 @@
-"""Prepared records -> batches: Grain maps a batch plan's steps to int16 audio, in order, from any step on.
+"""Prepared records to batches: Grain maps the steps of a batch plan to int16 audio, in order, from any step on.
 
-Imports no JAX, so that reading processes never see an accelerator.
+This module imports no JAX, so that reading processes never touch an accelerator.
 """
 
 import functools
@@ -26,15 +26,15 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 class Batches:
-    """Iterator over batches that stops its threads and processes on `close`, at its end and as a context."""
+    """An iterator over batches. Its threads and processes stop at its end, at `close` and when its context ends."""
 
     def __init__(self, dataset: grain.IterDataset):
         if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, and fails where a program has none
+            flags.FLAGS.mark_as_parsed()  # Grain reads absl flags and fails when a program has not parsed any
         iterator = iter(dataset)
-        iterator.get_state()  # makes Grain create its workers, so that the next line starts all of them now
+        iterator.get_state()  # makes Grain create its workers; the next line then starts all of them at once
         iterator.start_prefetch()
-        # Held in a list, so that closing also lets go: what is left for the interpreter's end, Grain complains of.
+        # In a list, so that closing drops the iterator: Grain complains of one that lives until the interpreter ends.
         self._held = [iterator]
         self._close = weakref.finalize(self, _close_all, self._held)
 
@@ -48,7 +48,7 @@ class Batches:
             return next(self._held[0])
         except BaseException as error:
             self.close()
-            if isinstance(error, errors.InputError):  # what was whole at the start of the run is not any more
+            if isinstance(error, errors.InputError):  # the data were intact at the start, so it is a fault of the run
                 raise errors.RunError(str(error)) from error
             if isinstance(error, RuntimeError) and str(error).startswith("Worker process was terminated"):
                 raise errors.RunError(
@@ -58,7 +58,7 @@ class Batches:
             raise
 
     def close(self) -> None:
-        """Stops reading; safe to call twice, and done by itself when the program ends."""
+        """Stop reading. It may be called twice, and it happens when the program ends."""
         self._close()
 
     def __enter__(self) -> "Batches":
@@ -86,12 +86,12 @@ def read_batches(
     prefetch: int = 4,
     targets: unit_store.FrameTargets | None = None,
 ) -> Batches:
-    """Batches of steps first_step to last_step - 1, in order: what a run from step 0 would get, to the bit.
+    """Batches of steps first_step to last_step - 1, in order; to the bit what a run from step 0 would get.
 
-    A batch is {"audio": int16 [g, r, bucket] zero-padded, "lengths": int32 [g, r], "index": int64 [g, r] corpus
-    rows}; with `targets` also "units": int32 [g, r, t]. `row_slice` (i, n) reads part i of n equal parts of the rows
-    (group after group) and no other. `threads` read in this process, or in each of `workers` processes; `prefetch`
-    batches are kept ready.
+    A batch holds "audio": int16 [g, r, bucket] zero-padded, "lengths": int32 [g, r], "index": int64 [g, r] corpus
+    rows, and with `targets` also "units": int32 [g, r, t]. `row_slice` (i, n) reads part i of n equal parts of the
+    rows (see `batch_plan.host_rows`). `threads` threads read in this process, or in each of `workers` processes;
+    `prefetch` batches are kept ready.
     """
     batch_plan.check_row_slice(plan.layout, row_slice)
     batch = functools.partial(_batch, corpus, plan, batching, row_slice, targets)
@@ -124,7 +124,7 @@ def _batch(corpus, plan, batching, row_slice, targets, k) -> dict[str, np.ndarra
 
 
 def _become_reader(*_) -> None:
-    """Runs first in a reading process: it takes no accelerator, leaves signals to its parent and ends with it."""
+    """Set up a reading process: no accelerator, no signal handling, and it ends when its parent ends."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", "cpu")
@@ -142,6 +142,7 @@ def _check_shared_memory(layout, batches) -> None:
     if not SHARED_MEMORY.is_dir():
         return
     largest = max(layout.step_rows_of(b) * s for b, s in enumerate(layout.bucket_samples))
+    # Grain passes batches through shared memory, int16; Docker gives 64 MB of it and a full one kills with SIGBUS.
     needed, free = 2 * largest * batches, shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise errors.InputError(

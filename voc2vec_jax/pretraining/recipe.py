@@ -99,7 +99,7 @@ def _add_defaults(group: ml_collections.ConfigDict, defaults: dict[str, Any], pr
 
 _DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "input_dropout")
 _SIZES = ("width", "depth", "heads", "inner_width", "positional_kernel", "positional_groups", "positional_depth")
-# What a field's number may be: (in words, whether it holds, fields; those that a family lacks are passed over)
+# Limits of numbers: (in words, test, fields). Fields that a family lacks are skipped.
 _LIMITS = (
     (
         "1 or more",
@@ -140,7 +140,7 @@ _CHOICES = {
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """InputError for the first field whose value makes no sense, before anything is done with it."""
+    """InputError for the first field whose value makes no sense."""
     values = dict(configuration.fields(config))
     for words, holds, names in _LIMITS:
         for name in names:
@@ -161,7 +161,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def family_of(name: str) -> ModuleType:
-    """The model family's module; InputError for a name that is none, or one without a pre-training objective."""
+    """The module of a model family; InputError when the family is unknown or has no pre-training objective."""
     trainable = [family for family, module in models.FAMILIES.items() if hasattr(module, "loss_fn")]
     if name not in trainable:
         near = difflib.get_close_matches(name, trainable, n=1)
@@ -171,7 +171,7 @@ def family_of(name: str) -> ModuleType:
 
 
 def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
-    """(family module, its frozen Config) of a configuration; InputError when the shapes do not fit together."""
+    """(family module, frozen Config) of a configuration; InputError when the shapes do not fit together."""
     family = family_of(config.family)
     fields = config.model.to_dict()
     how = {"dtype": config.dtype, "remat": config.remat, "attention": config.get("attention", "own")}
@@ -235,7 +235,7 @@ def batch_layout(config: ml_collections.ConfigDict, groups: int) -> batch_plan.B
 
 
 def loss_groups(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int]:
-    """(loss groups of an update, micro-batches that compute them one after another) on so many devices."""
+    """(loss groups of an update, micro-batches of a device) on so many devices; InputError when they do not divide."""
     seconds = config.group_rows * config.crop_samples / audio.RATE_HZ
     groups = max(1, round(config.batch_seconds / seconds))
     at_once = devices * config.groups_per_device

@@ -1,14 +1,12 @@
-"""Smaller models that learn within minutes on a CPU, made of any recipe."""
+"""Smaller models that learn within minutes on a CPU, from any recipe."""
 
 import ml_collections
 
 
 def small(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Makes `c` a model of 0.9 million parameters that learns within some hundred updates on a laptop's CPU.
-
-    What such a short run needs, found by trying: few codes and short masks, so that targets can be predicted from
-    their neighbours from the start; pre-LN blocks; the stem's whole gradient; no dropout.
-    """
+    """Turn `c` into a model of 0.9 million parameters that learns within some hundred updates on a laptop's CPU."""
+    # Such a short run needs, as trials showed: few codes and short masks, so that targets can be predicted from
+    # their neighbours from the start; pre-LN blocks; the whole gradient in the stem; no dropout.
     c.crop_samples = 24_000
     c.bucket_samples = (24_000,)
     c.batch_seconds, c.group_rows = 24.0, 16
@@ -32,10 +30,8 @@ def small(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def tiny(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Makes `c` a model of 0.2 million parameters with a thin stem of four layers, for experiments on a CPU.
-
-    Ten folds of fine-tuning are a million audio-seconds; this one trains on hundreds of them a second.
-    """
+    """Turn `c` into a model of 0.2 million parameters with a thin stem of four layers, for experiments on a CPU."""
+    # Ten folds of fine-tuning are a million audio-seconds, of which this model trains on hundreds a second.
     small(c)
     e = c.model.encoder
     e.conv_channels, e.conv_kernels, e.conv_strides = (32, 32, 48, 64), (40, 8, 4, 4), (20, 4, 2, 2)

@@ -1,8 +1,12 @@
-"""One update and one evaluation as compiled programs over a mesh.
+"""The training step: one update and one evaluation, compiled over a mesh.
 
-A batch is [g, a, r, s]: g * a loss groups of r rows of s int16 samples. Axis g lies over the devices, axis a
-is gone through one after another, gradients are added up and divided once by the global weight, so that
-devices and accumulation only distribute groups. All randomness is keyed by (seed, step, group or row).
+A batch is [g, a, r, s]: g * a loss groups of r rows of s int16 samples. Axis g lies over the devices; axis a is
+computed sequentially. With L_i the loss sum and w_i the weight (masked frames) of group i, the gradient is
+
+    sum_i grad L_i / sum_i w_i
+
+divided once, so that devices and accumulation only distribute groups. Random numbers are keyed by (seed, step,
+group or row).
 """
 
 import dataclasses
@@ -39,7 +43,8 @@ def start_state(optimizer: optax.GradientTransformation, params: Any) -> dict:
 
 
 def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.Noise:
-    """Keys of the rows of the given loss groups, the same wherever and beside whatever they are computed."""
+    """Keys of the rows of the given loss groups. They depend neither on the device nor on other groups."""
+    # Rows are numbered through all groups: with r = 3, group 0 has rows 0 1 2 and group 1 has rows 3 4 5.
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     numbers = (groups[:, None] * rows + jnp.arange(rows)[None]).reshape(-1)
     group_keys = jnp.repeat(fold(jax.random.fold_in(key, GROUPS), groups), rows, total_repeat_length=numbers.size)
@@ -71,6 +76,7 @@ def make_update(
 
         def micro_grads(i, micro):
             def loss(params):
+                # Group (j, i) of [g, a] has number j * a + i, as in the plan: reshaping [g * a] gave this order.
                 keys = noise(key, jnp.arange(g) * a + i, batch["lengths"].shape[2])
                 return loss_sums(family, model, params, micro, keys, step, train=True, equal_masks=equal_masks)
 
@@ -78,7 +84,7 @@ def make_update(
             return grads, sums
 
         grads, sums = accumulate(micro_grads, batch, a)
-        weight = jnp.maximum(sums["weight"], 1)
+        weight = jnp.maximum(sums["weight"], 1)  # a batch of empty rows divides by 1
         grads = jax.tree.map(lambda x: x / weight, grads)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
@@ -88,6 +94,7 @@ def make_update(
             "lr": schedule(step),
             "audio_seconds": jnp.sum(batch["lengths"]) / audio.RATE_HZ,
             "grad_norm": optax.tree.norm(grads),
+            # One number for all parameters: any infinity or NaN makes the norm not finite.
             "finite": jnp.isfinite(optax.tree.norm(params)),
         }
         return {"params": params, "opt_state": opt_state, "step": step + 1}, row
@@ -100,7 +107,7 @@ def accumulate(of_micro: Callable, batch: dict, a: int):
     if a == 1:
         return of_micro(0, jax.tree.map(lambda x: x[:, 0], batch))
     batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
-    of_micro = jax.jit(of_micro)  # traced once for its result's shapes and the scan
+    of_micro = jax.jit(of_micro)  # so that eval_shape and the scan share one trace
     first = jax.eval_shape(of_micro, jnp.zeros([], jnp.int32), jax.tree.map(lambda x: x[0], batch))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 
@@ -111,9 +118,9 @@ def accumulate(of_micro: Callable, batch: dict, a: int):
 
 
 def make_evaluate(family: ModuleType, model: Any, *, seed: int, equal_masks: bool) -> Callable:
-    """`evaluate(params, batch) -> metric sums` without dropout; a clip's masks are the same at every validation.
+    """`evaluate(params, batch) -> metric sums`, without dropout. A clip has the same masks at every validation.
 
-    They are keyed by the clip itself (`index` [g, a, r], its row in the corpus), whatever it is batched with.
+    Its key comes from its row in the corpus (`index` [g, a, r]), so that it does not depend on the batch.
     """
 
     def evaluate(params, batch):

@@ -1,4 +1,4 @@
-"""A model's layer as features for units: frames and their nearest clusters computed on the accelerator."""
+"""A layer of a model as features for units; frames and their clusters are computed on the accelerator."""
 
 import dataclasses
 import functools
@@ -10,23 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, UInt16
 
-from voc2vec_jax import errors, models
+from voc2vec_jax import audio, errors, models
 from voc2vec_jax.convert import digest as convert_digest
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import sources
 from voc2vec_jax.inference import batching, loading, pretrained, windowing
-from voc2vec_jax.pretraining.units import store as unit_store
 
 WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 2.0
 
 
 class Layer:
-    """Block `layer`'s output (0: what enters the first block) of the model that `source` names."""
+    """The output of block `layer` of the model `source`; layer 0 is the input of the first block."""
 
     parallel = False
 
     def __init__(self, source: str, layer: int, batch_seconds: float | None = None):
-        """InputError for a source that is no model, or a layer that it does not have."""
+        """InputError when `source` is no model or lacks the layer."""
         found = sources.read(source)
         if not 0 <= layer <= found.config.encoder.depth:
             raise errors.InputError(
@@ -41,11 +40,11 @@ class Layer:
         self._layer, self._eps = layer, pretrained.normalisation_eps(found) if found.normalizes else None
         seconds = batch_seconds or pretrained.default_batch_seconds()
         self._layout = windowing.WindowLayout(encoder, WINDOW_SECONDS, OVERLAP_SECONDS, seconds)
-        self.rate_hz = unit_store.RATE_HZ / self._layout.hop_samples
+        self.rate_hz = audio.RATE_HZ / self._layout.hop_samples
         self.description = {"kind": "layer", "layer": layer, "model": convert_digest.digest(flat)[:32]}
 
     def extract(self, clips: Sequence[np.ndarray]) -> list[Float32[np.ndarray, "_t d"]]:
-        """The layer's frames of every clip; none of a clip that is too short for one."""
+        """The layer's frames of every clip; no frames for a clip that is too short."""
         nothing = np.zeros((0, self._config.encoder.width), np.float32)
         return self._run(clips, lambda x: x, nothing)
 
@@ -62,6 +61,7 @@ class Layer:
             return clip if self._eps is None else loading.normalised(clip, self._eps)
 
         def compute(batch: batching.Batch):
+            # TF32 would move frames between clusters: units must not depend on the device.
             with jax.default_matmul_precision("highest"):
                 arrays = batch.audio, batch.lengths
                 return last(frames_of(self._family, self._config, self._layer, self._params, *arrays))
@@ -87,5 +87,6 @@ def frames_of(
 @jax.jit
 def nearest(x: Float[Array, "b t d"], centroids: Float[Array, "k d"]) -> Int[Array, "b t"]:
     """Number of the nearest centroid of every frame."""
+    # |x - c|^2 without |x|^2, which is the same for every centroid
     distance = (centroids * centroids).sum(1)[None, None] - 2 * jnp.einsum("btd,kd->btk", x, centroids)
     return jnp.argmin(distance, axis=-1).astype(jnp.int32)

@@ -1,6 +1,6 @@
-"""Making units: features of every frame, k-means on a sample, the nearest cluster over whole sets in parallel.
+"""Making units: features of every frame, k-means on a sample of them, then the nearest cluster of every frame.
 
-Imports no JAX, for MFCCs are computed in processes of their own; a model's layers are in `unit_layers`.
+This module imports no JAX, because worker processes compute MFCCs with it. Layers of a model are in `layers`.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Features(Protocol):
 
     rate_hz: float
     description: Mapping[str, Any]
-    parallel: bool  # over processes; else the accelerator does it
+    parallel: bool  # True: computed in worker processes; False: on the accelerator of this process
 
     def extract(self, clips: Sequence[Int16[np.ndarray, "_s"]]) -> list[Float32[np.ndarray, "_t d"]]:
         """The frames of some clips; none of a clip that is too short for one."""
@@ -45,9 +45,9 @@ class Features(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Mfcc:
-    """13 MFCCs by Kaldi's definition (no energy, no dither, samples in [-1, 1]) with deltas and their deltas, 100 Hz.
+    """13 MFCCs with first and second deltas at 100 Hz, as fairseq's `dump_mfcc_feature.py` takes them from torchaudio.
 
-    What fairseq's `dump_mfcc_feature.py` takes from torchaudio.
+    Kaldi's definition, without energy and dither, of samples in [-1, 1].
     """
 
     rate_hz = 100.0
@@ -59,7 +59,7 @@ class Mfcc:
 
     def _one(self, clip: Int16[np.ndarray, " s"]) -> Float32[np.ndarray, "t 39"]:
         online = kaldi_native_fbank.OnlineMfcc(_kaldi_options())
-        online.accept_waveform(unit_store.RATE_HZ, audio.from_int16(clip))
+        online.accept_waveform(audio.RATE_HZ, audio.from_int16(clip))
         online.input_finished()
         frames = [online.get_frame(i) for i in range(online.num_frames_ready)]
         cepstra = np.array(frames, np.float32).reshape(-1, CEPSTRA)
@@ -79,16 +79,18 @@ def _kaldi_options() -> kaldi_native_fbank.MfccOptions:
 
 
 def deltas(x: Float32[np.ndarray, "t d"]) -> Float32[np.ndarray, "t d"]:
-    """Slope over five frames, the first and the last one repeated beyond the ends (torchaudio's compute_deltas)."""
+    """Slope over five frames, with the end frames repeated beyond the ends (torchaudio's compute_deltas)."""
     if not len(x):
         return x
     padded = np.pad(x, ((2, 2), (0, 0)), mode="edge")
     t = len(x)
+    # d[t] = sum over n = 1, 2 of n (x[t+n] - x[t-n]), over 2 (1^2 + 2^2) = 10; padded[t + 2] is x[t]
     return ((padded[3 : 3 + t] - padded[1 : 1 + t]) + 2 * (padded[4:] - padded[:t])) / np.float32(10)
 
 
 def nearest(x: Float32[np.ndarray, "t d"], centroids: Float32[np.ndarray, "k d"]) -> UInt16[np.ndarray, " t"]:
     """Number of the nearest centroid of every frame."""
+    # |x - c|^2 without |x|^2, which is the same for every centroid
     distance = (centroids * centroids).sum(1)[None] - 2 * (x @ centroids.T)
     return distance.argmin(1).astype(np.uint16)
 
@@ -99,6 +101,7 @@ def sample_rows(counts: Sequence[int], share: float, seed: int) -> list[Int64[np
         raise errors.InputError(f"share {share} of the records is not above 0 and at most 1: choose 0.1, say")
     drawn = []
     for number, count in enumerate(counts):
+        # Raw words, because NumPy may change between versions what Generator's methods make of them.
         raw = np.random.Philox(key=np.array([seed, number], np.uint64)).random_raw(count)
         drawn.append(np.sort(np.argsort(raw, kind="stable")[: int(np.ceil(share * count))]))
     return drawn
@@ -139,9 +142,9 @@ def make_clustering(
     workers: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> unit_store.Clustering:
-    """The clustering `name`, made of a sample of the sets' records when it is not there.
+    """The clustering `name`; it is made from a sample of the sets' records unless it exists.
 
-    InputError when another one has that name: of other features or another number of clusters.
+    InputError when the name belongs to a clustering of other features or another number of clusters.
     """
     folder = unit_store.clustering_folder(data_dir, name)
     found = unit_store.load_clustering(folder)
@@ -182,7 +185,7 @@ def make_units(
     workers: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> unit_store.Units:
-    """The units of every record of a set, stored beside them; what is there is kept, what was begun is continued."""
+    """The units of every record of a set, stored beside them. Finished units are kept, an interrupted run goes on."""
     folder = prepared.folder / unit_store.FOLDER / name
     found = unit_store.load_units(folder)
     if found is not None and (found.prepared, found.clustering) == (prepared.fingerprint, clustering.fingerprint):
@@ -198,7 +201,7 @@ def make_units(
     assign = functools.partial(_assign, clustering.centroids)
     for (path, _), part in zip(missing, _over(assign, jobs, features, workers)):
         unit_store.save_array(path, _packed(part))
-    seconds = sum(int(prepared.samples[lot].sum(dtype=np.int64)) for _, lot in missing) / unit_store.RATE_HZ
+    seconds = sum(int(prepared.samples[lot].sum(dtype=np.int64)) for _, lot in missing) / audio.RATE_HZ
     elapsed = time.monotonic() - start
     if missing:
         speed = f"{seconds / elapsed:.0f} audio-seconds per second"
@@ -207,7 +210,7 @@ def make_units(
 
 
 def _finish(folder, partial, paths, prepared, clustering) -> unit_store.Units:
-    """Joins the parts into one folder, which takes its name when it is complete."""
+    """Join the parts in one folder, which gets its name when it is complete."""
     parts = [_unpacked(np.load(path, allow_pickle=False)) for path in paths]
     ends = np.cumsum(np.concatenate([np.zeros(0, np.int64), *(lengths for lengths, _ in parts)]), dtype=np.int64)
     flat = np.concatenate([np.zeros(0, np.uint16), *(part for _, part in parts)])
@@ -258,12 +261,12 @@ def _assign(centroids, features: Features, prepared: records.PreparedSet, rows: 
 
 
 def _over(work: Callable, lots: Sequence[tuple], features: Features, workers: int) -> Iterator[list[np.ndarray]]:
-    """`work(features, set, rows)` of every lot in order, in processes where the features are computed in such."""
+    """`work(features, set, rows)` of every lot, in order; in worker processes when the features are `parallel`."""
     workers = min(workers, len(lots)) if features.parallel else 1
     if workers <= 1:
         yield from (work(features, *lot) for lot in lots)
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
     with futures.ProcessPoolExecutor(workers, context, worker_processes.start) as pool:
         try:
             yield from pool.map(work, [features] * len(lots), *zip(*lots))

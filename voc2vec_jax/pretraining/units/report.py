@@ -1,4 +1,4 @@
-"""How good units are: how evenly clusters are used, and what they say of the labels of sets that have some."""
+"""The quality of units: how evenly clusters are used, and what they tell about labels where a set has some."""
 
 import io
 import pathlib
@@ -20,18 +20,19 @@ FIELDS += ("by_chance_bits", "share_of_labels", "purity", "label_purity")
 
 
 def quality(prepared: records.PreparedSet, found: unit_store.Units) -> dict[str, Any]:
-    """Cluster use of one set and, where it has labels, purity and mutual information with them, frame by frame.
+    """Cluster use of one set; with labels also purity and mutual information, frame by frame. Entropies in bits.
 
-    `used` clusters; `perplexity` of their use; `commonest` unit's share; `run_ms`, mean duration of equal units in a
-    row. `information_bits`: mutual information of unit and label; `by_chance_bits`: the same for labels shuffled
-    over the records, which grows with the number of clusters; `share_of_labels`: what is above chance, of the
-    labels' own entropy above it. `purity`: share of frames whose label is their cluster's most frequent one;
-    `label_purity`: whose unit is their label's most frequent one. Entropies in bits.
+    `used`: number of clusters in use; `perplexity`: of their use; `commonest`: share of the most frequent unit;
+    `run_ms`: mean duration of a run of equal units; `information_bits`: mutual information of unit and label;
+    `by_chance_bits`: the same after the labels were shuffled over the records; `share_of_labels`:
+    (information - chance) / (entropy of the labels - chance); `purity`: share of frames whose label is the most
+    frequent one of their cluster; `label_purity`: share of frames whose unit is the most frequent one of their label.
     """
     flat = np.asarray(found.flat)
     counts = np.bincount(flat, minlength=found.clusters)
     total = max(len(flat), 1)
     lengths = found.ends - found.begins
+    # A run of equal units ends at a change or at the end of a record.
     inner = np.ones(len(flat), bool)
     inner[found.begins[lengths > 0]] = False
     changes = int((flat[1:] != flat[:-1])[inner[1:]].sum()) + int((lengths > 0).sum())
@@ -55,6 +56,7 @@ def _of_labels(
 ) -> dict[str, float]:
     draw = np.random.default_rng(0)
     labelled = label >= 0
+    # Chance is not zero: with more clusters more of any labelling is told by accident.
     shuffled = []
     for _ in range(SHUFFLES):
         other = label.copy()
@@ -92,7 +94,7 @@ def information(together: Int[np.ndarray, "l k"]) -> float:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The rows under a header."""
+    """The rows as text under a header."""
     shown = [("set", *FIELDS)]
     for row in rows:
         cells = (row.get(name, "-") for name in FIELDS)
@@ -101,7 +103,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def draw(path: pathlib.Path, name: str, pairs: Sequence[tuple[records.PreparedSet, unit_store.Units]]) -> None:
-    """A PNG: the use of clusters in every set, and the labels of every cluster in each set that has some."""
+    """A PNG of cluster use in every set, and of the labels of each cluster where a set has labels."""
     labelled = [pair for pair in pairs if (pair[0].label >= 0).any()]
     sheet = figure.Figure(figsize=(7 + 7 * len(labelled), 5), layout="constrained")
     backend_agg.FigureCanvasAgg(sheet)
@@ -123,7 +125,7 @@ def draw(path: pathlib.Path, name: str, pairs: Sequence[tuple[records.PreparedSe
 
 
 def shares(together: Int[np.ndarray, "l k"]) -> Float[np.ndarray, "l k"]:
-    """Each cluster's share of labels, the clusters ordered by their commonest label."""
+    """The share of each label in each cluster; clusters are ordered by their most frequent label."""
     share = together / np.maximum(together.sum(0, keepdims=True), 1)
     return share[:, np.lexsort((-share.max(0), share.argmax(0)))]
 

@@ -1,7 +1,7 @@
-"""Units: the cluster of every frame of the prepared records, stored beside them and read aligned to crops.
+"""Units: the cluster of every frame of the prepared records, stored beside them and read as targets of crops.
 
-`data_dir/units/NAME/` holds a clustering, `data_dir/SET/VERSION/units/NAME/` the units that it gives a set's records;
-a run copies both. Imports no JAX, for reading processes do without. `unit_making` makes units.
+`data_dir/units/NAME/` holds a clustering; `data_dir/SET/VERSION/units/NAME/` holds the units that it gives to the
+records of a set. A run copies both. This module imports no JAX, because reading processes must not. See `making`.
 """
 
 import dataclasses
@@ -17,36 +17,35 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64, UInt16
 
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import records
 from voc2vec_jax.runs import files
 
-RATE_HZ = 16_000
-FIRST_CLASS = 4  # fairseq's dictionary begins with bos, pad, eos and unk, which stay among the classes
+FIRST_CLASS = 4  # fairseq's dictionary begins with bos, pad, eos and unk, and these stay among the classes
 FOLDER = "units"
 META_FILE, UNITS_FILE, ENDS_FILE, CENTROIDS_FILE = "units.json", "units.npy", "ends.npy", "centroids.npy"
 
 
 @dataclasses.dataclass(frozen=True)
 class Clustering:
-    """Centroids in the space of some features: frame features -> the nearest centroid's number.
+    """Centroids in a feature space; the unit of a frame is the number of its nearest centroid.
 
-    `features` says which (`{"kind": "mfcc"}`, or a model's name, layer and hash), `rate_hz` how many frames a second.
+    `features` says which features (`{"kind": "mfcc"}`, or the layer and hash of a model), `rate_hz` how many a second.
     """
 
     centroids: Float32[np.ndarray, "k d"]
     rate_hz: float
     features: Mapping[str, Any]
-    made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # sets, share, seed: for the record
+    made_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # sets, share and seed, for the record only
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Changes with the centroids and with the features."""
+        """A hash of the centroids and the features."""
         said = json.dumps([self.rate_hz, dict(self.features)], sort_keys=True)
         return hashlib.sha256(said.encode() + self.centroids.tobytes()).hexdigest()
 
     def save(self, folder: pathlib.Path) -> None:
-        """Writes the clustering into `folder`; readable when this returns, never half."""
+        """Write the clustering into `folder`. The file that marks it as complete comes last."""
         folder.mkdir(parents=True, exist_ok=True)
         save_array(folder / CENTROIDS_FILE, self.centroids)
         said = {"fingerprint": self.fingerprint, "clusters": len(self.centroids), "rate_hz": self.rate_hz}
@@ -54,17 +53,17 @@ class Clustering:
 
 
 def clustering_folder(data_dir: str | os.PathLike, name: str) -> pathlib.Path:
-    """Where a clustering lives, whether or not it is there."""
+    """Where a clustering is kept; it need not exist."""
     return pathlib.Path(data_dir) / FOLDER / name
 
 
 def units_folder(data_dir: str | os.PathLike, set_name: str, name: str) -> pathlib.Path:
-    """Where the units of a set's records live, whether or not they are there."""
+    """Where the units of a set's records are kept; they need not exist."""
     return records.set_folder(data_dir, set_name) / FOLDER / name
 
 
 def load_clustering(folder: pathlib.Path) -> Clustering | None:
-    """The clustering in `folder`, None where there is none; InputError when it is damaged."""
+    """The clustering in `folder`, or None; InputError when it is damaged."""
     if not (folder / META_FILE).is_file():
         return None
     said = _load_json(folder / META_FILE)
@@ -102,7 +101,7 @@ class Units:
 
 
 def load_units(folder: pathlib.Path) -> Units | None:
-    """The units in `folder`, mapped into memory; None where there are none; InputError when they are damaged."""
+    """The units in `folder`, memory-mapped, or None; InputError when they are damaged."""
     if not (folder / META_FILE).is_file():
         return None
     said = _load_json(folder / META_FILE)
@@ -120,11 +119,16 @@ def load_units(folder: pathlib.Path) -> Units | None:
 
 
 class FrameTargets:
-    """The class of every encoder frame of a crop, from the units of several sets one after another (a corpus).
+    """HuBERT's targets: the class of every encoder frame of a crop, for a corpus of several sets.
 
-    As fairseq's HubertDataset and HubertModel.forward_targets align them: a crop from sample s begins at unit
-    round(s * rate), holds round(length * rate) units or what is left, and frame k reads unit floor(k * units per
-    frame) as long as all units of the frame are there. Classes are clusters + FIRST_CLASS. Pickles as its paths.
+    The alignment is that of fairseq's HubertDataset and HubertModel.forward_targets. A crop from sample s begins at
+    unit round(s * rate) and holds round(length * rate) units, or what is left of the clip. Frame k reads unit
+    floor(k * units per frame), and has no target unless all units of the frame are there:
+
+        units at 100 Hz    | 0 | 1 | 2 | 3 | 4 | 5 | 6 |      7 units, 2 a frame
+        frames at 50 Hz    |   0   |   1   |   2   |   -      reads units 0, 2, 4; unit 6 is half a frame
+
+    A class is a cluster + FIRST_CLASS. Pickles as its paths, so that reading processes map the files themselves.
     """
 
     def __init__(self, folders: Sequence[pathlib.Path], hop_samples: int, bucket_frames: Mapping[int, int]):
@@ -134,7 +138,7 @@ class FrameTargets:
         self._first = np.cumsum([0, *(len(part.ends) for part in self.parts)])
         self._begins = [part.begins for part in self.parts]
         self.clustering, self.rate_hz = self.parts[0].clustering, self.parts[0].rate_hz
-        self._per_frame = self.rate_hz * hop_samples / RATE_HZ
+        self._per_frame = self.rate_hz * hop_samples / audio.RATE_HZ
 
     def __reduce__(self):
         return FrameTargets, self._arguments
@@ -146,14 +150,15 @@ class FrameTargets:
         frames = np.arange(self._arguments[2][bucket])
         taken = np.floor(frames * self._per_frame).astype(np.int64)
         out = np.full((*index.shape, len(frames)), -1, np.int32)
-        number = np.searchsorted(self._first, index, side="right") - 1  # EMPTY rows get -1
+        number = np.searchsorted(self._first, index, side="right") - 1  # EMPTY rows get -1, which is no set
         for k, part in enumerate(self.parts):
             own = number == k
             row = index[own] - self._first[k]
-            first = np.rint(start[own] * self.rate_hz / RATE_HZ).astype(np.int64)
+            first = np.rint(start[own] * self.rate_hz / audio.RATE_HZ).astype(np.int64)
             begin = self._begins[k][row] + first
-            size = np.minimum(np.rint(lengths[own] * self.rate_hz / RATE_HZ), part.ends[row] - begin)
+            size = np.minimum(np.rint(lengths[own] * self.rate_hz / audio.RATE_HZ), part.ends[row] - begin)
             there = (frames + 1) * self._per_frame <= size[:, None]
+            # Absent units are read at place 0 and dropped in the next line: no index leaves the file.
             place = np.where(there, begin[:, None] + taken, 0)
             out[own] = np.where(there, part.flat[place].astype(np.int32) + FIRST_CLASS, -1) if place.size else -1
         return out
@@ -165,11 +170,11 @@ def units_of(targets: FrameTargets | None, *crops: Any) -> dict[str, np.ndarray]
 
 
 def targets_for_run(config: Any, model: Any, corpus: Any, workdir: pathlib.Path, *, copy: bool) -> FrameTargets | None:
-    """The units that a run reads: None for a family that needs none, else those that `config.units` names.
+    """The targets of a run, made of the units that `config.units` names; None for a family that needs none.
 
-    The run's own copy counts when it has one, so that it can be continued without the rest; else they are taken from
-    `config.data_dir` and, with `copy`, put there with their clustering. InputError when they are missing, or of
-    other records, or do not fit the model.
+    A run reads its own copy of the units if it has one, so that it can be resumed without the originals. Otherwise it
+    reads those in `config.data_dir`; with `copy` it then copies them and their clustering into `workdir`. InputError
+    when they are missing, belong to other records or do not fit the model.
     """
     if not hasattr(model, "label_rate_hz"):
         return None
@@ -221,7 +226,7 @@ def _check_fit(name: str, set_name: str, found: Units, prepared: str, first: Uni
 
 
 def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies the files of a folder; the one that marks it as complete last."""
+    """Copy the files of a folder. The file that marks it as complete comes last."""
     if source == target or (target / META_FILE).is_file() or not (source / META_FILE).is_file():
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -232,7 +237,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def clustering_of_run(source: str) -> str | None:
-    """Fingerprint of the clustering that a run folder of ours was trained on; None for anything else."""
+    """Fingerprint of the clustering that a run folder was trained on; None for any other source."""
     folder = pathlib.Path(source)
     if not (folder / FOLDER).is_dir() or not (folder / "config.json").is_file():
         return None
@@ -242,13 +247,13 @@ def clustering_of_run(source: str) -> str | None:
 
 
 def save_array(path: pathlib.Path, array: np.ndarray) -> None:
-    """Writes a `.npy` that appears under its name only when it is complete."""
+    """Write a `.npy` file, whole or not at all."""
     with files.atomic(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def save_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    """Writes an object as JSON, whole or not at all."""
+    """Write an object as JSON, whole or not at all."""
     files.write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
