@@ -13,10 +13,10 @@ def bytes_free(device: jax.Device) -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return host_bytes()
+    return _host_bytes()
 
 
-def host_bytes() -> int:
+def _host_bytes() -> int:
     """The machine's memory, or the container's limit where that is less."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in map(pathlib.Path, _CGROUP_LIMITS):
