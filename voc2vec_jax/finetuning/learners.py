@@ -14,7 +14,7 @@ from voc2vec_jax import audio as audio_files
 from voc2vec_jax import models
 from voc2vec_jax.datasets import resident
 from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.models import heads
+from voc2vec_jax.models import heads, layers
 from voc2vec_jax.ops import losses, masking
 
 _MASKS, _NOISE = 1, 2  # what a row's key is split for
@@ -140,7 +140,7 @@ class FeatureLearner:
         sizes = (self.features, self.width, self.classes) if self.width else (self.features, self.classes)
         params = {}
         for number, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:])):
-            init = encoders.torch_linear_init(fan_in)
+            init = layers.torch_linear_init(fan_in)
             kernel, bias = jax.random.split(jax.random.fold_in(key, number))
             params[f"linear_{number}"] = {"kernel": init(kernel, (fan_in, fan_out)), "bias": init(bias, (fan_out,))}
         return params

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from voc2vec_jax import errors
 from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.models import layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Config:
             extra_tokens=self.extra_tokens,
             mask_embedding=False,
             hide_padding=False,
-            feature_norm_eps=encoders.CONV_NORM_EPS,
+            feature_norm_eps=layers.CONV_NORM_EPS,
         )
 
 
@@ -63,9 +64,11 @@ class LinearBias:
     def __call__(self, encoder: nn.Module, length: int) -> Float[Array, "h {length} {length}"]:
         heads = encoder.config.heads
         scale = encoder.param("alibi_scale", nn.initializers.ones, (heads,))
+        # bias[h, i, j] = -max(0, scale[h]) * slopes[h] * |i - j|
         slope = jnp.where(scale >= 0, scale, 0) * jnp.asarray(slopes(heads), scale.dtype)
         position = jnp.arange(length - self.extra_tokens)
         distance = jnp.abs(position[None] - position[:, None])
+        # Zero rows and columns for the extra tokens, which have no position
         distance = jnp.pad(distance, ((self.extra_tokens, 0), (self.extra_tokens, 0)))
         return -slope[:, None, None] * distance[None].astype(scale.dtype)
 

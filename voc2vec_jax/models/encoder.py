@@ -1,4 +1,7 @@
-"""The encoder that every family shares: convolutional stem, positional convolution, Transformer blocks."""
+"""The encoder that all families share: convolutional stem, positional convolution, Transformer blocks.
+
+audio [b, s] -> stem -> norm -> projection -> masked frames replaced -> + positional conv -> blocks -> [b, t, d]
+"""
 
 import dataclasses
 import functools
@@ -11,12 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from voc2vec_jax.models import layers
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import convolution, masking, norms, random_bits
 
-CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
-
-# What the backward pass recomputes of a block: nothing | all of it | all but the products of its dense layers
+# What the backward pass recomputes of a block: nothing | everything | everything but the products of dense layers
 REMAT = {
     "none": None,
     "layer": jax.checkpoint_policies.nothing_saveable,
@@ -78,7 +80,10 @@ class Parts:
 
 
 class Noise(NamedTuple):
-    """Where a training pass takes its randomness from: one key per row, and the key of each row's loss group."""
+    """The randomness of a training pass: one key per row, and the key of each row's loss group.
+
+    A row's noise depends on its own key alone, so it is the same in every batch and on any number of devices.
+    """
 
     rows: Key[Array, "b"]
     groups: Key[Array, "b"]
@@ -104,100 +109,16 @@ def dropout(x: Float[Array, "b *d"], share: float, noise: Noise | None) -> Float
 
 def kept_entries(shape: tuple[int, ...], share: float, noise: Noise | None) -> tuple[Bool[Array, "b *d"] | None, float]:
     """Which entries of [b, ...] a dropout of `share` keeps (None: all) and what they are multiplied by."""
-    threshold = round(share * 2**16)
+    threshold = round(share * 2**16)  # of 16 random bits per entry: values below it are dropped
     if noise is None or threshold == 0:
         return None, 1.0
     kept = random_bits.random_shares(noise.rows, math.prod(shape[1:]), threshold)
     return kept.reshape(shape), 1 / (1 - threshold / 2**16)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def scale_gradient(x: Float[Array, "*b"], scale: float) -> Float[Array, "*b"]:
-    """x itself; its gradient times `scale` (fairseq's GradMultiply)."""
-    return x
-
-
-@scale_gradient.defjvp
-def _scale_gradient_jvp(scale, primals, tangents):
-    return primals[0], tangents[0] * scale
-
-
-def torch_linear_init(fan_in: int) -> Callable:
-    """torch's default for Linear weights and biases: uniform within 1 / sqrt(fan_in)."""
-    limit = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
-
-
-def projection(config: EncoderConfig, fan_in: int, fan_out: int, name: str) -> nn.Dense:
-    """A dense layer outside the blocks, initialised as torch's Linear."""
-    init = torch_linear_init(fan_in)
-    dtype = config.compute_dtype
-    return nn.Dense(fan_out, dtype=dtype, kernel_init=init, bias_init=init, dot_general=_rows_dot, name=name)
-
-
-def dense(config: EncoderConfig, width: int, name: str, before: Callable | None = None) -> nn.Dense:
-    """A dense layer inside the blocks, with BERT's initialisation.
-
-    Its input is `before` of what it is given, which the backward pass computes anew instead of keeping it too.
-    """
-    init = nn.initializers.normal(0.02)
-    dot = _rows_dot if before is None else functools.partial(_rows_dot_after, before)
-    return nn.Dense(width, dtype=config.compute_dtype, kernel_init=init, dot_general=dot, name=name)
-
-
-def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):
-    """nn.Dense's product, which is always over the last axis of x."""
-    return convolution.rows_matmul(x, kernel, precision)
-
-
-def _rows_dot_after(before, x, kernel, dimension_numbers, precision=None, **options):
-    def product(x, kernel):
-        return convolution.rows_matmul(before(x), kernel, precision)
-
-    # The scan over blocks lies between both passes: no barrier is needed to keep the compiler from merging them
-    return jax.checkpoint(product, prevent_cse=False)(x, kernel)
-
-
-class LayerNorm(nn.Module):
-    """Layer norm over channels; statistics in float32 or wider, two passes as torch takes them."""
-
-    eps: float
-    dtype: jnp.dtype
-    affine: bool = True
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        wide = jnp.promote_types(self.dtype, jnp.float32)
-        if self.affine:
-            scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        else:
-            scale, bias = jnp.ones(x.shape[-1:], wide), jnp.zeros(x.shape[-1:], wide)
-        return norms.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
-
-
-def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> LayerNorm:
+def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> layers.LayerNorm:
     """Layer norm over channels of the config's type, and of its `norm_eps` unless another is given."""
-    return LayerNorm(config.norm_eps if eps is None else eps, config.compute_dtype, name=name)
-
-
-class TimeNorm(nn.Module):
-    """Normalises each channel of each clip over its valid frames (torch's GroupNorm with a group a channel)."""
-
-    config: EncoderConfig
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]) -> Float[Array, "b t c"]:
-        channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        weight = valid.astype(x.dtype)
-        count = jnp.maximum(weight.sum(1, keepdims=True), 1)
-        centred = x - (norms.time_sums(x, weight) / count)[:, None]
-        variance = norms.time_sums(centred * centred, weight) / count
-        out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None])[:, None] + bias[None, None]
-        return out.astype(self.config.compute_dtype)
+    return layers.LayerNorm(config.norm_eps if eps is None else eps, config.compute_dtype, name=name)
 
 
 class ConvStem(nn.Module):
@@ -211,35 +132,16 @@ class ConvStem(nn.Module):
         x = audio[..., None].astype(c.compute_dtype)
         frames = lengths
         for i, (channels, kernel, stride) in enumerate(zip(c.conv_channels, c.conv_kernels, c.conv_strides)):
-            x = StridedConv(c, channels, kernel, stride, name=f"conv_{i}")(x)
+            x = layers.StridedConv(channels, kernel, stride, c.conv_bias, name=f"conv_{i}")(x)
             frames = masking.frame_lengths(frames, (kernel,), (stride,))
             if c.conv_norm == "layer":
-                x = layer_norm(c, f"norm_{i}", CONV_NORM_EPS)(x)
+                x = layer_norm(c, f"norm_{i}", layers.CONV_NORM_EPS)(x)
             elif i == 0:
+                # transformers normalises over padding too: "legacy" counts every frame as valid
                 counted = frames if c.padding == "exact" else jnp.full_like(frames, x.shape[1])
-                x = TimeNorm(c, name="norm_0")(x, masking.valid_frames(counted, x.shape[1]))
+                x = layers.TimeNorm(c.compute_dtype, name="norm_0")(x, masking.valid_frames(counted, x.shape[1]))
             x = norms.gelu(x)
         return x
-
-
-class StridedConv(nn.Module):
-    """One valid strided convolution over [b, t, channels]."""
-
-    config: EncoderConfig
-    channels: int
-    kernel: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t i"]) -> Float[Array, "b _t o"]:
-        fan_in = x.shape[-1] * self.kernel
-        init = nn.initializers.normal(math.sqrt(2 / fan_in))
-        kernel = self.param("kernel", init, (self.kernel, x.shape[-1], self.channels))
-        out = convolution.strided_conv(x, kernel.astype(x.dtype), self.stride)
-        if self.config.conv_bias:
-            bias = self.param("bias", torch_linear_init(fan_in), (self.channels,))
-            out = out + bias.astype(x.dtype)[None, None]
-        return out
 
 
 class PositionalConv(nn.Module):
@@ -252,6 +154,7 @@ class PositionalConv(nn.Module):
         c = self.config
         shape = (c.positional_kernel, c.width // c.positional_groups, c.width)
         if c.positional_depth == 1:
+            # w = g v / |v| with one norm |v[k]| for each tap k, as in fairseq; g starts as |v|, so w starts as v
             init = nn.initializers.normal(math.sqrt(4 / (c.positional_kernel * c.width)))
             v = self.param("v", init, shape)
             g = self.param("g", lambda key: jnp.sqrt(jnp.sum(v * v, (1, 2), keepdims=True)))
@@ -259,26 +162,13 @@ class PositionalConv(nn.Module):
             out = convolution.grouped_conv(x, convolution.weight_norm(g, v).astype(x.dtype), c.positional_groups)
             return norms.gelu(out + bias.astype(x.dtype)[None, None])
         for j in range(c.positional_depth):
-            if c.padding == "exact" and j > 0:
+            if (
+                c.padding == "exact" and j > 0
+            ):  # the layer before made padding frames non-zero, and the kernel sees them
                 x = jnp.where(valid[..., None], x, 0)
-            x = GroupedConv(c, shape, name=f"conv_{j}")(x)
-            x = norms.gelu(LayerNorm(CONV_NORM_EPS, c.compute_dtype, affine=False)(x))
+            x = layers.GroupedConv(shape, c.positional_groups, name=f"conv_{j}")(x)
+            x = norms.gelu(layers.LayerNorm(layers.CONV_NORM_EPS, c.compute_dtype, affine=False)(x))
         return x
-
-
-class GroupedConv(nn.Module):
-    """One same-length convolution in groups, with a bias."""
-
-    config: EncoderConfig
-    shape: tuple[int, int, int]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        init = torch_linear_init(self.shape[0] * self.shape[1])
-        kernel = self.param("kernel", init, self.shape)
-        bias = self.param("bias", init, (self.shape[2],))
-        out = convolution.grouped_conv(x, kernel.astype(x.dtype), self.config.positional_groups)
-        return out + bias.astype(x.dtype)[None, None]
 
 
 class Attention(nn.Module):
@@ -298,11 +188,14 @@ class Attention(nn.Module):
         c = self.config
         b, t, d = x.shape
 
-        rows = x.reshape(b * t, d)  # once, so that the backward pass keeps it once
+        rows = x.reshape(b * t, d)  # one array for all three products, so that the backward pass stores it once
 
         def split(name):
-            return dense(c, d, name)(rows).reshape(b, t, c.heads, c.head_width).transpose(0, 2, 1, 3)
+            return (
+                layers.dense(d, c.compute_dtype, name)(rows).reshape(b, t, c.heads, c.head_width).transpose(0, 2, 1, 3)
+            )
 
+        # softmax(q k' / sqrt(head_width) + gate * bias) v, over valid keys only
         if bias is not None:
             gate = self.parts.position_gate
             bias = bias[None] if gate is None else gate(self, x)[..., None] * bias[None]
@@ -313,7 +206,7 @@ class Attention(nn.Module):
         else:
             attention_ops.check(c.attention, c.dtype, kept is not None)
             out = attention_ops.by_library(query, key, value, bias, valid, c.attention)
-        return dense(c, d, "out")(out.transpose(0, 2, 1, 3).reshape(b, t, d))
+        return layers.dense(d, c.compute_dtype, "out")(out.transpose(0, 2, 1, 3).reshape(b, t, d))
 
 
 class Block(nn.Module):
@@ -331,6 +224,7 @@ class Block(nn.Module):
     def __call__(self, carry, layer: Int[Array, ""], keep: Bool[Array, "b"], bias: Float[Array, "h t t"] | None):
         c = self.config
         x, valid, noise = carry
+        # Purposes 4 * layer + 0..3 are the blocks'; the encoder itself uses 4 * depth + 0..2
         noises = [noise and noise.fold_in(4 * layer + i) for i in range(4)]
         attention_norm, mlp_norm = layer_norm(c, "attention_norm"), layer_norm(c, "mlp_norm")
 
@@ -339,17 +233,19 @@ class Block(nn.Module):
             return dropout(attended, c.dropout, noises[1])
 
         def mlp(x):
-            x = dense(c, c.inner_width, "mlp_in")(x)
+            x = layers.dense(c.inner_width, c.compute_dtype, "mlp_in")(x)
             drop = functools.partial(dropout, share=c.activation_dropout, noise=noises[2])
-            x = dense(c, c.width, "mlp_out", before=lambda x: drop(norms.gelu(x)))(x)
+            x = layers.dense(c.width, c.compute_dtype, "mlp_out", before=lambda x: drop(norms.gelu(x)))(x)
             return dropout(x, c.dropout, noises[3])
 
+        # pre-LN: y = x + f(norm(x)); post-LN: y = norm(x + f(x)), once for attention and once for the MLP
         if c.norm_first:
             y = x + attend(attention_norm(x))
             y = y + mlp(mlp_norm(y))
         else:
             y = attention_norm(x + attend(x))
             y = mlp_norm(y + mlp(y))
+        # LayerDrop: the layer runs for all rows, since loss groups of one batch may drop different layers
         if noise is not None:
             y = jnp.where(keep[:, None, None], y, x)
         return (y, valid, noise), (y if self.collect else None)
@@ -380,11 +276,11 @@ class Encoder(nn.Module):
         all, so that the last is not the result itself, as in transformers since version 5.
         """
         c, parts = self.config, self.parts
-        conv_features = scale_gradient(ConvStem(c, name="conv_stem")(audio, lengths), feature_gradient_scale)
+        conv_features = layers.scale_gradient(ConvStem(c, name="conv_stem")(audio, lengths), feature_gradient_scale)
         frames = c.frames(lengths)
         valid = masking.valid_frames(frames, conv_features.shape[1])
         features = layer_norm(c, "feature_norm", parts.feature_norm_eps)(conv_features)
-        x = projection(c, features.shape[-1], c.width, "feature_projection")(features)
+        x = layers.projection(features.shape[-1], c.width, c.compute_dtype, "feature_projection")(features)
         x = dropout(x, c.input_dropout, noise and noise.fold_in(4 * c.depth))
         x = self.positioned(self.hidden(x, masked), valid)
         x, attended = self.with_tokens(x, valid)
@@ -392,13 +288,13 @@ class Encoder(nn.Module):
         x = x if c.norm_first else norm(x)
         x = dropout(x, c.dropout, noise and noise.fold_in(4 * c.depth + 1))
         first = x
-        x, layers = self.blocks(x, attended, noise, collect)
+        x, states = self.blocks(x, attended, noise, collect)
         x = norm(x) if c.norm_first else x
         out = {"conv_features": conv_features, "features": features, "frames": frames, "valid": valid}
         if parts.extra_tokens:
             out["with_extra_tokens"] = x
         if collect:
-            out["hidden_states"] = jnp.concatenate([first[None], layers])[:, :, parts.extra_tokens :]
+            out["hidden_states"] = jnp.concatenate([first[None], states])[:, :, parts.extra_tokens :]
         return x[:, parts.extra_tokens :], out
 
     def hidden(self, x: Float[Array, "b t d"], masked: Bool[Array, "b t"] | None) -> Float[Array, "b t d"]:
@@ -431,16 +327,17 @@ class Encoder(nn.Module):
         c, parts = self.config, self.parts
         keep = jnp.ones((c.depth, x.shape[0]), bool)
         if noise is not None:
+            # One draw per loss group: fairseq drops a layer for the whole batch of a GPU
             draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - c.layerdrop, (c.depth,)))
             keep = draw(noise.fold_in(4 * c.depth + 2).groups).T
         bias = None if parts.position_bias is None else parts.position_bias(self, x.shape[1])
         carry, numbers = (x, valid, noise), jnp.arange(c.depth)
-        (x, _, _), layers = block_stack(c, parts, collect, name="layers")(carry, numbers, keep, bias)
-        return x, layers
+        (x, _, _), states = block_stack(c, parts, collect, name="layers")(carry, numbers, keep, bias)
+        return x, states
 
 
 def block_stack(config: EncoderConfig, parts: Parts = Parts(), collect: bool = False, name: str | None = None):
-    """All blocks as one scanned module, (carry, numbers, keep, bias) -> (carry, layers); see `Block`."""
+    """All blocks as one scanned module, (carry, numbers, keep, bias) -> (carry, their outputs); see `Block`."""
     policy = REMAT[config.remat]
     block = Block if policy is None else nn.remat(Block, prevent_cse=False, policy=policy)
     scan = nn.scan(

@@ -21,7 +21,7 @@ def forward(config: Any, samples: int) -> dict[str, float]:
     """
     e = config.encoder
     t = e.frames(samples)
-    pairs = 2 * t * t * e.width * 2
+    pairs = 2 * t * t * e.width * 2  # queries against keys, and weights against values
     linear = 2 * t * (4 * e.width**2 + 2 * e.width * e.inner_width)
     return {
         "conv stem": sum(_stem(e, samples)),

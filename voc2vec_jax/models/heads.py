@@ -38,6 +38,7 @@ class Classifier(nn.Module):
     ) -> Float[Array, "b v"]:
         """Logits in float32 or wider from an encoder's frames, or with `layer_sum` from its `hidden_states`."""
         c = self.config
+        # x = sum_l softmax(w)_l h_l
         if c.layer_sum:
             if hidden_states is None:
                 raise ValueError("hidden_states is None, but layer_sum needs them: run the encoder with collect=True")

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax.models import display, wav2vec2
+from voc2vec_jax.models import display, layers, wav2vec2
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import losses, masking
 
@@ -83,8 +83,9 @@ class PreTraining(nn.Module):
             feature_gradient_scale=c.feature_gradient_scale,
         )
         x = masking.of_rows(x, index, masked_valid)
-        context = encoders.projection(e, e.width, c.target_width, "project_context")(x)
+        context = layers.projection(e.width, c.target_width, e.compute_dtype, "project_context")(x)
         classes = self.param("label_embeddings", nn.initializers.uniform(1.0), (c.classes, c.target_width))
+        # cos(context, class embedding) / tau
         logits = jnp.einsum("bmd,vd->bmv", losses.unit(context), losses.unit(classes)) / c.logit_temperature
         return {**out, "logits": logits}
 
@@ -128,6 +129,7 @@ def objective(
 ) -> tuple[Float[Array, ""], Float[Array, ""], dict]:
     """The loss and its terms from a forward pass over g loss groups; frames of target -1 count nothing."""
     logits, classes = out["logits"], config.classes
+    # Frames without a unit may be masked, but neither loss nor weight counts them
     real = (target >= 0).astype(logits.dtype)
     chosen = jnp.argmax(logits, -1)
     masked_loss, weight = losses.cross_entropy(logits.reshape(-1, classes), target.reshape(-1), real.reshape(-1))

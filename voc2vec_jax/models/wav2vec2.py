@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax.models import display
+from voc2vec_jax.models import display, layers
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import losses, masking
 
@@ -100,12 +100,13 @@ class Quantizer(nn.Module):
         logits = scorer(x)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         logits = logits.reshape(*x.shape[:2], groups, entries)
-        width = c.codebook_width // groups
+        width = c.codebook_width // groups  # a target is one entry of each group, side by side
         codebook = self.param("codebook", nn.initializers.uniform(1.0), (groups * entries, width))
         if gumbel is None:
             code = jnp.argmax(logits, -1)
             choice = jax.nn.one_hot(code, entries, dtype=logits.dtype)
         else:
+            # p = softmax((l + n) / tau); the forward pass uses the one-hot argmax, the backward pass the gradient of p
             soft = jax.nn.softmax((logits + gumbel) / temperature, axis=-1)
             code = jnp.argmax(soft, -1)
             hard = jax.nn.one_hot(code, entries, dtype=logits.dtype)
@@ -153,9 +154,13 @@ def compared(
     seen = masking.of_rows(features, *where)
     seen = encoders.dropout(seen, config.quantizer_dropout, noise and noise.fold_in(QUANTIZER))
     quantized, code, share = Quantizer(config, name="quantizer")(seen, draws.gumbel, config.temperature(step))
-    targets = encoders.projection(e, config.codebook_width, config.target_width, "project_quantized")(quantized)
+    targets = layers.projection(config.codebook_width, config.target_width, e.compute_dtype, "project_quantized")(
+        quantized
+    )
     context = masking.of_rows(x, *where)
-    context = encoders.projection(e, e.width, config.target_width, "project_context")(context)
+    context = layers.projection(e.width, config.target_width, e.compute_dtype, "project_context")(context)
+    # cos(context_i, target_j) / kappa for every pair of a row's masked frames. The negatives of i are some of the j, so
+    # counting how often each was drawn replaces a gather of [b, m, n, d] targets.
     logits = jnp.einsum("bid,bjd->bij", losses.unit(context), losses.unit(targets)) / config.logit_temperature
     return {"logits": logits, "code": code, "code_share": share}
 
@@ -166,7 +171,7 @@ MASK, NEGATIVES, GUMBEL, ENCODER, QUANTIZER, TRIM = range(6)
 
 def mask_of(index: Int[Array, "b m"], masked_valid: Bool[Array, "b m"], t: int) -> Bool[Array, "b {t}"]:
     """The [b, t] mask whose True frames are the valid ones of `index`."""
-    place = jnp.where(masked_valid, index, t)
+    place = jnp.where(masked_valid, index, t)  # padding points behind the last frame, where it matches none
     return (place[:, :, None] == jnp.arange(t)[None, None]).any(1)
 
 
@@ -182,6 +187,7 @@ def draw_masks(
     masked = masking.span_mask(noise.fold_in(MASK).rows, flat, t, **shape)
     if not equal_masks:
         return masked
+    # Empty rows pad the last batch: t keeps them from being the smallest
     counts = jnp.where(frames > 0, masked.sum(1).reshape(frames.shape), t).min(1, keepdims=True)
     keep = jnp.broadcast_to(counts, frames.shape).reshape(-1)
     return masking.equal_counts(noise.fold_in(TRIM).rows, masked, keep)
@@ -251,6 +257,9 @@ def objective(config: Config, out: dict, draws: Draws, g: int) -> tuple[Float[Ar
     hard = jax.nn.one_hot(likeliest, config.codebook_entries, dtype=terms["loss"].dtype)
     prob_perplexity = losses.perplexity(losses.group_mean(merged(out["code_share"]), frames_valid))
     code_perplexity = losses.perplexity(losses.group_mean(merged(hard), frames_valid))
+    # Diversity: (G V - sum of the groups' perplexities) / (G V), from the mean softmax of a loss group. A mean over
+    # another set of frames has another perplexity, hence groups and not whole batches. fairseq multiplies both
+    # regularisers by the number of masked frames, so that one division by the weight is right for all terms.
     total = config.codebook_groups * config.codebook_entries
     penalty = losses.feature_penalty(grouped(out["conv_features"]), grouped(out["valid"]))
     diversity = config.diversity_weight * group_weight * (total - prob_perplexity) / total
@@ -271,7 +280,7 @@ def objective(config: Config, out: dict, draws: Draws, g: int) -> tuple[Float[Ar
 def summary(sums: dict) -> dict:
     """What is logged of a step, from its metric sums and `weight`: losses in bits per masked frame, as fairseq."""
     weight = jnp.maximum(sums["weight"], 1)
-    bits = {
+    bits = {  # 1 nat = 1 / ln 2 bits
         name: sums[name] / weight / jnp.log(2.0) for name in ("loss", "contrastive", "diversity", "feature_penalty")
     }
     return {

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.models import layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ def distance_buckets(length: int, buckets: int, distance: int) -> Int[np.ndarray
     Half of the buckets are for keys to the right. In each half, near positions have a bucket each, and farther
     ones share buckets that widen up to `distance`. Single precision, as in transformers, decides the ties.
     """
+    # Distance 0 .. exact - 1: a bucket each; up to `distance`: buckets of equal width in log(distance); then the last
     half = buckets // 2
     exact = half // 2
     offset = np.arange(1 - length, length)
@@ -61,8 +63,13 @@ class RelativeBias:
 def every_offset(by_offset: Float[Array, "h _n"], length: int) -> Float[Array, "h {length} {length}"]:
     """[h, i, j] -> by_offset[h, j - i + length - 1], for 2 * length - 1 offsets.
 
-    Row after row of 2 * length numbers, read in rows of one less, each begins one further: what is copied comes back in
-    the gradient as a sum over rows, where an index would scatter length * length numbers.
+    We copy one row of 2 * length numbers below itself and read the copies in rows of one number less, so that each
+    row begins one further left. The gradient of a copy is a sum over rows; an index would scatter length * length
+    numbers instead.
+
+        length 3, five offsets a..e:  c d e . a b | c d e . a b | c d e . a b  ->  c d e|. a
+                                                                                   b c d|e .
+                                                                                   a b c|d e
     """
     heads, row = by_offset.shape[0], max(0, 2 * length - 1)
     gap = jnp.zeros((heads, 1), by_offset.dtype)
@@ -76,7 +83,8 @@ def relative_gate(attention: nn.Module, x: Float[Array, "b t d"]) -> Float[Array
     c = attention.config
     b, t, _ = x.shape
     scale = attention.param("relative_scale", nn.initializers.ones, (c.heads,))
-    gates = encoders.dense(c, 8, "relative_gate")(x.reshape(b, t, c.heads, c.head_width))
+    gates = layers.dense(8, c.compute_dtype, "relative_gate")(x.reshape(b, t, c.heads, c.head_width))
+    # Eight scores per query and head, four for each of two gates g1, g2; the factor is g1 (g2 s - 1) + 2
     gates = gates.astype(scale.dtype).reshape(b, t, c.heads, 2, 4).sum(-1)
     first, second = jnp.moveaxis(jax.nn.sigmoid(gates), -1, 0)
     return (first * (second * scale[None, None] - 1) + 2).transpose(0, 2, 1)
