@@ -193,7 +193,7 @@ def test_the_page_needs_nothing_but_itself_and_the_listeners_files(tmp_path, dra
 def played(run, row):
     """The piece of the page that plays one clip."""
     parts = report_page.templates().get_template("parts.html.j2").module
-    return str(parts.player(report_page.recording(run, row, None)))
+    return str(parts.player(report_page.playback(run, row, None)))
 
 
 def test_players_open_the_very_file_at_the_clip(tmp_path):
@@ -211,11 +211,11 @@ def test_players_open_the_very_file_at_the_clip(tmp_path):
     moved = tmp_path / "moved" / "vivae" / "anger" / name
     moved.parent.mkdir(parents=True)
     moved.write_bytes(b"RIFF")
-    assert "/moved/vivae/anger/" in report_page.recording(run, row, tmp_path / "moved").source  # --audio goes first
+    assert "/moved/vivae/anger/" in report_page.playback(run, row, tmp_path / "moved").source  # --audio goes first
     unpacked = tmp_path / "unpacked" / "archive-main" / "dataset" / "anger" / name
     unpacked.parent.mkdir(parents=True)
     unpacked.write_bytes(b"RIFF")
-    assert "/archive-main/dataset/anger/" in report_page.recording(run, row, tmp_path / "unpacked").source
+    assert "/archive-main/dataset/anger/" in report_page.playback(run, row, tmp_path / "unpacked").source
 
 
 @pytest.mark.parametrize(

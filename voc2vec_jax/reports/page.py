@@ -135,7 +135,7 @@ def wrong_clips(
     return sorted(wrong, key=lambda row: (-row.probability, row.fold, row.id))[:count]
 
 
-class Recording(NamedTuple):
+class Playback(NamedTuple):
     """What the page plays beside a clip: the URL `source` of the listener's own file, read out as `label`.
 
     Without a `source`, either `missing` is the path that is not in `folder`, or `sentence` says why there is no file.
@@ -152,7 +152,7 @@ class Mistakes(NamedTuple):
     """The most confidently wrong of a run's `total` clips, each with what can be played of it."""
 
     total: int
-    clips: Sequence[tuple[report_runs.ReportedPrediction, Recording]]
+    clips: Sequence[tuple[report_runs.ReportedPrediction, Playback]]
 
 
 def mistakes(run: report_runs.ReportedRun, audio: str | os.PathLike | None) -> Mistakes | None:
@@ -160,12 +160,12 @@ def mistakes(run: report_runs.ReportedRun, audio: str | os.PathLike | None) -> M
     rows = report_runs.predictions(run)
     if rows is None:
         return None
-    return Mistakes(len(rows), [(row, recording(run, row, audio)) for row in wrong_clips(rows)])
+    return Mistakes(len(rows), [(row, playback(run, row, audio)) for row in wrong_clips(rows)])
 
 
-def recording(
+def playback(
     run: report_runs.ReportedRun, row: report_runs.ReportedPrediction, audio: str | os.PathLike | None
-) -> Recording:
+) -> Playback:
     """The file of one clip, from the clip's start to its end.
 
     Looked for as <audio>/<data set>/<path>, <audio>/<path>, in the folders of the two levels below <audio>, and as <the
@@ -173,19 +173,19 @@ def recording(
     """
     relative = pathlib.PurePosixPath(row.path)
     if not row.path:
-        return Recording(sentence="This clip has no file of its own.")
+        return Playback(sentence="This clip has no file of its own.")
     if relative.is_absolute() or ".." in relative.parts or "\0" in row.path:
-        return Recording(sentence="The path of this clip leads out of its folder, so it is not opened.")
+        return Playback(sentence="The path of this clip leads out of its folder, so it is not opened.")
     roots = [pathlib.Path(audio) / run.dataset, pathlib.Path(audio), *_below(pathlib.Path(audio))] if audio else []
     roots += [pathlib.Path(run.audio_root)] if run.audio_root else []
     if not roots:
-        return Recording(sentence="The run does not know where its recordings are; give --audio=FOLDER.")
+        return Playback(sentence="The run does not know where its recordings are; give --audio=FOLDER.")
     for root in roots:
         file = (root / relative).absolute()
         if file.is_file():
             source = f"{file.as_uri()}#t={row.start_seconds:.3f},{row.start_seconds + row.seconds:.3f}"
-            return Recording(source, f"{row.id}, true {row.label}, predicted {row.predicted}")
-    return Recording(missing=row.path, folder=str(audio or run.audio_root))
+            return Playback(source, f"{row.id}, true {row.label}, predicted {row.predicted}")
+    return Playback(missing=row.path, folder=str(audio or run.audio_root))
 
 
 @functools.lru_cache
