@@ -1,11 +1,10 @@
-"""The benchmark of embedding measures the same vectors on both sides."""
+"""The benchmark of embedding measures programs that compute the same vectors."""
 
 import checkpoints
 import numpy as np
 import pytest
 import soundfile
 from benchmarks import embed as embed_benchmark
-from benchmarks import evaluate as evaluate_benchmark
 from benchmarks import measuring
 
 from voc2vec_jax import errors
@@ -50,7 +49,7 @@ def test_turns_compile_nothing(tmp_path):
     model = pretrained.from_pretrained(tmp_path / "model")
     path = tmp_path / "one.wav"
     soundfile.write(path, 0.001 * np.random.default_rng(0).normal(size=5000), 16_000)
-    ways = [lambda: model.embed([path]), evaluate_benchmark.way(model, [path], None)]
+    ways = [lambda: model.embed([path]), embed_benchmark.evaluation_way(model, [path], None)]
     first = [way() for way in ways]
     compiled = forward.compiled_embed()._cache_size()
     for way, vectors in zip(ways, first):
@@ -87,5 +86,5 @@ def test_sides_take_turns_there_and_back():
 def test_a_folder_without_audio_is_refused(tmp_path):
     with pytest.raises(errors.InputError, match="holds no audio file"):
         next(embed_benchmark.figures(embed_benchmark.EmbedBenchmark(str(tmp_path))))
-    with pytest.raises(errors.InputError, match="absent is no folder"):
+    with pytest.raises(errors.InputError, match="absent is not a folder"):
         next(embed_benchmark.figures(embed_benchmark.EmbedBenchmark(str(tmp_path / "absent"))))

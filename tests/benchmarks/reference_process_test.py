@@ -1,4 +1,4 @@
-"""The other side of a benchmark answers, and says why when it cannot."""
+"""The reference process of a benchmark answers, and says why when it cannot."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""The benchmark of a pre-training step measures what it says, on both sides."""
+"""The benchmark of a pre-training step measures what it says, for voc2vec_jax and for the reference."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""How fast each implementation of attention is, alone, at the lengths that clips have."""
+"""Speed of each implementation of attention, by itself, at the lengths that clips have."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ TOTAL_ELSEWHERE = 64_000
 
 @dataclasses.dataclass(frozen=True)
 class AttentionBenchmark:
-    """What is measured: rows of each of `frames`, about `total` (0: by platform) together."""
+    """What to measure: for each length in `frames`, as many rows as hold about `total` frames (0: by platform)."""
 
     frames: tuple[int, ...] = (50, 150, 500, 1000, 1500)
     heads: int = 12
@@ -34,10 +34,10 @@ class AttentionBenchmark:
 
 
 def figures(settings: AttentionBenchmark) -> Iterator[dict[str, Any]]:
-    """For every length and implementation, in turns: forward alone, and forward and backward; "error" from float32.
+    """For every length and implementation, in turns: the forward pass, and the forward and backward pass.
 
-    "error" is the largest difference of the forward pass over the largest value. Implementations that this machine or
-    these settings do not allow say why.
+    "error" is the largest difference from the forward pass in float32, divided by its largest value. An implementation
+    that this machine or these settings rule out has a "not_measured" with the reason.
     """
     check(settings)
     rate = measuring.matmul_rate(settings.dtype)
@@ -50,7 +50,7 @@ def figures(settings: AttentionBenchmark) -> Iterator[dict[str, Any]]:
 
 
 def check(settings: AttentionBenchmark) -> None:
-    """InputError for values that make no sense."""
+    """InputError for settings that cannot be measured."""
     if min((*settings.frames, settings.heads, settings.passes)) < 1 or settings.total < 0:
         raise errors.InputError(
             f"--frames={','.join(map(str, settings.frames))} --heads={settings.heads} --total={settings.total} "
@@ -104,7 +104,7 @@ def _at_length(
 
 
 def _compiled(name: str, arrays: list, valid: Any, keys: Any, dropout: float) -> tuple[Any, Any]:
-    """The forward pass, and the gradients of all three arrays from a cotangent that is no constant."""
+    """The forward pass, and the gradients of all three arrays from a cotangent that varies."""
 
     def forward(query, key, value):
         if name != "own":

@@ -1,4 +1,4 @@
-"""How fast the input pipeline is by itself: prepared records -> batches, with nothing that consumes them."""
+"""Speed of the input pipeline by itself: from prepared records to batches that nobody consumes."""
 
 import dataclasses
 import os
@@ -17,7 +17,6 @@ from voc2vec_jax.datasets import corpora, records, resident, shards
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
-from voc2vec_jax.runs import memory
 
 RATE_HZ = 16_000
 LEAST_MEAN_SECONDS, MOST_SECONDS = 0.5, 10  # of the noise clips
@@ -25,7 +24,7 @@ LEAST_MEAN_SECONDS, MOST_SECONDS = 0.5, 10  # of the noise clips
 
 @dataclasses.dataclass(frozen=True)
 class DataBenchmark:
-    """What is measured: `sets` of `data_dir`, or `clips` clips of noise of `mean_seconds` written for the purpose."""
+    """What to measure: the `sets` in `data_dir`, or else `clips` noise clips of `mean_seconds`, written first."""
 
     data_dir: str | None = None
     sets: tuple[str, ...] = ()
@@ -39,9 +38,9 @@ class DataBenchmark:
 
 
 def figures(settings: DataBenchmark) -> Iterator[dict[str, str | int | float]]:
-    """One figure for each way to feed training: the median and the best of `passes` passes through the data.
+    """One figure for each way to feed training: the median and the best of `passes` passes over the data.
 
-    "audio_seconds_per_second" counts real audio, without padding, from the first batch that is ready on.
+    "audio_seconds_per_second" counts real audio, not padding. The clock starts when the first batch is ready.
     """
     check(settings)
     with tempfile.TemporaryDirectory() as scratch:
@@ -51,7 +50,7 @@ def figures(settings: DataBenchmark) -> Iterator[dict[str, str | int | float]]:
         if drawn.steps_per_epoch < 2:
             raise errors.InputError(
                 f"{len(corpus)} clips are one step of --groups={settings.groups} --group_rows={settings.group_rows}, "
-                "and the first step is not timed: give more clips or smaller groups"
+                "and the first step is not timed; give more clips or smaller groups"
             )
         seconds, items = _content(corpus, drawn)
         for name, pass_ in _ways(settings, corpus, drawn).items():
@@ -63,7 +62,7 @@ def figures(settings: DataBenchmark) -> Iterator[dict[str, str | int | float]]:
                 "spread": round(max(times) / min(times), 2),
                 "items_per_second": round(items / statistics.median(times)),
                 "passes": settings.passes,
-                "process_peak_mb": round(memory.peak_bytes() / 1e6),
+                "process_peak_mb": round(measuring.peak_bytes() / 1e6),
                 "load": round(os.getloadavg()[0], 1),
                 **measuring.machine("int16"),
                 "clips": len(corpus),
@@ -72,7 +71,7 @@ def figures(settings: DataBenchmark) -> Iterator[dict[str, str | int | float]]:
 
 
 def check(settings: DataBenchmark) -> None:
-    """InputError for values that make no sense."""
+    """InputError for settings that cannot be measured."""
     for name, least in (("clips", 2), ("groups", 1), ("group_rows", 1), ("threads", 1), ("workers", 1), ("passes", 1)):
         if getattr(settings, name) < least:
             raise errors.InputError(f"--{name}={getattr(settings, name)}: give {least} or more")
@@ -97,7 +96,7 @@ def write_noise(
 
 
 def noise(seed: int, number: int, samples: int) -> Int16[np.ndarray, "s"]:
-    """Clip `number` of a noise set: full-scale white noise, which no compression shortens."""
+    """Clip `number` of a noise set: full-scale white noise, which does not compress."""
     return np.random.default_rng((seed, number)).integers(-(2**15), 2**15, samples, dtype=np.int16)
 
 
@@ -111,7 +110,7 @@ def _corpus(settings: DataBenchmark, scratch: pathlib.Path) -> corpora.Corpus:
     if settings.data_dir is not None:
         return corpora.open_corpus(settings.data_dir, settings.sets)
     draw = np.random.default_rng(0).gamma(2.0, settings.mean_seconds / 2 * RATE_HZ, settings.clips)
-    # Clips end at 10 s as in every prepared set; what that takes from the mean is given back.
+    # Prepared sets cut clips at 10 s; rescaling restores the mean length.
     lengths = np.clip(draw, 0.3 * RATE_HZ, 10 * RATE_HZ)
     lengths = np.clip(lengths * settings.mean_seconds * RATE_HZ / lengths.mean(), 1, 10 * RATE_HZ)
     return corpora.Corpus([write_noise(scratch, "noise", lengths.astype(int), seed=0, shard_count=4)])
@@ -137,13 +136,13 @@ def _ways(settings: DataBenchmark, corpus, drawn) -> dict[str, Callable[[], Iter
 
 
 def _content(corpus, drawn) -> tuple[float, int]:
-    """Seconds of audio and clips in all steps of a pass but the first."""
+    """Seconds of audio, and clips, in every step of a pass except the first."""
     steps = [batch_plan.host_rows(drawn, corpus.samples, k) for k in range(1, drawn.steps_per_epoch)]
     return sum(float(step.lengths.sum()) for step in steps) / RATE_HZ, sum(step.index.size for step in steps)
 
 
 def _elapsed(pass_: Callable[[], Iterator[object]]) -> float:
-    """Seconds from the first batch, which pays for starting up, to the last."""
+    """Seconds from the first batch to the last; the first one pays for start-up."""
     batches = pass_()
     next(batches)
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How fast `Model.embed` turns files into vectors, whether grouping changes them, and transformers on the same."""
+"""Speed of turning files into vectors: `Model.embed`, batch evaluation, and transformers on the same files."""
 
 import contextlib
 import dataclasses
@@ -7,24 +7,28 @@ import pathlib
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
+from jaxtyping import Float32
 
-from benchmarks import evaluate as evaluate_benchmark
 from benchmarks import measuring, reference_process
 from voc2vec_jax import audio, errors, models
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.inference import batching, pretrained
+from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
+from voc2vec_jax.inference.evaluation import output as evaluation_output
+from voc2vec_jax.inference.evaluation import scores as evaluation_scores
+from voc2vec_jax.inference.evaluation import worker
 from voc2vec_jax.models import flops
-from voc2vec_jax.runs import memory
 
-REFERENCE_BATCH_CLIPS = (1, 4, 16)  # clips in a batch of transformers
-ORDERS = ("paths", "shuffled")  # by path, neighbours are of one set and have like lengths
-REGROUPED_CLIPS = 64  # clips that are embedded once more in another grouping
-WARMING_CLIPS = 16  # of which the other side's warm-up consists on CPUs, which compile nothing for it
+REFERENCE_BATCH_CLIPS = (1, 4, 16)  # clips in a batch of the reference
+ORDERS = ("paths", "shuffled")  # sorted by path, neighbours come from one set and have similar lengths
+REGROUPED_CLIPS = 64  # clips embedded again in other batches
+WARM_UP_CLIPS = 16  # for the reference on CPUs, where torch compiles nothing
 
 Figure = dict[str, str | int | float]
 
@@ -40,16 +44,17 @@ class EmbedBenchmark:
     batch_seconds: float | None = None
     dtype: str = "float32"
     passes: int = 1
-    evaluate: bool = False  # batch evaluation, too
-    order: str = "paths"  # of ORDERS, for all sides
+    evaluate: bool = False  # measure batch evaluation too
+    order: str = "paths"  # one of ORDERS, the same for every program
 
 
 def figures(settings: EmbedBenchmark) -> Iterator[Figure]:
-    """Our speed with and without compilation, agreement of two groupings, and the other side's on the same files.
+    """Speed with and without compilation, agreement of two batchings, and the reference on the same files.
 
-    At most REGROUPED_CLIPS random clips are grouped otherwise (any vector depends on its own clip only). Every time
-    includes decoding. The sides take turns, `passes` times, every other time in reverse, and the median counts;
-    "ratio" is to the fastest way of the other side and "difference" from our first vectors.
+    At most REGROUPED_CLIPS random clips are embedded again in other batches: a vector depends on its own clip only.
+    Every time includes decoding. The programs take turns `passes` times, every second time in reverse order, and the
+    median counts. "ratio" is the time divided by that of the fastest reference loop; "difference" is the largest from
+    the first vectors of `Model.embed`.
     """
     if settings.against:
         reference_process.check()
@@ -68,28 +73,30 @@ def figures(settings: EmbedBenchmark) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         model = _model(settings, folder)
 
-        def ours(order=slice(None), batch_seconds=settings.batch_seconds) -> np.ndarray:
+        def embed(order=slice(None), batch_seconds=settings.batch_seconds) -> np.ndarray:
             return model.embed(list(np.array(files)[order]), batch_seconds=batch_seconds)
 
         yield {"figure": "embed matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
         yield {**_shapes(model, samples, settings.batch_seconds), **common}
-        first, elapsed = _timed(ours)
+        first, elapsed = _timed(embed)
         yield {
             "figure": "embed voc2vec_jax with compilation",
             "audio_seconds_per_second": round(seconds / elapsed, 2),
             "compilations": model.compilations,
             **common,
         }
-        yield _regrouped(settings, ours, first, common)
-        turns, held = _in_turns(settings, model, folder, files, ours)
+        yield _regrouped(settings, embed, first, common)
+        turns, held = _in_turns(settings, model, folder, files, embed)
     times = {name: [turn[name][1] for turn in turns] for name in held}
-    theirs = [float(np.median(times[name])) for name in times if name.startswith("transformers")]
+    reference_seconds = [float(np.median(times[name])) for name in times if name.startswith("transformers")]
     operations = sum(sum(flops.forward(model.config, n).values()) for n in samples)
     for name in times:
         yield {
             "figure": f"embed {name}",
             **measuring.speed(times[name], seconds, operations, rate),
-            **({"ratio": round(float(np.median(times[name])) / min(theirs), 3)} if theirs else {}),
+            **(
+                {"ratio": round(float(np.median(times[name])) / min(reference_seconds), 3)} if reference_seconds else {}
+            ),
             "difference": float(np.abs(turns[0][name][0] - first).max()),
             **held[name],
             **common,
@@ -97,28 +104,28 @@ def figures(settings: EmbedBenchmark) -> Iterator[Figure]:
 
 
 def _in_turns(
-    settings: EmbedBenchmark, model: pretrained.Model, folder: str, files: list[pathlib.Path], ours: Callable
+    settings: EmbedBenchmark, model: pretrained.Model, folder: str, files: list[pathlib.Path], embed: Callable
 ) -> tuple[list[dict[str, tuple[np.ndarray, float]]], dict[str, dict[str, int]]]:
-    """Vectors and seconds of every way in every turn, and the memory that each held."""
-    ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": ours}
+    """Vectors and seconds of every program in every turn, and the memory that each held."""
+    ways: dict[str, Callable[[], np.ndarray]] = {"voc2vec_jax": embed}
     if settings.evaluate:
-        ways["voc2vec_jax, evaluate"] = evaluate_benchmark.way(model, files, settings.batch_seconds)
+        ways["voc2vec_jax, evaluate"] = evaluation_way(model, files, settings.batch_seconds)
         ways["voc2vec_jax, evaluate"]()  # compiles
-    held = dict.fromkeys(ways, measuring.memory_held(memory.peak_bytes()))
+    held = dict.fromkeys(ways, measuring.memory_held())
     with contextlib.ExitStack() as stack:
-        theirs = []
+        loops: list[str] = []
         if settings.against:
             arguments = folder, files, model.checkpoint.normalizes, settings.dtype
-            other = stack.enter_context(reference_process.ReferenceProcess(transformers_loops, *arguments))
-            theirs = [name for name in other.names if name != "memory"]
-            ways |= {name: functools.partial(other.call, name) for name in theirs}
+            reference = stack.enter_context(reference_process.ReferenceProcess(transformers_loops, *arguments))
+            loops = [name for name in reference.names if name != "memory"]
+            ways |= {name: functools.partial(reference.call, name) for name in loops}
         turns = [{name: _timed(ways[name]) for name in turn} for turn in _turns(list(ways), settings.passes)]
-        held |= {name: other.call("memory") for name in theirs}
+        held |= {name: reference.call("memory") for name in loops}
     return turns, held
 
 
 def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | None) -> Figure:
-    """What `embed` computes of recordings with so many samples: how many static shapes, how much of it is padding."""
+    """How many static shapes `Model.embed` compiles for recordings of these lengths, and the share of padding."""
     layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or pretrained.default_batch_seconds())
     windows = [(item, window) for item, count in enumerate(samples) for window in layout.windows(count)]
     silence = np.zeros(layout.window_samples, np.float32)
@@ -134,9 +141,9 @@ def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | 
     }
 
 
-def _regrouped(settings: EmbedBenchmark, ours: Callable, first: np.ndarray, common: Figure) -> Figure:
+def _regrouped(settings: EmbedBenchmark, embed: Callable, first: np.ndarray, common: Figure) -> Figure:
     order = np.random.default_rng(0).permutation(len(first))[:REGROUPED_CLIPS]
-    again = ours(order, 0.37 * (settings.batch_seconds or pretrained.default_batch_seconds()))
+    again = embed(order, 0.37 * (settings.batch_seconds or pretrained.default_batch_seconds()))
     difference = float(np.abs(again - first[order]).max())
     return {
         "figure": "embed shuffled and grouped otherwise",
@@ -147,7 +154,7 @@ def _regrouped(settings: EmbedBenchmark, ours: Callable, first: np.ndarray, comm
 
 
 def _model(settings: EmbedBenchmark, folder: str) -> pretrained.Model:
-    """The model under test; both sides read it from the same `folder` when there is another side."""
+    """The model under test; with a reference, both programs read it from `folder`."""
     checkpoint = sources.read(settings.model) if settings.model else random_base()
     if settings.against:
         writer.write_hf(folder, checkpoint)
@@ -172,7 +179,7 @@ def random_base() -> reader.ModelWeights:
 def _files(settings: EmbedBenchmark) -> list[pathlib.Path]:
     folder = pathlib.Path(settings.input)
     if not folder.is_dir():
-        raise errors.InputError(f"--input={folder} is no folder: give one that holds recordings")
+        raise errors.InputError(f"--input={folder} is not a folder: give one that holds recordings")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in audio.SUFFIXES)
     if not found:
         raise errors.InputError(f"--input={folder} holds no audio file ({', '.join(audio.SUFFIXES)})")
@@ -186,7 +193,7 @@ def _files(settings: EmbedBenchmark) -> list[pathlib.Path]:
 
 
 def _turns(names: list[str], passes: int) -> list[list[str]]:
-    """There and back again: who comes after another side finds caches and memory cold."""
+    """Forwards and backwards in turn, because a program that follows another finds caches and memory cold."""
     return [names[:: 1 if turn % 2 == 0 else -1] for turn in range(passes)]
 
 
@@ -196,12 +203,34 @@ def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     return result, time.perf_counter() - start
 
 
+def evaluation_way(
+    model: pretrained.Model, files: Sequence[pathlib.Path], batch_seconds: float | None
+) -> Callable[[], Float32[np.ndarray, "n d"]]:
+    """A function that embeds the files as `voc2vec_jax.evaluate` does: Parquet is written, synced and read back."""
+    settings = worker.EvaluationSettings(batch_seconds=batch_seconds or 0.0)
+
+    def vectors() -> Float32[np.ndarray, "n d"]:
+        with tempfile.TemporaryDirectory() as folder:
+            listed = pathlib.Path(folder, "files.txt")
+            listed.write_text("".join(f"{path.resolve()}\n" for path in files))
+            items = evaluation_inputs.open_input(str(listed))
+            output = evaluation_output.OutputFolder(
+                pathlib.Path(folder, "out"), worker.describe(model, items, settings)
+            )
+            worker.Worker(model, items, output, settings).run(output.missing())
+            evaluation_scores.finish(output)
+            table = pq.read_table(output.root / "parts").sort_by("row")
+            return np.stack(table[f"layer_{model.config.encoder.depth}"].to_numpy())
+
+    return vectors
+
+
 def transformers_loops(
     folder: str, files: list[pathlib.Path], normalizes: bool, dtype: str
 ) -> dict[str, Callable[[], Any]]:
-    """The loops that its users write: mean of the last frames, clip by clip and in padded batches with a mask.
+    """The loops that users of transformers write: the mean over frames, one clip at a time and in padded batches.
 
-    Narrow types by autocast; on a GPU compiled by torch, for lengths that change. Also the "memory" that they took.
+    bfloat16 is torch's autocast; on a GPU the network is compiled for changing lengths. "memory" is what they held.
     """
     import torch
     import transformers
@@ -225,7 +254,7 @@ def transformers_loops(
         return np.concatenate(vectors)
 
     for rows in REFERENCE_BATCH_CLIPS:
-        embed(rows, files if device == "cuda" else files[:WARMING_CLIPS])
+        embed(rows, files if device == "cuda" else files[:WARM_UP_CLIPS])
     loops = {"transformers, clips singly": functools.partial(embed, 1, files)}
     padded = {
         f"transformers, padded batches of {n}": functools.partial(embed, n, files) for n in REFERENCE_BATCH_CLIPS[1:]

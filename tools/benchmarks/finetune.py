@@ -1,4 +1,4 @@
-"""How fast ten folds train: one after another, side by side on one device, side by side on all devices."""
+"""Speed of training ten folds: one after another, and side by side on one device or on all of them."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from voc2vec_jax.finetuning import learners
 from voc2vec_jax.finetuning import settings as fold_settings
 from voc2vec_jax.models import flops, heads
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
-from voc2vec_jax.runs import configuration, cpu_tuning, memory
+from voc2vec_jax.runs import configuration, cpu_tuning
 
 CLASSES = 6
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
@@ -33,7 +33,7 @@ LEAST_SECONDS, MOST_SECONDS = 0.1, 30.0
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneBenchmark:
-    """What is measured: `folds` of training on `clips` noise clips of `least_seconds` to `most_seconds`."""
+    """What to measure: `folds` folds, each of `clips` noise clips of `least_seconds` to `most_seconds`."""
 
     model: str = "tiny"
     folds: int = 10
@@ -47,7 +47,7 @@ class FinetuneBenchmark:
 
 
 class _NoiseClips:
-    """Clips of white noise (`resident.Clips`)."""
+    """White noise behind the interface of `resident.Clips`."""
 
     def __init__(self, settings: FinetuneBenchmark):
         rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ class _NoiseClips:
 
 
 class _Schedule:
-    """An epoch of all folds in `slots` at a time on `devices`."""
+    """An epoch of every fold, `slots` folds at a time on `devices`."""
 
     def __init__(self, settings: FinetuneBenchmark, clips: _NoiseClips, slots: int, devices: list):
         axis = "map" if devices[0].platform == "cpu" else "vmap"
@@ -85,7 +85,7 @@ class _Schedule:
         self.rows = self.engine.put(np.stack([rows] * slots))
 
     def epoch(self) -> float:
-        """Seconds for an epoch of every fold; the first call compiles."""
+        """Seconds that an epoch of every fold takes; the first call compiles."""
         began = time.perf_counter()
         for _ in range(self.rounds):
             self.state, losses = self.engine.train(self.state, self.fold, self.rows, self.data)
@@ -109,7 +109,7 @@ def _recipe(settings: FinetuneBenchmark) -> fold_engine.FineTuningRecipe:
 
 
 def figures(settings: FinetuneBenchmark) -> Iterator[dict[str, Any]]:
-    """The median epoch of each way, which take turns, and its ratio to folds one after another."""
+    """The median epoch of each schedule, and its speed-up over folds one after another; the schedules take turns."""
     check(settings)
     cpu_tuning.one_device_a_core()
     clips, devices = _NoiseClips(settings), jax.devices()
@@ -120,19 +120,19 @@ def figures(settings: FinetuneBenchmark) -> Iterator[dict[str, Any]]:
     }
     yield {"figure": "finetune matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
     with jax.default_matmul_precision("highest"), contextlib.ExitStack() as stack:
-        ways = _ways(settings, clips, devices)
-        first = {name: way.epoch() for name, way in ways.items()}
-        epochs: dict[str, Callable[[], float]] = {name: way.epoch for name, way in ways.items()}
-        held = {name: measuring.memory_held(memory.peak_bytes()) for name in ways}
-        config = ways[ONE].config
+        schedules = _schedules(settings, clips, devices)
+        first = {name: schedule.epoch() for name, schedule in schedules.items()}
+        epochs: dict[str, Callable[[], float]] = {name: schedule.epoch for name, schedule in schedules.items()}
+        held = {name: measuring.memory_held() for name in schedules}
+        config = schedules[ONE].config
         if settings.against:
-            other = stack.enter_context(
+            reference = stack.enter_context(
                 reference_process.ReferenceProcess(transformers_epoch, settings, config, clips.samples)
             )
-            epochs[settings.against] = functools.partial(other.call, "epoch")
+            epochs[settings.against] = functools.partial(reference.call, "epoch")
         turns = [{name: epoch() for name, epoch in epochs.items()} for _ in range(settings.passes)]
         if settings.against:
-            held[settings.against] = other.call("memory")
+            held[settings.against] = reference.call("memory")
     median = {name: float(np.median([turn[name] for turn in turns])) for name in epochs}
     seconds = settings.folds * float(clips.samples.sum()) / audio.RATE_HZ
     parts = [flops.training(config, int(samples)) for samples in clips.samples]
@@ -151,7 +151,7 @@ def figures(settings: FinetuneBenchmark) -> Iterator[dict[str, Any]]:
 
 
 def check(settings: FinetuneBenchmark) -> None:
-    """InputError for values that make no sense and for a side that is not installed."""
+    """InputError for settings that cannot be measured, and for a reference that is not installed."""
     if settings.model not in MODELS:
         raise errors.InputError(f"--model={settings.model} is none of {', '.join(MODELS)}")
     for name in ("folds", "clips", "batch_clips", "passes"):
@@ -160,27 +160,28 @@ def check(settings: FinetuneBenchmark) -> None:
     if not LEAST_SECONDS <= settings.least_seconds <= settings.most_seconds <= MOST_SECONDS:
         raise errors.InputError(
             f"--least_seconds={settings.least_seconds:g} --most_seconds={settings.most_seconds:g}: give "
-            f"{LEAST_SECONDS} or more, and no less as the most, of at most {MOST_SECONDS}"
+            f"{LEAST_SECONDS} <= least <= most <= {MOST_SECONDS}"
         )
     if settings.against:
         reference_process.check()
 
 
-def _ways(settings: FinetuneBenchmark, clips: _NoiseClips, devices: list) -> dict[str, _Schedule]:
-    ways = {
+def _schedules(settings: FinetuneBenchmark, clips: _NoiseClips, devices: list) -> dict[str, _Schedule]:
+    schedules = {
         ONE: _Schedule(settings, clips, 1, devices[:1]),
         "side by side": _Schedule(settings, clips, settings.folds, devices[:1]),
     }
     count = max(k for k in range(1, len(devices) + 1) if settings.folds % k == 0)
     if count > 1:
-        ways[f"side by side on {count} devices"] = _Schedule(settings, clips, settings.folds, devices[:count])
-    return ways
+        schedules[f"side by side on {count} devices"] = _Schedule(settings, clips, settings.folds, devices[:count])
+    return schedules
 
 
 def transformers_epoch(settings: FinetuneBenchmark, config: Any, samples: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """Seconds of an "epoch" of its folds one after another, in shuffled padded batches, and the "memory" it took.
+    """transformers' "epoch": seconds for its folds one after another, in shuffled padded batches; and its "memory".
 
-    The same architecture, dropouts, masks and optimizer; its LayerDrop leaves blocks out. On a GPU compiled by torch.
+    Architecture, dropouts, masks and optimizer are the same. Its LayerDrop skips the dropped blocks. On a GPU
+    torch compiles the network.
     """
     import torch
     import transformers

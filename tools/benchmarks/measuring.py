@@ -1,4 +1,4 @@
-"""What every benchmark measures and says in the same way: time, memory, the machine."""
+"""What all benchmarks share: timing, memory, the machine, and its rate of matrix products."""
 
 import math
 import os
@@ -11,37 +11,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measuring
-
 RECIPE = pathlib.Path(__file__).parents[2] / "configs" / "voc125.py"
-WARMING = 2  # steps before those that count
-TURN_SECONDS = 1.0  # that a turn of something quick lasts at least, so that starting and waiting count little
+WARM_UP_STEPS = 2  # run before each measurement, not counted
+MIN_MEASUREMENT_SECONDS = 1.0  # fast steps repeat until this is filled, so that start-up and waiting weigh little
+# Rows, inner size, columns. These sizes are the fastest that CPUs and accelerators were found to run.
+CPU_MATMUL_SIZES = ((4096, 768, 3072), (2048, 2048, 2048), (8192, 1024, 4096))
+ACCELERATOR_MATMUL_SIZES = ((8192, 8192, 8192), (16384, 4096, 4096), (16384, 1024, 4096))
+BURST_SECONDS = 0.05  # products dispatched together before the host waits
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-    """How long one call takes."""
+    """Seconds that one call takes."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
-def steady_seconds(run: Callable[[int], Any], turn_seconds: float = TURN_SECONDS) -> float:
-    """How long one of the steps takes that `run(count)` makes and waits for, right after others, as in training.
+def steady_seconds(run: Callable[[int], Any], least_seconds: float = MIN_MEASUREMENT_SECONDS) -> float:
+    """Seconds for one step in the middle of a run; `run(count)` runs that many steps and waits for them.
 
-    Those before are not counted: memory that the system took back during the other side's turn is fetched anew. Of
-    quick steps as many are made as fill `turn_seconds`.
+    The warm-up pages memory back in after the other program ran. Fast steps repeat until `least_seconds` are filled.
     """
-    for _ in range(WARMING):
+    for _ in range(WARM_UP_STEPS):
         run(1)
     once = seconds_of(lambda: run(1))
-    count = math.ceil(turn_seconds / once)
+    count = math.ceil(least_seconds / once)
     return once if count <= 1 else seconds_of(lambda: run(count)) / count
 
 
 def speed(times: Sequence[float], audio_seconds: float, operations: float, rate: float) -> dict[str, Any]:
-    """The figures of one side's turns of `times` seconds each, and how busy the machine was.
+    """Throughput over all measurements of one program, and how busy the machine was.
 
-    Each turn computes `audio_seconds` of audio in `operations` of matrix products, which the machine does at `rate`.
+    Each measurement took one of `times` (in seconds) for `audio_seconds` of audio and `operations` in matrix products;
+    `rate` is the machine's rate of products (`matmul_rate`).
     """
     median = float(np.median(times))
     return {
@@ -56,7 +58,7 @@ def speed(times: Sequence[float], audio_seconds: float, operations: float, rate:
 
 
 def machine(dtype: str) -> dict[str, str | int]:
-    """Where, and in what type, it was measured."""
+    """The machine, and the type it computed in."""
     return {
         "dtype": dtype,
         "device": jax.devices()[0].device_kind,
@@ -65,29 +67,27 @@ def machine(dtype: str) -> dict[str, str | int]:
     }
 
 
-def memory_held(process_peak_bytes: int) -> dict[str, int]:
-    """The most memory that this process has held, and where JAX tells, its device's arrays; in MB."""
+def peak_bytes() -> int:
+    """The most memory that this process has held so far; 0 where the system does not report it."""
+    status = pathlib.Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def memory_held() -> dict[str, int]:
+    """Peak memory of this process, and of its device where JAX reports it, in MB."""
     stats = jax.devices()[0].memory_stats() or {}
     device = {"peak_mb": round(stats["peak_bytes_in_use"] / 1e6)} if "peak_bytes_in_use" in stats else {}
-    return {"process_peak_mb": round(process_peak_bytes / 1e6), **device}
-
-
-MATMUL_SIZES = ((4096, 768, 3072), (2048, 2048, 2048), (8192, 1024, 4096))  # rows, inner, columns
-
-
-MATMUL_SIZES_ELSEWHERE = ((8192, 8192, 8192), (16384, 4096, 4096), (16384, 1024, 4096))  # of accelerators
-
-
-BURST_SECONDS = 0.05  # of products that are waited for together
+    return {"process_peak_mb": round(peak_bytes() / 1e6), **device}
 
 
 def matmul_rate(dtype: str, sizes: Sequence[tuple[int, int, int]] = (), seconds: float = 0.5) -> float:
-    """Operations per second of the best of these matrix products on one device, each tried for `seconds`.
+    """Operations per second of the fastest of these products on one device; each is repeated for `seconds`.
 
-    The sizes are by default such as the device is fastest at. The numbers are random: of constants some devices make
-    less work.
+    By default the sizes are the fastest for the platform. The numbers are random, because some devices save work on
+    constants.
     """
-    sizes = sizes or (MATMUL_SIZES if jax.default_backend() == "cpu" else MATMUL_SIZES_ELSEWHERE)
+    sizes = sizes or (CPU_MATMUL_SIZES if jax.default_backend() == "cpu" else ACCELERATOR_MATMUL_SIZES)
     return max(_rate(size, dtype, seconds) for size in sizes)
 
 
@@ -101,8 +101,8 @@ def _rate(size: tuple[int, int, int], dtype: str, seconds: float) -> float:
         jax.block_until_ready([product(a, b) for _ in range(count)])
 
     burst(1)
-    count = max(4, math.ceil(BURST_SECONDS / measuring.seconds_of(lambda: burst(1))))
+    count = max(4, math.ceil(BURST_SECONDS / seconds_of(lambda: burst(1))))
     best, end = math.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
-        best = min(best, measuring.seconds_of(lambda: burst(count)))
+        best = min(best, seconds_of(lambda: burst(count)))
     return count * 2.0 * rows * inner * columns / best

@@ -1,4 +1,4 @@
-"""The other side of a benchmark, in a process of its own with the settings that its users have."""
+"""The reference implementation (transformers on PyTorch) in its own process, set up as its users run it."""
 
 import contextlib
 import multiprocessing
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import measuring
 from voc2vec_jax import errors
 from voc2vec_jax.convert import verify
-from voc2vec_jax.runs import logs, memory
+from voc2vec_jax.runs import logs
 
 
 def check() -> None:
-    """InputError where torch or transformers is not installed."""
+    """InputError when torch or transformers is not installed."""
     if missing := verify.absent():
         raise errors.InputError(
             f"--against=transformers needs {' and '.join(missing)}: pip install {' '.join(missing)}"
@@ -28,14 +29,14 @@ def memory_held(device: str) -> dict[str, int]:
     import torch
 
     held = {"peak_mb": round(torch.cuda.max_memory_allocated() / 1e6)} if device == "cuda" else {}
-    return {"process_peak_mb": round(memory.peak_bytes() / 1e6), **held}
+    return {"process_peak_mb": round(measuring.peak_bytes() / 1e6), **held}
 
 
 def set_up() -> str:
-    """Makes torch compute on what is here, in as many threads as there are cores, and returns its name for it.
+    """Sets up torch on this machine's GPU or CPU, with a thread a core, and returns torch's name for the device.
 
-    float32 is float32 in its products and convolutions, as in ours; random numbers, also those that transformers takes
-    from NumPy, are the same in every run.
+    Products and convolutions of float32 stay in float32, as in voc2vec_jax. Random numbers are the same in every run,
+    those that transformers takes from NumPy too.
     """
     import torch
     import transformers
@@ -52,10 +53,10 @@ def set_up() -> str:
 
 
 class ReferenceProcess:
-    """Calls of what `build(*arguments)` returns, by name, in another process; close it with `with`.
+    """A process that builds functions and calls them by name; use it in a `with` statement.
 
-    `build` is a function of a module and returns a dict of functions without arguments; they and what they return are
-    made there. RunError with the other side's last words when it fails.
+    `build` is a module-level function. The process calls `build(*arguments)`, which returns functions without arguments
+    by name. RunError, with the last line of the process's traceback, when one of them fails.
     """
 
     def __init__(self, build: Callable[..., dict[str, Callable[[], Any]]], *arguments: Any):
@@ -71,12 +72,12 @@ class ReferenceProcess:
 
     def __exit__(self, *fault: object) -> None:
         self._pipe.close()
-        if fault[0] is not None:  # it may be in the midst of a long call
+        if fault[0] is not None:  # it may be inside a long call
             self._process.terminate()
         self._process.join()
 
     def call(self, name: str) -> Any:
-        """What the function of that name returns."""
+        """Calls the function of that name and returns its result."""
         self._pipe.send(name)
         return self._answer()
 
@@ -85,15 +86,15 @@ class ReferenceProcess:
             done, value = self._pipe.recv()
         except EOFError as fault:
             self._process.join()
-            raise errors.RunError(f"the other side ended with status {self._process.exitcode}") from fault
+            raise errors.RunError(f"the reference process ended with status {self._process.exitcode}") from fault
         if not done:
-            raise errors.RunError(f"the other side failed: {value}")
+            raise errors.RunError(f"the reference process failed: {value}")
         return value
 
 
 def _serve(pipe, build: Callable[..., dict[str, Callable[[], Any]]], arguments: tuple) -> None:
-    """Answers each name with (True, value) until the pipe is closed, a failure with (False, its text)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts both; ours then closes the pipe
+    """Answers each name with (True, result), or (False, message) after a failure, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent closes the pipe
     try:
         ways = build(*arguments)
         pipe.send((True, list(ways)))

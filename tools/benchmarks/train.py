@@ -1,4 +1,4 @@
-"""How fast a pre-training step is, where its time goes, and transformers' step beside it."""
+"""Speed of a pre-training step, where its time goes, and transformers' step for comparison."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ from voc2vec_jax.convert import configs
 from voc2vec_jax.models import flops
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
-from voc2vec_jax.runs import configuration, logs, memory
+from voc2vec_jax.runs import configuration, logs
 
 MODELS = ("base", "large", "tiny")
 STEPS = ("gradient", "update")
@@ -33,14 +33,14 @@ Figure = dict[str, str | int | float | None]
 
 @dataclasses.dataclass(frozen=True)
 class TrainBenchmark:
-    """What is measured: one step of `rows` clips of `seconds`, in train mode with the recipe's dropouts.
+    """What to measure: one training step on `rows` clips of `seconds`, with the recipe's dropouts.
 
-    `step` "gradient" is forward and backward, "update" the whole step with the optimizer, of `groups` loss groups at a
-    time, `micros` times.
+    `step` is "gradient" (forward and backward pass) or "update" (the whole step with the optimizer: `groups` loss
+    groups at a time, accumulated `micros` times).
     """
 
     model: str = "base"
-    rows: int = 2  # of a loss group
+    rows: int = 2  # in a loss group
     groups: int = 1
     micros: int = 1
     seconds: float = 10.0
@@ -60,12 +60,12 @@ class TrainBenchmark:
 
     @property
     def clips(self) -> int:
-        """Of the whole step."""
+        """In the whole step."""
         return self.rows * self.groups * self.micros
 
 
 class CompiledStep:
-    """One step of this project, compiled ahead; `compile_seconds` cold, `cached_seconds` from the persistent cache."""
+    """voc2vec_jax's step, compiled ahead: `compile_seconds` cold, `cached_seconds` from the persistent cache."""
 
     def __init__(self, settings: TrainBenchmark, cached: bool = False):
         self.family, self.model, config = built(settings)
@@ -116,13 +116,13 @@ class CompiledStep:
 
     @property
     def memory_bytes(self) -> int:
-        """What the compiled step holds at its peak, by XLA's own account: arguments, results, temporaries."""
+        """What XLA says the compiled step holds at its peak: arguments, results and temporaries."""
         m = self.compiled.memory_analysis()
         return m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes
 
     @property
     def temporary_bytes(self) -> int:
-        """Of `memory_bytes` what is neither argument nor result, so that it grows with the clips."""
+        """The part of `memory_bytes` that is neither argument nor result: it grows with the clips."""
         return self.compiled.memory_analysis().temp_size_in_bytes
 
 
@@ -142,32 +142,32 @@ def built(settings: TrainBenchmark) -> tuple[Any, Any, Any]:
 
 
 def noise_batch(settings: TrainBenchmark) -> dict[str, np.ndarray]:
-    """White noise as the trainer's input hands it over: int16 [groups, micros, rows, samples]."""
+    """White noise in the layout of training batches: int16 [groups, micros, rows, samples]."""
     shape = (settings.groups, settings.micros, settings.rows, settings.samples)
     clips = np.random.default_rng(0).integers(-9000, 9000, shape).astype(np.int16)
     return {"audio": clips, "lengths": np.full(shape[:3], settings.samples, np.int32)}
 
 
 def figures(settings: TrainBenchmark) -> Iterator[Figure]:
-    """The machine's matmul rate, our step and the other side's in turns, and on request its parts and its growth."""
+    """The machine's matmul rate, then the step and the reference's in turns; on request its parts and its growth."""
     check(settings)
     with _empty_cache():
-        ours = CompiledStep(settings, cached=True)
+        step = CompiledStep(settings, cached=True)
     names = ("model", "rows", "groups", "micros", "seconds", "step", "remat", "attention")
     common = {**{name: getattr(settings, name) for name in names}, **measuring.machine(settings.dtype)}
     rate = measuring.matmul_rate(settings.dtype)
     yield {"figure": "train matmul rate", "gflop_per_second": round(rate / 1e9, 1), **common}
-    yield from _compared(settings, ours, rate, common)
+    yield from _compared(settings, step, rate, common)
     if settings.profile:
-        _profile(ours, settings.profile)
+        _profile(step, settings.profile)
     if settings.breakdown:
-        yield from _parts(settings, ours, rate, common)
+        yield from _parts(settings, step, rate, common)
     if settings.growth:
         yield from _growth(settings, common)
 
 
 def check(settings: TrainBenchmark) -> None:
-    """InputError for values that make no sense and for a side that is not installed."""
+    """InputError for settings that cannot be measured, and for a reference that is not installed."""
     least = min(settings.rows, settings.groups, settings.micros, settings.passes)
     if least < 1 or not 0.5 <= settings.seconds <= MOST_SECONDS:
         raise errors.InputError(
@@ -187,7 +187,7 @@ def check(settings: TrainBenchmark) -> None:
 
 @contextlib.contextmanager
 def _empty_cache() -> Iterator[None]:
-    """A persistent compilation cache that is empty, so that the first compilation in it is a cold one."""
+    """An empty persistent compilation cache, so that the first compilation is a cold one."""
     names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
     before = [getattr(jax.config, name) for name in names]
     with tempfile.TemporaryDirectory() as folder:
@@ -202,25 +202,25 @@ def _empty_cache() -> Iterator[None]:
             compilation_cache.compilation_cache.reset_cache()
 
 
-def _compared(settings: TrainBenchmark, ours: CompiledStep, rate: float, common: Figure) -> Iterator[Figure]:
-    sides: dict[str, Callable[[], float]] = {"voc2vec_jax": functools.partial(measuring.steady_seconds, ours)}
-    ours()
-    own = {"step_mb": round(ours.memory_bytes / 1e6), **measuring.memory_held(memory.peak_bytes())}
+def _compared(settings: TrainBenchmark, step: CompiledStep, rate: float, common: Figure) -> Iterator[Figure]:
+    programs: dict[str, Callable[[], float]] = {"voc2vec_jax": functools.partial(measuring.steady_seconds, step)}
+    step()
+    own = {"step_mb": round(step.memory_bytes / 1e6), **measuring.memory_held()}
     with contextlib.ExitStack() as stack:
         if settings.against:
-            other = stack.enter_context(_reference_process(settings, ours))
-            sides[settings.against] = functools.partial(other.call, "steady_seconds")
-        turns = [{name: side() for name, side in sides.items()} for _ in range(settings.passes)]
+            reference = stack.enter_context(_reference_process(settings, step))
+            programs[settings.against] = functools.partial(reference.call, "steady_seconds")
+        turns = [{name: measure() for name, measure in programs.items()} for _ in range(settings.passes)]
         held = {"voc2vec_jax": own}
         if settings.against:
-            held[settings.against] = other.call("memory")
+            held[settings.against] = reference.call("memory")
     compiling = {
-        "compile_seconds": round(ours.compile_seconds, 1),
-        "cached_compile_seconds": round(ours.cached_seconds, 1),
+        "compile_seconds": round(step.compile_seconds, 1),
+        "cached_compile_seconds": round(step.cached_seconds, 1),
     }
-    median = {name: float(np.median([turn[name] for turn in turns])) for name in sides}
-    operations = settings.clips * sum(flops.training(ours.model, settings.samples).values())
-    for name in sides:
+    median = {name: float(np.median([turn[name] for turn in turns])) for name in programs}
+    operations = settings.clips * sum(flops.training(step.model, settings.samples).values())
+    for name in programs:
         yield {
             "figure": f"train {name}",
             "step_seconds": round(median[name], 4),
@@ -232,25 +232,25 @@ def _compared(settings: TrainBenchmark, ours: CompiledStep, rate: float, common:
         }
 
 
-def _profile(ours: CompiledStep, folder: str) -> None:
+def _profile(step: CompiledStep, folder: str) -> None:
     with jax.profiler.trace(folder):
         for _ in range(PROFILED_STEPS):
-            ours()
-    logs.say(f"a trace of {PROFILED_STEPS} steps is in {pathlib.Path(folder)}: open it with xprof or Perfetto")
+            step()
+    logs.say(f"a trace of {PROFILED_STEPS} steps is in {pathlib.Path(folder)}; open it with xprof or Perfetto")
 
 
-def _parts(settings: TrainBenchmark, ours: CompiledStep, rate: float, common: Figure) -> Iterator[Figure]:
-    with jax.default_matmul_precision(ours.precision):
+def _parts(settings: TrainBenchmark, step: CompiledStep, rate: float, common: Figure) -> Iterator[Figure]:
+    with jax.default_matmul_precision(step.precision):
         rows = settings.rows * settings.groups
-        for part in train_parts.figures(ours.model, rows, settings.samples, settings.passes, rate):
+        for part in train_parts.figures(step.model, rows, settings.samples, settings.passes, rate):
             yield {**part, **common}
 
 
 def _growth(settings: TrainBenchmark, common: Figure) -> Iterator[Figure]:
-    """Seconds of an audio-second's step and memory of a clip, for more clips and for longer ones."""
+    """Time for each second of audio and memory for each clip, for more clips and for longer clips."""
     for rows, seconds in GROWTH:
-        ours = CompiledStep(dataclasses.replace(settings, rows=rows, seconds=seconds))
-        median = float(np.median([measuring.steady_seconds(ours) for _ in range(settings.passes)]))
+        step = CompiledStep(dataclasses.replace(settings, rows=rows, seconds=seconds))
+        median = float(np.median([measuring.steady_seconds(step) for _ in range(settings.passes)]))
         clips = rows * settings.groups * settings.micros
         yield {
             **common,
@@ -259,23 +259,22 @@ def _growth(settings: TrainBenchmark, common: Figure) -> Iterator[Figure]:
             "seconds": seconds,
             "step_seconds": round(median, 4),
             "seconds_per_audio_second": round(median / clips / seconds, 5),
-            "step_mb_per_clip": round(ours.temporary_bytes / rows / settings.groups / 1e6, 1),
+            "step_mb_per_clip": round(step.temporary_bytes / rows / settings.groups / 1e6, 1),
             "passes": settings.passes,
         }
 
 
-def _reference_process(settings: TrainBenchmark, ours: CompiledStep) -> reference_process.ReferenceProcess:
-    """transformers' step for the same architecture and batch, in a process of its own."""
-    clips = audio.from_int16(np.asarray(ours.batch["audio"][:, 0])).reshape(-1, settings.samples)
-    return reference_process.ReferenceProcess(transformers_step, settings, ours.model, clips)
+def _reference_process(settings: TrainBenchmark, step: CompiledStep) -> reference_process.ReferenceProcess:
+    """transformers' step for the same architecture and batch, in its own process."""
+    clips = audio.from_int16(np.asarray(step.batch["audio"][:, 0])).reshape(-1, settings.samples)
+    return reference_process.ReferenceProcess(transformers_step, settings, step.model, clips)
 
 
 def transformers_step(settings: TrainBenchmark, model: Any, clips: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """The "steady_seconds" of its step, and the "memory" that it took.
+    """transformers' step: its "steady_seconds" and the "memory" that it held.
 
-    The masks and negatives are drawn beforehand, at no cost to it. On a GPU it is compiled by torch and computes in
-    bfloat16 where asked, by autocast. It has no feature penalty, and leaves out the blocks that its LayerDrop drops,
-    where ours computes all of them.
+    Masks and negatives are drawn before the clock starts. On a GPU torch compiles the network; bfloat16 is autocast.
+    The step has no feature penalty, and skips the blocks that LayerDrop drops, where voc2vec_jax computes all of them.
     """
     import torch
     import transformers

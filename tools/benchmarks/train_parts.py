@@ -1,4 +1,4 @@
-"""Where a pre-training step's time goes: forward and backward of its parts alone, and the floor of each."""
+"""Where a pre-training step's time goes: each part alone, forward and backward, with its least possible time."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,10 +16,10 @@ from voc2vec_jax.ops import optim
 
 
 def figures(model: Any, rows: int, samples: int, passes: int, rate: float) -> Iterator[dict[str, Any]]:
-    """The median time of each part of wav2vec 2.0's step, alone, with its products at the rate `rate` as floor.
+    """The median time of each part of wav2vec 2.0's step alone; "floor_seconds" is its products at `rate`.
 
-    The parts leave out the encoder's input norm and projection, and each of them reads what it needs from memory and
-    writes what it makes there, so that they do not add up to a step.
+    The parts do not add up to a step: the encoder's input norm and projection are left out, and each part reads its
+    input from memory and writes its result there.
     """
     operations = {name: rows * count for name, count in flops.training(model, samples).items()}
     for name, (function, arguments) in _parts(model, rows, samples).items():
@@ -102,7 +102,7 @@ def _parts(model: Any, rows: int, samples: int) -> dict[str, tuple[Callable, tup
 
 
 def _gradient(forward: Callable, by: int | tuple[int, ...]) -> Callable:
-    """Forward pass and gradients from a cotangent that is no constant, as in a whole step."""
+    """Forward pass and gradients from a cotangent that varies, as in a whole step."""
 
     def loss(*arguments):
         out = forward(*arguments).astype(jnp.float32)

@@ -9,7 +9,6 @@ from typing import Any
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import masking
 
-PARTS = ("conv stem", "projection", "positional conv", "blocks", "objective")
 BACKWARD = 2  # a product's gradient is two products of its size
 
 

@@ -1,4 +1,4 @@
-"""How much memory there is: of a device, of the machine, and at this process's peak."""
+"""How much memory there is: of a device and of the machine."""
 
 import os
 import pathlib
@@ -23,10 +23,3 @@ def _host_bytes() -> int:
         text = path.read_text().strip() if path.is_file() else "max"
         limits += [int(text)] if text.isdecimal() else []
     return min(limits)
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held; 0 where the system does not say."""
-    status = pathlib.Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)

@@ -1,4 +1,4 @@
-"""How JAX computes: precision, determinism, the compilation cache and the share of a GPU's memory."""
+"""How JAX computes: precision, determinism and the compilation cache."""
 
 import os
 import pathlib
@@ -21,8 +21,3 @@ def compute_deterministically() -> None:
     """Make a GPU compute the same bits in every run; call it before JAX starts. A choice in XLA_FLAGS stays."""
     if "xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
-
-
-def share_device_memory() -> None:
-    """Take GPU memory only as it is needed; call it before JAX starts. The user's choice stays."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

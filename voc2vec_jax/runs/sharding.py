@@ -1,7 +1,7 @@
 """Where arrays live: one mesh, and for each parameter a placement that depends on its name only."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -60,9 +60,3 @@ def shard_tree(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, int | None]]) -
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
     return jax.tree_util.tree_map_with_path(place, tree)
-
-
-def jit_sharded(init: Callable, mesh: Mesh, rules: Sequence[tuple[str, int | None]], *args: Any) -> tuple[Any, Any]:
-    """(result of `init(*args)`, its shardings). The result is created in shards, never whole on one device."""
-    shardings = shard_tree(jax.eval_shape(init, *args), mesh, rules)
-    return jax.jit(init, out_shardings=shardings)(*args), shardings

@@ -21,7 +21,6 @@ from voc2vec_jax.runs import files
 
 FLOAT16_END = 65_520.0  # from here on, the nearest float16 is infinite
 GROUP_BYTES = 32 << 20  # vectors in a row group
-KINDS = ("embeddings", "probabilities", "timeline")
 TIMELINE_COLUMNS = ("row", "id", "start", "end", "label", "probability")
 COMMON = [
     pa.field("row", pa.int64(), nullable=False),

@@ -40,7 +40,7 @@ THREADS = min(16, os.cpu_count() or 1)
 class EvaluationSettings:
     """What is computed of every item. Zero means the default."""
 
-    kind: str = "embeddings"  # one of evaluation_rows.KINDS
+    kind: str = "embeddings"  # or "probabilities" or "timeline"
     layers: Any = -1  # a number, numbers or "all"
     pool: str = "mean"  # "mean", "max", "first", or "none" to keep every frame
     window_seconds: float = 0.0  # default 30, for a timeline 4
