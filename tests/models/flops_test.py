@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import measuring
 
 from voc2vec_jax import audio
 from voc2vec_jax.models import encoder as encoders
@@ -59,24 +57,3 @@ def test_a_family_without_a_quantizer_has_the_same_encoder():
     parts = flops.forward(hubert.Config(), 160_000)
     expected = flops.forward(BASE, 160_000)
     assert parts["objective"] == 0.0 and {**expected, "objective": 0.0} == parts
-
-
-def test_the_matmul_rate_is_a_rate():
-    x = jax.random.normal(jax.random.key(0), (1024, 1024))
-    product = jax.jit(jnp.matmul)
-    product(x, x).block_until_ready()
-    alone = min(measuring.seconds_of(lambda: product(x, x).block_until_ready()) for _ in range(20))
-    found = measuring.matmul_rate("float32", sizes=((1024, 1024, 1024),), seconds=0.3)
-    assert 0.3 < found * alone / (2 * 1024**3) < 3
-
-
-def test_quick_steps_are_repeated_and_the_first_ones_left_out():
-    calls = []
-
-    def run(count):
-        calls.append(count)
-        time.sleep(0.02 * count + (0.2 if len(calls) <= measuring.WARMING else 0))
-
-    assert 0.02 <= measuring.steady_seconds(run, turn_seconds=0.1) < 0.1
-    assert calls[:-1] == [1] * (measuring.WARMING + 1) and 2 <= calls[-1] <= 5
-    assert measuring.steady_seconds(run, turn_seconds=0.001) >= 0.02 and calls[-1] == 1
