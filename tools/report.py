@@ -1,9 +1,10 @@
-"""Tables, pictures and one page from runs of fine-tuning.
+"""Writes a report of fine-tuning runs: one page, and its tables and pictures as files.
 
     python tools/report.py RUN... --output=report.html [--audio=FOLDER] [--formats=png,pdf]
 
-RUN is a run folder of voc2vec_jax.finetune, or a folder of them. Beside report.html: the paper's tables III and IV and
-the paired tests as Markdown and LaTeX (report_table3.md, ...), every picture in report_figures/.
+RUN is a run folder of voc2vec_jax.finetune, or a folder of such folders. Beside report.html it writes the paper's
+tables III and IV and the paired tests as Markdown and LaTeX (report_table3.md, ...), and every picture in
+report_figures/.
 """
 
 import sys
@@ -13,15 +14,15 @@ from voc2vec_jax.reports import build
 from voc2vec_jax.runs import cli, program
 
 FLAGS = {
-    "output": cli.Flag("the page to write; tables and pictures lie beside it", required=True),
-    "audio": cli.Flag("folder of the recordings, where they are no longer where the runs read them"),
-    "formats": cli.Flag("of the pictures beside the page: png, pdf, svg", default="png,pdf"),
+    "output": cli.Flag("the page to write; tables and pictures go beside it", required=True),
+    "audio": cli.Flag("folder of the recordings, if they have moved since the runs read them"),
+    "formats": cli.Flag("formats of the picture files: png, pdf, svg", default="png,pdf"),
 }
-WORDS = cli.Positional("RUN", "run folder of fine-tuning, or a folder of such")
+WORDS = cli.Positional("RUN", "run folder of fine-tuning, or a folder of run folders")
 
 
 def main(argv: list[str]) -> int:
-    """Writes the report and says what of it is incomplete."""
+    """Writes the report and lists the runs that are incomplete."""
     arguments = cli.parse(argv, flags=FLAGS, program="python tools/report.py", positional=WORDS)
     formats = [kind for kind in arguments.formats.split(",") if kind]
     found = build.write(

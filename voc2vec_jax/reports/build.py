@@ -1,4 +1,4 @@
-"""A report of fine-tuning runs: tables, pictures and one page, written beside each other."""
+"""Writes a report of fine-tuning runs: one page, with its tables and pictures as files beside it."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ from voc2vec_jax.runs import files as run_files
 
 
 class Written(NamedTuple):
-    """What a report came to."""
+    """The files of a report, and what it is of."""
 
     page: pathlib.Path
     files: tuple[pathlib.Path, ...]  # all of them, the page first
@@ -32,11 +32,11 @@ def write(
     formats: Sequence[str] = ("png", "pdf"),
     say: Callable[[str], object] = lambda text: None,
 ) -> Written:
-    """Read the runs under `words` and write `output` (an .html file) and, beside it, the tables and pictures.
+    """Reads the runs under `words`; writes the page `output` (an .html file), and tables and pictures beside it.
 
-    For report.html those are report_table3, report_table4 and report_pairs as .md and .tex, and report_figures/.
-    `audio` is a folder to look for recordings in before the runs' own. `say` is told each data set as its pictures are
-    drawn. InputError for whatever cannot be read, or written.
+    Beside report.html go report_table3, report_table4 and report_pairs as .md and .tex, and report_figures/. `audio` is
+    a folder to search for recordings before the runs' own. `say` is called with each data set before its pictures are
+    drawn. InputError for anything that cannot be read or written.
     """
     page = _checked(output, audio, formats)
     runs, waiting = report_runs.find(words)
@@ -66,20 +66,20 @@ def _checked(output: str | os.PathLike, audio: str | os.PathLike | None, formats
 
 
 def _warnings(runs: Sequence[report_runs.ReportedRun], waiting: Sequence[pathlib.Path]) -> list[str]:
-    """A sentence for each run that is not whole."""
+    """A sentence for each run that is incomplete."""
     found = [f"{run.name} on {run.title}: {run.progress} folds are done." for run in runs if not run.complete]
     return found + [f"{folder} has begun and has no summary yet; it is left out." for folder in waiting]
 
 
 def _places(runs: Sequence[report_runs.ReportedRun]) -> dict[str, int]:
-    """Colours of the systems: the same in every picture."""
+    """A place in the palette for each system, the same in every picture."""
     return {name: place for place, name in enumerate(dict.fromkeys(run.name for run in runs))}
 
 
 def draw(
     runs: Sequence[report_runs.ReportedRun], formats: Sequence[str], places: dict[str, int] | None = None
 ) -> report_page.Section:
-    """The pictures of one data set's runs."""
+    """Draws the pictures of one data set's runs."""
     places = places or _places(runs)
     stem = slug(runs[0].dataset)
     names = [f"{stem}_{slug(run.name)}_{slug(run.protocol)}" for run in runs]
@@ -120,7 +120,7 @@ def _table_files(
 def _picture_files(
     page: pathlib.Path, sections: Sequence[report_page.Section], formats: Sequence[str]
 ) -> dict[pathlib.Path, bytes]:
-    """Every picture in every format; names that meet are numbered."""
+    """Every picture in every format; a name that occurs twice gets a number."""
     folder = page.with_name(f"{page.stem}_figures")
     found: dict[pathlib.Path, bytes] = {}
     for section in sections:
@@ -135,7 +135,7 @@ def _picture_files(
 
 
 def _write_all(data: dict[pathlib.Path, bytes]) -> None:
-    for path, content in reversed(data.items()):  # the page last: where it is, the rest is
+    for path, content in reversed(data.items()):  # the page last: if it exists, everything else does
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             run_files.write_atomic(path, content)

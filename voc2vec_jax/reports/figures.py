@@ -1,4 +1,4 @@
-"""The pictures of a report: confusion matrices, learning curves, recalls, and the map of embeddings (figure 1)."""
+"""The pictures of a report: confusion matrices, learning curves, recalls and the map of embeddings (figure 1)."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
 
 FORMATS = ("png", "pdf", "svg")
-# The first three are those of the pre-training curves; all eight differ in lightness too.
+# The first three are the pre-training curves' colours; all eight differ in lightness too.
 PALETTE = ("#1f6fb4", "#d1495b", "#3a9d6e", "#e0a026", "#7b52ab", "#5bb8d4", "#8c5a3c", "#3d4451")
 MARKERS = "osD^vPX*"
 _COUNTS = colors.LinearSegmentedColormap.from_list("counts", ["#ffffff", "#8db8dc", PALETTE[0], "#0d3a63"])
@@ -39,9 +39,9 @@ TSNE_CLIPS = 2000
 
 
 class Figure(NamedTuple):
-    """A drawn picture: its bytes by format ("png" always), `text` in place of it for those who cannot see it."""
+    """A picture: its bytes by format (always "png"), and the alternative text `text` for screen readers."""
 
-    name: str  # of its files
+    name: str  # stem of its files
     title: str
     text: str
     images: Mapping[str, bytes]
@@ -53,14 +53,14 @@ def style(place: int) -> tuple[str, str]:
 
 
 def short(name: str) -> str:
-    """A name that fits beside an axis."""
+    """A name cut to fit beside an axis."""
     name = report_text.clean(name)
     return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 @contextlib.contextmanager
 def _sheet(width: float, height: float) -> Iterator[figure.Figure]:
-    """An empty figure in the house's style; letters that the font lacks are drawn as boxes."""
+    """An empty figure in the report's style; letters missing from the font become boxes."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")
@@ -70,7 +70,7 @@ def _sheet(width: float, height: float) -> Iterator[figure.Figure]:
 
 
 def _finish(sheet: figure.Figure, name: str, title: str, text: str, formats: Sequence[str]) -> Figure:
-    """The picture's bytes: the same for the same runs, whenever they are drawn."""
+    """The picture's bytes, which depend on the runs only: no dates are stored."""
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None}}
     images = {}
     for kind in dict.fromkeys(("png", *formats)):
@@ -82,7 +82,7 @@ def _finish(sheet: figure.Figure, name: str, title: str, text: str, formats: Seq
 
 
 def confusion(run: report_runs.ReportedRun, name: str, formats: Sequence[str] = ()) -> Figure:
-    """Clips of all test folds by true and predicted class; colour is the share of the true class."""
+    """Clips of all test folds by true and predicted class; the colour is the share of the true class."""
     matrix, n = run.confusion, len(run.labels)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = 2.6 + 0.42 * n
@@ -104,7 +104,7 @@ def confusion(run: report_runs.ReportedRun, name: str, formats: Sequence[str] = 
 
 
 def _fold_line(title: str, run: report_runs.ReportedRun) -> str:
-    """A heading that says so when the run is incomplete."""
+    """The heading, with a second line for an incomplete run."""
     return title if run.complete else f"{title}\nincomplete, {run.progress} folds"
 
 
@@ -159,7 +159,7 @@ def curves(
 def _folds(
     panel: axes.Axes, rows: Sequence[Mapping], split: str, key: str, colour: str, label: str, *, thin: bool = True
 ) -> None:
-    """The folds' lines; their mean goes as far as half of them do."""
+    """A line for each fold; their mean ends where fewer than half of the folds continue."""
     found: dict[int, dict[int, float]] = {}
     for row in rows:
         value = row.get(key)
@@ -179,7 +179,7 @@ def _folds(
 
 
 def _best(panel: axes.Axes, run: report_runs.ReportedRun, rows: Sequence[Mapping]) -> None:
-    """A dot where each fold's kept model was."""
+    """A dot at the epoch whose model each fold kept."""
     uar = {(row["fold"], row["epoch"]): row.get("uar") for row in rows if row.get("split") == "validation"}
     chosen = [(fold.best_epoch, uar.get((fold.fold, fold.best_epoch))) for fold in run.folds]
     points = [(epoch, value) for epoch, value in chosen if isinstance(value, (int, float))]
@@ -201,11 +201,11 @@ def _epoch_axis(panel: axes.Axes) -> None:
 
 
 def flatten(vectors: Float[np.ndarray, "n d"], seed: int = 0) -> Float[np.ndarray, "n 2"]:
-    """scikit-learn's t-SNE, seeded, in one thread so that the map is the same on any number of cores.
+    """scikit-learn's t-SNE, seeded, and in one thread so that the map is the same on any number of cores.
 
-    InputError where there is none: fewer than five clips, or one vector for all.
+    InputError for fewer than five clips, or when all vectors are equal.
     """
-    from sklearn import manifold  # here, for it takes a second to import
+    from sklearn import manifold  # imported here because it takes a second
 
     n, d = vectors.shape
     if n < 5 or not np.ptp(vectors, axis=0).any():

@@ -1,4 +1,4 @@
-"""One page that needs nothing beside it but the listener's own recordings."""
+"""The report's page: one self-contained HTML file, which plays the reader's own recordings."""
 
 import base64
 import functools
@@ -22,7 +22,7 @@ WRONG_CLIPS = 10  # of each run
 
 @functools.cache
 def templates() -> jinja2.Environment:
-    """The page's templates: every value printed is text, cleaned and escaped; a misspelt name is an error."""
+    """The page's templates. They clean and escape every value they print, and refuse a name they were not given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("voc2vec_jax.reports"),
         autoescape=True,
@@ -42,7 +42,7 @@ def _base64(data: bytes) -> markupsafe.Markup:
 
 
 def _finalize(value: Any) -> Any:
-    """Strings without characters that control the page; what a macro or this module made (Markup) stays as it is."""
+    """Removes control characters from strings; Markup, which only macros and this module make, stays as it is."""
     return report_text.clean(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
 
@@ -62,7 +62,7 @@ def page(
     warnings: Sequence[str],
     audio: str | os.PathLike | None = None,
 ) -> str:
-    """The whole document; `warnings` stand at its top, `audio` is a folder to look for recordings in first."""
+    """The whole document. `warnings` are listed at the top; `audio` is the first folder to search for recordings."""
     environment = templates()
     style, _, _ = environment.loader.get_source(environment, "report.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -84,7 +84,7 @@ def page(
 
 
 def about_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
-    """What the runs were of, and what their leak reports counted."""
+    """A row for each run: its system, model and protocol, its folds, and the counts of its leak report."""
     rows = []
     for run in runs:
         leaks = "; ".join(f"{name} {value}" for name, value in _counts(run.leaks)) or "none recorded"
@@ -101,7 +101,7 @@ def about_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
 
 
 def _counts(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The numbers of a leak report, wherever they stand in it."""
+    """The values of a leak report with their names; nested names are joined."""
     counts = []
     for name, value in found.items():
         if isinstance(value, Mapping):
@@ -130,15 +130,15 @@ def recall_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
 def wrong_clips(
     rows: Sequence[report_runs.ReportedPrediction], count: int = WRONG_CLIPS
 ) -> list[report_runs.ReportedPrediction]:
-    """The wrong predictions of highest probability, by falling probability."""
+    """The wrong predictions with the highest probabilities, highest first."""
     wrong = [row for row in rows if row.predicted != row.label]
     return sorted(wrong, key=lambda row: (-row.probability, row.fold, row.id))[:count]
 
 
 class Playback(NamedTuple):
-    """What the page plays beside a clip: the URL `source` of the listener's own file, read out as `label`.
+    """What the page plays for a clip: the URL `source` of the reader's own file; `label` names it for screen readers.
 
-    Without a `source`, either `missing` is the path that is not in `folder`, or `sentence` says why there is no file.
+    Without a `source`, either the path `missing` is not in `folder`, or `sentence` says why there is no file.
     """
 
     source: str = ""
@@ -149,14 +149,14 @@ class Playback(NamedTuple):
 
 
 class Mistakes(NamedTuple):
-    """The most confidently wrong of a run's `total` clips, each with what can be played of it."""
+    """The most confidently wrong of a run's `total` clips, each with its recording."""
 
     total: int
     clips: Sequence[tuple[report_runs.ReportedPrediction, Playback]]
 
 
 def mistakes(run: report_runs.ReportedRun, audio: str | os.PathLike | None) -> Mistakes | None:
-    """None for a run without predictions.csv; `audio` is a folder to look for recordings in first."""
+    """None for a run without predictions.csv; `audio` is the first folder to search for recordings."""
     rows = report_runs.predictions(run)
     if rows is None:
         return None
@@ -166,10 +166,10 @@ def mistakes(run: report_runs.ReportedRun, audio: str | os.PathLike | None) -> M
 def playback(
     run: report_runs.ReportedRun, row: report_runs.ReportedPrediction, audio: str | os.PathLike | None
 ) -> Playback:
-    """The file of one clip, from the clip's start to its end.
+    """The recording of one clip, from the clip's start to its end.
 
-    Looked for as <audio>/<data set>/<path>, <audio>/<path>, in the folders of the two levels below <audio>, and as <the
-    run's audio root>/<path>; a path that leads out of its folder is not followed.
+    The search tries <audio>/<data set>/<path>, <audio>/<path>, the folders up to two levels below <audio>, then <audio
+    root of the run>/<path>. A path that leads out of its folder is not followed.
     """
     relative = pathlib.PurePosixPath(row.path)
     if not row.path:
@@ -190,5 +190,5 @@ def playback(
 
 @functools.lru_cache
 def _below(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """The folders of the two levels below, as an unpacked archive has them."""
+    """The folders up to two levels below, where an unpacked archive keeps its files."""
     return tuple(sorted({*folder.glob("*/"), *folder.glob("*/*/")}))

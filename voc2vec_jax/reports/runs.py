@@ -1,4 +1,4 @@
-"""Finished and unfinished runs of fine-tuning, read and checked for a report."""
+"""Reads and checks finished and unfinished runs of fine-tuning for a report."""
 
 import csv
 import dataclasses
@@ -23,7 +23,7 @@ _TRACES = ("config.json", "metrics.jsonl", "fold_00")  # of a run that has no su
 
 
 class ReportedFold(NamedTuple):
-    """One fold's scores on its test clips; sizes in clips."""
+    """One fold's scores on its test clips; `train` is the number of training clips."""
 
     fold: int
     scores: metrics.Scores
@@ -46,7 +46,7 @@ class ReportedPrediction(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """Vectors of one fold's test clips; `labels` are positions among the run's labels."""
+    """Vectors of one fold's test clips; `labels` index the run's labels."""
 
     fold: int
     labels: Int[np.ndarray, "n"]
@@ -80,12 +80,12 @@ class ReportedRun:
 
     @property
     def summary(self) -> metrics.Summary | None:
-        """Over the folds that are there; None without any."""
+        """Over the finished folds; None without any."""
         return metrics.summarise([fold.scores for fold in self.folds]) if self.folds else None
 
     @property
     def confusion(self) -> Int[np.ndarray, "v v"]:
-        """Clips of all folds' test parts, rows true, columns predicted."""
+        """Test clips of all folds; rows are true classes, columns predicted ones."""
         empty = np.zeros((len(self.labels),) * 2, np.int64)
         return sum((fold.scores.confusion for fold in self.folds), empty)
 
@@ -127,7 +127,7 @@ def _rank(run: ReportedRun) -> tuple:
 
 
 def named(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
-    """Runs of one data set, protocol and system told apart by where they were found, and so in every data set."""
+    """Names runs of the same data set, protocol and system by where they were found, alike in every data set."""
     places: dict[tuple, set[pathlib.Path]] = {}
     for run in runs:
         places.setdefault((run.dataset, run.protocol, run.system), set()).add(_place(run))
@@ -142,13 +142,13 @@ def named(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
 
 
 def _place(run: ReportedRun) -> pathlib.Path:
-    """What tells a run from its like: the grid that it is a part of, else its own folder."""
+    """What distinguishes a run from its equals: the grid it belongs to, else its own folder."""
     grid = run.origin / run.dataset / run.system
     return run.origin if grid == run.folder else run.folder
 
 
 def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRun:
-    """The run of one folder; InputError, naming the file and the key, for a summary that cannot be used."""
+    """The run in one folder; InputError, naming the file and the key, if its summary cannot be used."""
     path = folder / "summary.json"
     raw = _json(path)
     for key, kind in {**_NEEDED, **_OPTIONAL}.items():
@@ -221,7 +221,7 @@ def _refuse(path: pathlib.Path, what: str) -> None:
 
 
 def predictions(run: ReportedRun) -> list[ReportedPrediction] | None:
-    """The run's predictions.csv, None where there is none; InputError, naming the line, for one that is broken."""
+    """The run's predictions.csv, or None if it has none; InputError, naming the line, for a broken one."""
     path = run.folder / "predictions.csv"
     if not path.is_file():
         return None
@@ -251,7 +251,7 @@ def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> Report
 
 
 def curves(run: ReportedRun) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl with a fold and an epoch, none without the file; a line cut short by a kill is left out."""
+    """Rows of metrics.jsonl that have a fold and an epoch; a line cut short by a kill is skipped."""
     path = run.folder / "metrics.jsonl"
     rows = []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
@@ -265,7 +265,7 @@ def curves(run: ReportedRun) -> list[dict[str, Any]]:
 
 
 def embeddings(run: ReportedRun) -> Embeddings | None:
-    """Of the first fold that is there, None where there are none; InputError for a file that cannot be used."""
+    """Of the first finished fold, or None if it stored none; InputError for a file that cannot be used."""
     for fold in run.folds[:1]:
         path = run.folder / f"fold_{fold.fold:02d}" / "embeddings.npz"
         if not path.is_file():

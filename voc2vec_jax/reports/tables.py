@@ -1,4 +1,4 @@
-"""The paper's tables III and IV from runs, with the paper's numbers beside them, and the paired tests."""
+"""The paper's tables III and IV from runs, beside the paper's numbers, and paired tests between runs."""
 
 import itertools
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _OTHER_PROTOCOL = (
 
 
 def by_dataset(runs: Sequence[report_runs.ReportedRun]) -> dict[str, list[report_runs.ReportedRun]]:
-    """The runs of each data set, under its name."""
+    """The runs of each data set, by its name."""
     groups: dict[str, list[report_runs.ReportedRun]] = {}
     for run in runs:
         groups.setdefault(run.dataset, []).append(run)
@@ -35,12 +35,12 @@ def by_dataset(runs: Sequence[report_runs.ReportedRun]) -> dict[str, list[report
 
 
 def mark(text: str, *, complete: bool) -> str:
-    """`text` with the dagger of what is incomplete."""
+    """`text`, followed by a dagger if it is incomplete."""
     return text if complete else f"{text} {report_text.DAGGER}"
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
-    """Three decimals, a dash for None; `signed` writes the sign always."""
+    """Three decimals, or a dash for None; with `signed`, the sign is always written."""
     if value is None:
         return report_text.DASH
     text = f"{value:+.3f}" if signed else f"{value:.3f}"
@@ -49,14 +49,14 @@ def number(value: float | None, *, signed: bool = False) -> str:
 
 
 def _spread(found: report_paper.Number | None, alone: bool) -> str:
-    """The deviation goes with the mean, unless there is one value `alone`."""
+    """Mean and deviation, or the mean `alone`."""
     if found is None:
         return report_text.DASH
     return number(found.mean) + ("" if alone else f"\N{PLUS-MINUS SIGN}{number(found.std)}")
 
 
 def _scores(ours: report_paper.Row, paper: report_paper.Row, best: dict[str, float], alone: bool = False) -> Row:
-    """Nine cells: of each metric our number, the paper's and the difference."""
+    """Nine cells: for each metric the run's number, the paper's and the difference."""
     cells = []
     for metric in TITLES:
         mine, theirs = ours.get(metric), paper.get(metric)
@@ -76,12 +76,12 @@ def own(run: report_runs.ReportedRun) -> report_paper.Row:
 
 
 def _best(rows: Sequence[report_paper.Row]) -> dict[str, float]:
-    """The highest mean of each metric, where there is something to compare."""
+    """The highest mean of each metric; empty for a single row."""
     return {name: max(row[name].mean for row in rows if name in row) for name in TITLES} if len(rows) > 1 else {}
 
 
 def table_iv(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
-    """A group for each data set, a row for each run; the best complete run of a protocol is strong."""
+    """A group for each data set, a row for each run; the best complete run of each protocol is bold."""
     groups = []
     for dataset, members in by_dataset(runs).items():
         rows = []
@@ -110,7 +110,7 @@ def _notes_iv(runs: Sequence[report_runs.ReportedRun]) -> list[str]:
 
 
 def pretraining(system: str) -> str:
-    """What the system was pre-trained on, a dash when that is not known."""
+    """What the system was pre-trained on, or a dash if unknown."""
     return paper_systems.SYSTEMS[system].pretraining if system in paper_systems.SYSTEMS else report_text.DASH
 
 
@@ -124,7 +124,7 @@ class _Average(NamedTuple):
 
 
 def _average(runs: list[report_runs.ReportedRun]) -> _Average:
-    """Over the paper's tasks that `runs` hold; the paper's number over the same tasks, where it gave them."""
+    """Over the paper's tasks among `runs`, beside the paper's average over the same tasks if it gave them."""
     tasks = {run.dataset for run in runs}
     whole = tasks == set(report_paper.TASKS)
     system = runs[0].system
@@ -137,7 +137,7 @@ def _average(runs: list[report_runs.ReportedRun]) -> _Average:
 
 
 def table_iii(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
-    """A row for each system and protocol: the average over the paper's six tasks, or over those that there are."""
+    """A row for each system and protocol: the average over the paper's six tasks, or over those present."""
     members: dict[tuple[str, str], list[report_runs.ReportedRun]] = {}
     for run in runs:
         if run.dataset in report_paper.TASKS:
@@ -186,7 +186,7 @@ def _notes_iii(rows: Sequence[_Average]) -> list[str]:
 
 
 def refusal(a: report_runs.ReportedRun, b: report_runs.ReportedRun) -> str | None:
-    """Why two runs of one data set cannot be paired, None when they can: the same clips in the folds that both have."""
+    """Why two runs of one data set cannot be paired; None if they have the same test clips in their common folds."""
     if a.protocol != b.protocol:
         return f"one ran under protocol {a.protocol}, the other under {b.protocol}"
     theirs = {fold.fold: fold.test for fold in b.folds}
@@ -200,7 +200,7 @@ def refusal(a: report_runs.ReportedRun, b: report_runs.ReportedRun) -> str | Non
 
 
 def compare(a: report_runs.ReportedRun, b: report_runs.ReportedRun, metric: str) -> metrics.PairedTest:
-    """The paired test of a - b over the folds that both have; the two must not be refused."""
+    """The paired test of a - b over their common folds; `refusal` must have allowed the pair."""
     theirs = {fold.fold: fold for fold in b.folds}
     pairs = [(fold, theirs[fold.fold]) for fold in a.folds if fold.fold in theirs]
     values = [[getattr(fold.scores, metric) for fold in side] for side in zip(*pairs)]
@@ -210,7 +210,7 @@ def compare(a: report_runs.ReportedRun, b: report_runs.ReportedRun, metric: str)
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment of the p values that are not None, in their order."""
+    """Holm's step-down adjustment of the p values that are not None; the order stays."""
     order = sorted((p, at) for at, p in enumerate(values) if p is not None)
     adjusted: list[float | None] = [None] * len(values)
     highest = 0.0
@@ -235,7 +235,7 @@ _PAIR_NOTES = (
 
 
 def pairs(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
-    """Every two runs of one data set, protocol and the same folds, in each metric; those refused are in the notes."""
+    """Tests of every two runs with the same data set, protocol and folds; the notes name the pairs refused."""
     groups, notes = [], list(_PAIR_NOTES)
     for members in by_dataset(runs).values():
         allowed = []

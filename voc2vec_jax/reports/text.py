@@ -1,4 +1,4 @@
-"""Tables, and their text in Markdown and LaTeX; whatever stands in a cell is text, never markup."""
+"""Tables, and their Markdown and LaTeX. The content of a cell is text, never markup."""
 
 import itertools
 import re
@@ -6,15 +6,15 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-DAGGER = "\N{DAGGER}"  # behind whatever comes of an incomplete run
-_PAGE_LINES = 48  # of a LaTeX page
-DASH = "\N{EM DASH}"  # there is no such number
+DAGGER = "\N{DAGGER}"  # marks results of an incomplete run
+_PAGE_LINES = 48  # on a LaTeX page
+DASH = "\N{EM DASH}"  # for a number that does not exist
 MINUS = "\N{MINUS SIGN}"
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class TableColumn(NamedTuple):
-    """`over` is a heading that neighbouring columns share; numbers are set to the right."""
+    """`over` is a heading that neighbouring columns share; columns of numbers are right-aligned."""
 
     title: str
     over: str = ""
@@ -34,9 +34,9 @@ class Group(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with notes under it; `folded` lets a page show its groups closed."""
+    """A table with notes below it; with `folded`, the page shows its groups closed."""
 
-    name: str  # of its files
+    name: str  # stem of its files
     title: str
     columns: Sequence[TableColumn]
     groups: Sequence[Group]
@@ -45,7 +45,7 @@ class Table(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """`text` on one line, without characters that control a terminal, a page's direction or nothing at all."""
+    """`text` on one line, without characters that control a terminal or the writing direction, or are undefined."""
     kept = []
     for char in text:
         if char.isspace():
@@ -58,7 +58,7 @@ def clean(text: str) -> str:
 
 
 def to_markdown(text: str) -> str:
-    """For a heading or a cell, or inside a paragraph: no markup, no HTML, no link."""
+    """Escaped for a heading, a cell or the inside of a paragraph: no markup, HTML or link is left."""
     text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", clean(text)).strip()
     for sign, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("://", "&#58;//"), ("www.", "www&#46;")):
         text = text.replace(sign, entity)
@@ -66,7 +66,7 @@ def to_markdown(text: str) -> str:
 
 
 def _paragraph(text: str) -> list[str]:
-    """Lines of a Markdown paragraph that is no heading and no list, whatever it begins with."""
+    """Lines of a Markdown paragraph that does not become a heading or a list, whatever it begins with."""
     return [re.sub(r"^[#+=-]|(?<=^\d)[.)]", lambda found: f"&#{ord(found[0])};", to_markdown(text)), ""]
 
 
@@ -90,12 +90,12 @@ _LATEX = {
 
 
 def to_latex(text: str) -> str:
-    """For a cell or a caption, with UTF-8 input."""
+    """Escaped for a cell or a caption of a UTF-8 document."""
     return "".join(_LATEX.get(char, char) for char in clean(text))
 
 
 def markdown(tables: Iterable[Table], first: Sequence[str] = ()) -> str:
-    """A document of all tables, `first` being paragraphs before them."""
+    """A document of all tables; the paragraphs `first` come before them."""
     lines = [line for text in first for line in _paragraph(text)]
     for table in tables:
         lines += [f"## {to_markdown(table.title)}", ""]
@@ -119,9 +119,9 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def latex(table: Table, first: Sequence[str] = ()) -> str:
-    """A `table*` for \\input, or several when its rows would not fit a page; the first line says what they need.
+    """A `table*` for \\input, or several when the rows do not fit on a page; the first line names the packages needed.
 
-    `first` and the notes stand in the first caption.
+    The first caption holds `first` and the notes.
     """
     caption = " ".join(to_latex(text) for text in (f"{table.title}.", *first, *table.notes))
     lines = [r"% needs \usepackage{booktabs,graphicx,textcomp} and \usepackage[T1]{fontenc}"]
@@ -132,7 +132,7 @@ def latex(table: Table, first: Sequence[str] = ()) -> str:
 
 
 def _pages(groups: Sequence[Group]) -> list[list[Group]]:
-    """Groups dealt to pages of a limited number of lines; a group that a page's end cuts goes on under its heading."""
+    """Groups split into pages of a limited number of lines; a group cut by a page's end repeats its heading."""
     pages: list[list[Group]] = [[]]
     room = _PAGE_LINES
     for group in groups:
