@@ -21,9 +21,9 @@ def keep_memory() -> None:
     """
     # A step frees gigabytes of arrays and the next one asks for as many. Otherwise they go back to the system, which
     # hands them out again page by page, each filled with zeros: 314,056 page faults a step of base size, 0 with this.
-    # Measured gain: without it a step takes 1.18 times as long (base, 2 clips of 5 s) or 1.47 times (tiny, 4 of 5 s):
-    # median ratio of single steps of two processes in turns, as `tools/benchmark.py train --model=base --rows=2 --seconds=5`
-    # compiles them (2026-11-28, two cores of a busy machine). Huge pages on top gave less than 3 %.
+    # Measured gain: without it a step takes 1.18 times as long (base, 2 clips of 5 s) or 1.47 times (tiny, 4 of 5 s).
+    # Median ratio of single steps of two processes in turns, each compiled as by `tools/benchmark.py train
+    # --model=base --rows=2 --seconds=5` (2026-11-28, two cores of a busy machine).
     platforms = jax.config.jax_platforms or os.environ.get("JAX_PLATFORMS", "")
     plugins = metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("libtpu")
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
