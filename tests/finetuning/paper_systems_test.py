@@ -24,6 +24,11 @@ def test_every_system_of_the_paper_is_there_under_its_own_name():
     assert len({system.source for system in paper_systems.SYSTEMS.values()}) == len(paper_systems.SYSTEMS)
 
 
+def test_a_grid_of_the_paper_trains_its_systems_in_the_order_of_the_tables():
+    expected = "opensmile emotion2vec data2vec wavlm wavlm-plus wav2vec2-ls wav2vec2-as hubert-ls hubert-as"
+    assert (*expected.split(), "voc2vec", "voc2vec-as", "voc2vec-ls") == paper_systems.PAPER_SYSTEMS
+
+
 def test_a_name_and_its_hub_id_are_the_same_system_and_a_name_wins_over_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hubert-ls").mkdir()

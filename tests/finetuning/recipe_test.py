@@ -6,7 +6,7 @@ import pathlib
 import ml_collections
 import pytest
 
-from voc2vec_jax import datasets, errors
+from voc2vec_jax import errors
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.finetuning import settings, tasks
@@ -81,7 +81,8 @@ def test_a_folds_recipe_has_the_papers_values():
 
 def test_the_argument_names_data_sets_or_the_six_tasks_of_the_paper():
     assert load("cnvve,vivae").datasets == ("cnvve", "vivae")
-    assert load("tasks").datasets == tuple(tasks.PAPER_TASKS) == datasets.catalog.TASKS
+    six = ("asvp_esd", "asvp_esd_babies", "cnvve", "donateacry", "nonverbal_vocalization", "vivae")
+    assert load("tasks").datasets == tuple(tasks.PAPER_TASKS) == six
     with pytest.raises(errors.InputError, match="name the data set: configs/finetune.py:donateacry"):
         configuration.load(str(CONFIG))
 

@@ -150,6 +150,14 @@ def test_a_named_set_is_prepared_from_its_archive_and_finds_its_files(tmp_path):
     assert again.fingerprint == task.fingerprint and again.audio_root is None
 
 
+def test_the_tasks_of_the_paper_have_their_titles():
+    assert tasks.PAPER_TASKS["asvp_esd_babies"] == "ASVP-ESD (babies)"
+    assert tasks.PAPER_TASKS["donateacry"] == "Donate A Cry"
+    assert tasks.PAPER_TASKS["nonverbal_vocalization"] == "NonVerbal Vocalization"
+    for name in ("asvp_esd", "cnvve", "vivae"):
+        assert tasks.PAPER_TASKS[name] == datasets.CATALOG[name].title
+
+
 def test_the_synthetic_set_needs_nothing(tmp_path):
     datasets.prepare("synthetic", data_dir=tmp_path, workers=1, progress=False, clips=24)
     task = tasks.open_task("synthetic", data_dir=tmp_path)

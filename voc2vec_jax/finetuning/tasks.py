@@ -14,18 +14,12 @@ import numpy as np
 from jaxtyping import Float64, Int16, Int32, Int64
 
 from voc2vec_jax import audio, datasets, errors
-from voc2vec_jax.datasets import preparing, records
+from voc2vec_jax.datasets import catalog, preparing, records
 from voc2vec_jax.datasets.published import folder
 from voc2vec_jax.runs import logs
 
-PAPER_TASKS = {  # name of the data set: title in the paper's tables
-    "asvp_esd": "ASVP-ESD",
-    "asvp_esd_babies": "ASVP-ESD (babies)",
-    "cnvve": "CNVVE",
-    "donateacry": "Donate A Cry",
-    "nonverbal_vocalization": "NonVerbal Vocalization",
-    "vivae": "VIVAE",
-}
+_TITLES = ("ASVP-ESD", "ASVP-ESD (babies)", "CNVVE", "Donate A Cry", "NonVerbal Vocalization", "VIVAE")
+PAPER_TASKS = dict(zip(catalog.TASKS, _TITLES, strict=True))  # name of the data set: title in the paper's tables
 FOLDER = "folder"
 ON_UNREADABLE = ("stop", "drop")
 LEAST_SAMPLES = 400  # one frame of the base architecture
