@@ -162,9 +162,8 @@ class PositionalConv(nn.Module):
             out = convolution.grouped_conv(x, convolution.weight_norm(g, v).astype(x.dtype), c.positional_groups)
             return norms.gelu(out + bias.astype(x.dtype)[None, None])
         for j in range(c.positional_depth):
-            if (
-                c.padding == "exact" and j > 0
-            ):  # the layer before made padding frames non-zero, and the kernel sees them
+            # The layer before made padding frames non-zero, and this kernel would reach them
+            if c.padding == "exact" and j > 0:
                 x = jnp.where(valid[..., None], x, 0)
             x = layers.GroupedConv(shape, c.positional_groups, name=f"conv_{j}")(x)
             x = norms.gelu(layers.LayerNorm(layers.CONV_NORM_EPS, c.compute_dtype, affine=False)(x))
