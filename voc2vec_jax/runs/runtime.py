@@ -8,13 +8,16 @@ import ml_collections
 
 
 def set_up_jax(config: ml_collections.ConfigDict) -> None:
-    """Set precision, determinism and the persistent compilation cache; call it before anything is computed."""
+    """Set precision, determinism and the persistent compilation cache, and start JAX; call it before computing."""
     if config.deterministic:
         compute_deterministically()
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     if not jax.config.jax_compilation_cache_dir:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
+    # Processes exchange their devices when JAX starts, and each waits for all: start here, in every process, and not
+    # later in process 0 alone while the others wait for it.
+    jax.devices()
 
 
 def compute_deterministically() -> None:
