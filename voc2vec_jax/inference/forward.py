@@ -25,11 +25,11 @@ def forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], l
 
 @functools.cache
 def compiled_embed() -> Callable[..., Float[Array, "b *l d"]]:
-    """`_embed`, jitted with the compiler options of this process's device."""
-    return jax.jit(_embed, static_argnums=(0, 1, 2, 3), compiler_options=cpu.forward_options())
+    """`embed_batch`, jitted with the compiler options of this process's device."""
+    return jax.jit(embed_batch, static_argnums=(0, 1, 2, 3), compiler_options=cpu.forward_options())
 
 
-def _embed(
+def embed_batch(
     family: str,
     config: Any,
     layers: tuple[int, ...],

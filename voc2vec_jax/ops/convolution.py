@@ -108,9 +108,7 @@ def _joined(x: Float[Array, "g m n i"]) -> Float[Array, "m n _d"]:
 
 def _for_each_group(f, *arrays):
     """f of each group: in turn on CPUs, where one group's arrays fit into the cache; all at once elsewhere."""
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda one: f(*one), arrays)
-    return jax.vmap(f)(*arrays)
+    return cpu.in_turn(f, *arrays) if jax.default_backend() == "cpu" else jax.vmap(f)(*arrays)
 
 
 def _at_once(frames: int, k: int) -> int:

@@ -1,11 +1,12 @@
 """Tricks that pay on CPUs only, each with the gain that it was measured to bring.
 
-The callers in this package choose by backend; every trick computes what the plain expression beside it computes.
-The figures are ratios of time without the trick to time with it, on two shared cores with jax 0.10.2.
+The callers choose by backend. The figures are ratios of time without a trick to time with it, for base-size functions
+on two shared cores with jax 0.10.2; `tools/benchmarks/cpu_tricks.py` measures them again.
 """
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ def paired_conv(x: Float[Array, "b n i"], kernel: Float[Array, "3 i o"]) -> Floa
         u1 a + u2 c =               u1 (a + c) + (u2 - u1) c
     """
     b, n, i = x.shape
+    # 1.07 of the stem, forward and backward: cpu_tricks.py paired_conv, 2026-11-28
     o = kernel.shape[2]
     t = (n - 3) // 2 + 1
     pairs = -(-t // 2)
@@ -50,10 +52,17 @@ def paired_conv(x: Float[Array, "b n i"], kernel: Float[Array, "3 i o"]) -> Floa
 
 def time_sums(x: Float[Array, "b t c"]) -> Float[Array, "b c"]:
     """x.sum(1) by way of STRETCHES partial sums: XLA compiles one sum over all frames of a clip to a slow loop."""
+    # 1.42 of the stem, forward and backward: cpu_tricks.py time_sums, 2026-11-28
     b, t, c = x.shape
     length = t // STRETCHES
     even = STRETCHES * length
     return x[:, :even].reshape(b, STRETCHES, length, c).sum(2).sum(1) + x[:, even:].sum(1)
+
+
+def in_turn(f: Callable[..., Any], *arrays: Array) -> Any:
+    """`jax.vmap(f)(*arrays)`, one index after another: what one index needs then stays in the cache."""
+    # 1.12 of the base model's grouped convolution, forward and backward: cpu_tricks.py in_turn, 2026-11-28
+    return jax.lax.map(lambda one: f(*one), arrays)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -63,6 +72,7 @@ def random_bits(keys: Key[Array, "b"], size: int) -> UInt32[Array, "b {size}"]:
     JAX runs the rounds of threefry in a loop on CPUs, and each turn passes over memory. One expression is fused with
     the use of the bits.
     """
+    # 1.03 of blocks with dropout, together with `unfused`: cpu_tricks.py random_bits+unfused, 2026-11-28
     lax, shape = jax.lax, (keys.shape[0], size)  # operators of `jnp` would be traced for longer than all the rest
 
     def wide(x):
@@ -93,6 +103,7 @@ def unfused(make: Callable[[], Array], keys: Key[Array, "b"]) -> Array:
     indices. It never fuses across the bounds of a loop, and it cannot see that this one runs once: the top bit
     of a key, shifted by 32 in two steps, is always 0.
     """
+    # The gain is measured with that of `random_bits`; without this loop, those take minutes to compile.
     once = 1 + (jax.random.key_data(keys)[0, 0] >> 31 >> 1).astype(jnp.int32)
     shape = jax.eval_shape(make)
     return jax.lax.fori_loop(0, once, lambda turn, before: make(), jnp.zeros(shape.shape, shape.dtype))
@@ -104,6 +115,7 @@ def forward_options() -> dict[str, str]:
     YNNPACK's matrix products, the default since jaxlib 0.10, are slower than Eigen's for as many rows as the first
     convolutions have. Its sums stay: they pass over memory once.
     """
+    # 1.03 of a base model's embedding: cpu_tricks.py forward_options, 2026-11-28
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     if jax.default_backend() != "cpu":
         return {}
