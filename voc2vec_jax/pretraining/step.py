@@ -51,7 +51,17 @@ def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.No
     return encoder.Noise(fold(jax.random.fold_in(key, ROWS), numbers), group_keys)
 
 
-def loss_sums(family, model, params, micro, keys: encoder.Noise, step, *, train: bool, equal_masks: bool):
+def loss_sums(
+    family: ModuleType,
+    model: Any,
+    params: Any,
+    micro: dict[str, Array],
+    keys: encoder.Noise,
+    step: Int[Array, ""],
+    *,
+    train: bool,
+    equal_masks: bool,
+) -> tuple[Array, dict[str, Array]]:
     """(loss sum, metric sums with `weight`) of loss groups [g, r, s] of int16."""
     batch = {**micro, "audio": audio.from_int16(micro["audio"])}
     loss, weight, sums = family.loss_fn(model, params, batch, keys, step, train=train, equal_masks=equal_masks)
