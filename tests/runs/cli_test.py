@@ -164,6 +164,12 @@ def test_positional_words_are_counted():
     assert "unexpected word 'c'" in refused("a", "b", "c", flags=flags, positional=words)
 
 
+@pytest.mark.parametrize("text", ["-3", "-1e-3", "-r"])
+def test_a_value_may_begin_with_a_dash(recipe, text):
+    assert parse("--config", recipe, "--workdir", text).workdir == text
+    assert parse("--config", recipe, f"--workdir={text}").workdir == text
+
+
 def test_flags_are_not_abbreviated_and_the_last_one_wins(recipe):
     assert "there is no flag --work; did you mean --workdir?" in refused(f"--config={recipe}", "--work=r")
     assert "there is no field --config.see; did you mean" in refused(

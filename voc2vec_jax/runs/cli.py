@@ -175,14 +175,20 @@ def _fields(line: _Line, config: ml_collections.ConfigDict | None) -> dict[str, 
 
 
 def _with_values(argv: Sequence[str], line: _Line, config: ml_collections.ConfigDict | None) -> list[str]:
-    """`--debug` becomes `--debug=true`, because argparse would take a word after it for its value."""
-    bools = {f"--{name}" for name, flag in line.flags.items() if flag.kind is bool}
-    bools |= {f"--{name}" for name, value in _fields(line, config).items() if isinstance(value, bool)}
-    following = [token.lower() for token in argv[1:]] + [""]
-    return [
-        f"{token}=true" if token in bools and after not in ("true", "false") else token
-        for token, after in zip(argv, following)
-    ]
+    """Join to their flag what argparse would read differently: `--debug` alone, and values that begin with a dash."""
+    kinds = {f"--{name}": flag.kind is bool for name, flag in line.flags.items()}
+    kinds |= {f"--{name}": isinstance(value, bool) for name, value in _fields(line, config).items()}
+    found: list[str] = []
+    tokens = iter([*argv, ""])
+    token = next(tokens)
+    for after in tokens:
+        if kinds.get(token) and after.lower() not in ("true", "false"):
+            token += "=true"
+        elif kinds.get(token) is False and len(after) > 1 and after[0] == "-" != after[1]:
+            token, after = f"{token}={after}", next(tokens)
+        found.append(token)
+        token = after
+    return found
 
 
 def _refuse(token: str, line: _Line, config: ml_collections.ConfigDict | None) -> NoReturn:
