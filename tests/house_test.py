@@ -14,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LIBRARY = ROOT / "voc2vec_jax"
 MAINS = ("train", "finetune", "evaluate")
-# What each package may import besides itself; what a package may import, those above it may too.
+# What each package may import besides itself: these, and whatever these may import.
 BELOW = {
     "errors": (),
     "audio": ("errors",),

@@ -305,7 +305,7 @@ def test_the_catalogue_has_the_paper():
     assert len(catalog.PRETRAINING) == 10 and len(catalog.TASKS) == 6
     assert sum(datasets.CATALOG[name].paper_hours for name in catalog.PRETRAINING) == pytest.approx(125.19, abs=0.01)
     assert all(entry.url and entry.licence and entry.holds for entry in datasets.CATALOG.values())
-    assert set(datasets.CATALOG) == {*catalog.PRETRAINING, *catalog.TASKS, "folder", "synthetic"}
+    assert set(datasets.CATALOG) == {*catalog.PRETRAINING, *catalog.TASKS, *catalog.OTHERS, "folder", "synthetic"}
 
 
 def test_missing_sets_are_a_table(tmp_path):
@@ -342,7 +342,7 @@ def test_tfds_prepares_the_same_examples_from_a_source(tmp_path):
 def test_every_page_is_listed_once_under_its_own_name_and_described_for_users():
     folder = pathlib.Path(catalog.__file__).parent
     pages = sorted(page.stem for page in (folder / "published").glob("[!_]*.py"))
-    assert sorted((*catalog.PRETRAINING, *catalog.TASKS, *catalog.OWN)) == pages == sorted(catalog.CATALOG)
+    assert sorted((*catalog.PRETRAINING, *catalog.TASKS, *catalog.OTHERS, *catalog.OWN)) == pages == sorted(catalog.CATALOG)
     assert all(source.name == name for name, source in catalog.CATALOG.items())
     text = (folder / "README.md").read_text("utf-8")
     assert [name for name in pages if f"`{name}`" not in text] == []

@@ -1,4 +1,4 @@
-"""The list of data sets: those of the voc2vec paper in the order of its tables, and two that need no publisher.
+"""The list of data sets: those of the voc2vec paper in the order of its tables, others, and two that need no publisher.
 
 Each name is that of a module in `published/`, whose `SOURCE` says what the set is and how its recordings are found.
 """
@@ -27,6 +27,7 @@ TASKS = (
     "nonverbal_vocalization",
     "vivae",
 )
+OTHERS: tuple[str, ...] = ()  # published sets that the paper does not use
 OWN = (
     "folder",
     "synthetic",
@@ -38,4 +39,4 @@ def _source(name: str) -> listings.Source:
     return importlib.import_module(f"voc2vec_jax.datasets.published.{name}").SOURCE
 
 
-CATALOG = {name: _source(name) for name in (*PRETRAINING, *TASKS, *OWN)}
+CATALOG = {name: _source(name) for name in (*PRETRAINING, *TASKS, *OTHERS, *OWN)}

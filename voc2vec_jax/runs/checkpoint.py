@@ -1,8 +1,8 @@
-"""Checkpoints that are complete or absent: Orbax writes the arrays, and a manifest of SHA-256, written last, counts.
+"""Checkpoints that are complete or absent: Orbax writes the arrays, then a manifest of SHA-256 hashes marks them whole.
 
 RUN/checkpoints/<step>/ and RUN/best/<step>/ hold `state/` (Orbax), `metadata.json` and `manifest.json`. A folder
-without a manifest is half-written. A restore renames what it passes over and deletes nothing: `<step>.corrupt` stays,
-`<step>.partial` goes with the next complete checkpoint.
+without a manifest is half-written. A restore renames what it passes over: `<step>.corrupt` stays for you to look at,
+`<step>.partial` is deleted once a newer checkpoint is complete.
 
 Not `orbax.checkpoint.CheckpointManager` (measured with 0.12.8): it restores an array with flipped bytes in silence,
 takes a step with a missing data file for the newest, and reports a failed background save not in `check_for_errors` but
