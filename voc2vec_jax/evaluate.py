@@ -18,7 +18,8 @@ from voc2vec_jax.runs import cli, cpu_tuning, logs, program, runtime
 FLAGS = {
     "model": cli.Flag("a Hub id, folder, file or run folder, as from_pretrained takes it", required=True),
     "input": cli.Flag(
-        "an audio file, a folder of them, a list (csv with a column path, or a path a line), or a prepared set", required=True
+        "an audio file, a folder of them, a list (csv with a column path, or a path a line), or a prepared set",
+        required=True,
     ),
     "output": cli.Flag("folder for the results; run again with the same folder to continue", required=True),
     "data_dir": cli.Flag("folder of prepared sets; --input then names one set, or several separated by commas"),
@@ -40,7 +41,9 @@ FLAGS = {
     "batch_seconds": cli.Flag("audio per batch and device; 0 chooses by platform", default=0.0, kind=float),
     "part_files": cli.Flag("recordings per part; 0 chooses by the length of the list", default=0, kind=int),
     "threads": cli.Flag("threads that read and resample", default=worker.THREADS, kind=int),
-    "deterministic": cli.Flag("the same bits from every worker, on a GPU too, where it may be slower", default=True, kind=bool),
+    "deterministic": cli.Flag(
+        "the same bits from every worker, on a GPU too, where it may be slower", default=True, kind=bool
+    ),
 }
 
 

@@ -342,7 +342,11 @@ def test_tfds_prepares_the_same_examples_from_a_source(tmp_path):
 def test_every_page_is_listed_once_under_its_own_name_and_described_for_users():
     folder = pathlib.Path(catalog.__file__).parent
     pages = sorted(page.stem for page in (folder / "published").glob("[!_]*.py"))
-    assert sorted((*catalog.PRETRAINING, *catalog.TASKS, *catalog.OTHERS, *catalog.OWN)) == pages == sorted(catalog.CATALOG)
+    assert (
+        sorted((*catalog.PRETRAINING, *catalog.TASKS, *catalog.OTHERS, *catalog.OWN))
+        == pages
+        == sorted(catalog.CATALOG)
+    )
     assert all(source.name == name for name, source in catalog.CATALOG.items())
     text = (folder / "README.md").read_text("utf-8")
     assert [name for name in pages if f"`{name}`" not in text] == []
