@@ -17,6 +17,7 @@ from voc2vec_jax import errors
 EMPTY = -1  # the row of a step that holds no example
 Batching = Literal["pad", "crop"]
 
+# A purpose's place is part of its random key: another order would be another plan.
 _PURPOSES = ("rotate", "epoch", "crop", "split")
 
 
@@ -43,6 +44,8 @@ class BatchLayout:
 
     def group_rows_of(self, bucket: int) -> int:
         """Rows of one loss group in bucket number `bucket`; every group holds about the same amount of audio."""
+        # group_rows 2, crop 10 s:    bucket 10 s    | ---------- | ---------- |         20 s of audio
+        #                             bucket  5 s    | ----- | ----- | ----- | ----- |   20 s of audio
         return self.group_rows * (self.crop_samples // self.bucket_samples[bucket])
 
     def step_rows_of(self, bucket: int) -> int:
@@ -51,6 +54,7 @@ class BatchLayout:
 
     def bucket_of(self, samples: Int[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
         """Number of the smallest bucket that holds each clip after cropping to `crop_samples`."""
+        # From the left, so that a clip as long as a bucket is in it:   39,999 -> 0   40,000 -> 0   40,001 -> 1
         return np.searchsorted(self.bucket_samples, np.minimum(samples, self.crop_samples))
 
 
@@ -120,6 +124,7 @@ class BatchPlan:
         self._strata = list(_strata(layout, samples, set_index, kept, weights, seed))
         self._last_bucket = max(stratum.bucket for stratum in self._strata)
         self._epochs: dict[int, tuple[int, list]] = {}
+        # An epoch draws the same number of rows from each bucket as any other: epoch 0 gives the size of all.
         steps, tail = self._cut(0, np.random.Philox(key=_key(seed, "epoch", 0)))
         step_rows = layout.step_rows_of(self._last_bucket)
         self.fill_rows = -len(tail) % step_rows
@@ -133,6 +138,7 @@ class BatchPlan:
         """Rows and crop positions of step k >= 0; pure."""
         epoch, index = divmod(k, self.steps_per_epoch)
         bucket, rows = self._epoch(epoch)[index]
+        # Crops have a stream of their own, keyed by k: `_draw` may draw more or less without moving them.
         return StepRows(rows, self.layout.bucket_samples[bucket], _uniform(self.seed, "crop", k, len(rows)))
 
     def _epoch(self, epoch: int) -> list[tuple[int, Int64[np.ndarray, "r"]]]:
@@ -158,6 +164,8 @@ class BatchPlan:
         for bucket in range(self._last_bucket + 1):
             rows = [stratum.copies(epoch) for stratum in self._strata if stratum.bucket == bucket]
             pools.append(np.concatenate(rows or [np.zeros(0, np.int64)]))
+        # The stream is read in a fixed order: here for the buckets, shortest first, then for what `_draw` needs.
+        # Leftovers are shuffled again, among the rows of the bucket that they move up to.
         return _cut(self.layout, pools, lambda rows: rows[_permutation(stream, len(rows))])
 
 
@@ -175,6 +183,7 @@ class ValidationPlan:
         if len(tail):
             last = len(pools) - 1
             self.fill_rows = layout.step_rows_of(last) - len(tail)
+            # EMPTY rows and no repeats: a clip that came twice would count twice in the mean.
             self._steps.append((last, np.pad(tail, (0, self.fill_rows), constant_values=EMPTY)))
         self.steps_per_epoch = len(self._steps)
 
@@ -192,9 +201,11 @@ def crops(
     "pad" keeps min(clip, bucket) samples. "crop" cuts all rows of a loss group to its shortest (fairseq's collater).
     """
     present = step.rows != EMPTY
+    # samples[EMPTY] is the last clip's length, which `present` drops.
     whole = np.where(present, samples[step.rows], 0)
     length = np.minimum(whole, step.bucket_samples)
     if batching == "crop":
+        # An EMPTY row must not be the shortest: it would cut its group to nothing.
         shortest = np.where(present, length, step.bucket_samples).reshape(groups, -1).min(axis=1)
         length = np.where(present, np.repeat(shortest, len(length) // groups), 0)
     # slack = whole - length; start is uniform over the slack + 1 places 0 ... slack
@@ -229,6 +240,7 @@ def host_rows(
     """
     step = plan.step(k)
     groups = plan.layout.groups
+    # Crops of the whole step, before it is cut: a group's shortest clip may be on another host.
     start, lengths = crops(step, samples, groups=groups, batching=batching)
     part, parts = row_slice or (0, 1)
     share = len(step.rows) // parts
@@ -269,6 +281,8 @@ def split_rows(
             f"{len(counts)} recording(s) cannot be split for validation: add recordings or set the share to 0"
         )
     rank = _rank(set_index[first], counts, seed)
+    # Held out is the prefix whose sum is nearest to share * n; [:-1] leaves a recording to train on, 1 + holds one out.
+    #     counts 3 4 2 5   taken 3 7 9 14   share * n = 6   -> 7 is nearest, so the first two recordings
     taken = np.cumsum(counts[rank])
     count = 1 + np.argmin(np.abs(taken[:-1] - share * len(rows)))
     held_out = np.isin(dense, rank[:count])
@@ -338,11 +352,13 @@ def _purpose(name: str) -> int:
 
 
 def _key(seed: int, purpose: str, number: int) -> np.ndarray:
+    # Philox takes a key of two words:   | seed (64 bits) | purpose (8 bits), number (56 bits) |
     return np.array([seed, _purpose(purpose) | number], np.uint64)
 
 
 # Only the raw 64-bit words are used: NumPy may change what Generator's methods make of them between versions.
 def _permutation(stream: np.random.Philox, count: int) -> Int64[np.ndarray, "n"]:
+    # Ranks of random words are a random order; stable, so that equal words cannot depend on the sort's implementation.
     return np.argsort(stream.random_raw(count), kind="stable")
 
 

@@ -36,6 +36,7 @@ def curves(
     rows = logs.read(source) if isinstance(source, (str, pathlib.Path)) else source
     train = [row for row in rows if row.get("split", "train") == "train"]
     valid = [row for row in rows if row.get("split") == "validation"]
+    # A figure of its own and not pyplot, which keeps every figure alive and is not made for threads.
     sheet = figure.Figure(figsize=(15, 8.4))
     sheet.subplots_adjust(left=0.05, right=0.95, bottom=0.07, top=0.9, wspace=0.42, hspace=0.32)
     backend_agg.FigureCanvasAgg(sheet)
@@ -61,6 +62,7 @@ class Background:
 
     def __init__(self, source: pathlib.Path, picture: pathlib.Path, view: display.View):
         self._arguments = source, picture, view
+        # One thread, so that two pictures are never written at once.
         self._thread = futures.ThreadPoolExecutor(1)
         self._drawing: futures.Future | None = None
         self._late = False  # rows came while a picture was being drawn
@@ -111,6 +113,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     # mean of values[low:high] = (totals[high] - totals[low]) / (high - low): linear in the length, for any width
     totals = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
+    # width 5, six values:   place 0: [0 1 2]   place 1: [0 1 2 3]   place 2: [0 1 2 3 4]   ...   place 5: [3 4 5]
     low, high = np.maximum(place - width // 2, 0), np.minimum(place + width // 2 + 1, len(values))
     return (totals[high] - totals[low]) / (high - low)
 
@@ -122,6 +125,7 @@ def _line(panel: axes.Axes, rows: Rows, name: str, label: str, colour: str = _TR
         _exact(panel, steps, values, label, colour)
         return
     _raw(panel, steps, values, colour)
+    # A fortieth of the run; | 1 makes it odd, so that as many values lie before a step as after it.
     width = max(5, len(values) // 40) | 1
     panel.plot(steps, smooth(values, width), color=colour, linewidth=1.8, label=label)
 
@@ -163,6 +167,7 @@ def _draw(panel: axes.Axes, train: Rows, valid: Rows, description: display.Panel
     if description.log:
         panel.set_yscale("log")
     for (name, label), colour in zip(description.lines, (_TRAIN, _SECOND)):
+        # A logarithm has no place for zero, which a penalty or a norm may be.
         _line(panel, _positive(train, name) if description.log else train, name, label, colour)
     if description.validation:
         _dots(panel, valid, description.validation)
@@ -199,6 +204,7 @@ def _draw_speed(panel: axes.Axes, train: Rows, valid: Rows) -> None:
 
 
 def _two_or_five(value: float, position: int | None) -> str:
+    # All of 2 ... 9 would overlap; a range of less than a decade needs a few labels besides its power of ten.
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
@@ -212,6 +218,7 @@ def _finish(panel: axes.Axes, last_step: int) -> None:
     panel.spines[["top", "right"]].set_visible(False)
     if not panel.lines:
         panel.text(0.5, 0.5, "not recorded", transform=panel.transAxes, ha="center", va="center", color="0.5")
+        # A log axis without data has no limits to draw.
         panel.set_yscale("linear")
         panel.set_yticks([])
     elif panel.get_yscale() == "log":

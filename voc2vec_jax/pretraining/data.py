@@ -45,6 +45,7 @@ class Examples:
 def open_examples(config: ml_collections.ConfigDict, layout: batch_plan.BatchLayout, min_samples: int) -> Examples:
     """Open the prepared sets of a configuration; InputError when one is missing or every clip is too short."""
     corpus = open_corpus(config)
+    # Split first, then drop short clips: which recordings are held out must not depend on the model.
     train_rows, valid_rows = split_by_recording(corpus, config.valid_share, config.seed)
     short = too_short(corpus.samples, min_samples)
     kept, valid_rows = train_rows[~short[train_rows]], valid_rows[~short[valid_rows]]
@@ -89,12 +90,14 @@ class DeviceBatches:
     ):
         self.examples = examples
         self._micros, self._workers = micros, config.workers
+        # Axis g lies over the devices; a device computes its part of axis a one after another.
         self._over_devices = sharding.over_batch(mesh, 0)
         hosts = jax.process_count()
         row_slice = (jax.process_index(), hosts) if hosts > 1 else None
         self._options: dict[str, Any] = {"batching": config.batching, "targets": targets, "row_slice": row_slice}
         self._resident = None
         if config.input == "resident":
+            # Without the short rows, which no plan draws; ascending, as they lie on disk.
             rows = np.sort(np.concatenate([examples.train_rows, examples.valid_rows]))
             self._resident = resident.Resident(examples.corpus, rows, mesh)
         # Made once: a jit wrapper keeps its compiled programs, a new one for each batch would look them up again.
@@ -123,14 +126,20 @@ class DeviceBatches:
     def _cropped(self, batch: dict[str, np.ndarray | int]) -> dict[str, jax.Array]:
         bucket_samples = batch.pop("bucket_samples")
         arrays = self._uploaded(batch)
+        # One small program for each bucket's length: shapes are static under jit.
         where = [arrays.pop(name) for name in ("block_start", "offset")]
         clips = self._crop(self._resident.blocks, *where, arrays["lengths"], bucket_samples=bucket_samples)
         return {"audio": clips, **arrays}
 
     def _put(self, x: np.ndarray) -> jax.Array:
         """[groups, ...] of this host as [g, a, ...] over all devices; int64 becomes int32."""
+        # JAX computes in 32 bits here, and a corpus has fewer than 2**31 rows.
         x = x.astype(np.int32) if x.dtype == np.int64 else x
+        # Group j * a + i of the plan gets the place [j, i], for a = 2:   groups 0 1 2 3 4 5  ->  0 1
+        #                                                                                2 3
+        #                                                                                4 5
         x = x.reshape(-1, self._micros, *x.shape[1:])
+        # Every host gives its own part of axis g, in the order of the hosts: the slices of `host_rows`.
         shape = (x.shape[0] * jax.process_count(), *x.shape[1:])
         return jax.make_array_from_process_local_data(self._over_devices, x, shape)
 
@@ -175,6 +184,7 @@ def open_corpus(config: ml_collections.ConfigDict) -> corpora.Corpus:
         logs.say(f"preparing the synthetic set in {config.data_dir}")
         datasets.prepare("synthetic", data_dir=config.data_dir)
         prepared = [*prepared, "synthetic"]
+    # Only the synthetic set needs no download and no licence.
     missing = [name for name in config.sets if name not in prepared]
     if missing:
         logs.say(datasets.missing_table(config.sets, config.data_dir))

@@ -23,6 +23,7 @@ def report(functions: training_step.TrainingFunctions, layout: batch_plan.BatchL
     model, state = functions.model, functions.state
     batches = [batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
     began = time.monotonic()
+    # Every bucket holds about as much audio; in the longest the attention matrices, t * t a row, are largest.
     compiled = functions.update.lower(state, batches[-1]).compile()
     seconds = time.monotonic() - began
     if logs.speaks():
@@ -45,6 +46,7 @@ def batch_of(
 
 def bytes_per_device(tree: Any) -> int:
     """Bytes that one device holds of a tree of sharded arrays."""
+    # The shard, not the array: under fsdp a device holds only its cut of a parameter.
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -72,6 +74,7 @@ def lines(model: Any, state: Any, batches: list[dict], mesh: Mesh, planned: Any,
     peak -= planned.alias_size_in_bytes
     yield f"step       {in_words(peak)} per device at its peak, as XLA plans it"
     state_bytes = parts["parameters"] + parts["optimizer"]
+    # CPU devices share the machine's memory, an accelerator has its own.
     free = memory.bytes_free(device) / (1 if device.platform != "cpu" else len(jax.local_devices()))
     # A checkpoint is copied on the device first, so that training goes on while it is written.
     yield f"saving     {in_words(state_bytes)} more per device for a moment; free: {in_words(free)}"

@@ -34,6 +34,7 @@ def continued_params(
         )
     # A class embedding means "cluster k of this clustering"; under another clustering it would mean nothing.
     of_other_units = targets is not None and unit_store.clustering_of_run(config.init_from) != targets.clustering
+    # Heads that are initialised afresh may have any shape.
     has_heads = not of_other_units and not any(name.startswith("quantizer") for name in source.missing)
     check_same_architecture(config.init_from, source.config, model, has_heads)
     if source.normalize:
@@ -41,6 +42,7 @@ def continued_params(
     taken = by_name(source.params)
     for name in family.OF_UNITS if of_other_units else ():
         taken.pop(name, None)
+    # The tree to fill: it has every name, and random values where `taken` has none.
     fresh = jax.device_get(family.init_params(model, jax.random.key(config.seed)))
     _report_taken(config.init_from, list(by_name(fresh)), taken, of_other_units)
     return jax.tree_util.tree_map_with_path(

@@ -66,6 +66,7 @@ class StepLog:
             return
         (step, row), self._waiting = self._waiting, None
         row = {name: float(x) for name, x in jax.device_get(row).items()}
+        # Behind device_get, which waits for the step: earlier, the clock would measure how fast steps are dispatched.
         now = time.monotonic()
         row["audio_seconds_per_second"] = row.pop("audio_seconds") / (now - self._clock)
         self._clock = now
@@ -96,7 +97,11 @@ class StepLog:
 
     def _refuse(self, step: int, row: dict[str, float]) -> None:
         """Stop at a step that is not finite; a file says which clips it saw, on all hosts."""
+        # Logged steps count completed updates from 1, the plan counts batches from 0:
+        #     plan     0   1   2   ...
+        #     logged   1   2   3   ...
         rows = self._examples.plan.step(step - 1).rows.tolist()
+        # JSON has no NaN.
         row = {name: x if math.isfinite(x) else None for name, x in row.items()}
         report = {"step": step, "row": row, "rows": rows, "ids": [self._examples.corpus.ids(i) for i in rows]}
         path = self._workdir / f"nonfinite_step_{step}.json"
@@ -141,6 +146,7 @@ class PreTrainingRun:
             # Whatever goes to or from the devices in here would stall them: all transfers are explicit.
             with jax.transfer_guard("disallow"):
                 self._state, row = self._functions.update(self._state, batch)
+            # The update is only dispatched so far: the numbers of the step before are read while it runs.
             self._log.read()
             self.step += 1
             self._log.put(self.step, row)
@@ -150,6 +156,7 @@ class PreTrainingRun:
             if stopping or self._due("validate_every_steps") or self._due("checkpoint_every_steps"):
                 self._pause(stopping is not None)
             if stopping:
+                # The process ends after this: a save in the background would be lost with it.
                 self._saver.wait()
                 return stopping
         return None
@@ -173,6 +180,8 @@ class PreTrainingRun:
         """Average the objective over the validation rows; keep the best parameters apart."""
         if not len(self._batches.examples.valid_rows):
             return
+        # Summed over batches and divided once: batches mask different numbers of frames, so that a mean of their means
+        # would weight frames unequally. The sums stay on the devices, and no batch waits for the host.
         total = None
         with self._batches.valid() as batches:
             for batch in batches:
@@ -180,6 +189,7 @@ class PreTrainingRun:
                 total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         row = {name: float(x) for name, x in jax.device_get(self._functions.summary(total)).items()}
         self._log.validation(self.step, row)
+        # A NaN as the first best would stay, since no loss is less than NaN.
         if math.isfinite(row["loss"]) and (self.best is None or row["loss"] < self.best["loss"]):
             self.best = {"step": self.step, "loss": row["loss"]}
             self._saver.save_best(self.step, self._state, self._metadata())
@@ -211,6 +221,7 @@ def pretrain(
         return errors.EXIT_DONE
     display = functions.family.view(functions.model)
     with (
+        # They end in reverse: no batch is read any more, then the last picture is drawn, then the bar closes.
         progress.TrainingProgress(config.total_steps, start.step, display) as shown,
         curves.Background(workdir / "metrics.jsonl", workdir / "curves.png", display) as picture,
         batches.train(start.step, config.total_steps) as training_batches,

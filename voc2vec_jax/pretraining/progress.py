@@ -1,4 +1,4 @@
-"""What pre-training prints: a line for a step, and a progress bar."""
+"""What pre-training prints: a line for each step that is shown, and a progress bar."""
 
 import sys
 import time
@@ -37,6 +37,7 @@ def line(
 
 
 def _step_width(total_steps: int) -> int:
+    # "123/400000" and, of a validation, "123/valid": a step, a slash, and the total or five letters.
     return len(str(total_steps)) + 1 + max(5, len(str(total_steps)))
 
 
@@ -57,11 +58,14 @@ class TrainingProgress:
         self._step = self._start_step = first_step
         self._start_time: float | None = None
         self._lines = 0
+        # In a file a bar would be thousands of lines.
         shown = logs.speaks() and sys.stderr.isatty()
         self._bar = tqdm.tqdm(total=total_steps, initial=first_step, disable=not shown, unit="step", dynamic_ncols=True)
 
     def advance(self, step: int) -> None:
         """Move the bar: step number `step` is done."""
+        # The clock starts at the end of the first step, which compiles; after k more steps, k steps took `now - start`:
+        #     compile and step 1 |start| 2 | 3 | 4 |now        3 steps, not 4
         if self._start_time is None:
             self._start_step, self._start_time = step, time.monotonic()
         self._bar.update(step - self._step)
@@ -80,6 +84,7 @@ class TrainingProgress:
         if not logs.speaks():
             return
         if self._lines % self.HEADER_EVERY_LINES == 0:
+            # Not print: tqdm takes its bar off the terminal before it writes a line, and draws it again below.
             tqdm.tqdm.write(header(self._total, self._view), file=sys.stdout)
         self._lines += 1
         tqdm.tqdm.write(line(step, self._total, row, self._view, self.eta_seconds), file=sys.stdout)

@@ -99,6 +99,7 @@ def read_batches(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
     if not workers:
         return Batches(source.to_iter_dataset(options))
+    # The workers share the prefetch: rounded up, so that together they hold at least `prefetch` batches.
     ahead = -(-prefetch // workers)
     _check_shared_memory(plan.layout, workers * (ahead + 2))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
@@ -109,8 +110,10 @@ def read_batches(
 
 def _batch(corpus, plan, batching, row_slice, targets, k) -> dict[str, np.ndarray]:
     rows = batch_plan.host_rows(plan, corpus.samples, k, batching, row_slice)
+    # Zeros are both the padding behind a crop and the whole of an EMPTY row.
     audio = np.zeros((rows.index.size, rows.bucket_samples), np.int16)
     present = np.flatnonzero(rows.index.ravel() != batch_plan.EMPTY)
+    # All clips in one call, which the corpus reads set by set.
     clips = corpus.read(rows.index.ravel()[present])
     starts, lengths = rows.start.ravel()[present].tolist(), rows.lengths.ravel()[present].tolist()
     for place, clip, start, length in zip(present.tolist(), clips, starts, lengths):
@@ -125,6 +128,7 @@ def _batch(corpus, plan, batching, row_slice, targets, k) -> dict[str, np.ndarra
 
 def _become_reader(*_) -> None:
     """Set up a reading process: no accelerator, no signal handling, and it ends when its parent ends."""
+    # The variable counts for an import of JAX still to come; if JAX is there already, only its configuration does.
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", "cpu")
@@ -135,6 +139,7 @@ def _become_reader(*_) -> None:
 
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
+    # Not sys.exit, which would end this thread only.
     os._exit(errors.EXIT_FAULT)
 
 

@@ -27,6 +27,7 @@ def identity(
     config: ml_collections.ConfigDict, examples: pretraining_data.Examples, targets: unit_store.FrameTargets | None
 ) -> dict[str, Any]:
     """What makes a run this run; every checkpoint holds it."""
+    # A family without units saves null in this place.
     clustering = targets and targets.clustering
     return {"corpus": examples.corpus.fingerprint, "units": clustering, "config": configuration.as_dict(config)}
 
@@ -43,6 +44,8 @@ def restore_or_start(
 
     `own` is the run's `identity`. InputError when the checkpoint was trained on other recordings or other units.
     """
+    # The checkpoint comes before `init_from`: a run that was stopped must not begin again at its source's weights.
+    # `functions.state` holds shapes and shardings only, so that no fresh state takes memory beside the restored one.
     restored = saver.restore(functions.state)
     if restored is not None:
         step, state, saved = restored
@@ -50,6 +53,7 @@ def restore_or_start(
         logs.say(f"resuming {workdir} from step {step}")
         return Start(step, state, saved["best"])
     if config.init_from:
+        # Weights only: the optimizer's moments and the schedule start anew, at step 0.
         params = initial_weights.continued_params(config, functions.family, functions.model, targets)
         return Start(0, functions.start(params))
     return Start(0, functions.init())

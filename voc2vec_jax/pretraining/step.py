@@ -167,6 +167,7 @@ def on_mesh(config: ml_collections.ConfigDict, family: ModuleType, model: Any, m
     init = functools.partial(init_state, family, model, optimizer, config.seed)
     rules = [(pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules]
     shapes = jax.eval_shape(init)
+    # Adam's moments have the names of their parameters within their own paths: the same rules place both.
     places, everywhere = sharding.shard_tree(shapes, mesh, rules), sharding.replicated(mesh)
     # fairseq's collater crops a batch to its shortest clip and then hides equally many frames in each row.
     options = {"seed": config.seed, "equal_masks": config.batching == "crop"}

@@ -16,6 +16,7 @@ from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import sources
 from voc2vec_jax.inference import batching, loading, pretrained, windowing
 
+# Attention needs t * t numbers a head, so that long clips go through in windows.
 WINDOW_SECONDS, OVERLAP_SECONDS = 30.0, 2.0
 
 
@@ -31,6 +32,7 @@ class Layer:
             raise errors.InputError(
                 f"layer {layer} is not there: {source} has layers 0 to {found.config.encoder.depth}"
             )
+        # However the source was trained: units must depend on its weights alone.
         how = {"dtype": "float32", "padding": "exact", "remat": "none", "attention": "own"}
         encoder = dataclasses.replace(found.config.encoder, **how)
         self._config, self._family = dataclasses.replace(found.config, encoder=encoder), found.family
@@ -52,6 +54,7 @@ class Layer:
         self, clips: Sequence[np.ndarray], centroids: Float32[np.ndarray, "k d"]
     ) -> list[UInt16[np.ndarray, "_"]]:
         """The nearest centroid of every frame of every clip."""
+        # Only the numbers of clusters leave the device, not the frames' vectors.
         there = jax.device_put(centroids)
         found = self._run(clips, lambda x: nearest(x, there), np.zeros(0, np.int32))
         return [each.astype(np.uint16) for each in found]
@@ -69,6 +72,7 @@ class Layer:
         long_enough = [i for i, clip in enumerate(clips) if len(clip) >= self._layout.least_samples]
         job = batching.EmbeddingPass(self._layout, None, prepare, lambda: None)
         job.run([clips[i] for i in long_enough], compute, skip=False)
+        # Clips too short for a frame keep their place in the answer.
         out = [nothing] * len(clips)
         for number, i in enumerate(long_enough):
             out[i] = job.done[number]

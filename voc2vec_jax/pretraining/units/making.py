@@ -102,7 +102,9 @@ def sample_rows(counts: Sequence[int], share: float, seed: int) -> list[Int64[np
     drawn = []
     for number, count in enumerate(counts):
         # Raw words, because NumPy may change between versions what Generator's methods make of them.
+        # A stream for each set: adding a set leaves the samples of those before it as they are.
         raw = np.random.Philox(key=np.array([seed, number], np.uint64)).random_raw(count)
+        # Ranks of random words are a random order: its first share is the sample, sorted for reading.
         drawn.append(np.sort(np.argsort(raw, kind="stable")[: int(np.ceil(share * count))]))
     return drawn
 
@@ -115,6 +117,7 @@ def fit(frames: Float[np.ndarray, "n d"], clusters: int, seed: int) -> Float32[n
         raise errors.InputError(
             f"{len(frames)} frames are too few for {clusters} clusters: raise the share of records or ask for fewer"
         )
+    # The values of learn_kmeans.py in fairseq's examples/hubert; 20 starts, of which the best is taken.
     means = cluster.MiniBatchKMeans(
         n_clusters=clusters,
         init="k-means++",
@@ -190,6 +193,7 @@ def make_units(
     found = unit_store.load_units(folder)
     if found is not None and (found.prepared, found.clustering) == (prepared.fingerprint, clustering.fingerprint):
         return found
+    # Parts of other records, or of another clustering, are under another name and never joined with these.
     key = f"{prepared.fingerprint[:16]}-{clustering.fingerprint[:16]}"
     partial = folder.with_name(f".{name}-{key}.partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -200,6 +204,7 @@ def make_units(
     jobs = [(prepared, lot) for _, lot in missing]
     assign = functools.partial(_assign, clustering.centroids)
     for (path, _), part in zip(missing, _over(assign, jobs, features, workers)):
+        # Saved as they come, so that a kill costs the lots in progress only.
         unit_store.save_array(path, _packed(part))
     seconds = sum(int(prepared.samples[lot].sum(dtype=np.int64)) for _, lot in missing) / audio.RATE_HZ
     elapsed = time.monotonic() - start
@@ -212,6 +217,7 @@ def make_units(
 def _finish(folder, partial, paths, prepared, clustering) -> unit_store.Units:
     """Join the parts in one folder, which gets its name when it is complete."""
     parts = [_unpacked(np.load(path, allow_pickle=False)) for path in paths]
+    # Records of 3, 0 and 2 frames:   ends 3 3 5   flat | a b c | | d e |   record i is flat[ends[i - 1] : ends[i]]
     ends = np.cumsum(np.concatenate([np.zeros(0, np.int64), *(lengths for lengths, _ in parts)]), dtype=np.int64)
     flat = np.concatenate([np.zeros(0, np.uint16), *(part for _, part in parts)])
     whole = partial / "whole"
@@ -231,6 +237,7 @@ def _finish(folder, partial, paths, prepared, clustering) -> unit_store.Units:
 
 def _packed(part: list[UInt16[np.ndarray, "_"]]) -> Int64[np.ndarray, " n"]:
     """Lengths and units of some records as one array, the number of records first."""
+    # Two records, of 3 units and of 1:   2 | 3 1 | 7 7 4 9
     lengths = [len(part), *map(len, part)]
     return np.concatenate([np.array(lengths, np.int64), *(each.astype(np.int64) for each in part)])
 
@@ -245,6 +252,7 @@ def _is_whole(path: pathlib.Path, count: int) -> bool:
         packed = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return False
+    # 1 number of records, `count` lengths, and as many units as the lengths say.
     return len(packed) > count and bool(packed[0] == count and len(packed) == 1 + count + packed[1 : 1 + count].sum())
 
 

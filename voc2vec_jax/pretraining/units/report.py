@@ -33,6 +33,8 @@ def quality(prepared: records.PreparedSet, found: unit_store.Units) -> dict[str,
     total = max(len(flat), 1)
     lengths = found.ends - found.begins
     # A run of equal units ends at a change or at the end of a record.
+    #     5 5 2 | 2 2 | 7      one change within records (5 2), three ends of records: four runs
+    # inner is False at each record's first frame, where a change says nothing.
     inner = np.ones(len(flat), bool)
     inner[found.begins[lengths > 0]] = False
     changes = int((flat[1:] != flat[:-1])[inner[1:]].sum()) + int((lengths > 0).sum())
@@ -60,6 +62,7 @@ def _of_labels(
     shuffled = []
     for _ in range(SHUFFLES):
         other = label.copy()
+        # Whole records: frames of one record are alike, and shuffling frames would make chance look smaller than it is.
         other[labelled] = draw.permutation(label[labelled])
         shuffled.append(information(joint(other, found)))
     total = max(together.sum(), 1)
@@ -78,6 +81,7 @@ def joint(label: Int[np.ndarray, "n"], found: unit_store.Units) -> Int[np.ndarra
     """Frames of each label (rows) and cluster (columns); records without a label are left out."""
     of_frame = np.repeat(label, found.ends - found.begins)
     real = of_frame >= 0
+    # Cell l * k + u of the table, so that one bincount counts all pairs.
     cells = of_frame[real] * found.clusters + np.asarray(found.flat)[real]
     return np.bincount(cells, minlength=(label.max() + 1) * found.clusters).reshape(-1, found.clusters)
 
@@ -90,6 +94,7 @@ def entropy(counts: Int[np.ndarray, "*k"]) -> float:
 
 def information(together: Int[np.ndarray, "l k"]) -> float:
     """Mutual information of rows and columns of a table of counts, in bits."""
+    # I(label; unit) = H(unit) + H(label) - H(label, unit)
     return entropy(together.sum(0)) + entropy(together.sum(1)) - entropy(together)
 
 
@@ -111,7 +116,10 @@ def draw(path: pathlib.Path, name: str, pairs: Sequence[tuple[records.PreparedSe
     for prepared, found in pairs:
         counts = np.sort(np.bincount(np.asarray(found.flat), minlength=found.clusters))[::-1]
         panels[0].plot(
-            np.arange(1, len(counts) + 1), np.maximum(counts, 0.5) / max(counts.sum(), 1), label=prepared.name
+            # A log axis has no zero: half a frame stands for clusters that no frame is in.
+            np.arange(1, len(counts) + 1),
+            np.maximum(counts, 0.5) / max(counts.sum(), 1),
+            label=prepared.name,
         )
     panels[0].set(title=f"{name}: use of clusters", xlabel="clusters, from the commonest", ylabel="share of frames")
     panels[0].set_yscale("log")

@@ -41,6 +41,7 @@ class Clustering:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the centroids and the features."""
+        # Not `made_with`: the same centroids are the same clustering, however they were found.
         said = json.dumps([self.rate_hz, dict(self.features)], sort_keys=True)
         return hashlib.sha256(said.encode() + self.centroids.tobytes()).hexdigest()
 
@@ -93,6 +94,7 @@ class Units:
 
     @property
     def begins(self) -> Int64[np.ndarray, " r"]:
+        # ends 3 3 5  ->  begins 0 3 3; the cut makes [] of the [0] that a set without records would get.
         return np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])[: len(self.ends)]
 
     def of(self, row: int) -> UInt16[np.ndarray, " t"]:
@@ -106,6 +108,7 @@ def load_units(folder: pathlib.Path) -> Units | None:
         return None
     said = _load_json(folder / META_FILE)
     try:
+        # An empty file cannot be mapped.
         flat = np.load(folder / UNITS_FILE, mmap_mode="r" if said["frames"] else None, allow_pickle=False)
         ends = np.load(folder / ENDS_FILE, allow_pickle=False)
         fields = {key: said[key] for key in ("prepared", "clustering", "clusters", "rate_hz")}
@@ -135,6 +138,7 @@ class FrameTargets:
         """`folders` in the order of the corpus's sets; `bucket_frames`: samples of a bucket -> encoder frames."""
         self._arguments = (tuple(folders), hop_samples, dict(bucket_frames))
         self.parts = [load_units(folder) for folder in folders]
+        # Sets of 3 and 2 records:   _first 0 3 5   corpus rows 0 1 2 | 3 4
         self._first = np.cumsum([0, *(len(part.ends) for part in self.parts)])
         self._begins = [part.begins for part in self.parts]
         self.clustering, self.rate_hz = self.parts[0].clustering, self.parts[0].rate_hz
@@ -154,8 +158,10 @@ class FrameTargets:
         for k, part in enumerate(self.parts):
             own = number == k
             row = index[own] - self._first[k]
+            # rint rounds halves to even, as Python's round does in fairseq.
             first = np.rint(start[own] * self.rate_hz / audio.RATE_HZ).astype(np.int64)
             begin = self._begins[k][row] + first
+            # Start and length are rounded separately, so that their sum may pass the clip's end: hence the minimum.
             size = np.minimum(np.rint(lengths[own] * self.rate_hz / audio.RATE_HZ), part.ends[row] - begin)
             there = (frames + 1) * self._per_frame <= size[:, None]
             # Absent units are read at place 0 and dropped in the next line: no index leaves the file.
@@ -215,6 +221,7 @@ def _check_fit(name: str, set_name: str, found: Units, prepared: str, first: Uni
             f"the units {name} in {found.folder} and in {first.folder} come from two clusterings: make them anew with "
             "tools/units.py"
         )
+    # The model must have a class for each cluster, and as many units a second as its targets are read at.
     wanted = {"label_rate_hz": found.rate_hz, "classes": found.clusters + FIRST_CLASS}
     differing = {field: value for field, value in wanted.items() if getattr(model, field) != value}
     if differing:
@@ -242,6 +249,7 @@ def clustering_of_run(source: str) -> str | None:
     if not (folder / FOLDER).is_dir() or not (folder / "config.json").is_file():
         return None
     name = _load_json(folder / "config.json").get("units")
+    # The run's own copy, which stays when data_dir makes its clustering anew.
     found = load_clustering(folder / FOLDER / name) if name else None
     return found and found.fingerprint
 
