@@ -28,9 +28,11 @@ def choose_slots(
         wanted = min(fitting, pending)
         devices = devices[:wanted]
     else:
+        # A device without a fold would compute an empty slot.
         devices = devices[:pending]
         fitting = setting.folds_at_once or len(devices) * fitting_beside_data(setting, abstract, devices[0])
         wanted = min(fitting, pending)
+    # Seven folds on four devices: eight slots, two on each; the eighth stays empty.
     return devices, -(-wanted // len(devices)) * len(devices)
 
 

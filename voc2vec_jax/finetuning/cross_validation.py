@@ -44,6 +44,7 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         own.mkdir(parents=True, exist_ok=True)
         saver = stack.enter_context(checkpoint.Checkpoints(own, keep=1, alone=True))
         setting = agreement.first_before_others(lambda: settings.build(job, task, splits, source))
+        # One report for the run folder; a resumed run keeps it, since its clips and folds are the same.
         if config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
             leaks.write(job.workdir, task, splits, config.data_dir, pretraining_sets(job.source))
         experiment.run(setting, saver, stop)
@@ -58,6 +59,7 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
         least = feature_sets.least_samples(settings.feature_source(job))
     else:
         encoder = source.config.encoder
+        # A clip must give the encoder one frame, or there is nothing to pool.
         least = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
     return tasks.open_task(
         job.dataset,

@@ -65,6 +65,7 @@ def optimizer(recipe: FineTuningRecipe) -> optax.GradientTransformation:
     """Clip the gradient, then torch's AdamW up to its learning rate, which `update` applies."""
     parts = [optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm else []
     parts += [optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)]
+    # Behind Adam's scaling, so that the decay is not divided by the second moment: the W of AdamW.
     parts += [optax.add_decayed_weights(recipe.weight_decay)] if recipe.weight_decay else []
     return optax.chain(*parts)
 
@@ -84,6 +85,7 @@ def start(learner: Learner, recipe: FineTuningRecipe, fold: int | Int[Array, ""]
 
     `initial` holds the pre-trained part of the parameters; what it lacks, such as the head, is random.
     """
+    # The key holds the fold's number, so that its head is the same in any slot and in any process.
     params = _merged(learner.init(jax.random.fold_in(jax.random.key(recipe.seed), fold)), initial)
     return FoldState(params, optimizer(recipe).init(params), jnp.zeros([], jnp.int32), params)
 
@@ -193,6 +195,7 @@ def _zeros(abstract: FoldState, slots: int) -> FoldState:
 
 def _keep(state: FoldState, better: Bool[Array, "f"]) -> FoldState:
     """In the slots that are better, the present parameters become the best ones."""
+    # better [f] against parameters [f, ...]
     choose = lambda new, old: jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)  # noqa: E731
     return state._replace(best=jax.tree.map(choose, state.params, state.best))
 

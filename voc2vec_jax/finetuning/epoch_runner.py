@@ -152,6 +152,7 @@ class EpochRunner:
     def _rate(self, fold: int, epoch: int) -> float:
         """The learning rate after `epoch` epochs."""
         recipe, total = self.setting.recipe, self.setting.total_steps(fold)
+        # total is epochs times the fold's steps of an epoch, so that the division leaves no rest.
         return float(fold_engine.rate(recipe, jnp.int32(epoch * total // recipe.epochs), jnp.int32(total)))
 
     # --- outputs --------------------------------------------------------------------------------------------------
@@ -169,6 +170,7 @@ class EpochRunner:
             )
             for one in wanted
         ]
+        # `_output_steps` holds the largest part of all folds, so that there is one chunk.
         filled = batches.chunks(rows, self._output_steps)[0]
         found = self.engine.outputs(params, self.fold_batch, self.engine.put(filled), self.data)
         logits, vectors = jax.device_get(found)
@@ -217,6 +219,7 @@ def cross_entropy(
 ) -> float:
     """Class-weighted cross-entropy, sum w_i l_i / sum w_i, in float64."""
     wide = logits.astype(np.float64)
+    # log softmax(x) = x - max - log sum exp(x - max), which cannot overflow
     wide = wide - wide.max(1, keepdims=True)
     own = wide[np.arange(len(true)), true] - np.log(np.exp(wide).sum(1))
     weight = class_weights[true].astype(np.float64)

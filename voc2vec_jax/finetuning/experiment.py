@@ -91,6 +91,7 @@ class Experiment:
         """All folds; False when a signal stopped the run with everything saved."""
         with self.bar:
             while True:
+                # Slots change hands between epochs only: the chunks of an epoch are cut for the folds that began it.
                 if self.position.chunk == 0:
                     self._fill()
                     self._shrink()

@@ -98,6 +98,7 @@ def _opensmile_workers(task: tasks.Task, feature_set: str, workers: int) -> Iter
             made.append(
                 futures.ProcessPoolExecutor(
                     min(workers, -(-len(task) // BATCH_CLIPS)),
+                    # A fork would copy the locks of JAX's threads, held or not.
                     multiprocessing.get_context("spawn"),
                     _start_worker,
                     (task, feature_set),
@@ -106,6 +107,7 @@ def _opensmile_workers(task: tasks.Task, feature_set: str, workers: int) -> Iter
         batches = [rows[at : at + BATCH_CLIPS] for at in range(0, len(rows), BATCH_CLIPS)]
         jobs = [made[0].submit(_functionals, batch) for batch in batches]
         try:
+            # Counted as they end, in any order; the result below keeps the order of the rows.
             for job in futures.as_completed(jobs):
                 advance(len(job.result()))
         except futures.process.BrokenProcessPool as error:
@@ -121,6 +123,7 @@ def _opensmile_workers(task: tasks.Task, feature_set: str, workers: int) -> Iter
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+# A worker's task and extractor: sent once when it starts, and not with each of its jobs.
 _worker: tuple = ()
 
 
@@ -237,6 +240,7 @@ def _check_finite(found: Float32[np.ndarray, "n *d"], task: tasks.Task, source: 
 
 def _cache_path(cache_dir: str | os.PathLike, task: tasks.Task, source: str, options: str) -> pathlib.Path:
     """The file for these features; its name changes with everything that they depend on."""
+    # Nothing stale can be read: other audio, weights or options look for a file of another name.
     key = hashlib.sha256(f"{task.fingerprint} {options}".encode()).hexdigest()[:16]
     last = re.sub(r"[^\w.-]+", "-", pathlib.PurePath(source).name)
     return pathlib.Path(cache_dir) / f"{task.name}-{last}-{key}.npz"
@@ -257,6 +261,7 @@ def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable
             else:
                 parts[part] = compute(rows, advance)
                 _save(part, task.ids[rows], parts[part])
+    # The whole file first, then the parts are removed: a kill between the two leaves too much, never too little.
     found = np.concatenate(list(parts.values()))
     _check_finite(found, task, source)
     _save(path, task.ids, found)

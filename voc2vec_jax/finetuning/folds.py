@@ -60,6 +60,7 @@ def strict(
         raise errors.InputError(f"validation_share is {validation_share}: give a share above 0 and at most 0.5")
     own = _own_groups(groups)
     _check_count(folds, len(np.unique(own)), "groups of clips")
+    # Separate streams, [seed, 0] here and [seed, 1, fold] below: a change of validation_share moves no test part.
     part = _deal(labels, own, folds, np.random.default_rng([seed, 0]))
     splits = []
     for fold in range(folds):
@@ -77,6 +78,7 @@ def strict(
 
 def _own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     """Dense group numbers; every clip of an unknown group gets a number of its own."""
+    # groups 0 1 1 -1 -1  ->  0 1 1 5 6  ->  0 1 1 2 3
     alone = groups.max(initial=-1) + 1 + np.arange(len(groups))
     return np.unique(np.where(groups < 0, alone, groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
 
@@ -100,6 +102,7 @@ def _deal(
     held, size, part = np.zeros((parts, counts.shape[1])), np.zeros(parts), np.zeros(len(used), np.int64)
     for group in order:
         crowding = np.round(held @ shares[group], 12)
+        # lexsort's last key counts first: the least crowded part, and of equal ones the smallest.
         part[group] = np.lexsort((size, crowding))[0]
         held[part[group]] += shares[group]
         size[part[group]] += counts[group].sum()

@@ -80,12 +80,15 @@ def _fold(
     # Validation selects the epoch, so what it holds has been learnt from as well.
     learnt = np.flatnonzero((part == "train") | (part == "validation"))
     crossing = _crossing(pairs, part)
+    # Sets of digests: a comparison of all pairs would be n * n for each fold.
     known = {digest.tobytes() for digest in prints.digests[learnt]}
     # By digest, because `pairs` links clips of a large group of copies only to the first of them.
     identical = {int(row) for row in split.test if prints.digests[row].tobytes() in known}
     near = {row for row, _, pair in crossing if pair.kind == "near"} - identical
     group = task.group[split.test]
+    # Without -1: two clips of unknown speakers are not of the same speaker.
     shared = np.intersect1d(group[group >= 0], task.group[learnt])
+    # "identical" comes before "near" in the alphabet too.
     worst = sorted(crossing, key=lambda each: (each[2].kind, -each[2].similarity, each[0]))[:WORST]
     return {
         "fold": number,
@@ -113,6 +116,7 @@ def _crossing(pairs: Sequence[fingerprints.Pair], part: np.ndarray) -> list[tupl
     found = []
     for pair in pairs:
         sides = part[pair.first], part[pair.second]
+        # A clip in no part of this fold is neither learnt from nor tested.
         if "" not in sides and (sides[0] == "test") != (sides[1] == "test"):
             rows = (pair.first, pair.second) if sides[0] == "test" else (pair.second, pair.first)
             found.append((*rows, pair))
@@ -151,6 +155,7 @@ def _best(pairs: Sequence[fingerprints.Pair]) -> list[fingerprints.Pair]:
     """The closest pair of each clip that has one, closest first."""
     best: dict[int, fingerprints.Pair] = {}
     for pair in sorted(pairs, key=lambda pair: (pair.kind, -pair.similarity, pair.first, pair.second)):
+        # The first of a clip is its closest, because the closest come first.
         best.setdefault(pair.first, pair)
     return list(best.values())
 

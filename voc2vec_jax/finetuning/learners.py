@@ -111,6 +111,7 @@ class Finetuner:
         logits = heads.Classifier(self.head).apply(
             {"params": params["head"]}, x, out["valid"], out["hidden_states"] if self.head.layer_sum else None
         )
+        # The embedding is of the last layer even when the head sums all of them.
         return logits, heads.pool(x.astype(jnp.float32), out["valid"])
 
 
@@ -118,6 +119,7 @@ def normalised(audio: Float[Array, "b s"], lengths: Int[Array, "b"], eps: float)
     """(x - mean) / sqrt(var + eps) of each row over its first `lengths` samples; 0 behind them."""
     valid = jnp.arange(audio.shape[1])[None] < lengths[:, None]
     count = jnp.maximum(lengths, 1)[:, None]
+    # The variance is a mean over n and not n - 1, as numpy's var in transformers' feature extractor.
     centred = jnp.where(valid, audio - jnp.where(valid, audio, 0).sum(1, keepdims=True) / count, 0)
     return centred * jax.lax.rsqrt(jnp.square(centred).sum(1, keepdims=True) / count + eps)
 
@@ -168,5 +170,6 @@ def weighted_cross_entropy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Sum and weight of the loss over the rows that hold a clip."""
     target = labels[rows]
+    # labels[EMPTY] is the last clip's label, which a weight of 0 drops.
     weight = jnp.where(rows >= 0, class_weights[target], 0)
     return losses.cross_entropy(logits, target, weight)

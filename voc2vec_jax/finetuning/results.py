@@ -93,6 +93,7 @@ def write_predictions(
     path: pathlib.Path, task: tasks.Task, fold: int, rows: Int64[np.ndarray, "n"], logits: Float32[np.ndarray, "n v"]
 ) -> None:
     """One line for each clip: where it is, its label, the prediction and its probability, and all probabilities."""
+    # softmax is the same with the largest logit subtracted, and exp cannot overflow then.
     wide = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     shares = wide / wide.sum(1, keepdims=True)
     text = io.StringIO()
@@ -177,6 +178,7 @@ def write_summary(
         "audio_root": task.audio_root and str(task.audio_root),
         "leaks": json.loads(leaks.read_bytes()) if leaks.is_file() else None,
     }
+    # Before summary.json: the last file says that the others are there.
     _join_predictions(workdir, done)
     files.write_atomic(workdir / "summary.md", _markdown(found).encode())
     files.write_atomic(workdir / _SUMMARY, (json.dumps(found, indent=1) + "\n").encode())

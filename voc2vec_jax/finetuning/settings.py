@@ -126,6 +126,7 @@ def model_setting(
     if as_paper:  # the official script pads every clip to the same length and shuffles without regard to it
         shapes = ((config.batch_clips, round(config.max_seconds * audio.RATE_HZ)),)
     else:
+        # Train, validation and test: all are computed in the shapes of the same compiled program.
         sets = [task.samples[rows] for split in splits for rows in split]
         shapes = batches.sub_batches(sets, config.batch_clips, int(np.prod(encoder.conv_strides)))
     makes_mask = bool(source.preprocessor.get("return_attention_mask", False)) if source.preprocessor else False
@@ -232,6 +233,7 @@ def scaling(features: Float32[np.ndarray, "n d"], how: str) -> dict[str, np.ndar
     deviation = wide.std(0)
     return {
         "shift": wide.mean(0).astype(np.float32),
+        # A constant feature has no deviation to divide by: after the shift it is 0 in training.
         "scale": (1 / np.where(deviation > 0, deviation, 1)).astype(np.float32),
     }
 

@@ -26,6 +26,7 @@ class FoldProgress:
 
     def ended(self, recipe: fold_engine.FineTuningRecipe) -> bool:
         """Whether all epochs are done, or too many have passed since the best one."""
+        # patience 2, the best is epoch 3:   epoch 4: 1 without improvement   epoch 5: 2, the fold ends
         return self.epoch >= recipe.epochs or self.epoch - self.best_epoch >= recipe.patience
 
 
@@ -64,6 +65,7 @@ def shrink(table: SlotTable, devices: int) -> tuple[SlotTable, tuple[int, ...]] 
     """
     # Half and not each: every new number of slots compiles all programs once more.
     active = [slot for slot, progress in enumerate(table.slots) if progress]
+    # Slots 8, devices 2, active 3:   two slots a device hold them, and 2 * 2 * 2 <= 8, so go on with four.
     each = -(-len(active) // devices)
     if table.pending or not active or 2 * each * devices > len(table.slots):
         return None
@@ -84,6 +86,7 @@ def resume(
     back = [FoldProgress(**{**entry, "history": tuple(entry["history"])}) for entry in kept]
     count = len(table.slots) if len(back) <= len(table.slots) else -(-len(back) // devices) * devices
     folds = {progress.fold for progress in back}
+    # A fold in progress is not done, so that it is among the pending ones of a new table too.
     pending = tuple(fold for fold in table.pending if fold not in folds)
     return SlotTable((*back, *(None,) * (count - len(back))), pending), sources
 

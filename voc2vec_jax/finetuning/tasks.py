@@ -59,6 +59,7 @@ class Task:
     def read(self, rows: Sequence[int] | Int64[np.ndarray, "m"]) -> list[Int16[np.ndarray, "_"]]:
         """The audio of some clips at 16 kHz, in the order of `rows`. Thread-safe."""
         wanted = [self.segments[row] for row in np.asarray(rows, np.int64)]
+        # One read for the records of all clips; the clips then take theirs from it in turn.
         parts = iter(self.prepared.read([record for segments in wanted for record in segments]))
         return [
             np.concatenate([next(parts) for _ in segments])[: self.samples[row]]
@@ -188,6 +189,7 @@ def _clips(
     order = np.lexsort((prepared.start_sample, prepared.recording))
     order = order[prepared.start_sample[order] < max_samples]
     recording = prepared.recording[order]
+    # recording 0 0 0 1 1 2  ->  starts 0 3 5, where the recording changes
     starts = np.flatnonzero(np.concatenate([[True], recording[1:] != recording[:-1]]))
     segments = [tuple(part.tolist()) for part in np.split(order, starts[1:])]
     lengths = np.add.reduceat(prepared.samples[order], starts, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Model families by name: each module offers `Config`, `Model` and, where it can be pre-trained, `loss_fn`."""
+"""The model families by name. Each module has `Config` and `Model`; one that can be pre-trained also has `loss_fn`."""
 
 from voc2vec_jax.models import data2vec, emotion2vec, hubert, wav2vec2, wavlm
 

@@ -1,4 +1,4 @@
-"""data2vec-audio: the shared encoder with a stack of positional convolutions."""
+"""data2vec-audio: the shared encoder, with a stack of five positional convolutions in place of one wide one."""
 
 import dataclasses
 
@@ -13,7 +13,10 @@ class Config:
     """One data2vec-audio model; the defaults are base."""
 
     encoder: encoders.EncoderConfig = encoders.EncoderConfig(
-        conv_norm="layer", positional_kernel=19, positional_depth=5
+        # Five convolutions of 19 taps in place of one of 128: a frame sees 1 + 5 * 18 = 91 frames, 1.8 s
+        conv_norm="layer",
+        positional_kernel=19,
+        positional_depth=5,
     )
     mask_share: float = 0.05
     mask_frames: int = 10

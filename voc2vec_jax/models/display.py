@@ -1,11 +1,14 @@
-"""How an objective's numbers are shown to people: a family names its columns and panels, `logs` and `plots` draw."""
+"""What people see of an objective. A family names its console columns and its plot panels.
+
+`pretraining.progress` prints the columns, and `pretraining.curves` draws the panels.
+"""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of the console: field or fields of a row of metrics, and the format of each."""
+    """One column of the console. It shows `fields` of a row of metrics, each in the format `form`."""
 
     heading: str
     width: int
@@ -15,7 +18,11 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """A plot over steps: (field, label) of training lines, the field validated, and the level of a guess."""
+    """One plot over the steps.
+
+    `lines` are (field, label) of the training curves, `validation` the field of the validation curve, and `chance`
+    the level that guessing reaches.
+    """
 
     title: str
     unit: str
@@ -27,13 +34,15 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What an objective adds to the columns and panels that every pre-training has."""
+    """The columns and panels of one objective, besides those that every pre-training has."""
 
     columns: tuple[Column, ...] = ()
     panels: tuple[Panel, ...] = ()
 
 
+# Only what every run shows, for a caller that names no objective.
 COMMON = View()
+# Units of panels; a share and a count begin their axis at zero.
 BITS = "bits per masked frame"
 SHARE = "share of masked frames"
 ENTRIES = "entries in use"

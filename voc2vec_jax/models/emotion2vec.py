@@ -47,6 +47,7 @@ def slopes(heads: int) -> Float[np.ndarray, "{heads}"]:
     For 2**n heads a geometric series from 2**(-8 / 2**n); others take every second slope of the next longer one.
     """
     whole = 2 ** math.floor(math.log2(heads))
+    # 8 heads: 1/2, 1/4 ... 1/256; 12 heads: these and 2^-0.5, 2^-1.5, 2^-2.5, 2^-3.5 of the series for 16
     series = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
     between = [2 ** (-8 * (i + 0.5) / whole) for i in range(heads - whole)]
     return np.array(series + between)

@@ -234,6 +234,7 @@ class Block(nn.Module):
         def mlp(x):
             x = layers.dense(c.inner_width, c.compute_dtype, "mlp_in")(x)
             drop = functools.partial(dropout, share=c.activation_dropout, noise=noises[2])
+            # Of [b, t, inner_width] only mlp_in's output is stored; GELU and dropout are computed again
             x = layers.dense(c.width, c.compute_dtype, "mlp_out", before=lambda x: drop(norms.gelu(x)))(x)
             return dropout(x, c.dropout, noises[3])
 
@@ -284,6 +285,7 @@ class Encoder(nn.Module):
         x = self.positioned(self.hidden(x, masked), valid)
         x, attended = self.with_tokens(x, valid)
         norm = layer_norm(c, "norm")
+        # The one norm outside the blocks, as in fairseq: post-LN normalises what enters them, pre-LN what leaves them
         x = x if c.norm_first else norm(x)
         x = dropout(x, c.dropout, noise and noise.fold_in(4 * c.depth + 1))
         first = x

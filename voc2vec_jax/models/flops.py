@@ -21,6 +21,7 @@ def forward(config: Any, samples: int) -> dict[str, float]:
     e = config.encoder
     t = e.frames(samples)
     pairs = 2 * t * t * e.width * 2  # queries against keys, and weights against values
+    # query, key, value and out: 4 d^2; the two layers of the MLP: 2 d inner
     linear = 2 * t * (4 * e.width**2 + 2 * e.width * e.inner_width)
     return {
         "conv stem": sum(_stem(e, samples)),
@@ -34,6 +35,7 @@ def forward(config: Any, samples: int) -> dict[str, float]:
 def training(config: Any, samples: int) -> dict[str, float]:
     """Operations of one clip's forward and backward pass, by part: the audio itself needs no gradient."""
     parts = {name: (1 + BACKWARD) * count for name, count in forward(config, samples).items()}
+    # One of the two gradients, the one for the input, is not computed for the first convolution
     parts["conv stem"] -= _stem(config.encoder, samples)[0]
     return parts
 
@@ -53,4 +55,5 @@ def _objective(config: Any, t: int) -> float:
     m, v = config.masked_bound(t), config.codebook_entries * config.codebook_groups
     quantizer = v * config.encoder.conv_channels[-1] + v * config.codebook_width / config.codebook_groups
     projections = (config.codebook_width + config.encoder.width) * config.target_width
+    # Every masked frame: scores of all entries, the chosen one as a one-hot product, both projections, its row of pairs
     return 2.0 * m * (quantizer + projections + m * config.target_width)

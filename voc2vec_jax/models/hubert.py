@@ -82,8 +82,10 @@ class PreTraining(nn.Module):
             masked=wav2vec2.mask_of(index, masked_valid, e.frames(audio.shape[1])),
             feature_gradient_scale=c.feature_gradient_scale,
         )
+        # Only masked frames are scored: pred_nomask_weight is 0 in fairseq's recipe
         x = masking.of_rows(x, index, masked_valid)
         context = layers.projection(e.width, c.target_width, e.compute_dtype, "project_context")(x)
+        # fairseq's label_embs_concat, drawn from U(0, 1)
         classes = self.param("label_embeddings", nn.initializers.uniform(1.0), (c.classes, c.target_width))
         # cos(context, class embedding) / tau
         logits = jnp.einsum("bmd,vd->bmv", losses.unit(context), losses.unit(classes)) / c.logit_temperature
@@ -132,6 +134,8 @@ def objective(
     # Frames without a unit may be masked, but neither loss nor weight counts them
     real = (target >= 0).astype(logits.dtype)
     chosen = jnp.argmax(logits, -1)
+    # fairseq puts the true class in front of all classes and its second copy at -inf: the same softmax as this one.
+    # It also multiplies the penalty by the number of masked frames, so that one division is right for both terms.
     masked_loss, weight = losses.cross_entropy(logits.reshape(-1, classes), target.reshape(-1), real.reshape(-1))
     features, valid = (x.reshape(g, -1, *x.shape[1:]) for x in (out["conv_features"], out["valid"]))
     penalty = losses.feature_penalty(features, valid) * real.reshape(g, -1).sum(1)
@@ -214,6 +218,7 @@ def collapse_signs(config: Config, row: dict) -> list[str]:
 def init_params(config: Config, key: Key[Array, ""]) -> dict:
     """Freshly initialised parameters of the encoder, the projection and the class embeddings."""
     samples = config.min_samples
+    # No parameter's shape depends on the length: the shortest clip that can be masked is the cheapest to trace.
     m = config.masked_bound(config.encoder.frames(samples))
     draws = Draws(jnp.zeros((1, m), jnp.int32), jnp.ones((1, m), bool))
     lengths = jnp.full((1,), samples)

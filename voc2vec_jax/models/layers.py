@@ -22,11 +22,13 @@ def scale_gradient(x: Float[Array, "*b"], scale: float) -> Float[Array, "*b"]:
 
 @scale_gradient.defjvp
 def _scale_gradient_jvp(scale, primals, tangents):
+    # A rule of its own: scale * x + stop_gradient((1 - scale) * x) has this gradient too, but rounds x
     return primals[0], tangents[0] * scale
 
 
 def torch_linear_init(fan_in: int) -> Callable:
     """torch's default for Linear weights and biases: uniform within 1 / sqrt(fan_in)."""
+    # torch calls it kaiming_uniform with a = sqrt(5): sqrt(6 / ((1 + a^2) fan_in)) = 1 / sqrt(fan_in)
     limit = fan_in**-0.5
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
@@ -128,6 +130,7 @@ class GroupedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        # fan_in as torch counts it: an output sees the channels of its own group only
         init = torch_linear_init(self.shape[0] * self.shape[1])
         kernel = self.param("kernel", init, self.shape)
         bias = self.param("bias", init, (self.shape[2],))

@@ -94,6 +94,7 @@ class Quantizer(nn.Module):
         scorer = nn.Dense(
             groups * entries,
             dtype=c.encoder.compute_dtype,
+            # fairseq's weight_proj, N(0, 1); its `vars`, the codebook below, are U(0, 1)
             kernel_init=nn.initializers.normal(1.0),
             name="logits",
         )
@@ -150,6 +151,7 @@ def compared(
     step: Int[Array, ""],
 ) -> dict:
     """Quantizer and projections, as parts of the module that calls: the contexts x of masked frames against targets."""
+    # Targets come from the stem, before masking; in the context the mask embedding stood in their place
     e, where = config.encoder, (draws.index, draws.masked_valid)
     seen = masking.of_rows(features, *where)
     seen = encoders.dropout(seen, config.quantizer_dropout, noise and noise.fold_in(QUANTIZER))
@@ -324,6 +326,7 @@ def view(config: Config) -> display.View:
 def collapse_signs(config: Config, row: dict) -> list[str]:
     """Sentences for what looks like collapse in one logged step (codes all alike, trivial negatives, no masks)."""
     signs = []
+    # Perplexities are sums over the groups: one code for every frame gives 1 for each group.
     least = config.codebook_groups
     if row["code_perplexity"] < COLLAPSED_PERPLEXITY * least:
         total = least * config.codebook_entries
@@ -342,6 +345,7 @@ def collapse_signs(config: Config, row: dict) -> list[str]:
 def init_params(config: Config, key: Key[Array, ""]) -> dict:
     """Freshly initialised parameters of the encoder, the quantizer and the projections."""
     samples = config.min_samples
+    # No parameter's shape depends on the length: the shortest clip that can be masked is the cheapest to trace.
     m = config.masked_bound(config.encoder.frames(samples))
     draws = Draws(jnp.zeros((1, m), jnp.int32), jnp.ones((1, m), bool), jnp.zeros((1, m, 1), jnp.int32), None)
     lengths = jnp.full((1,), samples)

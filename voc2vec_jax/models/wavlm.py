@@ -36,11 +36,15 @@ def distance_buckets(length: int, buckets: int, distance: int) -> Int[np.ndarray
     Half of the buckets are for keys to the right. In each half, near positions have a bucket each, and farther
     ones share buckets that widen up to `distance`. Single precision, as in transformers, decides the ties.
     """
-    # Distance 0 .. exact - 1: a bucket each; up to `distance`: buckets of equal width in log(distance); then the last
+    # Distance 0 .. exact - 1: a bucket each; up to `distance`: buckets of equal width in log(distance); then the last.
+    #     320 buckets, distance 800:   keys to the left    0 ... 79 | 80 ... 159    buckets
+    #                                  and the query's own 0 ... 79 | 80 ... 800    frames away
+    #                                  keys to the right   160 more
     half = buckets // 2
     exact = half // 2
     offset = np.arange(1 - length, length)
     away = np.abs(offset)
+    # log(0) is avoided where `away < exact` decides anyway
     far = np.log(np.maximum(away, 1).astype(np.float32) / np.float32(exact)) / np.float32(math.log(distance / exact))
     far = (exact + far * np.float32(half - exact)).astype(np.int64)
     return half * (offset > 0) + np.where(away < exact, away, np.minimum(far, half - 1))
@@ -56,6 +60,7 @@ class RelativeBias:
     def __call__(self, encoder: nn.Module, length: int) -> Float[Array, "h {length} {length}"]:
         heads = encoder.config.heads
         init = nn.initializers.glorot_normal()
+        # The reference keeps one table in its first block and hands the bias on; here it stands beside the blocks
         table = nn.Embed(self.buckets, heads, embedding_init=init, name="relative_bias")
         return every_offset(table(distance_buckets(length, self.buckets, self.distance)).T, length)
 
@@ -83,6 +88,7 @@ def relative_gate(attention: nn.Module, x: Float[Array, "b t d"]) -> Float[Array
     c = attention.config
     b, t, _ = x.shape
     scale = attention.param("relative_scale", nn.initializers.ones, (c.heads,))
+    # transformers' gru_rel_pos_linear, one for all heads; its `relative_scale` is gru_rel_pos_const
     gates = layers.dense(8, c.compute_dtype, "relative_gate")(x.reshape(b, t, c.heads, c.head_width))
     # Eight scores per query and head, four for each of two gates g1, g2; the factor is g1 (g2 s - 1) + 2
     gates = gates.astype(scale.dtype).reshape(b, t, c.heads, 2, 4).sum(-1)

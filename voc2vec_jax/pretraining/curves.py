@@ -224,6 +224,7 @@ def _finish(panel: axes.Axes, last_step: int) -> None:
     elif panel.get_yscale() == "log":
         panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         panel.yaxis.set_minor_formatter(ticker.FuncFormatter(_two_or_five))
+    # The legend of one line would repeat the title.
     handles, labels = panel.get_legend_handles_labels()
     if len(labels) > 1:
         panel.legend(handles, labels, fontsize=8, frameon=False)

@@ -248,6 +248,7 @@ def describe(
     examples: pretraining_data.Examples,
 ) -> None:
     """Say what is about to be trained and on what; warn of a batch far smaller than the reference's."""
+    # Shapes of whole parameters: under fsdp each is counted once, however many devices share it.
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(functions.state["params"]))
     plan, corpus = examples.plan, examples.corpus
     hours = corpus.samples[examples.train_rows].sum(dtype=np.int64) / audio.RATE_HZ / 3600

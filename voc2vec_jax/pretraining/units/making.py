@@ -73,6 +73,7 @@ class Mfcc:
 @functools.cache
 def _kaldi_options() -> kaldi_native_fbank.MfccOptions:
     options = kaldi_native_fbank.MfccOptions()
+    # Dither is random noise: units would differ from run to run. Without energy the first cepstrum is c0.
     options.frame_opts.dither = 0.0
     options.use_energy = False
     return options
@@ -156,6 +157,7 @@ def make_clustering(
         return found
     opened = [records.open_set(data_dir, each) for each in sets]
     rows = sample_rows([len(each) for each in opened], share, seed)
+    # Rows of different sets are never in one lot, because a lot is read from one set.
     lots = [(each, lot) for each, chosen in zip(opened, rows) for lot in _lots(chosen)]
     start = time.monotonic()
     sampled = [frames for part in _over(_extract, lots, features, workers) for frames in part]
@@ -197,6 +199,7 @@ def make_units(
     key = f"{prepared.fingerprint[:16]}-{clustering.fingerprint[:16]}"
     partial = folder.with_name(f".{name}-{key}.partial")
     partial.mkdir(parents=True, exist_ok=True)
+    # Lots of a fixed size, whatever the number of workers: parts of an interrupted run fit any later one.
     lots = _lots(np.arange(len(prepared)))
     paths = [partial / f"part-{number:06d}.npy" for number in range(len(lots))]
     missing = [(path, lot) for path, lot in zip(paths, lots) if not _is_whole(path, len(lot))]

@@ -154,6 +154,7 @@ class FrameTargets:
         frames = np.arange(self._arguments[2][bucket])
         taken = np.floor(frames * self._per_frame).astype(np.int64)
         out = np.full((*index.shape, len(frames)), -1, np.int32)
+        # Side "right" counts the sets that begin at or before a row: row 3 -> 2, so set 1.
         number = np.searchsorted(self._first, index, side="right") - 1  # EMPTY rows get -1, which is no set
         for k, part in enumerate(self.parts):
             own = number == k
@@ -237,6 +238,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
     if source == target or (target / META_FILE).is_file() or not (source / META_FILE).is_file():
         return
     target.mkdir(parents=True, exist_ok=True)
+    # Each file appears whole under its name, and the folder counts from its last file on.
     for name in (CENTROIDS_FILE, ENDS_FILE, UNITS_FILE, META_FILE):
         if (source / name).is_file():
             with files.atomic_path(target / name) as temporary:
