@@ -1,4 +1,4 @@
-"""The folds of a slot table on the devices: an epoch of training, and what the models say of their clips.
+"""The folds of a slot table on the devices: an epoch of training, and logits and features of their clips.
 
 n = clips, d = width, v = classes, f = slots, k = batches, c = batches of a chunk, r = rows of a batch.
 """

@@ -72,10 +72,10 @@ class Parts:
     """What a family adds to the shared encoder; its functions may create parameters in the module they are given."""
 
     position_bias: Callable | None = None  # (encoder, length) -> [h, length, length], added to all blocks' scores
-    position_gate: Callable | None = None  # (attention, its input [b, t, d]) -> [b, h, t], each query's factor of it
-    extra_tokens: int = 0  # learned, in front of the frames, from the first norm on; no output has them unless named
+    position_gate: Callable | None = None  # (attention, its input [b, t, d]) -> [b, h, t], a factor per query
+    extra_tokens: int = 0  # learned, put before the frames ahead of the first norm, removed from outputs
     mask_embedding: bool = True  # learned, in the place of masked frames; else zeros
-    hide_padding: bool = True  # zeros for padding frames before the positional convolution with legacy padding too
+    hide_padding: bool = True  # zeros for padding before the positional convolution, with legacy padding too
     feature_norm_eps: float | None = None  # of the norm after the stem; None: `norm_eps`
 
 

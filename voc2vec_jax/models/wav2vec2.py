@@ -13,7 +13,7 @@ from voc2vec_jax.models import display, layers
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import losses, masking
 
-# One logged step beyond these looks collapsed: code perplexity per codebook, share of negatives equal to the
+# A logged step beyond these is suspected of collapse: code perplexity per codebook, share of negatives equal to the
 # positive, accuracy together with a loss in bits.
 COLLAPSED_PERPLEXITY = 1.25
 COLLAPSED_NEGATIVES = 0.5
@@ -167,7 +167,7 @@ def compared(
     return {"logits": logits, "code": code, "code_share": share}
 
 
-# Purposes of the noise of one row; the order is part of a run's reproducibility.
+# Each use of noise folds its own number into a row's key; renumbering them changes the results of every run.
 MASK, NEGATIVES, GUMBEL, ENCODER, QUANTIZER, TRIM = range(6)
 
 

@@ -43,7 +43,7 @@ def curves(
     described = [_TOTAL, *view.panels, _NORM]
     draws = [functools.partial(_draw, description=panel) for panel in described] + [_draw_rate, _draw_speed]
     panels = sheet.subplots(2, -(-len(draws) // 2)).flat
-    for panel, draw in zip(panels, draws):
+    for draw, panel in zip(draws, panels):
         draw(panel, train, valid)
         _finish(panel, max([1, *(row["step"] for row in rows)]))
     for unused in list(panels):

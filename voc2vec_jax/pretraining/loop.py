@@ -263,7 +263,7 @@ def describe(
         "that fill the last batch"
     )
     seconds = plan.samples_per_epoch / audio.RATE_HZ / plan.steps_per_epoch
-    reference = pretraining_recipe.SECONDS_OF_REFERENCE_BATCH[config.family]
+    reference = pretraining_recipe.SECONDS_OF_REFERENCE_BATCH.get(config.family, 0.0)  # 0: nothing to compare with
     if seconds < FAR_UNDER * reference:
         logs.warn(
             f"an update sees about {seconds:.0f} s of audio, far under the recipe's {reference / 3600:.1f} h "

@@ -5,8 +5,8 @@ computed sequentially. With L_i the loss sum and w_i the weight (masked frames) 
 
     sum_i grad L_i / sum_i w_i
 
-divided once, so that devices and accumulation only distribute groups. Random numbers are keyed by (seed, step,
-group or row).
+divided once. How groups are spread over devices and accumulation changes nothing. Random numbers are keyed by
+(seed, step, group or row).
 """
 
 import dataclasses
@@ -86,7 +86,7 @@ def make_update(
 
         def micro_grads(i, micro):
             def loss(params):
-                # Group (j, i) of [g, a] has number j * a + i, as in the plan: reshaping [g * a] gave this order.
+                # Group (j, i) of [g, a] has number j * a + i, because the batch was reshaped from the plan's [g * a].
                 keys = noise(key, jnp.arange(g) * a + i, batch["lengths"].shape[2])
                 return loss_sums(family, model, params, micro, keys, step, train=True, equal_masks=equal_masks)
 
