@@ -157,6 +157,7 @@ def test_half_a_set_of_other_recordings_is_not_continued(folder, tmp_path, capsy
     assert "mixed: the recordings have changed since the unfinished run: starting over" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_rerun_ends_with_the_same_shards(tmp_path):
     options = ["synthetic", "--clips=48", "--seed=5"]
     whole = datasets.prepare("synthetic", data_dir=tmp_path / "whole", clips=48, seed=5, workers=1, progress=False)

@@ -65,6 +65,7 @@ def test_the_run_folder(whole):
     assert saved["total_steps"] == training_runs.STEPS
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments(whole, cache, data_dir, tmp_path):
     """Killed again and again, some of the time while saving, the run ends with the same bits."""
     draw = random.Random(5)
