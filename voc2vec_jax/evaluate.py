@@ -36,7 +36,7 @@ FLAGS = {
     "window_seconds": cli.Flag("longest window; 0 means 30, or 4 for a timeline", default=0.0, kind=float),
     "hop_seconds": cli.Flag("hop between the windows of a timeline; 0 means half a window", default=0.0, kind=float),
     "dtype": cli.Flag("type of the computation", default="float32", choices=pretrained.DTYPES),
-    "attention": cli.Flag("implementation of attention", default="own", choices=attention_ops.IMPLEMENTATIONS),
+    "attention": cli.Flag("implementation of attention", default="auto", choices=attention_ops.IMPLEMENTATIONS),
     "store_dtype": cli.Flag("type of the stored vectors", default="float32", choices=("float32", "float16")),
     "batch_seconds": cli.Flag("audio per batch and device; 0 chooses by platform", default=0.0, kind=float),
     "part_files": cli.Flag("recordings per part; 0 chooses by the length of the list", default=0, kind=int),

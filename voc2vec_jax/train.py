@@ -24,7 +24,9 @@ FLAGS = {
 }
 # Fields that may change when a run is resumed, because they do not change what it computes.
 MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
-MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "fsdp")
+MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
+# What version 0.1.0 did where its configuration says nothing
+EARLIER = {"dropout_bits": "threefry"}
 
 
 def main(argv: list[str]) -> int:
@@ -37,6 +39,7 @@ def main(argv: list[str]) -> int:
 
 def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) -> int:
     """Run or resume the pre-training that `config` describes, or report what it takes; returns the exit status."""
+    run_folder.keep_earlier(workdir, config, EARLIER)
     pretraining_recipe.check(config)
     runtime.set_up_jax(config)
     family, model = pretraining_recipe.build_model(config)
@@ -51,7 +54,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) ->
     examples = agreement.first_before_others(lambda: pretraining_data.open_examples(config, layout, model.min_samples))
     folder = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
-        run_folder.claim_for_all(stack, workdir, configuration.as_dict(config), MAY_DIFFER)
+        run_folder.claim_for_all(stack, workdir, configuration.as_dict(config), MAY_DIFFER, earlier=EARLIER)
         stop = stack.enter_context(distributed.stop_signal())
         saver = stack.enter_context(
             checkpoint.Checkpoints(workdir, config.keep_checkpoints, config.keep_every_steps or None)

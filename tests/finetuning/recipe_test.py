@@ -15,7 +15,7 @@ from voc2vec_jax.runs import configuration
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
 # As run folders hold it: a value that changes here stops every run that was begun before from being resumed.
 EVERY_FIELD = {
-    "attention": "own",
+    "attention": "auto",
     "batch_clips": 16,
     "checkpoint_every_epochs": 1,
     "class_weights": True,
@@ -24,6 +24,7 @@ EVERY_FIELD = {
     "data_dir": "data",
     "datasets": ["donateacry"],
     "deterministic": True,
+    "dropout_bits": "hash",
     "dropouts": True,
     "dtype": "float32",
     "epochs": 50,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from voc2vec_jax.ops import convolution, cpu, norms, random_bits
+from voc2vec_jax.ops import convolution, cpu, norms
 
 
 def normal(seed, *shape):
@@ -107,24 +107,6 @@ def test_layer_norm_of_narrow_values_is_computed_wide_and_its_gradient_rounded_o
 def test_weight_norm_gives_each_tap_its_length():
     w = convolution.weight_norm(jnp.arange(1.0, 6.0)[:, None, None], normal(0, 5, 3, 4))
     assert jnp.sqrt((w**2).sum((1, 2))) == pytest.approx(np.arange(1.0, 6.0), rel=1e-6)
-
-
-@pytest.mark.parametrize("size", [1, 7, 1000])
-def test_random_bits_are_those_of_jax(size):
-    keys = jax.random.split(jax.random.key(3), 4)
-    wanted = jax.vmap(lambda key: jax.random.bits(key, (size,), jnp.uint32))(keys)
-    np.testing.assert_array_equal(cpu.random_bits(keys, size), wanted)
-
-
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_random_shares_are_the_halves_of_random_bits(backend, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    keys, threshold = jax.random.split(jax.random.key(5), 3), 20_000
-    wanted = np.asarray(cpu.random_bits(keys, 501)).view(np.uint16)[:, :1001] >= threshold
-    np.testing.assert_array_equal(
-        jax.jit(random_bits.random_shares, static_argnums=(1, 2))(keys, 1001, threshold), wanted
-    )
-    assert abs(wanted.mean() - (1 - threshold / 2**16)) < 0.03
 
 
 def test_options_are_the_compilers_own_and_for_cpus_only(monkeypatch):

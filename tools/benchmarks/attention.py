@@ -1,7 +1,6 @@
 """Speed of each implementation of attention, by itself, at the lengths that clips have."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,9 +11,9 @@ import numpy as np
 
 from benchmarks import measuring
 from voc2vec_jax import errors
-from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import flops
 from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.ops import dropout
 
 HEAD_WIDTH = 64
 TOTAL = {"cpu": 2_000}  # frames of all rows together, by platform
@@ -64,19 +63,19 @@ def _at_length(
     settings: AttentionBenchmark, rows: int, frames: int, rate: float, common: dict
 ) -> Iterator[dict[str, Any]]:
     keys = jax.random.split(jax.random.key(0), 4)
-    shape = (rows, settings.heads, frames, HEAD_WIDTH)
+    shape = (rows, frames, settings.heads, HEAD_WIDTH)
     arrays = [jax.random.normal(key, shape, settings.dtype) for key in keys[:3]]
     arrays[0] = arrays[0] * HEAD_WIDTH**-0.5
-    valid = jnp.ones((rows, frames), bool)
+    lengths = jnp.full((rows,), frames)
     row_keys = jax.random.split(keys[3], rows)
     exact = [x.astype(jnp.float32) for x in arrays]
     with jax.default_matmul_precision("highest"):
-        wanted = np.asarray(jax.jit(functools.partial(attention_ops.attend, scale=1.0))(*exact, None, valid, None))
+        wanted = np.asarray(jax.jit(_plain)(*exact, lengths))
         runs, refused = {}, {}
         for name in attention_ops.IMPLEMENTATIONS:
             try:
                 attention_ops.check(name, settings.dtype, settings.dropout > 0)
-                runs[name] = _compiled(name, arrays, valid, row_keys, settings.dropout)
+                runs[name] = _compiled(name, arrays, lengths, row_keys, settings.dropout)
             except (errors.InputError, jax.errors.JaxRuntimeError, RuntimeError, ValueError) as fault:
                 refused[name] = str(fault).strip().splitlines()[0]
         turns = [
@@ -103,15 +102,19 @@ def _at_length(
         yield {"figure": f"attention {name}", "not_measured": why, **common}
 
 
-def _compiled(name: str, arrays: list, valid: Any, keys: Any, dropout: float) -> tuple[Any, Any]:
+def _plain(query: Any, key: Any, value: Any, lengths: Any) -> Any:
+    return attention_ops.attend(query, key, value, None, None, lengths, implementation="plain")
+
+
+def _compiled(name: str, arrays: list, lengths: Any, keys: Any, share: float) -> tuple[Any, Any]:
     """The forward pass, and the gradients of all three arrays from a cotangent that varies."""
 
     def forward(query, key, value):
-        if name != "own":
-            return attention_ops.by_library(query, key, value, None, valid, name)
-        b, h, t, _ = query.shape
-        kept, scale = encoders.kept_entries((b, h, t, t), dropout, encoders.Noise(keys, keys))
-        return attention_ops.attend(query, key, value, None, valid, kept, scale)
+        if name not in attention_ops.OWN:
+            return attention_ops.by_library(query, key, value, None, None, lengths, name)
+        drops = dropout.rule(share)
+        key_data = None if drops is None else jax.random.key_data(keys)
+        return attention_ops.attend(query, key, value, None, None, lengths, key_data, drops, name)
 
     def loss(*arrays):
         out = forward(*arrays).astype(jnp.float32)

@@ -6,7 +6,6 @@ disturbs less.
 """
 
 import contextlib
-import dataclasses
 import json
 import sys
 import time
@@ -24,7 +23,7 @@ from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.ops import convolution, cpu
 
 TURNS = 11
-ROWS, SECONDS, BLOCKS = 4, 5, 4
+ROWS, SECONDS = 4, 5
 CONFIG = encoders.EncoderConfig()
 
 
@@ -41,21 +40,6 @@ def grouped() -> tuple[Callable, tuple]:
     x = jax.random.normal(jax.random.key(0), (1, CONFIG.frames(160_000), CONFIG.width))
     kernel = 0.01 * jax.random.normal(jax.random.key(1), (128, CONFIG.width // 16, CONFIG.width))
     return _gradient(lambda kernel, x: convolution.grouped_conv(x, kernel, 16), (0, 1)), (kernel, x)
-
-
-def blocks() -> tuple[Callable, tuple]:
-    """BLOCKS transformer blocks with dropout, forward and backward."""
-    t = CONFIG.frames(16_000 * SECONDS)
-    keys = jax.random.split(jax.random.key(0), ROWS)
-    noise, depth, keep = encoders.Noise(keys, keys), jnp.arange(BLOCKS), jnp.ones((BLOCKS, ROWS), bool)
-    x, valid = jax.random.normal(keys[0], (ROWS, t, CONFIG.width)), jnp.ones((ROWS, t), bool)
-    stack = encoders.block_stack(dataclasses.replace(CONFIG, depth=BLOCKS))
-    params = stack.init(keys[1], (x, valid, noise), depth, keep, None)["params"]
-
-    def apply(params, x):
-        return stack.apply({"params": params}, (x, valid, noise), depth, keep, None)[0][0]
-
-    return _gradient(apply, (0, 1)), (params, x)
 
 
 def embedding() -> tuple[Callable, tuple]:
@@ -76,21 +60,13 @@ def _gradient(function: Callable, by: int | tuple[int, ...] = 0) -> Callable:
     return jax.grad(loss, by)
 
 
-def _jax_bits(keys, size):
-    return jax.vmap(lambda key: jax.random.bits(key, (size,), jnp.uint32))(keys)
-
-
 def _cases() -> dict[str, tuple[Callable, list[Any], dict[str, str]]]:
     """For each trick: what is measured, the patches that take it out, and the compiler options that it consists of."""
     patch = mock.patch.object
-    plain_bits = patch(cpu, "random_bits", _jax_bits)
-    fused = patch(cpu, "unfused", lambda make, keys: make())
     return {
         "paired_conv": (stem, [patch(convolution, "_counts_operations", lambda dtype: False)], {}),
         "time_sums": (stem, [patch(cpu, "time_sums", lambda x: x.sum(1))], {}),
         "in_turn": (grouped, [patch(cpu, "in_turn", lambda f, *arrays: jax.vmap(f)(*arrays))], {}),
-        "random_bits": (blocks, [plain_bits], {}),
-        "random_bits+unfused": (blocks, [plain_bits, fused], {}),
         "forward_options": (embedding, [], cpu.forward_options()),
     }
 

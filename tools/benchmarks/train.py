@@ -47,7 +47,7 @@ class TrainBenchmark:
     dtype: str = "float32"
     step: str = "gradient"
     remat: str = "none"
-    attention: str = "own"
+    attention: str = "auto"
     against: str | None = None
     passes: int = 3
     breakdown: bool = False
@@ -136,7 +136,7 @@ def built(settings: TrainBenchmark) -> tuple[Any, Any, Any]:
         config.model.codebook_width = config.model.target_width = 768
     config.crop_samples = max(config.crop_samples, settings.samples)
     config.dtype, config.remat, config.attention = settings.dtype, settings.remat, settings.attention
-    if settings.attention != "own":
+    if settings.attention != "auto":
         config.model.encoder.attention_dropout = 0.0
     return *pretraining_recipe.build_model(config), config
 

@@ -27,9 +27,11 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     With several processes each trains folds of its own on its own devices, and process 0 gathers the results.
     """
     config = job.config
+    run_folder.keep_earlier(job.workdir, config, finetuning_recipe.EARLIER)
     with contextlib.ExitStack() as stack:
         values = {**configuration.as_dict(config), "layer": job.layer}
-        run_folder.claim_for_all(stack, job.workdir, values, finetuning_recipe.MAY_DIFFER, MARKS)
+        may_differ, earlier = finetuning_recipe.MAY_DIFFER, finetuning_recipe.EARLIER
+        run_folder.claim_for_all(stack, job.workdir, values, may_differ, MARKS, earlier=earlier)
         if agreement.decided_by_first(lambda: fold_results.status(job.workdir, config.folds).complete):
             logs.say(f"{job.workdir} is complete: {fold_results.summary_line(job.workdir)}")
             return True

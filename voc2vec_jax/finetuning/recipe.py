@@ -9,6 +9,7 @@ from voc2vec_jax import errors
 from voc2vec_jax.finetuning import folds, tasks
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.ops import dropout
 from voc2vec_jax.runs import configuration
 
 HOW = ("auto", "finetune", "features", "probe")
@@ -47,7 +48,8 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.matmul_precision = "highest"  # of float32 products: "highest" is exact, "default" allows TF32
     c.deterministic = True  # the same bits on every run, on a GPU too
     c.remat = "none"  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products": less
-    c.attention = "own"  # "own" | "xla" | "cudnn": the latter two without attention_dropout
+    c.attention = "auto"  # "auto" | "plain" | "xla" | "cudnn": the latter two without attention_dropout
+    c.dropout_bits = "hash"  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
     c.folds_at_once = 0  # 0: as many as fit
     c.fold_axis = "auto"  # "vmap": folds in one batch | "map": folds in turn | "auto": in turn on CPUs
     c.checkpoint_every_epochs = 1
@@ -59,7 +61,9 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 # What a resumed run may change, because it does not change what the run computes.
 MAY_DIFFER = ("data_dir", "manual_dir", "folds_at_once", "fold_axis", "checkpoint_every_epochs", "save_models")
-MAY_DIFFER += ("remat", "leaks")
+MAY_DIFFER += ("remat", "attention", "leaks")
+# What version 0.1.0 did where its configuration says nothing
+EARLIER = {"dropout_bits": "threefry"}
 
 _AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs")
 _LIMITS = (
@@ -82,6 +86,7 @@ _CHOICES = {
     "matmul_precision": ("highest", "high", "default"),
     "remat": tuple(encoders.REMAT),
     "attention": attention_ops.IMPLEMENTATIONS,
+    "dropout_bits": dropout.BITS,
     "fold_axis": ("auto", "map", "vmap"),
 }
 

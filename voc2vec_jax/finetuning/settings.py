@@ -165,6 +165,7 @@ def encoder_config(config: ml_collections.ConfigDict, source: reader.ModelWeight
         dtype=config.dtype,
         remat=config.remat,
         attention=config.attention,
+        dropout_bits=config.dropout_bits,
         padding="exact",
     )
     if not config.dropouts:

@@ -56,14 +56,16 @@ class Prediction:
     classes: tuple[str, ...]  # of the columns
 
 
-def from_pretrained(src: str | Path, dtype: str = "float32", padding: str = "exact", attention: str = "own") -> "Model":
+def from_pretrained(
+    src: str | Path, dtype: str = "float32", padding: str = "exact", attention: str = "auto"
+) -> "Model":
     """The model that `src` names: a Hub id, a folder written by transformers or by this library, a `.safetensors`,
     `.bin` or fairseq `.pt` file, or a run folder.
 
     `dtype` is the type of the computation: float32, bfloat16 or float16. `padding` is "exact", or "legacy" to compute
     what transformers computes for the same padded batch (`Model.__call__`). `attention` is one of
-    `attention.IMPLEMENTATIONS`: "own", or JAX's "xla" and "cudnn". Prints on stderr what was loaded and how the input
-    is normalised. InputError for anything that cannot be read.
+    `attention.IMPLEMENTATIONS`: "auto", "plain", or JAX's "xla" and "cudnn". Prints on stderr what was loaded and how
+    the input is normalised. InputError for anything that cannot be read.
     """
     for name, value, allowed in (("dtype", dtype, DTYPES), ("padding", padding, PADDINGS)):
         if value not in allowed:
@@ -97,7 +99,7 @@ class Model:
         checkpoint: reader.ModelWeights,
         dtype: str = "float32",
         padding: str = "exact",
-        attention: str = "own",
+        attention: str = "auto",
     ):
         self.name, self.checkpoint = name, checkpoint
         self.family, self.labels = checkpoint.family, checkpoint.labels

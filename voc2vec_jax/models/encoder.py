@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from voc2vec_jax.models import layers
 from voc2vec_jax.ops import attention as attention_ops
-from voc2vec_jax.ops import convolution, masking, norms, random_bits
+from voc2vec_jax.ops import convolution, masking, norms
+from voc2vec_jax.ops import dropout as dropouts
 
 # What the backward pass recomputes of a block: nothing | everything | everything but the products of dense layers
 REMAT = {
@@ -52,7 +53,8 @@ class EncoderConfig:
     dtype: str = "float32"  # of the computation; parameters stay float32
     padding: str = "exact"  # "exact": padding changes nothing | "legacy": what transformers computes when padded
     remat: str = "none"  # of REMAT: what of each block the backward pass recomputes
-    attention: str = "own"  # of attention.IMPLEMENTATIONS
+    attention: str = "auto"  # of attention.IMPLEMENTATIONS
+    dropout_bits: str = "hash"  # of dropout.BITS: where the masks of dropout come from
 
     @property
     def head_width(self) -> int:
@@ -98,22 +100,9 @@ def _folded(keys, purpose):
     return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
 
 
-def dropout(x: Float[Array, "b *d"], share: float, noise: Noise | None) -> Float[Array, "b *d"]:
-    """Zero a share of the entries and scale up the rest, each row by its own key; None: no dropout.
-
-    The share is rounded to a multiple of 2**-16 and the scale follows it, so the expectation is exact.
-    """
-    kept, scale = kept_entries(x.shape, share, noise)
-    return x if kept is None else jnp.where(kept, x * scale, 0).astype(x.dtype)
-
-
-def kept_entries(shape: tuple[int, ...], share: float, noise: Noise | None) -> tuple[Bool[Array, "b *d"] | None, float]:
-    """Which entries of [b, ...] a dropout of `share` keeps (None: all) and what they are multiplied by."""
-    threshold = round(share * 2**16)  # of 16 random bits per entry: values below it are dropped
-    if noise is None or threshold == 0:
-        return None, 1.0
-    kept = random_bits.random_shares(noise.rows, math.prod(shape[1:]), threshold)
-    return kept.reshape(shape), 1 / (1 - threshold / 2**16)
+def dropout(config: EncoderConfig, x: Float[Array, "b *d"], share: float, noise: Noise | None) -> Float[Array, "b *d"]:
+    """Zero a share of the entries and scale up the rest, each row by its own key; None: no dropout."""
+    return x if noise is None else dropouts.drop(x, noise.rows, dropouts.rule(share, config.dropout_bits))
 
 
 def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> layers.LayerNorm:
@@ -171,7 +160,7 @@ class PositionalConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over each row's valid frames; softmax in float32 or wider."""
+    """Multi-head self-attention over each row's own frames, its first; softmax in float32 or wider."""
 
     config: EncoderConfig
     parts: Parts
@@ -180,7 +169,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b t d"],
-        valid: Bool[Array, "b t"],
+        frames: Int[Array, "b"],
         bias: Float[Array, "h t t"] | None,
         noise: Noise | None,
     ) -> Float[Array, "b t d"]:
@@ -190,28 +179,26 @@ class Attention(nn.Module):
         rows = x.reshape(b * t, d)  # one array for all three products, so that the backward pass stores it once
 
         def split(name):
-            return (
-                layers.dense(d, c.compute_dtype, name)(rows).reshape(b, t, c.heads, c.head_width).transpose(0, 2, 1, 3)
-            )
+            return layers.dense(d, c.compute_dtype, name)(rows).reshape(b, t, c.heads, c.head_width)
 
         # softmax(q k' / sqrt(head_width) + gate * bias) v, over valid keys only
-        if bias is not None:
-            gate = self.parts.position_gate
-            bias = bias[None] if gate is None else gate(self, x)[..., None] * bias[None]
+        gate = self.parts.position_gate
+        gate = None if bias is None or gate is None else gate(self, x)
         query, key, value = split("query") * c.head_width**-0.5, split("key"), split("value")
-        kept, scale = kept_entries((b, c.heads, t, t), c.attention_dropout, noise)
-        if c.attention == "own":
-            out = attention_ops.attend(query, key, value, bias, valid, kept, scale)
+        drops = None if noise is None else dropouts.rule(c.attention_dropout, c.dropout_bits)
+        attention_ops.check(c.attention, c.dtype, drops is not None)
+        if c.attention in attention_ops.OWN:
+            key_data = None if drops is None else jax.random.key_data(noise.rows)
+            out = attention_ops.attend(query, key, value, bias, gate, frames, key_data, drops, c.attention)
         else:
-            attention_ops.check(c.attention, c.dtype, kept is not None)
-            out = attention_ops.by_library(query, key, value, bias, valid, c.attention)
-        return layers.dense(d, c.compute_dtype, "out")(out.transpose(0, 2, 1, 3).reshape(b, t, d))
+            out = attention_ops.by_library(query, key, value, bias, gate, frames, c.attention)
+        return layers.dense(d, c.compute_dtype, "out")(out.reshape(b, t, d))
 
 
 class Block(nn.Module):
     """One Transformer block, norms after (post-LN) or before (pre-LN) the residual branches.
 
-    Called by `nn.scan`: the carry is (x, valid, noise); the scanned inputs are the layer's number and, per
+    Called by `nn.scan`: the carry is (x, frames, noise); the scanned inputs are the layer's number and, per
     row, whether LayerDrop keeps the layer; the bias of the attention scores is the same for every layer.
     """
 
@@ -222,21 +209,21 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, carry, layer: Int[Array, ""], keep: Bool[Array, "b"], bias: Float[Array, "h t t"] | None):
         c = self.config
-        x, valid, noise = carry
+        x, frames, noise = carry
         # Purposes 4 * layer + 0..3 are the blocks'; the encoder itself uses 4 * depth + 0..2
         noises = [noise and noise.fold_in(4 * layer + i) for i in range(4)]
         attention_norm, mlp_norm = layer_norm(c, "attention_norm"), layer_norm(c, "mlp_norm")
 
         def attend(x):
-            attended = Attention(c, self.parts, name="attention")(x, valid, bias, noises[0])
-            return dropout(attended, c.dropout, noises[1])
+            attended = Attention(c, self.parts, name="attention")(x, frames, bias, noises[0])
+            return dropout(c, attended, c.dropout, noises[1])
 
         def mlp(x):
             x = layers.dense(c.inner_width, c.compute_dtype, "mlp_in")(x)
-            drop = functools.partial(dropout, share=c.activation_dropout, noise=noises[2])
+            drop = functools.partial(dropout, c, share=c.activation_dropout, noise=noises[2])
             # Of [b, t, inner_width] only mlp_in's output is stored; GELU and dropout are computed again
             x = layers.dense(c.width, c.compute_dtype, "mlp_out", before=lambda x: drop(norms.gelu(x)))(x)
-            return dropout(x, c.dropout, noises[3])
+            return dropout(c, x, c.dropout, noises[3])
 
         # pre-LN: y = x + f(norm(x)); post-LN: y = norm(x + f(x)), once for attention and once for the MLP
         if c.norm_first:
@@ -248,7 +235,7 @@ class Block(nn.Module):
         # LayerDrop: the layer runs for all rows, since loss groups of one batch may drop different layers
         if noise is not None:
             y = jnp.where(keep[:, None, None], y, x)
-        return (y, valid, noise), (y if self.collect else None)
+        return (y, frames, noise), (y if self.collect else None)
 
 
 class Encoder(nn.Module):
@@ -281,15 +268,15 @@ class Encoder(nn.Module):
         valid = masking.valid_frames(frames, conv_features.shape[1])
         features = layer_norm(c, "feature_norm", parts.feature_norm_eps)(conv_features)
         x = layers.projection(features.shape[-1], c.width, c.compute_dtype, "feature_projection")(features)
-        x = dropout(x, c.input_dropout, noise and noise.fold_in(4 * c.depth))
+        x = dropout(c, x, c.input_dropout, noise and noise.fold_in(4 * c.depth))
         x = self.positioned(self.hidden(x, masked), valid)
-        x, attended = self.with_tokens(x, valid)
+        x = self.with_tokens(x)
         norm = layer_norm(c, "norm")
         # The one norm outside the blocks, as in fairseq: post-LN normalises what enters them, pre-LN what leaves them
         x = x if c.norm_first else norm(x)
-        x = dropout(x, c.dropout, noise and noise.fold_in(4 * c.depth + 1))
+        x = dropout(c, x, c.dropout, noise and noise.fold_in(4 * c.depth + 1))
         first = x
-        x, states = self.blocks(x, attended, noise, collect)
+        x, states = self.blocks(x, frames + parts.extra_tokens, noise, collect)
         x = norm(x) if c.norm_first else x
         out = {"conv_features": conv_features, "features": features, "frames": frames, "valid": valid}
         if parts.extra_tokens:
@@ -311,19 +298,16 @@ class Encoder(nn.Module):
             x = jnp.where(valid[..., None], x, 0)
         return x + PositionalConv(self.config, name="positional_conv")(x, valid)
 
-    def with_tokens(
-        self, x: Float[Array, "b t d"], valid: Bool[Array, "b t"]
-    ) -> tuple[Float[Array, "b n d"], Bool[Array, "b n"]]:
-        """x behind the extra tokens, and which of them and of the frames are attended to."""
+    def with_tokens(self, x: Float[Array, "b t d"]) -> Float[Array, "b n d"]:
+        """x behind the extra tokens, which are valid for every row."""
         tokens = self.parts.extra_tokens
         if not tokens:
-            return x, valid
+            return x
         b, _, d = x.shape
         learned = self.param("extra_tokens", nn.initializers.normal(1.0), (tokens, d)).astype(x.dtype)
-        x = jnp.concatenate([jnp.broadcast_to(learned[None], (b, tokens, d)), x], axis=1)
-        return x, jnp.pad(valid, ((0, 0), (tokens, 0)), constant_values=True)
+        return jnp.concatenate([jnp.broadcast_to(learned[None], (b, tokens, d)), x], axis=1)
 
-    def blocks(self, x, valid, noise: Noise | None, collect: bool):
+    def blocks(self, x, frames: Int[Array, "b"], noise: Noise | None, collect: bool):
         """The stack of blocks as one scanned body; LayerDrop draws once per layer and loss group."""
         c, parts = self.config, self.parts
         keep = jnp.ones((c.depth, x.shape[0]), bool)
@@ -332,7 +316,7 @@ class Encoder(nn.Module):
             draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - c.layerdrop, (c.depth,)))
             keep = draw(noise.fold_in(4 * c.depth + 2).groups).T
         bias = None if parts.position_bias is None else parts.position_bias(self, x.shape[1])
-        carry, numbers = (x, valid, noise), jnp.arange(c.depth)
+        carry, numbers = (x, frames, noise), jnp.arange(c.depth)
         (x, _, _), states = block_stack(c, parts, collect, name="layers")(carry, numbers, keep, bias)
         return x, states
 

@@ -154,7 +154,7 @@ def compared(
     # Targets come from the stem, before masking; in the context the mask embedding stood in their place
     e, where = config.encoder, (draws.index, draws.masked_valid)
     seen = masking.of_rows(features, *where)
-    seen = encoders.dropout(seen, config.quantizer_dropout, noise and noise.fold_in(QUANTIZER))
+    seen = encoders.dropout(e, seen, config.quantizer_dropout, noise and noise.fold_in(QUANTIZER))
     quantized, code, share = Quantizer(config, name="quantizer")(seen, draws.gumbel, config.temperature(step))
     targets = layers.projection(config.codebook_width, config.target_width, e.compute_dtype, "project_quantized")(
         quantized

@@ -1,29 +1,33 @@
 """Scaled dot-product attention: our own, and JAX's.
 
-The backward pass of our own stores nothing of score size except a dropout mask. It is FlashAttention's (Dao et al.
-2022, algorithm 4) over whole rows of scores: it keeps each row's largest score m and softmax denominator z, and
-recomputes the weights as exp(s - m) / z.
+The backward pass of our own stores nothing of score size. It is FlashAttention's (Dao et al. 2022, algorithm 4): it
+keeps each row's largest score m and softmax denominator z, recomputes the weights as exp(s - m) / z, and draws the
+dropout mask again.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt32
 
 from voc2vec_jax import errors
+from voc2vec_jax.ops import dropout, masking
 
-# "own" is `attend`; "xla" and "cudnn" are `jax.nn.dot_product_attention`, cudnn being FlashAttention on NVIDIA GPUs.
-IMPLEMENTATIONS = ("own", "xla", "cudnn")
+# "auto" is `attend` by the kernel of the platform, or the plain form where there is none; "plain" is always the latter.
+# "xla" and "cudnn" are `jax.nn.dot_product_attention`, cudnn being FlashAttention on NVIDIA GPUs.
+IMPLEMENTATIONS = ("auto", "plain", "xla", "cudnn")
+OWN = ("auto", "plain")
 
 
 def check(implementation: str, dtype: str, drops: bool) -> None:
     """InputError for an implementation that cannot compute this; `drops`: training drops attention weights."""
     if implementation not in IMPLEMENTATIONS:
         raise errors.InputError(f"attention {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
-    if implementation != "own" and drops:
+    if implementation not in OWN and drops:
         raise errors.InputError(
-            f"attention {implementation!r} cannot drop weights: set attention_dropout to 0, or attention to own"
+            f"attention {implementation!r} cannot drop weights: set attention_dropout to 0, or attention to auto"
         )
     if implementation == "cudnn" and jnp.finfo(dtype).bits > 16:
         raise errors.InputError(
@@ -32,55 +36,85 @@ def check(implementation: str, dtype: str, drops: bool) -> None:
 
 
 def by_library(
-    query: Float[Array, "b h t c"],
-    key: Float[Array, "b h t c"],
-    value: Float[Array, "b h t c"],
-    bias: Float[Array, "_b h t t"] | None,
-    valid: Bool[Array, "b t"],
+    query: Float[Array, "b t h c"],
+    key: Float[Array, "b t h c"],
+    value: Float[Array, "b t h c"],
+    bias: Float[Array, "h t t"] | None,
+    gate: Float[Array, "b h t"] | None,
+    frames: Int[Array, "b"],
     implementation: str,
-) -> Float[Array, "b h t c"]:
-    """`attend` without dropout, by `jax.nn.dot_product_attention`. `valid` must be the first frames of each row.
-
-    InputError for "cudnn" without a GPU.
-    """
-    if implementation == "cudnn" and jax.default_backend() != "gpu":
-        raise errors.InputError(
-            f"attention 'cudnn' needs an NVIDIA GPU, and this is {jax.default_backend()}: set attention to own or xla"
-        )
-    # JAX's layout is [b, t, h, c]. The lengths say what `valid` says, without a mask of score size.
-    moved = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
-    out = jax.nn.dot_product_attention(
-        *moved,
-        None if bias is None else bias.astype(query.dtype),
+) -> Float[Array, "b t h c"]:
+    """`attend` without dropout, by `jax.nn.dot_product_attention`."""
+    if bias is not None:
+        bias = _gated(bias, gate).astype(query.dtype)
+    # The lengths say without a mask of score size which keys are seen.
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        bias,
         scale=1.0,
-        key_value_seq_lengths=jnp.maximum(valid.sum(1, dtype=jnp.int32), 1),  # an empty row's output is not used
+        key_value_seq_lengths=jnp.maximum(frames, 1),  # an empty row's output is not used
         implementation=implementation,
     )
-    return out.transpose(0, 2, 1, 3)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def attend(
-    query: Float[Array, "b h t c"],
-    key: Float[Array, "b h t c"],
-    value: Float[Array, "b h t c"],
-    bias: Float[Array, "_b h t t"] | None,
-    valid: Bool[Array, "b t"],
-    kept: Bool[Array, "b h t t"] | None,
-    scale: float,
-) -> Float[Array, "b h t c"]:
-    """Values weighted by the softmax of query . key + bias over each row's `valid` keys, in float32 or wider.
+    query: Float[Array, "b t h c"],
+    key: Float[Array, "b t h c"],
+    value: Float[Array, "b t h c"],
+    bias: Float[Array, "h t t"] | None,
+    gate: Float[Array, "b h t"] | None,
+    frames: Int[Array, "b"],
+    key_data: UInt32[Array, "b 2"] | None = None,
+    drops: dropout.Rule | None = None,
+    implementation: str = "auto",
+) -> Float[Array, "b t h c"]:
+    """Values weighted by the softmax of query . key + gate * bias over each row's first `frames` keys.
 
-    Weights outside `kept` are dropped, and the others multiplied by `scale`. With `kept` None, nothing is dropped.
+    Scores and their softmax are in float32 or wider. Without `gate`, the bias is added as it is.
+
+    `drops` says which weights are dropped, by the key of each row: entry [h, q, k] of a row [h, t, t] of weights.
     """
-    return _forward(query, key, value, bias, valid, kept, scale)[0]
+    return _attend(query, key, value, bias, gate, frames, key_data, drops, implementation)
 
 
-def _scores(query, key, bias, valid):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7, 8))
+def _attend(query, key, value, bias, gate, frames, key_data, drops, implementation):
+    return _attend_forward(query, key, value, bias, gate, frames, key_data, drops, implementation)[0]
+
+
+def _attend_forward(query, key, value, bias, gate, frames, key_data, drops, implementation):
+    inputs = (query, key, value, bias, gate, frames, key_data)
+    out, most, total = plain_forward(*inputs, drops=drops)
+    # `most` and `total` are kept apart. Their usual sum m + log(z) would round the weights to the digits of m.
+    return out, (*inputs, out, most, total)
+
+
+def _attend_backward(drops, implementation, saved, gradient):
+    frames, key_data = saved[5:7]
+    none = [None if x is None else np.zeros(x.shape, jax.dtypes.float0) for x in (frames, key_data)]
+    return (*plain_backward(*saved, gradient, drops=drops), *none)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _heads_first(x):
+    return x.transpose(0, 2, 1, 3)
+
+
+def _gated(bias, gate):
+    return bias[None] if gate is None else gate[..., None] * bias[None]
+
+
+def _scores(query, key, bias, gate, frames):
+    """[b, h, t, t]; queries and keys are [b, h, t, c]."""
     scores = _wide_matmul(query, key)
     if bias is not None:
-        scores = scores + bias
+        scores = scores + _gated(bias, gate)
     # The least finite number, not -inf: a row without valid keys would give -inf - (-inf), which is NaN.
+    valid = masking.valid_frames(frames, key.shape[2])
     return jnp.where(valid[:, None, None], scores, jnp.finfo(scores.dtype).min)
 
 
@@ -90,46 +124,41 @@ def _wide_matmul(x, y):
     return jnp.matmul(x, y.transpose(0, 1, 3, 2), preferred_element_type=wide)
 
 
-def _dropped(weights, kept, scale):
-    return weights if kept is None else jnp.where(kept, weights * scale, 0)
+def _dropped(weights, key_data, drops):
+    return (
+        weights if drops is None else jnp.where(dropout.kept(key_data, weights.shape, drops), weights * drops.scale, 0)
+    )
 
 
-def _forward(query, key, value, bias, valid, kept, scale):
-    scores = _scores(query, key, bias, valid)
+def plain_forward(query, key, value, bias, gate, frames, key_data, *, drops):
+    """(`attend`, each row's largest score [b, h, t], its softmax denominator [b, h, t])."""
+    query, key, value = map(_heads_first, (query, key, value))
+    scores = _scores(query, key, bias, gate, frames)
     most = scores.max(-1, keepdims=True, initial=jnp.finfo(scores.dtype).min)  # `initial`, for clips without frames
     weights = jnp.exp(scores - most)
     total = weights.sum(-1, keepdims=True)
-    weights = _dropped(weights, kept, scale).astype(value.dtype)
+    weights = _dropped(weights, key_data, drops).astype(value.dtype)
     # Division after the product: t * c quotients instead of t * t.
     out = jnp.matmul(weights, value, preferred_element_type=scores.dtype) / total
-    out = out.astype(value.dtype)
-    # `most` and `total` are kept apart. Their usual sum m + log(z) would round the weights to the digits of m.
-    return out, (query, key, value, bias, valid, kept, out, most, total)
+    return _heads_first(out.astype(value.dtype)), most[..., 0], total[..., 0]
 
 
-def _backward(scale, saved, gradient):
-    query, key, value, bias, valid, kept, out, most, total = saved
-    weights = jnp.exp(_scores(query, key, bias, valid) - most) / total
-    to_value = jnp.matmul(_dropped(weights, kept, scale).astype(value.dtype).transpose(0, 1, 3, 2), gradient)
+def plain_backward(query, key, value, bias, gate, frames, key_data, out, most, total, gradient, *, drops):
+    """Gradients of query, key, value, bias and gate from what `plain_forward` gave."""
+    query, key, value, out, gradient = map(_heads_first, (query, key, value, out, gradient))
+    weights = jnp.exp(_scores(query, key, bias, gate, frames) - most[..., None]) / total[..., None]
+    to_value = jnp.matmul(_dropped(weights, key_data, drops).astype(value.dtype).transpose(0, 1, 3, 2), gradient)
     to_weights = _wide_matmul(gradient, value)
     # ds = w (dw - sum(w dw)), and the sum over keys is the inner product of a row's output and its gradient:
     # sum_j w_j (v_j . dy) = (sum_j w_j v_j) . dy = y . dy. No sum over scores is needed.
     inner = (out.astype(weights.dtype) * gradient.astype(weights.dtype)).sum(-1, keepdims=True)
-    to_scores = weights * (_dropped(to_weights, kept, scale) - inner)
-    to_bias = None
-    if bias is not None:
-        # One bias for all rows collects the gradients of all.
-        to_bias = to_scores.sum(0, keepdims=True) if bias.shape[0] == 1 else to_scores
-        to_bias = to_bias.astype(bias.dtype)
+    to_scores = weights * (_dropped(to_weights, key_data, drops) - inner)
+    to_bias = to_gate = None
+    if gate is not None:
+        to_bias = (gate[..., None] * to_scores).sum(0).astype(bias.dtype)
+        to_gate = (to_scores * bias[None]).sum(-1).astype(gate.dtype)
+    elif bias is not None:
+        to_bias = to_scores.sum(0).astype(bias.dtype)
     narrow = to_scores.astype(query.dtype)
-    return (
-        jnp.matmul(narrow, key),
-        jnp.matmul(narrow.transpose(0, 1, 3, 2), query),
-        to_value,
-        to_bias,
-        None,
-        None,
-    )
-
-
-attend.defvjp(_forward, _backward)
+    to_query, to_key = jnp.matmul(narrow, key), jnp.matmul(narrow.transpose(0, 1, 3, 2), query)
+    return (*map(_heads_first, (to_query, to_key, to_value)), to_bias, to_gate)

@@ -4,20 +4,14 @@ The callers choose by backend. The figures are ratios of time without a trick to
 on two shared cores with jax 0.10.2; `tools/benchmarks/cpu_tricks.py` measures them again.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Key, UInt32
+from jaxtyping import Array, Float
 
 STRETCHES = 64  # partial sums of a long sum over time
-
-# Threefry-2x32 with 20 rounds (Salmon et al. 2011): rotations by round, and the constant of the key schedule.
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_KEY_PARITY = 0x1BD11BDA
 
 
 def paired_conv(x: Float[Array, "b n i"], kernel: Float[Array, "3 i o"]) -> Float[Array, "b _t o"]:
@@ -63,50 +57,6 @@ def in_turn(f: Callable[..., Any], *arrays: Array) -> Any:
     """`jax.vmap(f)(*arrays)`, one index after another: what one index needs then stays in the cache."""
     # 1.12 of the base model's grouped convolution, forward and backward: cpu_tricks.py in_turn, 2026-11-28
     return jax.lax.map(lambda one: f(*one), arrays)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def random_bits(keys: Key[Array, "b"], size: int) -> UInt32[Array, "b {size}"]:
-    """`jax.random.bits(key, (size,))` of each threefry key, to the bit, as one expression.
-
-    JAX runs the rounds of threefry in a loop on CPUs, and each turn passes over memory. One expression is fused with
-    the use of the bits.
-    """
-    # 1.03 of blocks with dropout, together with `unfused`: cpu_tricks.py random_bits+unfused, 2026-11-28
-    lax, shape = jax.lax, (keys.shape[0], size)  # operators of `jnp` would be traced for longer than all the rest
-
-    def wide(x):
-        return lax.broadcast_in_dim(x, shape, (0,))
-
-    def rotated(x, turn):
-        left, right = (lax.full(shape, np.uint32(bits)) for bits in (turn, 32 - turn))
-        return lax.bitwise_or(lax.shift_left(x, left), lax.shift_right_logical(x, right))
-
-    first, second = jax.random.key_data(keys).T
-    schedule = (first, second, first ^ second ^ np.uint32(_KEY_PARITY))
-    # The counter of entry k is the 64-bit number k; its high word is 0, its low word k.
-    x = wide(schedule[0])
-    y = lax.add(lax.broadcasted_iota(jnp.uint32, shape, 1), wide(schedule[1]))
-    for i in range(5):
-        for turn in _ROTATIONS[i % 2]:
-            x = lax.add(x, y)
-            y = lax.bitwise_xor(x, rotated(y, turn))
-        x = lax.add(x, wide(schedule[(i + 1) % 3]))
-        y = lax.add(y, wide(schedule[(i + 2) % 3] + np.uint32(i + 1)))
-    return lax.bitwise_xor(x, y)  # JAX makes one word of a block's two
-
-
-def unfused(make: Callable[[], Array], keys: Key[Array, "b"]) -> Array:
-    """`make()`, computed once and written to memory, in a loop that runs once.
-
-    XLA fuses random bits with each of their uses and computes them again each time, in the slow order of the user's
-    indices. It never fuses across the bounds of a loop, and it cannot see that this one runs once: the top bit
-    of a key, shifted by 32 in two steps, is always 0.
-    """
-    # The gain is measured with that of `random_bits`; without this loop, those take minutes to compile.
-    once = 1 + (jax.random.key_data(keys)[0, 0] >> 31 >> 1).astype(jnp.int32)
-    shape = jax.eval_shape(make)
-    return jax.lax.fori_loop(0, once, lambda turn, before: make(), jnp.zeros(shape.shape, shape.dtype))
 
 
 def forward_options() -> dict[str, str]:

@@ -15,12 +15,12 @@ import optax
 from voc2vec_jax import audio, errors, models
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
-from voc2vec_jax.ops import optim
+from voc2vec_jax.ops import dropout, optim
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.runs import configuration
 
 # Fields of the encoder that say how it is computed: they are fields of the whole configuration, or fixed.
-OF_COMPUTATION = ("dtype", "remat", "attention", "padding")
+OF_COMPUTATION = ("dtype", "remat", "attention", "padding", "dropout_bits")
 SECONDS_OF_REFERENCE_BATCH = {  # GPUs of 1.4 million samples each
     "wav2vec2": 64 * 1.4e6 / audio.RATE_HZ,
     "hubert": 32 * 1.4e6 / audio.RATE_HZ,
@@ -47,7 +47,8 @@ def technical() -> dict[str, Any]:
         "matmul_precision": "highest",  # of float32 products: "highest" is exact, "default" allows TF32
         "deterministic": True,  # the same bits on every run, on a GPU too
         "remat": "none",  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products"
-        "attention": "own",  # "own" | "xla" | "cudnn": the latter two without attention_dropout
+        "attention": "auto",  # "auto" | "plain" | "xla" | "cudnn": the latter two without attention_dropout
+        "dropout_bits": "hash",  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
         "fsdp": 1,  # devices that share one copy of the parameters
         "sharding_rules": SHARDING_RULES,
         "log_every_steps": 10,  # lines on the console; metrics.jsonl has every step
@@ -136,6 +137,7 @@ _CHOICES = {
     "input": ("stream", "resident"),
     "batching": ("pad", "crop"),
     "matmul_precision": ("highest", "high", "default"),
+    "dropout_bits": dropout.BITS,
 }
 
 
@@ -174,7 +176,12 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
     """(family module, frozen Config) of a configuration; InputError when the shapes do not fit together."""
     family = family_of(config.family)
     fields = config.model.to_dict()
-    how = {"dtype": config.dtype, "remat": config.remat, "attention": config.get("attention", "own")}
+    how = {
+        "dtype": config.dtype,
+        "remat": config.remat,
+        "attention": config.attention,
+        "dropout_bits": config.dropout_bits,
+    }
     encoder = {**fields.pop("encoder"), **how}
     if fields.keys() - vars(family.Config()).keys():
         raise errors.InputError(

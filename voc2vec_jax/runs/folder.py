@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -48,11 +49,13 @@ def claim(
     config: Mapping[str, Any],
     may_differ: Sequence[str] = (),
     marks: Sequence[str] = ("checkpoints/*",),
+    earlier: Mapping[str, Any] = MappingProxyType({}),
 ) -> Claim:
     """Create or take over a run folder for `config`, and lock it against other processes. Call it in process 0 only.
 
     A folder that holds checkpoints (files that match the glob patterns `marks`) is refused if its configuration
-    differs. The dotted fields or groups in `may_differ` may differ; their new values are printed and recorded.
+    differs. The dotted fields or groups in `may_differ` may differ; their new values are printed and recorded. Fields
+    that an earlier version did not write count as having had the values in `earlier`.
     InputError when the folder is refused, in use or not writable.
     """
     folder = pathlib.Path(workdir)
@@ -62,7 +65,7 @@ def claim(
     except OSError as error:
         raise errors.InputError(_unwritable(folder, error)) from error
     try:
-        _write_config(folder, config, may_differ, marks)
+        _write_config(folder, config, may_differ, marks, earlier)
         _write_environment(folder)
     except OSError as error:
         os.close(lock)
@@ -73,11 +76,24 @@ def claim(
     return Claim(folder, lock)
 
 
-def claim_for_all(stack: contextlib.ExitStack, *arguments: Any) -> None:
+def keep_earlier(workdir: str | pathlib.Path, config: Any, values: Mapping[str, Any]) -> None:
+    """Set the fields of `config` that the folder's own configuration lacks, because an earlier version wrote it.
+
+    `values` holds what that version did; a folder without a configuration, or with these fields, changes nothing.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if path.is_file():
+        stored = _load(path)
+        for name, value in values.items():
+            if name not in stored:
+                config[name] = value
+
+
+def claim_for_all(stack: contextlib.ExitStack, *arguments: Any, **options: Any) -> None:
     """`claim` by process 0 for all processes, until `stack` unwinds. Its InputError is raised in every process."""
 
     def enter() -> None:
-        stack.enter_context(claim(*arguments))
+        stack.enter_context(claim(*arguments, **options))
 
     agreement.decided_by_first(enter)
 
@@ -105,21 +121,27 @@ def _lock(folder: pathlib.Path) -> int:
 
 
 def _write_config(
-    folder: pathlib.Path, config: Mapping[str, Any], may_differ: Sequence[str], marks: Sequence[str]
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    may_differ: Sequence[str],
+    marks: Sequence[str],
+    earlier: Mapping[str, Any],
 ) -> None:
     path = folder / "config.json"
     new = json.loads(json.dumps(config))
     if path.exists():
-        differing = list(_differences(_load(path), new))
+        stored = _load(path)
+        differing = list(_differences({**earlier, **stored}, new))
         refused = [text for name, text in differing if not _covered(name, may_differ)]
         if refused and any(found for mark in marks for found in folder.glob(mark)):
             raise errors.InputError(
                 f"--workdir={folder} holds a run with another configuration: {'; '.join(refused)}; "
                 "give the old values to resume it, or another --workdir"
             )
-        if not differing:
+        if stored == new:
             return
-        logs.say(f"{folder} goes on with {'; '.join(text for _, text in differing)}")
+        if differing:
+            logs.say(f"{folder} goes on with {'; '.join(text for _, text in differing)}")
     files.write_atomic(path, (json.dumps(new, indent=2) + "\n").encode())
 
 

@@ -33,7 +33,7 @@ class Layer:
                 f"layer {layer} is not there: {source} has layers 0 to {found.config.encoder.depth}"
             )
         # However the source was trained: units must depend on its weights alone.
-        how = {"dtype": "float32", "padding": "exact", "remat": "none", "attention": "own"}
+        how = {"dtype": "float32", "padding": "exact", "remat": "none", "attention": "auto"}
         encoder = dataclasses.replace(found.config.encoder, **how)
         self._config, self._family = dataclasses.replace(found.config, encoder=encoder), found.family
         flat = convert_names.flatten(found.params["encoder"])
