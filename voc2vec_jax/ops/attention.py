@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from voc2vec_jax import errors
-from voc2vec_jax.ops import dropout, masking
+from voc2vec_jax.ops import dropout, masking, platforms
 
 # "auto" is `attend` by the kernel of the platform, or the plain form where there is none; "plain" is always the latter.
 # "xla" and "cudnn" are `jax.nn.dot_product_attention`, cudnn being FlashAttention on NVIDIA GPUs.
@@ -86,7 +86,7 @@ def _attend(query, key, value, bias, gate, frames, key_data, drops, implementati
 
 def _attend_forward(query, key, value, bias, gate, frames, key_data, drops, implementation):
     inputs = (query, key, value, bias, gate, frames, key_data)
-    out, most, total = plain_forward(*inputs, drops=drops)
+    out, most, total = _by_platform(0, implementation, drops, *inputs)
     # `most` and `total` are kept apart. Their usual sum m + log(z) would round the weights to the digits of m.
     return out, (*inputs, out, most, total)
 
@@ -94,10 +94,19 @@ def _attend_forward(query, key, value, bias, gate, frames, key_data, drops, impl
 def _attend_backward(drops, implementation, saved, gradient):
     frames, key_data = saved[5:7]
     none = [None if x is None else np.zeros(x.shape, jax.dtypes.float0) for x in (frames, key_data)]
-    return (*plain_backward(*saved, gradient, drops=drops), *none)
+    return (*_by_platform(1, implementation, drops, *saved, gradient), *none)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _by_platform(part: int, implementation: str, drops: dropout.Rule | None, *arrays):
+    """The forward (part 0) or backward pass (1) of the algorithm that `platforms.CHOICES` gives the platform."""
+    algorithms = {"plain": (plain_forward, plain_backward)}
+    parts = {name: functools.partial(both[part], drops=drops) for name, both in algorithms.items()}
+    if implementation == "plain":
+        return parts["plain"](*arrays)
+    return platforms.choose("attention", parts, *arrays)
 
 
 def _heads_first(x):

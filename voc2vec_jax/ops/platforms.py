@@ -11,7 +11,9 @@ from typing import Any
 import jax
 
 # operation: {platform: algorithm}
-CHOICES: dict[str, dict[str, str]] = {}
+CHOICES: dict[str, dict[str, str]] = {
+    "attention": {"cpu": "plain", "default": "plain"},
+}
 
 
 def choose(operation: str, algorithms: Mapping[str, Callable], *arrays: Any) -> Any:
