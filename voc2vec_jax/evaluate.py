@@ -35,14 +35,14 @@ FLAGS = {
     "timeline": cli.Flag("write class probabilities of sliding windows, and csv timelines", default=False, kind=bool),
     "window_seconds": cli.Flag("longest window; 0 means 30, or 4 for a timeline", default=0.0, kind=float),
     "hop_seconds": cli.Flag("hop between the windows of a timeline; 0 means half a window", default=0.0, kind=float),
-    "dtype": cli.Flag("type of the computation", default="float32", choices=pretrained.DTYPES),
+    "dtype": cli.Flag("type of the computation; auto: bfloat16 off CPUs", default="auto", choices=pretrained.DTYPES),
     "attention": cli.Flag("implementation of attention", default="auto", choices=attention_ops.IMPLEMENTATIONS),
     "store_dtype": cli.Flag("type of the stored vectors", default="float32", choices=("float32", "float16")),
     "batch_seconds": cli.Flag("audio per batch and device; 0 chooses by platform", default=0.0, kind=float),
     "part_files": cli.Flag("recordings per part; 0 chooses by the length of the list", default=0, kind=int),
     "threads": cli.Flag("threads that read and resample", default=worker.THREADS, kind=int),
     "deterministic": cli.Flag(
-        "the same bits from every worker, on a GPU too, where it may be slower", default=True, kind=bool
+        "the same bits from every worker on a GPU too, where it costs speed", default=False, kind=bool
     ),
 }
 

@@ -25,6 +25,7 @@ FLAGS = {
 # Fields that may change when a run is resumed, because they do not change what it computes.
 MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
 MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
+MAY_DIFFER += ("deterministic",)
 # What version 0.1.0 did where its configuration says nothing
 EARLIER = {"dropout_bits": "threefry"}
 
@@ -42,6 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) ->
     run_folder.keep_earlier(workdir, config, EARLIER)
     pretraining_recipe.check(config)
     runtime.set_up_jax(config)
+    config.dtype = runtime.computed_in(config.dtype)
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp)
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)

@@ -311,7 +311,7 @@ def test_what_a_model_says_of_itself(model, folder):
         (lambda m: m.embed([np.zeros(900)], layer="last"), "layer 'last' is no layer"),
         (lambda m: m.embed([np.zeros(900)], on_unreadable="ignore"), "on_unreadable 'ignore' is none of"),
         (lambda m: m.embed([]), "items is empty"),
-        (lambda m: v2v.from_pretrained(m.name, dtype="float64"), "dtype 'float64' is none of float32"),
+        (lambda m: v2v.from_pretrained(m.name, dtype="float64"), "dtype 'float64' is none of auto, float32"),
         (lambda m: v2v.from_pretrained(m.name, padding="same"), "padding 'same' is none of exact, legacy"),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -14,7 +15,7 @@ from voc2vec_jax.finetuning import experiment, feature_sets, folds, jobs, leaks,
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.ops import masking
-from voc2vec_jax.runs import agreement, checkpoint, configuration, logs, signals
+from voc2vec_jax.runs import agreement, checkpoint, configuration, logs, runtime, signals
 from voc2vec_jax.runs import folder as run_folder
 
 # Files whose presence means that the folder's configuration must not change.
@@ -28,6 +29,7 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     """
     config = job.config
     run_folder.keep_earlier(job.workdir, config, finetuning_recipe.EARLIER)
+    config.dtype = runtime.computed_in(config.dtype)
     with contextlib.ExitStack() as stack:
         values = {**configuration.as_dict(config), "layer": job.layer}
         may_differ, earlier = finetuning_recipe.MAY_DIFFER, finetuning_recipe.EARLIER
@@ -95,7 +97,8 @@ def describe(job: jobs.CrossValidationJob, task: tasks.Task, splits: Sequence[fo
     sizes = "/".join(str(len(part)) for part in splits[0])
     logs.say(
         f"{task.title}: {len(task)} clips of {len(task.labels)} classes, {seconds / 3600:.2f} h, {known}; "
-        f"{len(splits)} folds ({job.config.protocol}: train/validation/test {sizes} in the first)"
+        f"{len(splits)} folds ({job.config.protocol}: train/validation/test {sizes} in the first); "
+        f"{job.config.dtype} on {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
 
 

@@ -44,9 +44,9 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.layer_sum = False  # classify a learned average of all layers instead of the last one
     c.fresh = False  # random weights instead of the source's: the same architecture from scratch
 
-    c.dtype = "float32"  # "float32" | "bfloat16": of the computation
+    c.dtype = "auto"  # of the computation: "float32" | "bfloat16" | "auto": the latter on accelerators
     c.matmul_precision = "highest"  # of float32 products: "highest" is exact, "default" allows TF32
-    c.deterministic = True  # the same bits on every run, on a GPU too
+    c.deterministic = False  # the same bits on every run on a GPU too, where it costs speed
     c.remat = "none"  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products": less
     c.attention = "auto"  # "auto" | "plain" | "xla" | "cudnn": the latter two without attention_dropout
     c.dropout_bits = "hash"  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
@@ -61,7 +61,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 # What a resumed run may change, because it does not change what the run computes.
 MAY_DIFFER = ("data_dir", "manual_dir", "folds_at_once", "fold_axis", "checkpoint_every_epochs", "save_models")
-MAY_DIFFER += ("remat", "attention", "leaks")
+MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 # What version 0.1.0 did where its configuration says nothing
 EARLIER = {"dropout_bits": "threefry"}
 
@@ -82,7 +82,7 @@ _CHOICES = {
     "how": HOW,
     "scale": ("none", "standard"),
     "protocol": folds.PROTOCOLS,
-    "dtype": ("float32", "bfloat16"),
+    "dtype": ("auto", "float32", "bfloat16"),
     "matmul_precision": ("highest", "high", "default"),
     "remat": tuple(encoders.REMAT),
     "attention": attention_ops.IMPLEMENTATIONS,

@@ -23,9 +23,9 @@ from voc2vec_jax.inference import batching, buckets, forward, loading, windowing
 from voc2vec_jax.models import flops
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import masking
-from voc2vec_jax.runs import logs, sharding
+from voc2vec_jax.runs import logs, runtime, sharding
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
 FORMATS = ("hf", "fairseq", "jax")
 BATCH_SECONDS = {"cpu": 64.0}  # audio that `embed` computes at once, by platform
@@ -56,13 +56,12 @@ class Prediction:
     classes: tuple[str, ...]  # of the columns
 
 
-def from_pretrained(
-    src: str | Path, dtype: str = "float32", padding: str = "exact", attention: str = "auto"
-) -> "Model":
+def from_pretrained(src: str | Path, dtype: str = "auto", padding: str = "exact", attention: str = "auto") -> "Model":
     """The model that `src` names: a Hub id, a folder written by transformers or by this library, a `.safetensors`,
     `.bin` or fairseq `.pt` file, or a run folder.
 
-    `dtype` is the type of the computation: float32, bfloat16 or float16. `padding` is "exact", or "legacy" to compute
+    `dtype` is the type of the computation: float32, bfloat16, float16, or auto: float32 on CPUs and bfloat16 on
+    accelerators. `padding` is "exact", or "legacy" to compute
     what transformers computes for the same padded batch (`Model.__call__`). `attention` is one of
     `attention.IMPLEMENTATIONS`: "auto", "plain", or JAX's "xla" and "cudnn". Prints on stderr what was loaded and how
     the input is normalised. InputError for anything that cannot be read.
@@ -70,9 +69,11 @@ def from_pretrained(
     for name, value, allowed in (("dtype", dtype, DTYPES), ("padding", padding, PADDINGS)):
         if value not in allowed:
             raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
+    dtype = runtime.computed_in(dtype)
     attention_ops.check(attention, dtype, False)
     model = Model(str(src), sources.read(src), dtype, padding, attention)
-    logs.say(f"{src}: {model.family}, {model.checkpoint.parameters:,} parameters; {model.input_text}")
+    computed = model.config.encoder.dtype
+    logs.say(f"{src}: {model.family}, {model.checkpoint.parameters:,} parameters, {computed}; {model.input_text}")
     return model
 
 

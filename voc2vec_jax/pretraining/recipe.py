@@ -17,7 +17,7 @@ from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import dropout, optim
 from voc2vec_jax.pretraining import batch_plan
-from voc2vec_jax.runs import configuration
+from voc2vec_jax.runs import configuration, runtime
 
 # Fields of the encoder that say how it is computed: they are fields of the whole configuration, or fixed.
 OF_COMPUTATION = ("dtype", "remat", "attention", "padding", "dropout_bits")
@@ -43,9 +43,9 @@ def technical() -> dict[str, Any]:
         "batching": "pad",  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
         "groups_per_device": 1,  # loss groups that a device computes at once; the rest is accumulated
         "seed": 0,
-        "dtype": "float32",  # "float32" | "bfloat16": of the computation
+        "dtype": "auto",  # of the computation: "float32" | "bfloat16" | "auto": the latter on accelerators
         "matmul_precision": "highest",  # of float32 products: "highest" is exact, "default" allows TF32
-        "deterministic": True,  # the same bits on every run, on a GPU too
+        "deterministic": False,  # the same bits on every run on a GPU too, where it costs speed
         "remat": "none",  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products"
         "attention": "auto",  # "auto" | "plain" | "xla" | "cudnn": the latter two without attention_dropout
         "dropout_bits": "hash",  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
@@ -177,7 +177,7 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
     family = family_of(config.family)
     fields = config.model.to_dict()
     how = {
-        "dtype": config.dtype,
+        "dtype": runtime.computed_in(config.dtype),
         "remat": config.remat,
         "attention": config.attention,
         "dropout_bits": config.dropout_bits,

@@ -77,9 +77,10 @@ def claim(
 
 
 def keep_earlier(workdir: str | pathlib.Path, config: Any, values: Mapping[str, Any]) -> None:
-    """Set the fields of `config` that the folder's own configuration lacks, because an earlier version wrote it.
+    """Set the fields of `config` that the run in a folder has decided already; a new folder decides nothing.
 
-    `values` holds what that version did; a folder without a configuration, or with these fields, changes nothing.
+    `values` holds what an earlier version did, for fields that its configuration lacks. A dtype of "auto" becomes the
+    folder's, so that a run goes on as it began on another kind of device too.
     """
     path = pathlib.Path(workdir) / "config.json"
     if path.is_file():
@@ -87,6 +88,8 @@ def keep_earlier(workdir: str | pathlib.Path, config: Any, values: Mapping[str, 
         for name, value in values.items():
             if name not in stored:
                 config[name] = value
+        if config.dtype == "auto" and "dtype" in stored:
+            config.dtype = stored["dtype"]
 
 
 def claim_for_all(stack: contextlib.ExitStack, *arguments: Any, **options: Any) -> None:
