@@ -51,10 +51,10 @@ def test_turns_compile_nothing(tmp_path):
     soundfile.write(path, 0.001 * np.random.default_rng(0).normal(size=5000), 16_000)
     ways = [lambda: model.embed([path]), embed_benchmark.evaluation_way(model, [path], None)]
     first = [way() for way in ways]
-    compiled = forward.compiled_embed()._cache_size()
+    compiled = forward.compiled_embed("cpu")._cache_size()
     for way, vectors in zip(ways, first):
         np.testing.assert_array_equal(way(), vectors)
-    assert forward.compiled_embed()._cache_size() == compiled
+    assert forward.compiled_embed("cpu")._cache_size() == compiled
 
 
 def test_padding_is_counted(tmp_path):

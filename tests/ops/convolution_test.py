@@ -1,11 +1,13 @@
-"""Convolutions as matrix products against `jax.lax`'s, outputs and gradients."""
+"""Convolutions as matrix products against `jax.lax`'s, outputs and gradients; what each platform takes."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from voc2vec_jax.ops import convolution, cpu, norms
+from voc2vec_jax.ops import convolution, cpu, norms, platforms
 
 
 def normal(seed, *shape):
@@ -30,34 +32,37 @@ def assert_same_with_gradients(ours, theirs, *args):
 @pytest.mark.parametrize("channels", [1, 80])
 @pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2), (5, 3), (4, 4), (1, 1), (2, 3), (7, 1)])
 @pytest.mark.parametrize("n", [3, 40, 41, 43])
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_strided_conv(channels, kernel, stride, n, backend, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+@pytest.mark.parametrize("algorithm", ["chosen", *convolution.strided_algorithms(1)])
+def test_strided_conv(channels, kernel, stride, n, algorithm):
     n = max(n, kernel)
+    ours = {"chosen": functools.partial(convolution.strided_conv, stride=stride)}
+    ours = (ours | convolution.strided_algorithms(stride))[algorithm]
 
     def theirs(x, w):
         return jax.lax.conv_general_dilated(x, w, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
 
     x, w = normal(0, 2, n, channels), normal(1, kernel, channels, 6)
-    assert_same_with_gradients(lambda x, w: convolution.strided_conv(x, w, stride), theirs, x, w)
+    assert_same_with_gradients(ours, theirs, x, w)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("algorithm", norms.TIME_SUMS)
 @pytest.mark.parametrize("t", [0, 5, 64, 203])
-def test_sums_over_time(backend, t, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def test_sums_over_time(algorithm, t):
     x, weight = normal(0, 2, t, 3), normal(1, 2, t)
     wanted = np.einsum("btc,bt->bc", np.asarray(x, np.float64), np.asarray(weight, np.float64))
+    np.testing.assert_allclose(norms.TIME_SUMS[algorithm](x * weight[..., None]), wanted, atol=1e-5)
     np.testing.assert_allclose(norms.time_sums(x, weight), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("algorithm", ["chosen", *convolution.GROUPED])
 @pytest.mark.parametrize("kernel", [1, 3, 8, 19, 33])
 @pytest.mark.parametrize("t", [1, 50, 301])
-def test_grouped_conv(backend, kernel, t, monkeypatch):
-    """Few and many frames; groups one after another and all at once."""
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def test_grouped_conv(algorithm, kernel, t):
+    """Few and many frames."""
     groups, width = 4, 24
+    ours = functools.partial(convolution.grouped_conv, groups=groups)
+    if algorithm != "chosen":
+        ours = with_gradients(*convolution.GROUPED[algorithm], groups)
 
     def theirs(x, w):
         padding = [(kernel // 2, (kernel - 1) // 2)]
@@ -65,7 +70,41 @@ def test_grouped_conv(backend, kernel, t, monkeypatch):
         return jax.lax.conv_general_dilated(x, w, (1,), padding, dimension_numbers=dims, feature_group_count=groups)
 
     x, w = normal(0, 2, t, width), normal(1, kernel, width // groups, width)
-    assert_same_with_gradients(lambda x, w: convolution.grouped_conv(x, w, groups), theirs, x, w)
+    assert_same_with_gradients(ours, theirs, x, w)
+
+
+def with_gradients(forward, backward, groups):
+    """A function of x and the kernel with the gradients that `backward` gives."""
+    run = jax.custom_vjp(lambda x, w: forward(x, w, groups))
+    run.defvjp(lambda x, w: (forward(x, w, groups), (x, w)), lambda kept, pulled: backward(*kept, pulled, groups))
+    return run
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
+def test_accelerators_take_the_convolutions_of_the_compiler(platform):
+    """Whatever this process runs on; forward and backward."""
+
+    def loss(x, stem, positional):
+        x = convolution.strided_conv(x, stem, 2)
+        return jnp.square(convolution.grouped_conv(x, positional, 4)).sum()
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 99, 64), (3, 64, 64), (8, 16, 64))]
+    traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*shapes)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    convolutions, products = (text.count(f"stablehlo.{name}") for name in ("convolution", "dot_general"))
+    assert (convolutions, products > 0) == ((0, True) if platform == "cpu" else (6, False))
+
+
+def test_every_choice_names_its_algorithm():
+    known = {
+        "strided_conv": convolution.strided_algorithms(2),
+        "grouped_conv": convolution.GROUPED,
+        "time_sums": norms.TIME_SUMS,
+    }
+    for operation, algorithms in known.items():
+        assert (
+            set(platforms.CHOICES[operation].values()) <= set(algorithms) and "default" in platforms.CHOICES[operation]
+        )
 
 
 @pytest.mark.parametrize("shape", [(4, 768), (2, 5, 12), (0, 8)])
@@ -109,11 +148,10 @@ def test_weight_norm_gives_each_tap_its_length():
     assert jnp.sqrt((w**2).sum((1, 2))) == pytest.approx(np.arange(1.0, 6.0), rel=1e-6)
 
 
-def test_options_are_the_compilers_own_and_for_cpus_only(monkeypatch):
-    options = cpu.forward_options()
-    assert jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert cpu.forward_options() == {}
+def test_options_are_the_compilers_own_and_for_cpus_only():
+    options = cpu.forward_options("cpu")
+    assert options and jax.jit(lambda x: x + 1, compiler_options=options)(1.0) == 2.0
+    assert cpu.forward_options("tpu") == cpu.forward_options("gpu") == {}
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])

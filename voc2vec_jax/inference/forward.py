@@ -24,9 +24,9 @@ def forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], l
 
 
 @functools.cache
-def compiled_embed() -> Callable[..., Float[Array, "b *l d"]]:
-    """`embed_batch`, jitted with the compiler options of this process's device."""
-    return jax.jit(embed_batch, static_argnums=(0, 1, 2, 3), compiler_options=cpu.forward_options())
+def compiled_embed(platform: str) -> Callable[..., Float[Array, "b *l d"]]:
+    """`embed_batch`, jitted with the compiler options of a platform."""
+    return jax.jit(embed_batch, static_argnums=(0, 1, 2, 3), compiler_options=cpu.forward_options(platform))
 
 
 def embed_batch(

@@ -152,6 +152,11 @@ class Model:
         used = {name: self.checkpoint.params[name] for name in ("encoder", "head") if name in self.checkpoint.params}
         return convert_digest.digest(used, (self.family, self.checkpoint.config, self.eps, self.labels))
 
+    @property
+    def _platform(self) -> str:
+        """Of the devices that hold the parameters."""
+        return next(iter(jax.tree.leaves(self._params)[0].devices())).platform
+
     def _precision(self) -> contextlib.AbstractContextManager:
         """Full float32 products on accelerators too, where the default would round the factors."""
         return jax.default_matmul_precision("highest" if self.config.encoder.dtype == "float32" else "default")
@@ -263,7 +268,8 @@ class Model:
             self._shapes.add((pool, layers, batch.audio.shape))
             arrays = batch.audio, batch.lengths, batch.kept
             with self._precision():
-                return forward.compiled_embed()(self.family, config, layers, pool, self._params, *arrays)
+                embed = forward.compiled_embed(self._platform)
+                return embed(self.family, config, layers, pool, self._params, *arrays)
 
         return compute
 

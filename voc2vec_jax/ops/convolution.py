@@ -1,4 +1,4 @@
-"""Convolutions as matrix products on reshaped input.
+"""Convolutions: XLA's own on accelerators, matrix products on reshaped input on CPUs (`platforms.CHOICES`).
 
 The strided convolutions of this model family are almost matrix products. With x cut into blocks of `stride` samples,
 output t is a sum over blocks, here for 3 taps and stride 2:
@@ -7,22 +7,24 @@ output t is a sum over blocks, here for 3 taps and stride 2:
     y_0         a b   c                y_1 = [x2 x3] [a b]' + [x4 x5] [c 0]'
     y_1               a b   c
 
-This form runs at the machine's matrix rate on CPU and GPU, in bfloat16 too. It keeps that speed when parameters carry
-a batch axis (folds), and its gradients are matrix products as well.
+This form runs at the matrix rate of a CPU, keeps that speed when parameters carry a batch axis (folds), and its
+gradients are matrix products as well. Accelerators would move the reshaped copies through their memory.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from voc2vec_jax.ops import cpu
+from voc2vec_jax.ops import cpu, platforms
 
 UNFOLD_WIDTH = 64  # narrower inputs are unfolded and multiplied once
 GRADIENT_TAPS = 8  # neighbouring taps in one product of a grouped convolution's gradient
 FEW_FRAMES = 600  # with fewer frames, a grouped convolution copies its input more often and its kernel less
+LAYOUT = ("NWC", "WIO", "NWC")  # of `jax.lax`: rows, frames, channels; taps, inputs, outputs
 
 
 def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=None) -> Float[Array, "*b o"]:
@@ -33,12 +35,44 @@ def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=
 
 
 def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride: int) -> Float[Array, "b _t o"]:
-    """Valid 1-D convolution (cross-correlation) of `stride`, t = (n - k) // stride + 1."""
+    """Valid 1-D convolution (cross-correlation) of `stride`, t = (n - k) // stride + 1.
+
+    The backward pass keeps x and the kernel.
+    """
+    return _strided(stride)(x, kernel)
+
+
+@functools.cache
+def _strided(stride: int) -> Callable:
+    return platforms.differentiable("strided_conv", strided_algorithms(stride))
+
+
+def strided_algorithms(stride: int) -> dict[str, Callable]:
+    """The algorithms of `strided_conv`, functions of x and the kernel."""
+    return {
+        "fewer products": functools.partial(_with_fewer_products, stride=stride),
+        "products": functools.partial(by_products, stride=stride),
+        "lax": functools.partial(by_lax, stride=stride),
+    }
+
+
+def by_lax(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride: int) -> Float[Array, "b _t o"]:
+    """`strided_conv` as XLA's convolution."""
+    return jax.lax.conv_general_dilated(x, kernel, (stride,), "VALID", dimension_numbers=LAYOUT)
+
+
+def _with_fewer_products(x, kernel, stride):
+    """Fewer products pay on CPUs, where they take longest, unless sums would be rounded to a narrow type."""
+    if (kernel.shape[0], stride) == (3, 2) and x.shape[2] >= UNFOLD_WIDTH and jnp.finfo(x.dtype).bits >= 32:
+        return cpu.paired_conv(x, kernel)
+    return by_products(x, kernel, stride)
+
+
+def by_products(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride: int) -> Float[Array, "b _t o"]:
+    """`strided_conv` as matrix products over blocks of `stride` samples."""
     b, n, i = x.shape
     k, _, o = kernel.shape
     t = (n - k) // stride + 1
-    if (k, stride) == (3, 2) and i >= UNFOLD_WIDTH and _counts_operations(x.dtype):
-        return cpu.paired_conv(x, kernel)
     # Whole blocks only: samples behind the last output's are cut off, a missing end of the last block is filled up.
     pieces = -(-k // stride)
     blocks = t + pieces - 1
@@ -59,22 +93,14 @@ def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride
     return out
 
 
-def _counts_operations(dtype) -> bool:
-    """Whether fewer products pay: on CPUs, where they take longest, unless sums would be rounded to a narrow type."""
-    return jax.default_backend() == "cpu" and jnp.finfo(dtype).bits >= 32
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def grouped_conv(x: Float[Array, "b t d"], kernel: Float[Array, "k i d"], groups: int) -> Float[Array, "b t d"]:
     """Same-length 1-D convolution in `groups` groups, with k // 2 zeros in front and (k - 1) // 2 behind.
 
     torch's Conv1d(padding=k // 2), without the last output of an even kernel (fairseq's SamePad).
     """
-    #     k = 4    0 0 x0 x1 x2 0
-    #     y_0      a b  c  d            y_0 sees x_-2 to x_1: one more frame before it than behind it
-    #     y_2           a  b  c d
-    convolve = functools.partial(_convolved, before=kernel.shape[0] // 2)
-    return _joined(_for_each_group(convolve, _parted(x, groups), _parted(kernel, groups)))
+    algorithms = {name: functools.partial(forward, groups=groups) for name, (forward, _) in GROUPED.items()}
+    return platforms.choose("grouped_conv", algorithms, x, kernel)
 
 
 def _grouped_forward(x, kernel, groups):
@@ -82,18 +108,48 @@ def _grouped_forward(x, kernel, groups):
 
 
 def _grouped_backward(groups, kept, gradient):
-    k = kept[1].shape[0]
+    algorithms = {name: functools.partial(backward, groups=groups) for name, (_, backward) in GROUPED.items()}
+    return platforms.choose("grouped_conv", algorithms, *kept, gradient)
+
+
+grouped_conv.defvjp(_grouped_forward, _grouped_backward)
+
+
+def _grouped_by_lax(x, kernel, groups):
+    k = kernel.shape[0]
+    padding = [(k // 2, (k - 1) // 2)]
+    return jax.lax.conv_general_dilated(x, kernel, (1,), padding, dimension_numbers=LAYOUT, feature_group_count=groups)
+
+
+def _grouped_by_lax_gradients(x, kernel, gradient, groups):
+    return jax.vjp(functools.partial(_grouped_by_lax, groups=groups), x, kernel)[1](gradient)
+
+
+def _grouped_in_turn(x, kernel, groups):
+    #     k = 4    0 0 x0 x1 x2 0
+    #     y_0      a b  c  d            y_0 sees x_-2 to x_1: one more frame before it than behind it
+    #     y_2           a  b  c d
+    convolve = functools.partial(_convolved, before=kernel.shape[0] // 2)
+    return _joined(cpu.in_turn(convolve, _parted(x, groups), _parted(kernel, groups)))
+
+
+def _grouped_in_turn_gradients(x, kernel, gradient, groups):
+    k = kernel.shape[0]
 
     def gradients(x, kernel, gradient):
         # The input's gradient is a convolution with the reversed kernel, so front and back padding change places.
         back = _convolved(gradient, kernel.transpose(0, 2, 1)[::-1], k - 1 - k // 2)
         return back, _kernel_gradient(x, gradient, k)
 
-    to_x, to_kernel = _for_each_group(gradients, *(_parted(y, groups) for y in (*kept, gradient)))
+    to_x, to_kernel = cpu.in_turn(gradients, *(_parted(y, groups) for y in (x, kernel, gradient)))
     return _joined(to_x), _joined(to_kernel)
 
 
-grouped_conv.defvjp(_grouped_forward, _grouped_backward)
+# The algorithms of `grouped_conv`, each with its gradients: (x, kernel, groups) -> y; (x, kernel, dy, groups) -> both
+GROUPED = {
+    "lax": (_grouped_by_lax, _grouped_by_lax_gradients),
+    "groups in turn": (_grouped_in_turn, _grouped_in_turn_gradients),
+}
 
 
 def _parted(x: Float[Array, "m n d"], groups: int) -> Float[Array, "{groups} m n _i"]:
@@ -104,11 +160,6 @@ def _parted(x: Float[Array, "m n d"], groups: int) -> Float[Array, "{groups} m n
 def _joined(x: Float[Array, "g m n i"]) -> Float[Array, "m n _d"]:
     g, m, n, i = x.shape
     return x.transpose(1, 2, 0, 3).reshape(m, n, g * i)
-
-
-def _for_each_group(f, *arrays):
-    """f of each group: in turn on CPUs, where one group's arrays fit into the cache; all at once elsewhere."""
-    return cpu.in_turn(f, *arrays) if jax.default_backend() == "cpu" else jax.vmap(f)(*arrays)
 
 
 def _at_once(frames: int, k: int) -> int:

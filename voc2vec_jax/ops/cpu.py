@@ -1,7 +1,7 @@
 """Tricks that pay on CPUs only, each with the gain that it was measured to bring.
 
-The callers choose by backend. The figures are ratios of time without a trick to time with it, for base-size functions
-on two shared cores with jax 0.10.2; `tools/benchmarks/cpu_tricks.py` measures them again.
+`platforms.CHOICES` says where they are used. The figures are ratios of time without a trick to time with it, for
+base-size functions on two shared cores with jax 0.10.2; `tools/benchmarks/cpu_tricks.py` measures them again.
 """
 
 from collections.abc import Callable
@@ -59,18 +59,20 @@ def in_turn(f: Callable[..., Any], *arrays: Array) -> Any:
     return jax.lax.map(lambda one: f(*one), arrays)
 
 
-def forward_options() -> dict[str, str]:
-    """Compiler options for a program that is a forward pass; none elsewhere or if the compiler does not know them.
+def forward_options(platform: str) -> dict[str, str]:
+    """Compiler options for a program that is a forward pass on `platform`; none elsewhere or if the compiler does not
+    know them.
 
     YNNPACK's matrix products, the default since jaxlib 0.10, are slower than Eigen's for as many rows as the first
     convolutions have. Its sums stay: they pass over memory once.
     """
     # 1.03 of a base model's embedding: cpu_tricks.py forward_options, 2026-11-28
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return {}
     try:
-        jax.jit(lambda x: x, compiler_options=options)(0.0)
+        with jax.default_device(jax.devices("cpu")[0]):
+            jax.jit(lambda x: x, compiler_options=options)(0.0)
     except jax.errors.JaxRuntimeError:  # a compiler without this option
         return {}
     return options

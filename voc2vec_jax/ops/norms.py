@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from voc2vec_jax.ops import cpu
+from voc2vec_jax.ops import cpu, platforms
 
 
 def time_sums(x: Float[Array, "b t c"], weight: Float[Array, "b t"]) -> Float[Array, "b c"]:
     """Sums over time with a weight for each frame."""
-    x = x * weight[..., None]
-    return cpu.time_sums(x) if jax.default_backend() == "cpu" else x.sum(1)
+    return _time_sums(x * weight[..., None])
+
+
+TIME_SUMS = {"one sum": lambda x: x.sum(1), "stretches": cpu.time_sums}
+_time_sums = platforms.differentiable("time_sums", TIME_SUMS)
 
 
 @jax.custom_vjp
