@@ -6,7 +6,7 @@ import sys
 
 import ml_collections
 
-from voc2vec_jax import errors
+from voc2vec_jax.planning import report
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import dry_run, loop
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
@@ -19,7 +19,7 @@ from voc2vec_jax.runs import folder as run_folder
 FLAGS = {
     "config": cli.Flag("recipe: PATH or PATH:ARGUMENT", kind=cli.CONFIG, required=True),
     "workdir": cli.Flag("run folder; a rerun with the same folder resumes", required=True),
-    "dry_run": cli.Flag("print shapes, memory and arithmetic of a step; write nothing", default=False, kind=bool),
+    **report.FLAGS,
     **distributed.FLAGS,
 }
 # Fields that may change when a run is resumed, because they do not change what it computes.
@@ -34,12 +34,16 @@ def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.train")
+    output = report.output_of(arguments)
     distributed.join(arguments)
-    return train(arguments.config, arguments.workdir, dry=arguments.dry_run)
+    if output is not None:
+        pretraining_recipe.check(arguments.config)
+        return dry_run.run(arguments.config, arguments.device, output)
+    return train(arguments.config, arguments.workdir)
 
 
-def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) -> int:
-    """Run or resume the pre-training that `config` describes, or report what it takes; returns the exit status."""
+def train(config: ml_collections.ConfigDict, workdir: str) -> int:
+    """Run or resume the pre-training that `config` describes; returns the exit status."""
     run_folder.keep_earlier(workdir, config, EARLIER)
     pretraining_recipe.check(config)
     runtime.set_up_jax(config)
@@ -49,9 +53,6 @@ def train(config: ml_collections.ConfigDict, workdir: str, dry: bool = False) ->
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
-    if dry:
-        dry_run.report(functions, layout, micros, mesh)
-        return errors.EXIT_DONE
     agreement.check_same(dict(configuration.fields(config)))
     examples = agreement.first_before_others(lambda: pretraining_data.open_examples(config, layout, model.min_samples))
     folder = pathlib.Path(workdir)

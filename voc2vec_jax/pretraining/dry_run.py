@@ -1,34 +1,92 @@
-"""What a pre-training run takes, read off its compiled step: shapes, memory, arithmetic. Nothing is written."""
+"""What a pre-training run takes, read off its compiled step: shapes, memory, arithmetic; of a named machine, its time.
 
+Nothing is computed, and nothing but the optimized program is written, where a file for it is given.
+"""
+
+import dataclasses
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 from jax.sharding import Mesh
 
-from voc2vec_jax import audio
+from voc2vec_jax import audio, errors
 from voc2vec_jax.models import flops
+from voc2vec_jax.planning import compiling, devices, report, roofline
 from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
-from voc2vec_jax.runs import logs, memory, sharding
+from voc2vec_jax.runs import configuration, logs, memory, runtime, sharding
+
+TRIES = 3  # compilations in search of the largest batch that fits: each may take minutes
 
 
-def report(functions: training_step.TrainingFunctions, layout: batch_plan.BatchLayout, micros: int, mesh: Mesh) -> None:
-    """Compile the update for its longest bucket and print what is known of it, from process 0."""
-    # The cache would write to disk and hide how long compiling takes.
-    jax.config.update("jax_enable_compilation_cache", False)
-    model, state = functions.model, functions.state
-    batches = [batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
-    began = time.monotonic()
-    # Every bucket holds about as much audio; in the longest the attention matrices, t * t a row, are largest.
-    compiled = functions.update.lower(state, batches[-1]).compile()
-    seconds = time.monotonic() - began
+def run(config: ml_collections.ConfigDict, device: str | None, output: report.Output) -> int:
+    """Report what `config` takes on a machine that is named, else on the devices that there are."""
+    machine = devices.machine(device) if device else None
+    runtime.set_up_jax(config)
+    found = plan(config, machine)
+    if machine is not None and not found.fits:
+        found = dataclasses.replace(found, fitting=fitting(config, machine, found))
     if logs.speaks():
-        for line in lines(model, state, batches, mesh, compiled.memory_analysis(), seconds):
-            print(line)
+        report.show(found, output)
+    return errors.EXIT_DONE
+
+
+def plan(config: ml_collections.ConfigDict, machine: devices.Machine | None) -> report.Plan:
+    """Compile the update for its longest bucket."""
+    family, model = pretraining_recipe.build_model(config)
+    mesh = sharding.make_mesh(config.fsdp, machine.devices if machine else None)
+    groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
+    layout = pretraining_recipe.batch_layout(config, groups)
+    functions = training_step.on_mesh(config, family, model, mesh)
+    state = functions.state
+    batches = [batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
+    # Every bucket holds about as much audio; in the longest the attention matrices, t * t a row, are largest.
+    compiled = compiling.compile(functions.update.lower(state, batches[-1]))
+    g, a, rows, samples = batches[-1]["audio"].shape
+    parts = {
+        "parameters": bytes_per_device(state["params"]),
+        "optimizer": bytes_per_device(state["opt_state"]),
+        "batch": bytes_per_device(batches[-1]),
+    }
+    return report.Plan(
+        machine=machine,
+        title=title(machine, mesh),
+        shapes=tuple(shapes(batches)),
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state["params"])),
+        parts=parts,
+        # A checkpoint is copied on the device first, so that training goes on while it is written.
+        copied_bytes=parts["parameters"] + parts["optimizer"],
+        free_bytes=machine.free_bytes if machine else free_bytes(),
+        compiled=compiled,
+        work=roofline.Work(
+            flops=g * a * rows * sum(flops.training(model, samples).values()),
+            audio_seconds=g * a * rows * samples / audio.RATE_HZ,
+            dtype=model.encoder.dtype,
+            precision=config.matmul_precision,
+        ),
+        steps=config.total_steps,
+        size="group_rows, remat or fsdp",
+    )
+
+
+def title(machine: devices.Machine | None, mesh: Mesh) -> str:
+    """The devices, and how many share the parameters."""
+    if machine is not None:
+        return f"{machine.title}, fsdp {mesh.shape['fsdp']}"
+    kind = jax.local_devices()[0].device_kind
+    return f"{mesh.size} x {kind} in {jax.process_count()} process(es), fsdp {mesh.shape['fsdp']}"
+
+
+def free_bytes() -> int:
+    """Free memory of a device of this process."""
+    device = jax.local_devices()[0]
+    # CPU devices share the machine's memory, an accelerator has its own.
+    return memory.bytes_free(device) // (1 if device.platform != "cpu" else len(jax.local_devices()))
 
 
 def batch_of(
@@ -50,41 +108,49 @@ def bytes_per_device(tree: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def lines(model: Any, state: Any, batches: list[dict], mesh: Mesh, planned: Any, seconds: float) -> Iterator[str]:
-    """The report. Bytes are decimal and per device."""
-    fsdp, devices = mesh.shape["fsdp"], mesh.size
-    device = jax.local_devices()[0]
-    yield f"{devices} x {device.device_kind} in {jax.process_count()} process(es), fsdp {fsdp}"
+def shapes(batches: list[dict]) -> Iterator[str]:
+    """The batch of every bucket."""
     for batch in batches:
         g, a, rows, samples = batch["audio"].shape
         heard = g * a * rows * samples / audio.RATE_HZ
         yield f"batch      int16 {list(batch['audio'].shape)} (groups x micro-batches x clips x samples), {heard:.0f} s"
-    count = sum(math.prod(x.shape) for x in jax.tree.leaves(state["params"]))
-    yield f"parameters {count:,}"
-    parts = {
-        "parameters": bytes_per_device(state["params"]),
-        "optimizer": bytes_per_device(state["opt_state"]),
-        "batch": bytes_per_device(batches[-1]),
-        "temporaries": planned.temp_size_in_bytes,
-    }
-    for name, size in parts.items():
-        yield f"  {name:<12} {in_words(size):>10} per device"
-    # Donated arguments are counted as results too; `alias` is what they share.
-    peak = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
-    peak -= planned.alias_size_in_bytes
-    yield f"step       {in_words(peak)} per device at its peak, as XLA plans it"
-    state_bytes = parts["parameters"] + parts["optimizer"]
-    # CPU devices share the machine's memory, an accelerator has its own.
-    free = memory.bytes_free(device) / (1 if device.platform != "cpu" else len(jax.local_devices()))
-    # A checkpoint is copied on the device first, so that training goes on while it is written.
-    yield f"saving     {in_words(state_bytes)} more per device for a moment; free: {in_words(free)}"
-    g, a, rows, samples = batches[-1]["audio"].shape
-    operations = g * a * rows * sum(flops.training(model, samples).values())
-    each = operations / devices
-    yield f"arithmetic {operations / 1e12:.4g} TFLOP a step, {each / 1e12:.4g} per device (matrix products only)"
-    yield f"compiled in {seconds:.1f} s; nothing was written"
 
 
-def in_words(size: int | float) -> str:
-    """Bytes as text, decimal: 12.3 MB, 1.25 GB."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+def fitting(config: ml_collections.ConfigDict, machine: devices.Machine, large: report.Plan) -> str:
+    """The largest batch of a device that fits where `large` does not, in words; empty if none was found.
+
+    Guessed from temporaries that grow with the batch, and compiled before it is said.
+    """
+    fixed = sum(large.parts.values()) + large.copied_bytes
+    share = (large.free_bytes - fixed) / max(1, large.needed_bytes - fixed)  # of what the large batch needs
+    for sizes in list(smaller(config, len(machine.devices), share))[:TRIES]:
+        tried = config.copy_and_resolve_references()
+        for name, value in sizes.items():
+            configuration.override(tried, name, str(value))
+        found = plan(tried, machine)
+        if found.fits:
+            words = " ".join(f"--config.{name}={value}" for name, value in sizes.items())
+            return f"the largest found to fit: {words}, compiled too: {report.in_words(found.needed_bytes)}"
+    return ""
+
+
+def smaller(config: ml_collections.ConfigDict, devices_: int, share: float) -> Iterator[dict[str, int]]:
+    """Sizes that may fit where only `share` of the present batch does, the largest first.
+
+    Fewer groups at once leave every result as it is; fewer clips in a group change the recipe, and come last.
+    """
+    groups, _ = pretraining_recipe.loss_groups(config, devices_)
+    of_device, now = groups // devices_, config.groups_per_device
+    yield from (
+        {"groups_per_device": at_once}
+        for at_once in range(now - 1, 0, -1)
+        if of_device % at_once == 0 and at_once <= max(1, now * share)
+    )
+    share *= now
+    if share < 1:
+        clips = groups * config.group_rows
+        yield from (
+            {"groups_per_device": 1, "group_rows": rows}
+            for rows in range(config.group_rows - 1, 0, -1)
+            if clips % (rows * devices_) == 0 and rows <= max(1, config.group_rows * share)
+        )

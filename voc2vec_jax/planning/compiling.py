@@ -1,0 +1,44 @@
+"""Compile a program for a machine, and keep what XLA says of it."""
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+
+# XLA:TPU refuses what does not fit: "Used 23.45G of 15.75G hbm." GPU programs are compiled all the same.
+_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG]? hbm")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A compiled program. Bytes are of one device."""
+
+    seconds: float
+    argument_bytes: int
+    temporary_bytes: int
+    peak_bytes: int  # arguments, results and temporaries together
+    text: str | None  # the optimized program; None if the compiler refused it for its size
+
+
+def compile(lowered: Any) -> Compiled:
+    """Compile what `jax.jit(f).lower(...)` returned."""
+    # The cache would write to disk and hide how long compiling takes.
+    jax.config.update("jax_enable_compilation_cache", False)
+    began = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        found = _TOO_LARGE.search(str(error))
+        if not found:
+            raise
+        needed = int(float(found[1]) * _UNITS[found[2]])
+        return Compiled(time.monotonic() - began, 0, needed, needed, None)
+    seconds = time.monotonic() - began
+    planned = compiled.memory_analysis()
+    # Donated arguments are counted as results too; `alias` is what they share.
+    peak = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
+    peak -= planned.alias_size_in_bytes
+    return Compiled(seconds, planned.argument_size_in_bytes, planned.temp_size_in_bytes, peak, compiled.as_text())
