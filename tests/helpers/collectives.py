@@ -1,8 +1,9 @@
-"""How many bytes the collectives of a compiled program carry, read from its text."""
+"""The collectives of a compiled program, and how many bytes they carry, read from its text."""
 
 import math
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
@@ -12,6 +13,32 @@ _OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|branch_computations|true_computation|false_computation)=\{?([^,}\s]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+class Collective(NamedTuple):
+    """One collective: the type of each array of its result, their bytes, and whether a loop repeats it."""
+
+    kind: str
+    types: tuple[str, ...]
+    size: int
+    in_loop: bool
+
+
+def every(text: str) -> list[Collective]:
+    """The collectives of `compiled.as_text()`, each once, however often a loop repeats it."""
+    parts = {name: body for name, (_, body) in _computations(text)}
+    looped, waiting = set(), [line for body in parts.values() for line in body if " while(" in line]
+    while waiting:
+        new = {called.lstrip("%") for called in _CALLED.findall(waiting.pop())} - looped
+        looped |= new
+        waiting += [line for name in new for line in parts.get(name, ())]
+    found = []
+    for name, body in parts.items():
+        for operation in filter(None, map(_OPERATION.search, body)):
+            shapes = _result_shapes(operation)
+            types = tuple(kind for kind, _ in shapes)
+            found.append(Collective(operation[2], types, sum(_array_bytes(*x) for x in shapes), name in looped))
+    return found
 
 
 def result_bytes(text: str) -> dict[str, int]:
@@ -43,10 +70,7 @@ def _count(name: str, parts: dict[str, list[str]], known: dict[str, dict[str, in
     total = dict.fromkeys(KINDS, 0)
     for line in parts.get(name, ()):
         if found := _OPERATION.search(line):
-            shapes = _SHAPE.findall(found[1])
-            if found[3] and found[2] != "all-reduce":  # of operands and of results
-                shapes = shapes[len(shapes) // 2 :]
-            total[found[2]] += sum(_array_bytes(*shape) for shape in shapes)
+            total[found[2]] += sum(_array_bytes(*shape) for shape in _result_shapes(found))
             continue
         trips = int(found[1]) if " while(" in line and (found := _TRIPS.search(line)) else 1
         for called in _CALLED.findall(line):
@@ -54,6 +78,13 @@ def _count(name: str, parts: dict[str, list[str]], known: dict[str, dict[str, in
                 total[kind] += trips * size
     known[name] = total
     return total
+
+
+def _result_shapes(operation: re.Match) -> list[tuple[str, str]]:
+    shapes = _SHAPE.findall(operation[1])
+    if operation[3] and operation[2] != "all-reduce":  # of operands and of results
+        return shapes[len(shapes) // 2 :]
+    return shapes
 
 
 def _array_bytes(kind: str, sizes: str) -> int:

@@ -22,6 +22,7 @@ CONFIG = tiny_config.get_config()
 FAMILY, MODEL = pretraining_recipe.build_model(CONFIG)
 SCHEDULE = optim.linear_schedule(1e-3, 10, 0.0)
 ADAM = optim.fairseq_adam(SCHEDULE, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
+ONE_DEVICE = sharding.make_mesh(1, jax.devices()[:1])
 STEPS = 3
 # (devices, fsdp, micro-batches, what the backward pass computes again)
 WAYS = {
@@ -51,7 +52,7 @@ def run(way):
     init = functools.partial(training_step.init_state, FAMILY, MODEL, ADAM, 0)
     places = sharding.shard_tree(jax.eval_shape(init), mesh, rules)
     state = jax.jit(init, out_shardings=places)()
-    step = training_step.make_update(FAMILY, model, ADAM, SCHEDULE, seed=7, equal_masks=False)
+    step = training_step.make_update(FAMILY, model, ADAM, SCHEDULE, mesh, rules, seed=7, equal_masks=False)
     step = jax.jit(step, out_shardings=(places, sharding.replicated(mesh)))
     rows, gradient = [], None
     for k in range(STEPS):
@@ -86,7 +87,7 @@ def test_devices_and_accumulation_change_nothing(way):
 def test_groups_are_not_merged_into_one_batch():
     """The same rows as one loss group have another loss: splitting a group is not exact."""
     audio, lengths = batch_of(0)
-    evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, seed=7, equal_masks=False))
+    evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, ONE_DEVICE, seed=7, equal_masks=False))
     params = FAMILY.init_params(MODEL, jax.random.key(0))
     index = jnp.arange(GROUPS * ROWS).reshape(GROUPS, 1, ROWS)
     grouped = {"audio": jnp.asarray(audio[:, None]), "lengths": jnp.asarray(lengths[:, None]), "index": index}
@@ -149,10 +150,10 @@ def test_validation_is_the_same_on_every_mesh(tmp_path):
     config = tiny_config.get_config()
     config.data_dir, config.valid_share = str(tmp_path), 0.5
     params = jax.jit(FAMILY.init_params, static_argnums=0)(MODEL, jax.random.key(0))
-    evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, seed=0, equal_masks=False))
     found = []
     for devices, micros in ((1, 4), (4, 1)):
         mesh = sharding.make_mesh(1, jax.devices()[:devices])
+        evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, mesh, seed=0, equal_masks=False))
         placed = jax.device_put(params, sharding.replicated(mesh))
         with batches_on(mesh, config, micros).valid() as batches:
             sums = [jax.device_get(evaluate(placed, batch)) for batch in batches]

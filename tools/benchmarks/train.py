@@ -20,7 +20,7 @@ from voc2vec_jax.convert import configs
 from voc2vec_jax.models import flops
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
-from voc2vec_jax.runs import configuration, logs
+from voc2vec_jax.runs import configuration, logs, sharding
 
 MODELS = ("base", "large", "tiny")
 STEPS = ("gradient", "update")
@@ -71,7 +71,8 @@ class CompiledStep:
         self.family, self.model, config = built(settings)
         optimizer, schedule = pretraining_recipe.build_optimizer(config)
         options = {"seed": 0, "equal_masks": False}
-        whole = training_step.make_update(self.family, self.model, optimizer, schedule, **options)
+        one_device = sharding.make_mesh(1, jax.devices()[:1])
+        whole = training_step.make_update(self.family, self.model, optimizer, schedule, one_device, **options)
         self.state = jax.jit(functools.partial(training_step.init_state, self.family, self.model, optimizer, 0))()
         self.batch = jax.device_put(noise_batch(settings))
         self.step = whole if settings.step == "update" else self._gradient

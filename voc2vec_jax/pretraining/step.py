@@ -73,36 +73,44 @@ def make_update(
     model: Any,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
+    mesh: Mesh,
+    rules: sharding.Rules = sharding.UNCUT,
     *,
     seed: int,
     equal_masks: bool,
 ) -> Callable:
-    """`update(state, batch) -> (state, row)`: one optimizer step and the step's logged numbers."""
+    """`update(state, batch) -> (state, row)`: one optimizer step and the step's logged numbers.
+
+    The state lies on `mesh` as `rules` say. Devices exchange gradients once an update, whatever the accumulation.
+    """
+
+    def gradient(params, micro, step):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), TRAIN), step)
+        keys = noise(key, micro["group"], micro["lengths"].shape[1])
+
+        def loss(params):
+            return loss_sums(family, model, params, micro, keys, step, train=True, equal_masks=equal_masks)
+
+        grads, sums = jax.grad(loss, has_aux=True)(params)
+        seconds = jnp.sum(micro["lengths"]).astype(jnp.float32) / audio.RATE_HZ
+        return grads, {**sums, "audio_seconds": seconds}
 
     def update(state, batch):
-        step = state["step"]
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), TRAIN), step)
+        step, params = state["step"], state["params"]
         g, a = batch["lengths"].shape[:2]
-
-        def micro_grads(i, micro):
-            def loss(params):
-                # Group (j, i) of [g, a] has number j * a + i, because the batch was reshaped from the plan's [g * a].
-                keys = noise(key, jnp.arange(g) * a + i, batch["lengths"].shape[2])
-                return loss_sums(family, model, params, micro, keys, step, train=True, equal_masks=equal_masks)
-
-            grads, sums = jax.grad(loss, has_aux=True)(state["params"])
-            return grads, sums
-
-        grads, sums = accumulate(micro_grads, batch, a)
+        # Group (j, i) of [g, a] has number j * a + i, because the batch was reshaped from the plan's [g * a].
+        batch = {**batch, "group": jnp.arange(g * a).reshape(g, a)}
+        specs = sharding.specs(params, mesh, rules)
+        grads, sums = over_groups(gradient, mesh, specs, (specs, sharding.WHOLE))(params, batch, step)
         weight = jnp.maximum(sums["weight"], 1)  # a batch of empty rows divides by 1
         grads = jax.tree.map(lambda x: x / weight, grads)
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], params)
+        params = optax.apply_updates(params, updates)
         row = {
             **family.summary(sums),
             **family.schedules(model, step),
             "lr": schedule(step),
-            "audio_seconds": jnp.sum(batch["lengths"]) / audio.RATE_HZ,
+            "audio_seconds": sums["audio_seconds"],
             "grad_norm": optax.tree.norm(grads),
             # One number for all parameters: any infinity or NaN makes the norm not finite.
             "finite": jnp.isfinite(optax.tree.norm(params)),
@@ -112,37 +120,57 @@ def make_update(
     return update
 
 
-def accumulate(of_micro: Callable, batch: dict, a: int):
-    """Sum of `of_micro(i, micro-batch i)` over axis 1 of the batch, one micro-batch in memory at a time."""
-    if a == 1:
-        return of_micro(0, jax.tree.map(lambda x: x[:, 0], batch))
+def over_groups(of_micro: Callable, mesh: Mesh, specs: Any, results: Any) -> Callable:
+    """`f(params, batch, step)`: sums of `of_micro(params, micro-batch, step)` over all groups [g, a, ...].
+
+    `specs` say how `params` lie on the mesh, `results` how the sums do. A device computes its own groups alone; the
+    parameters are gathered before, and the sums exchanged after, all of them.
+    """
+
+    def of_device(params, batch, step):
+        params = sharding.gathered(params, specs)
+        return sharding.summed(accumulate(lambda micro: of_micro(params, micro, step), batch), results)
+
+    # Under automatic partitioning XLA reduces each layer's gradient of each micro-batch, in the compute dtype. So would
+    # check_vma: the gradient of what all devices share is then reduced where it arises. It also refuses loops whose
+    # carry starts the same on all devices.
+    return jax.shard_map(
+        of_device, mesh=mesh, in_specs=(specs, sharding.OVER_BATCH, sharding.WHOLE), out_specs=results, check_vma=False
+    )
+
+
+def accumulate(of_micro: Callable, batch: dict):
+    """Sum of `of_micro(micro-batch)` over axis 1 of the batch [g, a, ...], one micro-batch in memory at a time."""
+    if batch["lengths"].shape[1] == 1:
+        return of_micro(jax.tree.map(lambda x: x[:, 0], batch))
     batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
     of_micro = jax.jit(of_micro)  # so that eval_shape and the scan share one trace
-    first = jax.eval_shape(of_micro, jnp.zeros([], jnp.int32), jax.tree.map(lambda x: x[0], batch))
+    first = jax.eval_shape(of_micro, jax.tree.map(lambda x: x[0], batch))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
 
-    def add(total, inputs):
-        return jax.tree.map(jnp.add, total, of_micro(*inputs)), None
+    def add(total, micro):
+        return jax.tree.map(jnp.add, total, of_micro(micro)), None
 
-    return jax.lax.scan(add, zeros, (jnp.arange(a), batch))[0]
+    return jax.lax.scan(add, zeros, batch)[0]
 
 
-def make_evaluate(family: ModuleType, model: Any, *, seed: int, equal_masks: bool) -> Callable:
+def make_evaluate(
+    family: ModuleType, model: Any, mesh: Mesh, rules: sharding.Rules = sharding.UNCUT, *, seed: int, equal_masks: bool
+) -> Callable:
     """`evaluate(params, batch) -> metric sums`, without dropout. A clip has the same masks at every validation.
 
     Its key comes from its row in the corpus (`index` [g, a, r]), so that it does not depend on the batch.
     """
 
-    def evaluate(params, batch):
+    def of_micro(params, micro, step):
         key = jax.random.fold_in(jax.random.key(seed), VALIDATION)
-        step = jnp.zeros([], jnp.int32)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, micro["index"].reshape(-1))
+        keys = encoder.Noise(keys, keys)
+        return loss_sums(family, model, params, micro, keys, step, train=False, equal_masks=equal_masks)[1]
 
-        def of_micro(_, micro):
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, micro["index"].reshape(-1))
-            keys = encoder.Noise(keys, keys)
-            return loss_sums(family, model, params, micro, keys, step, train=False, equal_masks=equal_masks)[1]
-
-        return accumulate(of_micro, batch, batch["lengths"].shape[1])
+    def evaluate(params, batch):
+        specs = sharding.specs(params, mesh, rules)
+        return over_groups(of_micro, mesh, specs, sharding.WHOLE)(params, batch, jnp.zeros([], jnp.int32))
 
     return evaluate
 
@@ -165,13 +193,14 @@ def on_mesh(config: ml_collections.ConfigDict, family: ModuleType, model: Any, m
     """The functions of a configuration; InputError when its sharding rules do not fit the parameters."""
     optimizer, schedule = pretraining_recipe.build_optimizer(config)
     init = functools.partial(init_state, family, model, optimizer, config.seed)
-    rules = [(pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules]
+    rules = tuple((pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules)
     shapes = jax.eval_shape(init)
     # Adam's moments have the names of their parameters within their own paths: the same rules place both.
     places, everywhere = sharding.shard_tree(shapes, mesh, rules), sharding.replicated(mesh)
     # fairseq's collater crops a batch to its shortest clip and then hides equally many frames in each row.
     options = {"seed": config.seed, "equal_masks": config.batching == "crop"}
-    update = make_update(family, model, optimizer, schedule, **options)
+    update = make_update(family, model, optimizer, schedule, mesh, rules, **options)
+    evaluate = make_evaluate(family, model, mesh, rules, **options)
     return TrainingFunctions(
         family,
         model,
@@ -179,6 +208,6 @@ def on_mesh(config: ml_collections.ConfigDict, family: ModuleType, model: Any, m
         init=jax.jit(init, out_shardings=places),
         start=jax.jit(functools.partial(start_state, optimizer), out_shardings=places),
         update=jax.jit(update, donate_argnums=0, out_shardings=(places, everywhere)),
-        evaluate=jax.jit(make_evaluate(family, model, **options), out_shardings=everywhere),
+        evaluate=jax.jit(evaluate, out_shardings=everywhere),
         summary=jax.jit(family.summary),
     )
