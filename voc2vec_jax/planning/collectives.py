@@ -29,7 +29,7 @@ class Collective:
     def sent_bytes(self) -> float:
         """Bytes that a device sends at least, a time: of a ring of the group."""
         if self.kind == "collective-permute":
-            return self.payload_bytes
+            return float(self.payload_bytes)
         share = (self.group - 1) / self.group
         return self.payload_bytes * share * (2 if self.kind == "all-reduce" else 1)
 

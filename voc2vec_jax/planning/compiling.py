@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 
-# XLA:TPU refuses what does not fit: "Used 23.45G of 15.75G hbm." GPU programs are compiled all the same.
-_TOO_LARGE = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG]? hbm")
+# XLA:TPU refuses what does not fit: "Used 23.45G of 15.75G hbm.", or "the total memory required for HLO temporaries
+# (96.00G) exceeds available HBM". GPU programs are compiled all the same.
+_TOO_LARGE = re.compile(r"(?:Used |memory required for [^(]*\()([\d.]+)([KMG])(?: of [\d.]+[KMG]? hbm|\) exceeds)")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 

@@ -38,6 +38,7 @@ def run(config: ml_collections.ConfigDict, device: str | None, output: report.Ou
 
 def plan(config: ml_collections.ConfigDict, machine: devices.Machine | None) -> report.Plan:
     """Compile the update for its longest bucket."""
+    config.dtype = runtime.computed_in(config.dtype, machine.platform if machine else None)
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp, machine.devices if machine else None)
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
