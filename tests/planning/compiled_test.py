@@ -68,6 +68,7 @@ def test_traffic_is_that_of_arrays_too_large_for_the_chip(name):
     assert scanned == pytest.approx((6 * 3 + 2) * n * 512 * 4, rel=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, words", [("v5e:2x2", "cycles"), ("h100:2x2", "memory")])
 def test_the_update_is_compiled_for_a_machine_by_name(name, words, capsys):
     compilers.machine(name)
