@@ -13,12 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from voc2vec_jax import errors
-from voc2vec_jax.ops import dropout, masking, platforms
+from voc2vec_jax.ops import attention_gpu, dropout, masking, platforms
 
 # "auto" is `attend` by the kernel of the platform, or the plain form where there is none; "plain" is always the latter.
 # "xla" and "cudnn" are `jax.nn.dot_product_attention`, cudnn being FlashAttention on NVIDIA GPUs.
 IMPLEMENTATIONS = ("auto", "plain", "xla", "cudnn")
 OWN = ("auto", "plain")
+# The modules of kernels, by their names in `platforms.CHOICES`. Where one does not support its input, "plain" is used.
+KERNELS = {"triton kernel": attention_gpu}
 
 
 def check(implementation: str, dtype: str, drops: bool) -> None:
@@ -102,11 +104,16 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def _by_platform(part: int, implementation: str, drops: dropout.Rule | None, *arrays):
     """The forward (part 0) or backward pass (1) of the algorithm that `platforms.CHOICES` gives the platform."""
-    algorithms = {"plain": (plain_forward, plain_backward)}
-    parts = {name: functools.partial(both[part], drops=drops) for name, both in algorithms.items()}
-    if implementation == "plain":
-        return parts["plain"](*arrays)
-    return platforms.choose("attention", parts, *arrays)
+    plain = functools.partial((plain_forward, plain_backward)[part], drops=drops)
+    query, bias = arrays[0], arrays[3]
+    supported = {name: kernel for name, kernel in KERNELS.items() if kernel.supports(query, bias, drops)}
+    if implementation == "plain" or not supported:
+        return plain(*arrays)
+    parts = {
+        name: functools.partial((kernel.forward, kernel.backward)[part], drops=drops)
+        for name, kernel in supported.items()
+    }
+    return platforms.choose("attention", dict.fromkeys(KERNELS, plain) | parts | {"plain": plain}, *arrays)
 
 
 def _heads_first(x):
