@@ -8,12 +8,16 @@ import jax
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
+def bytes_limit(device: jax.Device) -> int:
+    """The bytes of an accelerator that this process may use. Of a CPU device, all that the machine has."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    return stats["bytes_limit"] if stats and "bytes_limit" in stats else _host_bytes()
+
+
 def bytes_free(device: jax.Device) -> int:
     """Free bytes of an accelerator. Of a CPU device, all that the machine has; its devices share it."""
     stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return _host_bytes()
+    return bytes_limit(device) - (stats or {}).get("bytes_in_use", 0)
 
 
 def _host_bytes() -> int:

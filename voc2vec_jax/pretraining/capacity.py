@@ -1,0 +1,136 @@
+"""What an update leaves open is chosen by the memory of a device: loss groups at once, recomputation, sharding."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import ml_collections
+
+from voc2vec_jax import errors
+from voc2vec_jax.pretraining import dry_run
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import step as training_step
+from voc2vec_jax.runs import logs, memory, sharding
+
+SHARE = 0.9  # of a device's memory that is planned with; allocators lose some to gaps
+STATE_SHARE = 0.4  # of it that parameters, moments and gradients may take before devices share them
+REMAT = ("none", "products", "layer")  # from the fastest to the smallest
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """One choice and what XLA plans for it, in bytes of a device."""
+
+    groups_per_device: int
+    remat: str
+    fsdp: int
+    arguments: int = 0
+    temporaries: int = 0
+
+    def peak(self, groups: int) -> int:
+        """An upper bound for so many groups at once, from this plan's: temporaries grow no faster than groups."""
+        return self.arguments + self.temporaries * groups // self.groups_per_device
+
+
+def settle(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], room: int | float | None = None) -> str:
+    """Set `groups_per_device` where it is 0, `remat` where it is "auto" and `fsdp` where it is 0; says what was chosen.
+
+    `room` are bytes of a device; with None the device says, and for CPUs nothing is compiled: one group at once suits
+    their caches. An update that does not fit even so is warned about.
+    """
+    left_open = config.groups_per_device == 0 or config.remat == "auto" or config.fsdp == 0
+    if not left_open:
+        return ""
+    if room is None and devices[0].platform == "cpu":
+        chosen = MemoryPlan(config.groups_per_device or 1, *_closed(config, config.fsdp or 1))
+    else:
+        chosen = choose(config, devices, SHARE * (room or memory.bytes_limit(devices[0])))
+    config.groups_per_device, config.remat, config.fsdp = chosen.groups_per_device, chosen.remat, chosen.fsdp
+    return (
+        f"{chosen.groups_per_device} loss groups at once on a device, remat {chosen.remat}, fsdp {chosen.fsdp}"
+        + (f": {(chosen.arguments + chosen.temporaries) / 1e9:.1f} GB planned" if chosen.temporaries else "")
+    )
+
+
+def _closed(config, fsdp):
+    return ("none" if config.remat == "auto" else config.remat), fsdp
+
+
+def choose(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], room: int | float) -> MemoryPlan:
+    """The fastest choice that fits into `room` bytes of a device, from the compiled update.
+
+    First the sharding: parameters stay whole while they leave room. Then the least recomputation with which one loss
+    group fits, and as many groups at once as fit beside the rest.
+    """
+    fsdp = config.fsdp or fitting_fsdp(config, devices, room)
+    for remat in REMAT if config.remat == "auto" else (config.remat,):
+        plan = compiled_plan(config, devices, MemoryPlan(config.groups_per_device or 1, remat, fsdp))
+        if plan.peak(plan.groups_per_device) <= room:
+            break
+    else:
+        logs.warn(
+            f"an update takes {plan.peak(plan.groups_per_device) / 1e9:.1f} GB of a device that has {room / 1e9:.1f} "
+            "to give: expect it to fail; set fsdp higher, or group_rows or crop_samples lower"
+        )
+    if config.groups_per_device:
+        return plan
+    most = largest_divisor(_groups_of(config, len(devices)), lambda count: plan.peak(count) <= room)
+    return plan if most == 1 else compiled_plan(config, devices, dataclasses.replace(plan, groups_per_device=most))
+
+
+def largest_divisor(number: int, fits: Callable[[int], bool]) -> int:
+    """The largest divisor of `number` that fits; 1 if none does."""
+    return max((count for count in range(1, number + 1) if number % count == 0 and fits(count)), default=1)
+
+
+def _groups_of(config, devices):
+    """Loss groups of a device; the configuration's own error where devices do not divide them."""
+    one = ml_collections.ConfigDict({**config, "groups_per_device": 1})
+    return pretraining_recipe.loss_groups(one, devices)[1]
+
+
+def fitting_fsdp(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], room: int | float) -> int:
+    """The fewest devices, of one host, that must share parameters to leave room; 1 while one can hold them all."""
+    family, model = pretraining_recipe.build_model(_with(config, MemoryPlan(1, "none", 1)))
+    shapes = jax.eval_shape(functools.partial(family.init_params, model), jax.random.key(0))
+    size = sum(4 * math.prod(x.shape) for x in jax.tree.leaves(shapes))
+    host = sum(device.process_index == devices[0].process_index for device in devices)
+    for fsdp in range(1, host + 1):
+        if host % fsdp == 0 and _splits(config, family, model, devices, fsdp):
+            # Shared: parameters and both moments. Whole: the gathered parameters and the gradient.
+            whole = 2 * size if fsdp > 1 else size
+            if 3 * size / fsdp + whole <= STATE_SHARE * room:
+                return fsdp
+    return 1
+
+
+def _splits(config, family, model, devices, fsdp):
+    try:
+        training_step.on_mesh(config, family, model, sharding.make_mesh(fsdp, devices))
+    except errors.InputError:
+        return False
+    return True
+
+
+def _with(config, plan):
+    changed = {"groups_per_device": plan.groups_per_device, "remat": plan.remat, "fsdp": plan.fsdp}
+    return ml_collections.ConfigDict({**config, **changed})
+
+
+def compiled_plan(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device], plan: MemoryPlan
+) -> MemoryPlan:
+    """`plan` with the memory of its compiled update, for the longest bucket."""
+    config = _with(config, plan)
+    family, model = pretraining_recipe.build_model(config)
+    mesh = sharding.make_mesh(plan.fsdp, devices)
+    groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
+    layout = pretraining_recipe.batch_layout(config, groups)
+    functions = training_step.on_mesh(config, family, model, mesh)
+    batch = dry_run.batch_of(model, layout, len(layout.bucket_samples) - 1, micros, mesh)
+    found = functions.update.lower(functions.state, batch).compile().memory_analysis()
+    # Donated arguments are results too: `alias` is what they share
+    arguments = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return dataclasses.replace(plan, arguments=arguments, temporaries=found.temp_size_in_bytes)
