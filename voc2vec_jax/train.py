@@ -4,11 +4,12 @@ import contextlib
 import pathlib
 import sys
 
+import jax
 import ml_collections
 
 from voc2vec_jax.planning import report
+from voc2vec_jax.pretraining import capacity, dry_run, loop
 from voc2vec_jax.pretraining import data as pretraining_data
-from voc2vec_jax.pretraining import dry_run, loop
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import start as training_start
 from voc2vec_jax.pretraining import step as training_step
@@ -48,6 +49,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     pretraining_recipe.check(config)
     runtime.set_up_jax(config)
     config.dtype = runtime.computed_in(config.dtype)
+    chosen = capacity.settle(config, jax.devices())
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp)
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
@@ -68,7 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
         )
         identity = training_start.identity(config, examples, targets)
         start = training_start.restore_or_start(config, folder, functions, identity, targets, saver)
-        loop.describe(config, folder, functions, examples)
+        loop.describe(config, folder, functions, examples, chosen)
         batches = pretraining_data.DeviceBatches(config, examples, targets, mesh, micros)
         metrics = stack.enter_context(logs.Metrics(workdir, start.step, tensorboard=config.tensorboard))
         return loop.pretrain(config, folder, functions, batches, saver, metrics, identity, start, stop)

@@ -96,7 +96,7 @@ def test_groups_that_do_not_divide_name_the_nearest_batch():
 
 
 LIMITS = {
-    "groups_per_device=0": "groups_per_device is 0: set it to a value 1 or more",
+    "groups_per_device=-1": "groups_per_device is -1: set it to a value 0 or more",
     "group_rows=-2": "group_rows is -2",
     "batch_seconds=inf": "batch_seconds is inf",
     "seed=-1": "seed is -1: set it to a value from 0 to 2",

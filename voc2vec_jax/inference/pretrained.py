@@ -61,10 +61,9 @@ def from_pretrained(src: str | Path, dtype: str = "auto", padding: str = "exact"
     `.bin` or fairseq `.pt` file, or a run folder.
 
     `dtype` is the type of the computation: float32, bfloat16, float16, or auto: float32 on CPUs and bfloat16 on
-    accelerators. `padding` is "exact", or "legacy" to compute
-    what transformers computes for the same padded batch (`Model.__call__`). `attention` is one of
-    `attention.IMPLEMENTATIONS`: "auto", "plain", or JAX's "xla" and "cudnn". Prints on stderr what was loaded and how
-    the input is normalised. InputError for anything that cannot be read.
+    accelerators. `padding` is "exact", or "legacy" to compute what transformers computes for the same padded batch
+    (`Model.__call__`). `attention` is one of `attention.IMPLEMENTATIONS`. Prints on stderr what was loaded and how the
+    input is normalised. InputError for anything that cannot be read.
     """
     for name, value, allowed in (("dtype", dtype, DTYPES), ("padding", padding, PADDINGS)):
         if value not in allowed:

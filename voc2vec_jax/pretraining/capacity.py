@@ -4,12 +4,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
+from jax.sharding import Mesh
 
 from voc2vec_jax import errors
-from voc2vec_jax.pretraining import dry_run
+from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import logs, memory, sharding
@@ -26,7 +29,7 @@ class MemoryPlan:
     groups_per_device: int
     remat: str
     fsdp: int
-    arguments: int = 0
+    arguments: int = 0  # with a copy of the state, which is made for each checkpoint
     temporaries: int = 0
 
     def peak(self, groups: int) -> int:
@@ -48,9 +51,8 @@ def settle(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], roo
     else:
         chosen = choose(config, devices, SHARE * (room or memory.bytes_limit(devices[0])))
     config.groups_per_device, config.remat, config.fsdp = chosen.groups_per_device, chosen.remat, chosen.fsdp
-    return (
-        f"{chosen.groups_per_device} loss groups at once on a device, remat {chosen.remat}, fsdp {chosen.fsdp}"
-        + (f": {(chosen.arguments + chosen.temporaries) / 1e9:.1f} GB planned" if chosen.temporaries else "")
+    return f"{chosen.groups_per_device} loss groups at once on a device, remat {chosen.remat}, fsdp {chosen.fsdp}" + (
+        f": {(chosen.arguments + chosen.temporaries) / 1e9:.1f} GB planned" if chosen.temporaries else ""
     )
 
 
@@ -119,9 +121,7 @@ def _with(config, plan):
     return ml_collections.ConfigDict({**config, **changed})
 
 
-def compiled_plan(
-    config: ml_collections.ConfigDict, devices: Sequence[jax.Device], plan: MemoryPlan
-) -> MemoryPlan:
+def compiled_plan(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], plan: MemoryPlan) -> MemoryPlan:
     """`plan` with the memory of its compiled update, for the longest bucket."""
     config = _with(config, plan)
     family, model = pretraining_recipe.build_model(config)
@@ -129,8 +129,28 @@ def compiled_plan(
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
-    batch = dry_run.batch_of(model, layout, len(layout.bucket_samples) - 1, micros, mesh)
+    batch = batch_of(model, layout, len(layout.bucket_samples) - 1, micros, mesh)
     found = functions.update.lower(functions.state, batch).compile().memory_analysis()
-    # Donated arguments are results too: `alias` is what they share
+    # Donated arguments are results too: `alias` is what they share. A checkpoint is copied on the device first.
     arguments = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    arguments += bytes_per_device(functions.state)
     return dataclasses.replace(plan, arguments=arguments, temporaries=found.temp_size_in_bytes)
+
+
+def batch_of(
+    model: Any, layout: batch_plan.BatchLayout, bucket: int, micros: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and shardings of the arrays of a step, [g, a, r, ...] as `update` takes them."""
+    samples, rows = layout.bucket_samples[bucket], layout.group_rows_of(bucket)
+    shape = (layout.groups // micros, micros, rows)
+    arrays = {"audio": ((*shape, samples), jnp.int16), "lengths": (shape, jnp.int32), "index": (shape, jnp.int32)}
+    if hasattr(model, "label_rate_hz"):
+        arrays["units"] = ((*shape, model.encoder.frames(samples)), jnp.int32)
+    place = sharding.over_batch(mesh, 0)
+    return {name: jax.ShapeDtypeStruct(*of, sharding=place) for name, of in arrays.items()}
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes that one device holds of a tree of sharded arrays."""
+    # The shard, not the array: under fsdp a device holds only its cut of a parameter.
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

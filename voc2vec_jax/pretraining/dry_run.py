@@ -6,17 +6,15 @@ Nothing is computed, and nothing but the optimized program is written, where a f
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.models import flops
 from voc2vec_jax.planning import compiling, devices, report, roofline
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import capacity
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import configuration, logs, memory, runtime, sharding
@@ -28,6 +26,8 @@ def run(config: ml_collections.ConfigDict, device: str | None, output: report.Ou
     """Report what `config` takes on a machine that is named, else on the devices that there are."""
     machine = devices.machine(device) if device else None
     runtime.set_up_jax(config)
+    config.dtype = runtime.computed_in(config.dtype, machine.platform if machine else None)
+    capacity.settle(config, *((machine.devices, machine.free_bytes) if machine else (jax.devices(), None)))
     found = plan(config, machine)
     if machine is not None and not found.fits:
         found = dataclasses.replace(found, fitting=fitting(config, machine, found))
@@ -45,14 +45,14 @@ def plan(config: ml_collections.ConfigDict, machine: devices.Machine | None) -> 
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
     state = functions.state
-    batches = [batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
+    batches = [capacity.batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
     # Every bucket holds about as much audio; in the longest the attention matrices, t * t a row, are largest.
     compiled = compiling.compile(functions.update.lower(state, batches[-1]))
     g, a, rows, samples = batches[-1]["audio"].shape
     parts = {
-        "parameters": bytes_per_device(state["params"]),
-        "optimizer": bytes_per_device(state["opt_state"]),
-        "batch": bytes_per_device(batches[-1]),
+        "parameters": capacity.bytes_per_device(state["params"]),
+        "optimizer": capacity.bytes_per_device(state["opt_state"]),
+        "batch": capacity.bytes_per_device(batches[-1]),
     }
     return report.Plan(
         machine=machine,
@@ -88,25 +88,6 @@ def free_bytes() -> int:
     device = jax.local_devices()[0]
     # CPU devices share the machine's memory, an accelerator has its own.
     return memory.bytes_free(device) // (1 if device.platform != "cpu" else len(jax.local_devices()))
-
-
-def batch_of(
-    model: Any, layout: batch_plan.BatchLayout, bucket: int, micros: int, mesh: Mesh
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and shardings of the arrays of a step, [g, a, r, ...] as `update` takes them."""
-    samples, rows = layout.bucket_samples[bucket], layout.group_rows_of(bucket)
-    shape = (layout.groups // micros, micros, rows)
-    arrays = {"audio": ((*shape, samples), jnp.int16), "lengths": (shape, jnp.int32), "index": (shape, jnp.int32)}
-    if hasattr(model, "label_rate_hz"):
-        arrays["units"] = ((*shape, model.encoder.frames(samples)), jnp.int32)
-    place = sharding.over_batch(mesh, 0)
-    return {name: jax.ShapeDtypeStruct(*of, sharding=place) for name, of in arrays.items()}
-
-
-def bytes_per_device(tree: Any) -> int:
-    """Bytes that one device holds of a tree of sharded arrays."""
-    # The shard, not the array: under fsdp a device holds only its cut of a parameter.
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def shapes(batches: list[dict]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from voc2vec_jax.runs import logs, sharding
 
 # Fields that say how a model is trained or computed. They may differ: weights do not depend on them.
 NOT_ARCHITECTURE = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop")
-NOT_ARCHITECTURE += ("dtype", "remat", "attention", "padding")
+NOT_ARCHITECTURE += ("dtype", "remat", "attention", "padding", "dropout_bits")
 HEAD_SHAPES = ("codebook_groups", "codebook_entries", "codebook_width", "target_width")
 
 

@@ -246,15 +246,16 @@ def describe(
     workdir: pathlib.Path,
     functions: training_step.TrainingFunctions,
     examples: pretraining_data.Examples,
+    chosen: str,
 ) -> None:
     """Say what is about to be trained and on what; warn of a batch far smaller than the reference's."""
     # Shapes of whole parameters: under fsdp each is counted once, however many devices share it.
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(functions.state["params"]))
     plan, corpus = examples.plan, examples.corpus
     hours = corpus.samples[examples.train_rows].sum(dtype=np.int64) / audio.RATE_HZ / 3600
+    how = ", ".join(filter(None, (config.dtype, f"on {jax.device_count()} x {jax.devices()[0].device_kind}", chosen)))
     logs.say(
-        f"{config.family}, {count:,} parameters, {config.dtype}, on {jax.device_count()} x "
-        f"{jax.devices()[0].device_kind}; {len(examples.train_rows)} training clips ({hours:.2f} h), "
+        f"{config.family}, {count:,} parameters, {how}; {len(examples.train_rows)} training clips ({hours:.2f} h), "
         f"{len(examples.valid_rows)} for validation, from {', '.join(corpus.names)}"
     )
     _list_left_out(workdir, examples, functions.model.min_samples)

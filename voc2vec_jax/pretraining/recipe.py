@@ -41,15 +41,15 @@ def technical() -> dict[str, Any]:
         "input": "stream",  # "stream" from disk | "resident": the prepared corpus lives on the devices
         "workers": 0,  # reading processes; 0 reads in threads
         "batching": "pad",  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
-        "groups_per_device": 1,  # loss groups that a device computes at once; the rest is accumulated
+        "groups_per_device": 0,  # loss groups a device computes at once; the rest is accumulated. 0: as many as fit
         "seed": 0,
         "dtype": "auto",  # of the computation: "float32" | "bfloat16" | "auto": the latter on accelerators
         "matmul_precision": "highest",  # of float32 products: "highest" is exact, "default" allows TF32
         "deterministic": False,  # the same bits on every run on a GPU too, where it costs speed
-        "remat": "none",  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products"
+        "remat": "auto",  # what the backward pass recomputes: "none" | "layer": blocks | "products" | "auto": by memory
         "attention": "auto",  # "auto" | "plain" | "xla" | "cudnn": the latter two without attention_dropout
         "dropout_bits": "hash",  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
-        "fsdp": 1,  # devices that share one copy of the parameters
+        "fsdp": 0,  # devices that share one copy of the parameters; 0: as few as their memory allows
         "sharding_rules": SHARDING_RULES,
         "log_every_steps": 10,  # lines on the console; metrics.jsonl has every step
         "checkpoint_every_steps": 1000,
@@ -106,7 +106,7 @@ _LIMITS = (
         "1 or more",
         lambda x: x >= 1,
         ("total_steps", "checkpoint_every_steps", "validate_every_steps", "log_every_steps", "keep_checkpoints")
-        + ("group_rows", "groups_per_device", "fsdp", "crop_samples")
+        + ("group_rows", "crop_samples")
         + tuple(f"model.encoder.{name}" for name in _SIZES)
         + tuple(f"model.{name}" for name in ("codebook_groups", "codebook_entries", "codebook_width", "target_width"))
         + tuple(f"model.{name}" for name in ("mask_frames", "min_masks", "negatives", "classes")),
@@ -114,7 +114,15 @@ _LIMITS = (
     (
         "0 or more",
         lambda x: 0 <= x < math.inf,
-        ("workers", "keep_every_steps", "weight_decay", "clip_norm", "model.diversity_weight")
+        (
+            "workers",
+            "keep_every_steps",
+            "groups_per_device",
+            "fsdp",
+            "weight_decay",
+            "clip_norm",
+            "model.diversity_weight",
+        )
         + ("model.feature_penalty_weight", "model.feature_gradient_scale"),
     ),
     (
@@ -178,7 +186,7 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
     fields = config.model.to_dict()
     how = {
         "dtype": runtime.computed_in(config.dtype),
-        "remat": config.remat,
+        "remat": "none" if config.remat == "auto" else config.remat,
         "attention": config.attention,
         "dropout_bits": config.dropout_bits,
     }
@@ -245,11 +253,12 @@ def loss_groups(config: ml_collections.ConfigDict, devices: int) -> tuple[int, i
     """(loss groups of an update, micro-batches of a device) on so many devices; InputError when they do not divide."""
     seconds = config.group_rows * config.crop_samples / audio.RATE_HZ
     groups = max(1, round(config.batch_seconds / seconds))
-    at_once = devices * config.groups_per_device
+    each = config.groups_per_device or 1
+    at_once = devices * each
     if groups % at_once:
         nearest = max(1, round(groups / at_once)) * at_once * seconds
         raise errors.InputError(
             f"batch_seconds {config.batch_seconds:g} makes {groups} loss groups of {seconds:g} s, which {devices} "
-            f"devices times groups_per_device {config.groups_per_device} do not divide: set batch_seconds={nearest:g}"
+            f"devices times groups_per_device {each} do not divide: set batch_seconds={nearest:g}"
         )
     return groups, groups // at_once
