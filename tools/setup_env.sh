@@ -1,11 +1,12 @@
 # Sourced by quickstart.sh and test.sh: a virtual environment in .venv with this package in it.
-#   set_up [EXTRA]     creates or reuses .venv, installs the package (with an extra), sets $python
-#   stage NAME CMD...  runs a command and says how long it took
+#   set_up [EXTRA [FOLDER]]  creates or reuses an environment (.venv), installs the package (with an extra), sets $python
+#   stage NAME CMD...        runs a command and says how long it took
 # PYTHON=... names the interpreter to use; pip's own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) are honoured.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
-python="$root/.venv/bin/python"
+environment=.venv
+python="$root/$environment/bin/python"
 
 fail() {
   echo "error: $1" >&2
@@ -39,8 +40,8 @@ find_python() {
 }
 
 make_environment() {
-  if [ -e .venv ]; then
-    new_enough "$python" || fail "$root/.venv holds no Python 3.11 or newer: remove it and run this again"
+  if [ -e "$environment" ]; then
+    new_enough "$python" || fail "$root/$environment holds no Python 3.11 or newer: remove it and run this again"
     return
   fi
   local base
@@ -50,9 +51,9 @@ make_environment() {
 install one and name it with PYTHON=/path/to/python"
   fi
   local output
-  if ! output="$("$base" -m venv .venv 2>&1)"; then
-    rm -rf .venv
-    fail "$base cannot create .venv (${output##*$'\n'}): install its venv module (on Debian: apt install python3-venv)"
+  if ! output="$("$base" -m venv "$environment" 2>&1)"; then
+    rm -rf "$environment"
+    fail "$base cannot create $environment (${output##*$'\n'}): install its venv module (on Debian: apt install python3-venv)"
   fi
 }
 
@@ -62,17 +63,19 @@ fingerprint() {
 }
 
 install_package() {
-  local extra="$1" stamp=".venv/installed${1:+-$1}"
+  local extra="$1" stamp="$environment/installed${1:+-$1}"
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
     return
   fi
-  echo "installing voc2vec_jax${extra:+[$extra]} into .venv: some minutes, once"
+  echo "installing voc2vec_jax${extra:+[$extra]} into $environment: some minutes, once"
   # `stage` calls this in a condition, where `set -e` is off
   "$python" -m pip install --quiet --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}" || return
   fingerprint >"$stamp"
 }
 
 set_up() {
+  environment="${2:-.venv}"
+  python="$root/$environment/bin/python"
   stage "environment" make_environment
   stage "install" install_package "${1:-}"
 }

@@ -10,6 +10,7 @@ from voc2vec_jax import errors, train
 from voc2vec_jax.planning import compiling, counts
 from voc2vec_jax.runs import sharding
 
+pytestmark = pytest.mark.accelerator
 ROWS, WIDTH, LAYERS = 1024, 512, 4
 TINY = ["--config=tests/helpers/tiny_config.py", "--workdir=nowhere", "--dry_run", "--config.bucket_samples=16000"]
 # Two convolutions and one group at once compile in a third of the time.
@@ -68,7 +69,6 @@ def test_traffic_is_that_of_arrays_too_large_for_the_chip(name):
     assert scanned == pytest.approx((6 * 3 + 2) * n * 512 * 4, rel=0.06)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name, words", [("v5e:2x2", "cycles"), ("h100:2x2", "memory")])
 def test_the_update_is_compiled_for_a_machine_by_name(name, words, capsys):
     compilers.machine(name)

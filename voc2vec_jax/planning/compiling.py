@@ -24,10 +24,10 @@ class Compiled:
     text: str | None  # the optimized program; None if the compiler refused it for its size
 
 
-def compile(lowered: Any) -> Compiled:
-    """Compile what `jax.jit(f).lower(...)` returned."""
-    # The cache would write to disk and hide how long compiling takes.
-    jax.config.update("jax_enable_compilation_cache", False)
+def compile(lowered: Any, cached: bool = False) -> Compiled:
+    """Compile what `jax.jit(f).lower(...)` returned; `cached`: for a run that will use the program."""
+    if not cached:  # the cache would write to disk and hide how long compiling takes
+        jax.config.update("jax_enable_compilation_cache", False)
     began = time.monotonic()
     try:
         compiled = lowered.compile()

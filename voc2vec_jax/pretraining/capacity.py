@@ -12,6 +12,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from voc2vec_jax import errors
+from voc2vec_jax.planning import compiling
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
@@ -130,11 +131,10 @@ def compiled_plan(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
     batch = batch_of(model, layout, len(layout.bucket_samples) - 1, micros, mesh)
-    found = functions.update.lower(functions.state, batch).compile().memory_analysis()
-    # Donated arguments are results too: `alias` is what they share. A checkpoint is copied on the device first.
-    arguments = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-    arguments += bytes_per_device(functions.state)
-    return dataclasses.replace(plan, arguments=arguments, temporaries=found.temp_size_in_bytes)
+    found = compiling.compile(functions.update.lower(functions.state, batch), cached=True)
+    # A checkpoint is copied on the device first
+    arguments = found.peak_bytes - found.temporary_bytes + bytes_per_device(functions.state)
+    return dataclasses.replace(plan, arguments=arguments, temporaries=found.temporary_bytes)
 
 
 def batch_of(
