@@ -70,7 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
         )
         identity = training_start.identity(config, examples, targets)
         start = training_start.restore_or_start(config, folder, functions, identity, targets, saver)
-        loop.describe(config, folder, functions, examples, chosen)
+        loop.describe(config, folder, functions, examples, str(chosen or ""))
         batches = pretraining_data.DeviceBatches(config, examples, targets, mesh, micros)
         metrics = stack.enter_context(logs.Metrics(workdir, start.step, tensorboard=config.tensorboard))
         return loop.pretrain(config, folder, functions, batches, saver, metrics, identity, start, stop)

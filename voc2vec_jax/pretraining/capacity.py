@@ -30,35 +30,39 @@ class MemoryPlan:
     groups_per_device: int
     remat: str
     fsdp: int
-    arguments: int = 0  # with a copy of the state, which is made for each checkpoint
-    temporaries: int = 0
+    copied: int = 0  # the state, which each checkpoint copies on the device
+    compiled: compiling.Compiled | None = None  # the update for the longest bucket
+
+    def __str__(self) -> str:
+        planned = f": {self.peak(self.groups_per_device) / 1e9:.1f} GB planned" if self.compiled else ""
+        groups = f"{self.groups_per_device} loss group{'s' if self.groups_per_device > 1 else ''} at once"
+        return f"{groups} on a device, remat {self.remat}, fsdp {self.fsdp}{planned}"
 
     def peak(self, groups: int) -> int:
         """An upper bound for so many groups at once, from this plan's: temporaries grow no faster than groups."""
-        return self.arguments + self.temporaries * groups // self.groups_per_device
+        temporaries = self.compiled.temporary_bytes
+        arguments = self.compiled.peak_bytes - temporaries
+        return self.copied + arguments + temporaries * groups // self.groups_per_device
 
 
-def settle(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], room: int | float | None = None) -> str:
-    """Set `groups_per_device` where it is 0, `remat` where it is "auto" and `fsdp` where it is 0; says what was chosen.
+def settle(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device], room: int | float | None = None
+) -> MemoryPlan | None:
+    """Set `groups_per_device` where it is 0, `remat` where it is "auto" and `fsdp` where it is 0; None: nothing was.
 
     `room` are bytes of a device; with None the device says, and for CPUs nothing is compiled: one group at once suits
     their caches. An update that does not fit even so is warned about.
     """
     left_open = config.groups_per_device == 0 or config.remat == "auto" or config.fsdp == 0
     if not left_open:
-        return ""
+        return None
     if room is None and devices[0].platform == "cpu":
-        chosen = MemoryPlan(config.groups_per_device or 1, *_closed(config, config.fsdp or 1))
+        remat = "none" if config.remat == "auto" else config.remat
+        chosen = MemoryPlan(config.groups_per_device or 1, remat, config.fsdp or 1)
     else:
         chosen = choose(config, devices, SHARE * (room or memory.bytes_limit(devices[0])))
     config.groups_per_device, config.remat, config.fsdp = chosen.groups_per_device, chosen.remat, chosen.fsdp
-    return f"{chosen.groups_per_device} loss groups at once on a device, remat {chosen.remat}, fsdp {chosen.fsdp}" + (
-        f": {(chosen.arguments + chosen.temporaries) / 1e9:.1f} GB planned" if chosen.temporaries else ""
-    )
-
-
-def _closed(config, fsdp):
-    return ("none" if config.remat == "auto" else config.remat), fsdp
+    return chosen
 
 
 def choose(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], room: int | float) -> MemoryPlan:
@@ -132,9 +136,7 @@ def compiled_plan(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     functions = training_step.on_mesh(config, family, model, mesh)
     batch = batch_of(model, layout, len(layout.bucket_samples) - 1, micros, mesh)
     found = compiling.compile(functions.update.lower(functions.state, batch), cached=True)
-    # A checkpoint is copied on the device first
-    arguments = found.peak_bytes - found.temporary_bytes + bytes_per_device(functions.state)
-    return dataclasses.replace(plan, arguments=arguments, temporaries=found.temporary_bytes)
+    return dataclasses.replace(plan, copied=bytes_per_device(functions.state), compiled=found)
 
 
 def batch_of(

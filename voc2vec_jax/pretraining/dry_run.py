@@ -27,8 +27,9 @@ def run(config: ml_collections.ConfigDict, device: str | None, output: report.Ou
     machine = devices.machine(device) if device else None
     runtime.set_up_jax(config)
     config.dtype = runtime.computed_in(config.dtype, machine.platform if machine else None)
-    capacity.settle(config, *((machine.devices, machine.free_bytes) if machine else (jax.devices(), None)))
-    found = plan(config, machine)
+    jax.config.update("jax_enable_compilation_cache", False)  # it would write to disk
+    chosen = capacity.settle(config, *((machine.devices, machine.free_bytes) if machine else (jax.devices(), None)))
+    found = plan(config, machine, chosen and chosen.compiled)
     if machine is not None and not found.fits:
         found = dataclasses.replace(found, fitting=fitting(config, machine, found))
     if logs.speaks():
@@ -36,8 +37,10 @@ def run(config: ml_collections.ConfigDict, device: str | None, output: report.Ou
     return errors.EXIT_DONE
 
 
-def plan(config: ml_collections.ConfigDict, machine: devices.Machine | None) -> report.Plan:
-    """Compile the update for its longest bucket."""
+def plan(
+    config: ml_collections.ConfigDict, machine: devices.Machine | None, compiled: compiling.Compiled | None = None
+) -> report.Plan:
+    """The update for its longest bucket, compiled here unless it is given."""
     config.dtype = runtime.computed_in(config.dtype, machine.platform if machine else None)
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp, machine.devices if machine else None)
@@ -47,7 +50,7 @@ def plan(config: ml_collections.ConfigDict, machine: devices.Machine | None) -> 
     state = functions.state
     batches = [capacity.batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
     # Every bucket holds about as much audio; in the longest the attention matrices, t * t a row, are largest.
-    compiled = compiling.compile(functions.update.lower(state, batches[-1]))
+    compiled = compiled or compiling.compile(functions.update.lower(state, batches[-1]))
     g, a, rows, samples = batches[-1]["audio"].shape
     parts = {
         "parameters": capacity.bytes_per_device(state["params"]),
