@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from voc2vec_jax import errors
-from voc2vec_jax.ops import attention_gpu, dropout, masking, platforms
+from voc2vec_jax.ops import attention_gpu, attention_tpu, dropout, masking, platforms
 
 # "auto" is `attend` by the kernel of the platform, or the plain form where there is none; "plain" is always the latter.
 # "xla" and "cudnn" are `jax.nn.dot_product_attention`, cudnn being FlashAttention on NVIDIA GPUs.
 IMPLEMENTATIONS = ("auto", "plain", "xla", "cudnn")
 OWN = ("auto", "plain")
 # The modules of kernels, by their names in `platforms.CHOICES`. Where one does not support its input, "plain" is used.
-KERNELS = {"triton kernel": attention_gpu}
+KERNELS = {"mosaic kernel": attention_tpu, "triton kernel": attention_gpu}
 
 
 def check(implementation: str, dtype: str, drops: bool) -> None:

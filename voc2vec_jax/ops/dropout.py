@@ -61,7 +61,7 @@ def kept(key_data: UInt32[Array, "b 2"], shape: tuple[int, ...], how: Rule) -> B
     if how.bits == "threefry":
         return _by_threefry(key_data, shape, how.threshold)
     first, second = (key_data[:, i].reshape((-1,) + (1,) * (len(shape) - 1)) for i in (0, 1))
-    return hashed(first, second, positions(shape)) >= np.uint32(how.threshold << 16)
+    return top(first, second, positions(shape)) >= np.uint32(how.threshold)
 
 
 def positions(shape: tuple[int, ...]) -> UInt32[Array, "1 *d"]:
@@ -83,16 +83,25 @@ def hashed(first: Integer[Array, "*a"], second: Integer[Array, "*b"], position: 
     return mixed(mixed(position ^ first) + second)
 
 
+def top(first: Integer[Array, "*a"], second: Integer[Array, "*b"], position: Integer[Array, "*c"]):
+    """The top 16 bits of `hashed`, which its last folding leaves as they are."""
+    return _right(_stirred(mixed(position ^ first) + second), 16)
+
+
 def mixed(x: Integer[Array, "*d"]) -> Integer[Array, "*d"]:
     """A permutation of the numbers of 32 bits in which each bit depends on all (lowbias32 of C. Wellons, 2018)."""
+    x = _stirred(x)
+    return x ^ _right(x, 16)
 
-    def folded(x, bits):
-        return x ^ jax.lax.shift_right_logical(x, jnp.full(x.shape, bits, x.dtype))
 
-    def times(x, factor):
-        return x * np.array(factor, np.uint32).view(x.dtype)[()]
+def _stirred(x):
+    """`mixed` but for its last folding."""
+    x = (x ^ _right(x, 16)) * np.array(0x7FEB352D, np.uint32).view(x.dtype)[()]
+    return (x ^ _right(x, 15)) * np.array(0x846CA68B, np.uint32).view(x.dtype)[()]
 
-    return folded(times(folded(times(folded(x, 16), 0x7FEB352D), 15), 0x846CA68B), 16)
+
+def _right(x, bits):
+    return jax.lax.shift_right_logical(x, jnp.full(x.shape, bits, x.dtype))
 
 
 def _by_threefry(key_data, shape, threshold):
