@@ -8,11 +8,12 @@ import ml_collections
 
 from voc2vec_jax import errors
 from voc2vec_jax.inference import pretrained
+from voc2vec_jax.inference.evaluation import dry_run, shard_assignment, worker
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import scores as evaluation_scores
-from voc2vec_jax.inference.evaluation import shard_assignment, worker
 from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.planning import report
 from voc2vec_jax.runs import cli, cpu_tuning, logs, program, runtime
 
 FLAGS = {
@@ -44,6 +45,7 @@ FLAGS = {
     "deterministic": cli.Flag(
         "the same bits from every worker on a GPU too, where it costs speed", default=False, kind=bool
     ),
+    **report.FLAGS,
 }
 
 
@@ -52,12 +54,15 @@ def main(argv: list[str]) -> int:
     cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.evaluate")
     shard = shard_assignment.find(arguments.shard, os.environ)
-    settings = settings_of(arguments)
+    settings, request = settings_of(arguments), report.requested(arguments)
     runtime.set_up_jax(
         ml_collections.ConfigDict({"deterministic": arguments.deterministic, "matmul_precision": "default"})
     )
     items = evaluation_inputs.open_input(arguments.input, arguments.data_dir)
-    model = pretrained.from_pretrained(arguments.model, dtype=arguments.dtype, attention=arguments.attention)
+    dtype = runtime.computed_in(arguments.dtype, request.platform if request else None)
+    model = pretrained.from_pretrained(arguments.model, dtype=dtype, attention=arguments.attention)
+    if request is not None:
+        return dry_run.run(model, items, settings, request)
     output = evaluation_output.OutputFolder(arguments.output, worker.describe(model, items, settings))
     numbers = shard.of(output.missing())
     logs.say(f"{len(items):,} recordings in {output.parts:,} parts, {shard}: {len(numbers):,} parts to do")

@@ -6,13 +6,15 @@ import sys
 import ml_collections
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import cross_validation, jobs
+from voc2vec_jax.finetuning import cross_validation, dry_run, jobs
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
+from voc2vec_jax.planning import report
 from voc2vec_jax.runs import agreement, cli, configuration, cpu_tuning, distributed, logs, runtime, signals
 
 FLAGS = {
     "config": cli.Flag("the recipe and the data sets, PATH:DATASET", kind=cli.CONFIG, required=True),
     "workdir": cli.Flag("run folder; run again with the same one to resume", required=True),
+    **report.FLAGS,
     **distributed.FLAGS,
 }
 
@@ -21,7 +23,12 @@ def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.finetune")
+    request = report.requested(arguments)
     distributed.join(arguments)
+    if request is not None:
+        finetuning_recipe.check(arguments.config)
+        runtime.set_up_jax(arguments.config)
+        return dry_run.run(arguments.config, arguments.workdir, request)
     return finetune(arguments.config, arguments.workdir)
 
 

@@ -35,11 +35,11 @@ def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.train")
-    output = report.output_of(arguments)
+    request = report.requested(arguments)
     distributed.join(arguments)
-    if output is not None:
+    if request is not None:
         pretraining_recipe.check(arguments.config)
-        return dry_run.run(arguments.config, arguments.device, output)
+        return dry_run.run(arguments.config, request)
     return train(arguments.config, arguments.workdir)
 
 

@@ -25,7 +25,7 @@ from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, writer
 from voc2vec_jax.finetuning import capacity, cross_validation, epoch_runner, jobs, settings
 from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.runs import configuration, memory, program
+from voc2vec_jax.runs import configuration, program
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
@@ -294,10 +294,8 @@ def test_memory_of_an_accelerator_is_planned_with_the_compiled_step(data_dir, tm
 
     def planned(setting, abstract, pending):
         state, device = capacity.tree_bytes(abstract), jax.local_devices()[0]
-        monkeypatch.setattr(memory, "bytes_free", lambda device: 10**9)
-        seen.append(capacity.fitting_beside_data(setting, abstract, device))
-        monkeypatch.setattr(memory, "bytes_free", lambda device: 3 * state)
-        seen.append(capacity.fitting_beside_data(setting, abstract, device))
+        seen.append(capacity.fitting_beside_data(setting, abstract, device, 10**9))
+        seen.append(capacity.fitting_beside_data(setting, abstract, device, 3 * state))
         return chosen(setting, abstract, pending)
 
     monkeypatch.setattr(capacity, "choose_slots", planned)

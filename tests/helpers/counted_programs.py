@@ -36,7 +36,7 @@ def plan(**fields):
             "free_bytes": 16_000_000_000,
             "compiled": compiling.Compiled(3.0, 1_200_000_000, 800_000_000, 2_000_000_000, TEXT),
             "work": roofline.Work(flops=8e12, audio_seconds=80.0, dtype="bfloat16", precision="highest"),
-            "steps": 1_000_000,
+            "units": 1_000_000,
             "size": "remat or fsdp",
             **fields,
         }

@@ -31,7 +31,9 @@ def gradient_of_layers(name, devices):
     kernels = jax.ShapeDtypeStruct((LAYERS, WIDTH, WIDTH), jnp.bfloat16, sharding=sharding.replicated(mesh))
     place = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
     x = jax.ShapeDtypeStruct((ROWS * devices, WIDTH), jnp.bfloat16, sharding=place)
-    compiled = compiling.compile(jax.jit(jax.grad(loss), out_shardings=sharding.replicated(mesh)).lower(kernels, x))
+    compiled = compiling.compile(
+        jax.jit(jax.grad(loss), out_shardings=sharding.replicated(mesh)).lower(kernels, x), machine.devices
+    )
     return compiled, counts.count(compiled.text, [machine.near[device.id] for device in machine.devices])
 
 
@@ -60,7 +62,7 @@ def test_traffic_is_that_of_arrays_too_large_for_the_chip(name):
 
     def moved(f, *shapes):
         arguments = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes]
-        return counts.count(compiling.compile(jax.jit(f).lower(*arguments)).text).traffic_bytes
+        return counts.count(compiling.compile(jax.jit(f).lower(*arguments), machine.devices).text).traffic_bytes
 
     n = 2**17
     assert moved(lambda x: jnp.tanh(x) * 2 + 1, (n, 512)) == 2 * n * 512 * 4
@@ -83,5 +85,5 @@ def test_a_program_that_is_too_large_says_what_it_needs(name):
     machine = compilers.machine(name)
     place = NamedSharding(sharding.make_mesh(1, machine.devices), PartitionSpec())
     x = jax.ShapeDtypeStruct((30, 2**30), jnp.float32, sharding=place)
-    compiled = compiling.compile(jax.jit(lambda x: jnp.sort(x, axis=0)).lower(x))
+    compiled = compiling.compile(jax.jit(lambda x: jnp.sort(x, axis=0)).lower(x), machine.devices)
     assert compiled.text is None and compiled.peak_bytes > 120 * 2**30

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from voc2vec_jax.ops import optim
-from voc2vec_jax.pretraining import dry_run
+from voc2vec_jax.pretraining import capacity
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import sharding
@@ -38,7 +38,7 @@ def lowered(devices, fsdp=1, micros=1):
     step = training_step.make_update(FAMILY, MODEL, ADAM, SCHEDULE, mesh, rules, seed=7, equal_masks=False)
     step = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
     layout = pretraining_recipe.batch_layout(CONFIG, devices * micros)
-    batch = dry_run.batch_of(MODEL, layout, 0, micros, mesh)
+    batch = capacity.batch_of(MODEL, layout, 0, micros, mesh)
     return step.lower(state, batch), state
 
 
@@ -88,7 +88,7 @@ def test_gradients_are_exchanged_in_float32(how):
 def test_an_evaluation_sums_its_metrics_once():
     mesh = sharding.make_mesh(1)
     evaluate = training_step.make_evaluate(FAMILY, MODEL, mesh, seed=7, equal_masks=False)
-    batch = dry_run.batch_of(MODEL, pretraining_recipe.batch_layout(CONFIG, 32), 0, 4, mesh)
+    batch = capacity.batch_of(MODEL, pretraining_recipe.batch_layout(CONFIG, 32), 0, 4, mesh)
     (found,) = collectives.every(jax.jit(evaluate).lower(lowered(8)[1]["params"], batch).compile().as_text())
     assert found.kind == "all-reduce" and not found.in_loop and found.size <= 64
 

@@ -18,7 +18,7 @@ from benchmarks import measuring, reference_process
 from voc2vec_jax import audio, errors, models
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
-from voc2vec_jax.inference import batching, pretrained
+from voc2vec_jax.inference import batch_sizes, batching, pretrained
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import scores as evaluation_scores
@@ -126,7 +126,7 @@ def _in_turns(
 
 def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | None) -> Figure:
     """How many static shapes `Model.embed` compiles for recordings of these lengths, and the share of padding."""
-    layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or pretrained.default_batch_seconds())
+    layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or batch_sizes.batch_seconds())
     windows = [(item, window) for item, count in enumerate(samples) for window in layout.windows(count)]
     silence = np.zeros(layout.window_samples, np.float32)
     pieces = (batching.Piece(item, 0, silence[: w.stop - w.start], w.first, w.last) for item, w in windows)
@@ -143,7 +143,7 @@ def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | 
 
 def _regrouped(settings: EmbedBenchmark, embed: Callable, first: np.ndarray, common: Figure) -> Figure:
     order = np.random.default_rng(0).permutation(len(first))[:REGROUPED_CLIPS]
-    again = embed(order, 0.37 * (settings.batch_seconds or pretrained.default_batch_seconds()))
+    again = embed(order, 0.37 * (settings.batch_seconds or batch_sizes.batch_seconds()))
     difference = float(np.abs(again - first[order]).max())
     return {
         "figure": "embed shuffled and grouped otherwise",

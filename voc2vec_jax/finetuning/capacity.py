@@ -8,6 +8,7 @@ import numpy as np
 
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import settings
+from voc2vec_jax.planning import devices as plans
 from voc2vec_jax.runs import memory
 
 SHARE = 0.85  # of the free memory that is planned with; allocators lose some to gaps
@@ -15,14 +16,17 @@ CPU_SHARE = 0.4  # the rest is for the step, which is not measured on CPUs
 
 
 def choose_slots(
-    setting: settings.CrossValidationSetting, abstract: fold_engine.FoldState, pending: int
+    setting: settings.CrossValidationSetting,
+    abstract: fold_engine.FoldState,
+    pending: int,
+    machine: plans.Machine | None = None,
 ) -> tuple[list[jax.Device], int]:
     """The devices to use and the number of slots, a multiple of the devices.
 
     As many slots as the setting asks for, else as memory allows, and no more than `pending` folds need. `abstract` is
-    the shape of one fold's state.
+    the shape of one fold's state, `machine` what is planned for in place of the local devices.
     """
-    devices = jax.local_devices()
+    devices = list(machine.devices) if machine else jax.local_devices()
     if devices[0].platform == "cpu":  # all CPU devices share the machine's memory
         fitting = setting.folds_at_once or fitting_on_cpu(memory.bytes_free(devices[0]), tree_bytes(abstract))
         wanted = min(fitting, pending)
@@ -30,21 +34,22 @@ def choose_slots(
     else:
         # A device without a fold would compute an empty slot.
         devices = devices[:pending]
-        fitting = setting.folds_at_once or len(devices) * fitting_beside_data(setting, abstract, devices[0])
+        fitting = setting.folds_at_once or len(devices) * fitting_beside_data(
+            setting, abstract, devices[0], machine.free_bytes if machine else memory.bytes_free(devices[0])
+        )
         wanted = min(fitting, pending)
     # Seven folds on four devices: eight slots, two on each; the eighth stays empty.
     return devices, -(-wanted // len(devices)) * len(devices)
 
 
 def fitting_beside_data(
-    setting: settings.CrossValidationSetting, abstract: fold_engine.FoldState, device: jax.Device
+    setting: settings.CrossValidationSetting, abstract: fold_engine.FoldState, device: jax.Device, free_bytes: int
 ) -> int:
-    """The folds that one accelerator holds beside the task's clips."""
+    """The folds that one accelerator with `free_bytes` holds beside the task's clips."""
     data = dict(setting.trained.data)
     fold = {name: value[0] for name, value in setting.fold_batch([0]).items()}
     step = step_bytes(setting.trained.learner, setting.recipe, abstract, fold, data, device)
-    free = memory.bytes_free(device) - tree_bytes(data)
-    return fitting(free, tree_bytes(abstract), step, setting.axis)
+    return fitting(free_bytes - tree_bytes(data), tree_bytes(abstract), step, setting.axis)
 
 
 def fitting(free_bytes: int, state_bytes: int, step_bytes: int, axis: str) -> int:

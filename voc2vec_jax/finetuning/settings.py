@@ -78,12 +78,16 @@ def build(
     task: tasks.Task,
     splits: Sequence[folds.FoldSplit],
     source: reader.ModelWeights | None,
+    platform: str | None = None,
 ) -> CrossValidationSetting:
-    """The setting of a job; `source` holds the weights to fine-tune, None where features are learned from."""
+    """The setting of a job on a platform (None: this process's).
+
+    `source` holds the weights to fine-tune, None where features are learned from.
+    """
     config = job.config
     axis = config.fold_axis
     if axis == "auto":  # a CPU core gains nothing from larger batches, and one fold at a time stays in its cache
-        axis = "map" if jax.default_backend() == "cpu" else "vmap"
+        axis = "map" if (platform or jax.default_backend()) == "cpu" else "vmap"
     return CrossValidationSetting(
         workdir=job.workdir,
         task=task,

@@ -19,8 +19,7 @@ from voc2vec_jax import errors
 from voc2vec_jax.convert import digest as convert_digest
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
-from voc2vec_jax.inference import batching, buckets, forward, loading, windowing
-from voc2vec_jax.models import flops
+from voc2vec_jax.inference import batch_sizes, batching, buckets, forward, loading, windowing
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import masking
 from voc2vec_jax.runs import logs, runtime, sharding
@@ -28,13 +27,6 @@ from voc2vec_jax.runs import logs, runtime, sharding
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
 FORMATS = ("hf", "fairseq", "jax")
-BATCH_SECONDS = {"cpu": 64.0}  # audio that `embed` computes at once, by platform
-BATCH_SECONDS_ELSEWHERE = 512.0
-# What one more shape costs: the operations that could be done while it compiles. Orders of magnitude will do.
-COMPILE_SECONDS = {"cpu": 3.0}  # 1.9 s per shape; a new length brings one or two numbers of rows
-COMPILE_SECONDS_ELSEWHERE = 6.0
-OPERATIONS_PER_SECOND = {"cpu": 1e11}
-OPERATIONS_PER_SECOND_ELSEWHERE = 1e14
 TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5  # added to the variance when a clip is normalised
 
 
@@ -79,11 +71,6 @@ def from_pretrained(src: str | Path, dtype: str = "auto", padding: str = "exact"
 def normalisation_eps(checkpoint: reader.ModelWeights) -> float:
     """Added to the variance of a clip: transformers' value for checkpoints of transformers, else fairseq's."""
     return TRANSFORMERS_EPS if "model_type" in checkpoint.raw_config else FAIRSEQ_EPS
-
-
-def default_batch_seconds() -> float:
-    """Seconds of audio in a batch of `Model.embed` on this machine."""
-    return BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
 
 
 class Model:
@@ -133,6 +120,16 @@ class Model:
         return len(self._shapes)
 
     @property
+    def exact(self) -> Any:
+        """The family's configuration for `embed`, whose padding is always exact."""
+        return dataclasses.replace(self.config, encoder=dataclasses.replace(self.config.encoder, padding="exact"))
+
+    @property
+    def params(self) -> Any:
+        """The parameters on the devices, as the compiled programs take them."""
+        return self._params
+
+    @property
     def _eps(self) -> float:
         return normalisation_eps(self.checkpoint)
 
@@ -156,7 +153,7 @@ class Model:
         """Of the devices that hold the parameters."""
         return next(iter(jax.tree.leaves(self._params)[0].devices())).platform
 
-    def _precision(self) -> contextlib.AbstractContextManager:
+    def precision(self) -> contextlib.AbstractContextManager:
         """Full float32 products on accelerators too, where the default would round the factors."""
         return jax.default_matmul_precision("highest" if self.config.encoder.dtype == "float32" else "default")
 
@@ -178,7 +175,7 @@ class Model:
             if wanted:
                 row[:length] = loading.normalised(row[:length], self._eps)
         self._shapes.add(("frames", padded.shape))
-        with self._precision():
+        with self.precision():
             x, states = forward.forward(self.family, self.config, self._params, padded, seen)
         return Output(x, tuple(states), self.config.encoder.frames(lengths))
 
@@ -261,14 +258,13 @@ class Model:
 
         `layers` come from `layer_numbers`. The function does not wait for the device.
         """
-        config = dataclasses.replace(self.config, encoder=dataclasses.replace(self.config.encoder, padding="exact"))
 
         def compute(batch: batching.Batch) -> Float[Array, "b ..."]:
             self._shapes.add((pool, layers, batch.audio.shape))
             arrays = batch.audio, batch.lengths, batch.kept
-            with self._precision():
+            with self.precision():
                 embed = forward.compiled_embed(self._platform)
-                return embed(self.family, config, layers, pool, self._params, *arrays)
+                return embed(self.family, self.exact, layers, pool, self._params, *arrays)
 
         return compute
 
@@ -288,7 +284,7 @@ class Model:
         params = jax.device_put(self.checkpoint.params["head"])
 
         def compute(batch: batching.Batch) -> Float[Array, "b v"]:
-            with self._precision():
+            with self.precision():
                 return forward.classify(head, params, pooled(batch))
 
         return compute
@@ -309,13 +305,10 @@ class Model:
         overlap_seconds: float,
         batch_seconds: float,
         devices: int = 1,
+        platform: str | None = None,
     ) -> windowing.WindowLayout:
         """Windows and static shapes for the lengths in `known` (`buckets.known_lengths`), more where they pay."""
         lengths, copies = known
-        operations = sum(flops.forward(self.config, 10 * recordings.RATE_HZ).values()) / 10
-        platform = jax.default_backend()
-        rate = OPERATIONS_PER_SECOND.get(platform, OPERATIONS_PER_SECOND_ELSEWHERE)
-        compiling = COMPILE_SECONDS.get(platform, COMPILE_SECONDS_ELSEWHERE)
         return windowing.WindowLayout(
             self.config.encoder,
             window_seconds,
@@ -324,7 +317,7 @@ class Model:
             devices,
             lengths=lengths,
             copies=copies,
-            shape_seconds=compiling * rate / operations,
+            shape_seconds=batch_sizes.shape_seconds(self.config, platform),
         )
 
     def _run(self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
@@ -336,7 +329,7 @@ class Model:
             if value not in allowed:
                 raise errors.InputError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}")
         items = loading.check(items)
-        batch_seconds = default_batch_seconds() if batch_seconds is None else batch_seconds
+        batch_seconds = batch_sizes.batch_seconds() if batch_seconds is None else batch_seconds
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
         layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:

@@ -18,6 +18,7 @@ from jax.experimental import topologies
 
 from voc2vec_jax import errors
 from voc2vec_jax.planning import chips
+from voc2vec_jax.runs import memory
 
 EXAMPLES = "v5e:1x1, v5e:4x4, v5p:4x4x4, h100, h100:8, h100:2x8"
 EXTRAS = {"tpu": "plan-tpu", "cuda": "plan-cuda"}
@@ -60,6 +61,22 @@ class Machine:
         parts = {"tpu": "slices", "cuda": "hosts"}[self.platform]
         spread = f" in {groups} {parts}" if groups > 1 else ""
         return f"{len(self.devices)} x {self.chip.title}{spread}, {self.free_bytes / 1e9:.1f} GB each"
+
+
+def title(machine: Machine | None) -> str:
+    """A machine in words; None is the devices of all processes."""
+    if machine is not None:
+        return machine.title
+    return f"{jax.device_count()} x {jax.local_devices()[0].device_kind} in {jax.process_count()} process(es)"
+
+
+def free_bytes(machine: Machine | None) -> int:
+    """Memory of a device that a program gets; of None, what is free on a device of this process."""
+    if machine is not None:
+        return machine.free_bytes
+    device = jax.local_devices()[0]
+    # CPU devices share the machine's memory, an accelerator has its own.
+    return memory.bytes_free(device) // (1 if device.platform != "cpu" else len(jax.local_devices()))
 
 
 def parse(name: str) -> tuple[str, tuple[int, ...], int]:

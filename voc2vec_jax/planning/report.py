@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import jax
 
 from voc2vec_jax import errors
 from voc2vec_jax.planning import collectives, compiling, counts, devices, roofline
@@ -26,7 +29,10 @@ class Plan:
     free_bytes: int
     compiled: compiling.Compiled
     work: roofline.Work
-    steps: int = 0  # of the whole run; 0: not known
+    unit: str = "step"  # what one run of the program is
+    units: int = 0  # of the whole run; 0: not known
+    note: str = ""  # on the number of units
+    used: int = 0  # devices that compute; 0: all
     size: str = ""  # what could be made smaller to fit, as the fields of the configuration that say it
     fitting: str = ""  # the largest size that fits, and how it is known; empty if this one fits or none does
 
@@ -41,17 +47,28 @@ class Plan:
         return self.needed_bytes <= self.free_bytes
 
     @property
+    def a_unit(self) -> str:
+        """The unit with its article."""
+        return f"{'an' if self.unit[0] in 'aeiou' else 'a'} {self.unit}"
+
+    @property
     def count(self) -> int:
-        """The number of devices."""
-        return len(self.machine.devices) if self.machine else 0
+        """The number of devices of the machine that compute."""
+        return self.used or (len(self.machine.devices) if self.machine else 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Output:
-    """Where a report goes, as the command line says."""
+class Request:
+    """What the command line asks for: a machine, and where the report goes."""
 
+    machine: devices.Machine | None = None  # None: the devices of this process
     json: bool = False
     hlo: str = ""  # a file for the optimized program; empty: none
+
+    @property
+    def platform(self) -> str | None:
+        """JAX's name of the machine's platform; None: this process's."""
+        return self.machine.platform if self.machine else None
 
 
 FLAGS = {
@@ -64,24 +81,28 @@ FLAGS = {
 }
 
 
-def output_of(arguments: cli.Arguments) -> Output | None:
-    """What the flags ask for, None if no dry run; InputError for a flag that means nothing without it."""
+def requested(arguments: cli.Arguments) -> Request | None:
+    """What the flags ask for, None if no dry run; call it before JAX starts.
+
+    InputError for a flag that means nothing without --dry_run, and for a machine that cannot be compiled for.
+    """
     if arguments.dry_run:
-        return Output(arguments.json, arguments.hlo or "")
+        machine = devices.machine(arguments.device) if arguments.device else None
+        return Request(machine, arguments.json, arguments.hlo or "")
     for name in ("device", "json", "hlo"):
         if arguments.values[name]:
             raise errors.InputError(f"--{name} belongs to a plan and not to a run: add --dry_run, or leave it out")
     return None
 
 
-def show(plan: Plan, output: Output) -> None:
+def show(plan: Plan, request: Request) -> None:
     """Print the report and write the program, as asked for."""
-    if output.hlo and plan.compiled.text is not None:
-        files.write_atomic(pathlib.Path(output.hlo), plan.compiled.text.encode())
-    if output.json:
+    if request.hlo and plan.compiled.text is not None:
+        files.write_atomic(pathlib.Path(request.hlo), plan.compiled.text.encode())
+    if request.json:
         print(json.dumps(as_dict(plan)))
         return
-    for line in lines(plan, output):
+    for line in lines(plan, request):
         print(line)
 
 
@@ -128,11 +149,11 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "seconds": parts,
         "binds": roofline.binding(parts),
         "audio_seconds_per_second_at_most": plan.work.audio_seconds / least,
-        "days_at_least": plan.steps * least / SECONDS_OF_A_DAY if plan.steps else None,
+        "days_at_least": plan.units * least / SECONDS_OF_A_DAY if plan.units else None,
     }
 
 
-def lines(plan: Plan, output: Output) -> Iterator[str]:
+def lines(plan: Plan, request: Request) -> Iterator[str]:
     """The report as text."""
     compiled = plan.compiled
     if not plan.fits:
@@ -146,15 +167,15 @@ def lines(plan: Plan, output: Output) -> Iterator[str]:
     if compiled.text is not None:
         for name, size in {**plan.parts, "temporaries": compiled.temporary_bytes}.items():
             yield f"  {name:<12} {in_words(size):>10} per device"
-    yield f"step       {in_words(compiled.peak_bytes)} per device at its peak, as XLA plans it"
+    yield f"{plan.unit:<10} {in_words(compiled.peak_bytes)} per device at its peak, as XLA plans it"
     if plan.copied_bytes:
         copied, free = in_words(plan.copied_bytes), in_words(plan.free_bytes)
         yield f"saving     {copied} more per device for a moment; free: {free}"
-    yield f"arithmetic {plan.work.flops / 1e12:.4g} TFLOP a step (matrix products only)"
+    yield f"arithmetic {plan.work.flops / 1e12:.4g} TFLOP {plan.a_unit} (matrix products only)"
     counted = count(plan)
     if counted is not None:
         yield from _estimates(plan, counted)
-    written = f"the program is in {output.hlo}" if output.hlo and compiled.text is not None else "nothing was written"
+    written = f"the program is in {request.hlo}" if request.hlo and compiled.text is not None else "nothing was written"
     yield f"compiled in {compiled.seconds:.1f} s; {written}"
 
 
@@ -179,13 +200,18 @@ def _estimates(plan: Plan, counted: counts.Counts) -> Iterator[str]:
         yield f"  {counted.unknown_loops} loops do not tell how often they turn; each is counted once"
     least = max(parts.values())
     rate = plan.work.audio_seconds / least
-    yield f"binds      {roofline.binding(parts)}: a step takes {_time(least)} at least"
+    yield f"binds      {roofline.binding(parts)}: {plan.a_unit} takes {_time(least)} at least"
     yield f"at most    {rate:,.0f} audio-seconds per second" + (
         f", {rate / plan.count:,.0f} a device" * (plan.count > 1)
     )
-    if plan.steps:
-        days = plan.steps * least / SECONDS_OF_A_DAY
-        yield f"the run    {days:.2f} days at least, {plan.steps:,} steps"
+    if plan.units:
+        yield f"the run    {_long(plan.units * least)} at least, {plan.units:,} {plan.unit}s{plan.note}"
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Bytes that one device holds of a tree of sharded arrays, which may be shapes alone."""
+    # The shard, not the array: under fsdp a device holds only its cut of a parameter.
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _collectives(found: tuple[collectives.Collective, ...]) -> str:
@@ -203,6 +229,13 @@ def _collectives(found: tuple[collectives.Collective, ...]) -> str:
 def _time(seconds: float) -> str:
     scale, unit = next((x for x in ((1, "s"), (1e3, "ms")) if seconds * x[0] >= 1), (1e6, "us"))
     return f"{seconds * scale:.3g} {unit}"
+
+
+def _long(seconds: float) -> str:
+    for unit, size in (("days", SECONDS_OF_A_DAY), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return _time(seconds)
 
 
 def in_words(size: int | float) -> str:

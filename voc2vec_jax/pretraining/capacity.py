@@ -12,7 +12,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from voc2vec_jax import errors
-from voc2vec_jax.planning import compiling
+from voc2vec_jax.planning import compiling, report
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
@@ -136,7 +136,7 @@ def compiled_plan(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     functions = training_step.on_mesh(config, family, model, mesh)
     batch = batch_of(model, layout, len(layout.bucket_samples) - 1, micros, mesh)
     found = compiling.compile(functions.update.lower(functions.state, batch), cached=True)
-    return dataclasses.replace(plan, copied=bytes_per_device(functions.state), compiled=found)
+    return dataclasses.replace(plan, copied=report.bytes_per_device(functions.state), compiled=found)
 
 
 def batch_of(
@@ -150,9 +150,3 @@ def batch_of(
         arrays["units"] = ((*shape, model.encoder.frames(samples)), jnp.int32)
     place = sharding.over_batch(mesh, 0)
     return {name: jax.ShapeDtypeStruct(*of, sharding=place) for name, of in arrays.items()}
-
-
-def bytes_per_device(tree: Any) -> int:
-    """Bytes that one device holds of a tree of sharded arrays."""
-    # The shard, not the array: under fsdp a device holds only its cut of a parameter.
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import jax
 import ml_collections
-from jax.sharding import Mesh
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.models import flops
@@ -17,14 +16,14 @@ from voc2vec_jax.planning import compiling, devices, report, roofline
 from voc2vec_jax.pretraining import capacity
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
-from voc2vec_jax.runs import configuration, logs, memory, runtime, sharding
+from voc2vec_jax.runs import configuration, logs, runtime, sharding
 
 TRIES = 3  # compilations in search of the largest batch that fits: each may take minutes
 
 
-def run(config: ml_collections.ConfigDict, device: str | None, output: report.Output) -> int:
-    """Report what `config` takes on a machine that is named, else on the devices that there are."""
-    machine = devices.machine(device) if device else None
+def run(config: ml_collections.ConfigDict, request: report.Request) -> int:
+    """Report what `config` takes on the machine that is asked for, else on the devices that there are."""
+    machine = request.machine
     runtime.set_up_jax(config)
     config.dtype = runtime.computed_in(config.dtype, machine.platform if machine else None)
     jax.config.update("jax_enable_compilation_cache", False)  # it would write to disk
@@ -33,7 +32,7 @@ def run(config: ml_collections.ConfigDict, device: str | None, output: report.Ou
     if machine is not None and not found.fits:
         found = dataclasses.replace(found, fitting=fitting(config, machine, found))
     if logs.speaks():
-        report.show(found, output)
+        report.show(found, request)
     return errors.EXIT_DONE
 
 
@@ -41,7 +40,6 @@ def plan(
     config: ml_collections.ConfigDict, machine: devices.Machine | None, compiled: compiling.Compiled | None = None
 ) -> report.Plan:
     """The update for its longest bucket, compiled here unless it is given."""
-    config.dtype = runtime.computed_in(config.dtype, machine.platform if machine else None)
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp, machine.devices if machine else None)
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
@@ -53,19 +51,19 @@ def plan(
     compiled = compiled or compiling.compile(functions.update.lower(state, batches[-1]))
     g, a, rows, samples = batches[-1]["audio"].shape
     parts = {
-        "parameters": capacity.bytes_per_device(state["params"]),
-        "optimizer": capacity.bytes_per_device(state["opt_state"]),
-        "batch": capacity.bytes_per_device(batches[-1]),
+        "parameters": report.bytes_per_device(state["params"]),
+        "optimizer": report.bytes_per_device(state["opt_state"]),
+        "batch": report.bytes_per_device(batches[-1]),
     }
     return report.Plan(
         machine=machine,
-        title=title(machine, mesh),
+        title=f"{devices.title(machine)}, fsdp {config.fsdp}",
         shapes=tuple(shapes(batches)),
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state["params"])),
         parts=parts,
         # A checkpoint is copied on the device first, so that training goes on while it is written.
         copied_bytes=parts["parameters"] + parts["optimizer"],
-        free_bytes=machine.free_bytes if machine else free_bytes(),
+        free_bytes=devices.free_bytes(machine),
         compiled=compiled,
         work=roofline.Work(
             flops=g * a * rows * sum(flops.training(model, samples).values()),
@@ -73,24 +71,9 @@ def plan(
             dtype=model.encoder.dtype,
             precision=config.matmul_precision,
         ),
-        steps=config.total_steps,
+        units=config.total_steps,
         size="group_rows, remat or fsdp",
     )
-
-
-def title(machine: devices.Machine | None, mesh: Mesh) -> str:
-    """The devices, and how many share the parameters."""
-    if machine is not None:
-        return f"{machine.title}, fsdp {mesh.shape['fsdp']}"
-    kind = jax.local_devices()[0].device_kind
-    return f"{mesh.size} x {kind} in {jax.process_count()} process(es), fsdp {mesh.shape['fsdp']}"
-
-
-def free_bytes() -> int:
-    """Free memory of a device of this process."""
-    device = jax.local_devices()[0]
-    # CPU devices share the machine's memory, an accelerator has its own.
-    return memory.bytes_free(device) // (1 if device.platform != "cpu" else len(jax.local_devices()))
 
 
 def shapes(batches: list[dict]) -> Iterator[str]:

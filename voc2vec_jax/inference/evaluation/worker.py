@@ -21,7 +21,7 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.inference import batching, prefetch, pretrained, windowing
+from voc2vec_jax.inference import batch_sizes, batching, prefetch, pretrained, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import recordings
@@ -138,6 +138,22 @@ def _check(settings: EvaluationSettings) -> None:
         )
 
 
+def layout_of(
+    model: pretrained.Model,
+    items: evaluation_inputs.Items,
+    settings: EvaluationSettings,
+    devices: int,
+    platform: str | None = None,
+) -> windowing.WindowLayout:
+    """The windows and static shapes of an evaluation on so many devices of a platform (None: this process's)."""
+    timeline = settings.kind == "timeline"
+    overlap = 0.0 if timeline else min(OVERLAP_SECONDS, settings.window / 4)
+    # The windows of a timeline all have one length.
+    known = ([], 1.0) if timeline else items.lengths()
+    seconds = settings.batch_seconds or batch_sizes.batch_seconds(platform)
+    return model.layout(known, settings.window, overlap, seconds, devices, platform)
+
+
 class Worker:
     """Computes parts of an evaluation on all local devices."""
 
@@ -153,11 +169,8 @@ class Worker:
         self._timeline = settings.kind == "timeline"
         encoder = model.config.encoder
         devices = jax.local_devices()
-        self._seconds = settings.batch_seconds or pretrained.default_batch_seconds()
-        overlap = 0.0 if self._timeline else min(OVERLAP_SECONDS, settings.window / 4)
-        # The windows of a timeline all have one length.
-        known = ([], 1.0) if self._timeline else items.lengths()
-        self._layout = model.layout(known, settings.window, overlap, self._seconds, len(devices))
+        self._seconds = settings.batch_seconds or batch_sizes.batch_seconds()
+        self._layout = layout_of(model, items, settings, len(devices))
         self._cut = self._layout.windows
         if self._timeline:
             window, hop = (round(s * audio.RATE_HZ) for s in (settings.window, settings.hop))

@@ -1,0 +1,51 @@
+"""A dry run of a cross-validation says what its folds take side by side and leaves nothing behind."""
+
+import json
+
+import compilers
+import pytest
+import tiny_models
+
+from voc2vec_jax import datasets, errors, finetune
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planned")
+    datasets.prepare("synthetic", data_dir=folder / "data", clips=48, progress=False)
+    model = tiny_models.write(folder / "model")
+    fields = (
+        f"model={model}",
+        f"data_dir={folder / 'data'}",
+        "folds=4",
+        "epochs=5",
+        "max_seconds=0.5",
+        "batch_clips=8",
+    )
+    configured = [f"--config.{field}" for field in fields]
+    return ["--config=configs/finetune.py:synthetic", f"--workdir={folder / 'run'}", "--dry_run", *configured]
+
+
+def test_a_dry_run_prints_an_epoch_of_the_folds_at_once_and_writes_nothing(arguments, tmp_path, capsys):
+    assert finetune.main([*arguments, f"--workdir={tmp_path / 'run'}", "--config.folds_at_once=2"]) == errors.EXIT_DONE
+    printed = capsys.readouterr().out
+    for words in ("2 folds at once", "folds  ", "clips  ", "temporaries", "TFLOP a epoch", "nothing was written"):
+        assert words.replace("a epoch", "an epoch") in printed, printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_features_are_not_planned(arguments):
+    with pytest.raises(errors.InputError, match="fixed features, which takes no planning"):
+        finetune.main([*arguments, "--config.how=features"])
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("device", ["v5e:1x1", "h100:2"])
+def test_an_epoch_is_compiled_for_a_machine_by_name(device, arguments, capsys):
+    compilers.machine(device)
+    assert finetune.main([*arguments, f"--device={device}", "--json"]) == errors.EXIT_DONE
+    found = json.loads(capsys.readouterr().out)
+    assert found["device"] == device and found["fits"]
+    assert "4 folds at once (vmap)" in found["devices"]
+    assert found["collectives"] == []  # folds need nothing of each other
+    assert found["traffic_bytes"] > 0 and found["unknown_loops"] == 0
