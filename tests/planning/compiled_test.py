@@ -58,11 +58,11 @@ def test_a_gradient_s_arguments_cycles_and_collectives_are_those_of_its_arrays(n
 @pytest.mark.parametrize("name", ["v5e:1x1", "h100"])
 def test_traffic_is_that_of_arrays_too_large_for_the_chip(name):
     machine = compilers.machine(name)
-    place = sharding.replicated(sharding.make_mesh(1, machine.devices))
+    place = sharding.replicated(sharding.make_mesh(1))
 
     def moved(f, *shapes):
         arguments = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes]
-        return counts.count(compiling.compile(jax.jit(f).lower(*arguments), machine.devices).text).traffic_bytes
+        return counts.count(compiling.compile(jax.jit(f).lower(*arguments)).text).traffic_bytes
 
     n = 2**17
     assert moved(lambda x: jnp.tanh(x) * 2 + 1, (n, 512)) == 2 * n * 512 * 4
@@ -85,5 +85,5 @@ def test_a_program_that_is_too_large_says_what_it_needs(name):
     machine = compilers.machine(name)
     place = NamedSharding(sharding.make_mesh(1, machine.devices), PartitionSpec())
     x = jax.ShapeDtypeStruct((30, 2**30), jnp.float32, sharding=place)
-    compiled = compiling.compile(jax.jit(lambda x: jnp.sort(x, axis=0)).lower(x), machine.devices)
+    compiled = compiling.compile(jax.jit(lambda x: jnp.sort(x, axis=0)).lower(x))
     assert compiled.text is None and compiled.peak_bytes > 120 * 2**30

@@ -48,7 +48,7 @@ def plan(job: jobs.CrossValidationJob, request: report.Request) -> report.Plan:
     engine = fold_engine.Engine(learner, recipe, slots, setting.axis, used)
     steps = max(setting.epoch_steps(fold) for fold in range(len(splits)))
     arguments = epoch(engine, setting, abstract, steps)
-    compiled = compiling.compile(engine.train.lower(*arguments), used)
+    compiled = compiling.compile(engine.train.lower(*arguments))
     state, fold, rows, data = arguments
     clips = slots * steps
     each = [(count, flops.training(learner.config, samples)) for count, samples in learner.sub_batches]

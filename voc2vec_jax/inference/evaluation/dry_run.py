@@ -63,9 +63,8 @@ def plan(
     layers, pool = _wanted(model, settings)
     with model.precision():
         embed = forward.compiled_embed(machine.platform if machine else mesh.devices.flat[0].platform)
-        compiled = compiling.compile(
-            embed.lower(model.family, model.exact, layers, pool, params, *batch), mesh.devices.flatten()
-        )
+        lowered = embed.lower(model.family, model.exact, layers, pool, params, *batch)
+        compiled = compiling.compile(lowered)
     seconds = rows * samples / audio.RATE_HZ
     parts = flops.forward(model.exact, samples)
     return report.Plan(
