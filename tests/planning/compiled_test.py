@@ -58,7 +58,7 @@ def test_a_gradient_s_arguments_cycles_and_collectives_are_those_of_its_arrays(n
 @pytest.mark.parametrize("name", ["v5e:1x1", "h100"])
 def test_traffic_is_that_of_arrays_too_large_for_the_chip(name):
     machine = compilers.machine(name)
-    place = sharding.replicated(sharding.make_mesh(1))
+    place = sharding.replicated(sharding.make_mesh(1, machine.devices))
 
     def moved(f, *shapes):
         arguments = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes]
