@@ -88,4 +88,4 @@ def test_memory_is_that_of_the_compiled_update(config):
     )
     assert one.compiled.temporary_bytes < two.compiled.temporary_bytes
     assert one.peak(1) < two.peak(2) < one.peak(2) * 1.01
-    assert one.copied == 104_076  # parameters, two moments of each and two counts
+    assert one.copied == 104_076  # parameters, two moments of each, three counts
