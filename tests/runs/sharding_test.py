@@ -1,6 +1,7 @@
 """Placement is a pure function of name and shape, and says so when it cannot be done."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,35 @@ def test_an_axis_that_does_not_divide_is_an_error():
 def test_fsdp_must_divide_the_devices():
     with pytest.raises(errors.InputError, match="fsdp 3 does not divide the 8 devices"):
         sharding.make_mesh(fsdp=3)
+
+
+def device(number, process, slice_index=None, platform="tpu"):
+    return types.SimpleNamespace(id=number, process_index=process, slice_index=slice_index, platform=platform)
+
+
+def numbers(devices, fsdp):
+    return [[device.id for device in group] for group in sharding.grid(devices, fsdp)]
+
+
+def test_groups_lie_within_slices_and_replicas_across_them():
+    """Two slices of two processes with two chips each; processes were started in turn on the slices."""
+    devices = [device(i, process, process % 2) for i, process in enumerate((0, 0, 1, 1, 2, 2, 3, 3))]
+    assert numbers(devices[::-1], 4) == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert numbers(devices, 8) == [[0, 1, 4, 5, 2, 3, 6, 7]]
+    ordered = [devices[i] for i in (0, 1, 4, 5, 2, 3, 6, 7)]
+    assert [sharding.place_of_process(ordered, process) for process in range(4)] == [(0, 4), (2, 4), (1, 4), (3, 4)]
+
+
+def test_a_group_must_not_cut_through_a_slice_or_a_host_of_gpus():
+    slices = [device(i, i // 3, i // 6) for i in range(12)]
+    with pytest.raises(errors.InputError, match="fsdp 4 cuts through slices of 6 devices.*divisor of 6"):
+        sharding.grid(slices, 4)
+    hosts = [device(i, i // 4, 0, platform="gpu") for i in range(12)]
+    with pytest.raises(errors.InputError, match="fsdp 6 cuts through hosts of 4 devices.*divisor of 4"):
+        sharding.grid(hosts, 6)
+    assert len(numbers(hosts, 2)) == 6 and len(numbers(hosts, 12)) == 1
+    one_slice = [device(i, i // 4) for i in range(12)]  # its links join the hosts
+    assert len(numbers(one_slice, 6)) == 2
 
 
 def test_the_recipes_rules_cut_nearly_all_of_base_and_its_optimizer_in_eight():

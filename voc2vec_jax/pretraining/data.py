@@ -92,8 +92,9 @@ class DeviceBatches:
         self._micros, self._workers = micros, config.workers
         # Axis g lies over the devices; a device computes its part of axis a one after another.
         self._over_devices = sharding.over_batch(mesh, 0)
-        hosts = jax.process_count()
-        row_slice = (jax.process_index(), hosts) if hosts > 1 else None
+        # Its place in the mesh, and not its number, says which rows a process reads.
+        part = sharding.place_of_process(list(mesh.devices.flat), jax.process_index())
+        row_slice = part if jax.process_count() > 1 else None
         self._options: dict[str, Any] = {"batching": config.batching, "targets": targets, "row_slice": row_slice}
         self._resident = None
         if config.input == "resident":
