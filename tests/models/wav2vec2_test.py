@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from voc2vec_jax.models import encoder, layers, wav2vec2
+from voc2vec_jax.models import encoder, wav2vec2
 
 SMALL = encoder.EncoderConfig(
     conv_channels=(16,) * 7, width=32, depth=3, heads=4, inner_width=64, positional_kernel=16, positional_groups=4
@@ -220,14 +220,3 @@ def test_remat_changes_no_gradient(remat):
     grads = [jax.jit(jax.grad(lambda p, c=c: loss_of(c, p, audio, lengths)[0]))(params) for c in (CONFIG, saved)]
     for a, b in zip(*map(jax.tree.leaves, grads)):
         assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max() + 1e-6
-
-
-def test_norms_over_many_frames_far_from_zero():
-    """Sums of one frame after another would be off by a hundred times the tolerance."""
-    valid = jnp.arange(20_000)[None] < jnp.array([[20_000], [15_000]])
-    x = 100 + jax.random.normal(jax.random.key(0), (2, 20_000, 5))
-    found, _ = layers.TimeNorm(SMALL.compute_dtype).init_with_output(jax.random.key(1), x, valid)
-    for row, count in zip(range(2), (20_000, 15_000)):
-        wide = np.asarray(x[row, :count], np.float64)
-        wanted = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + layers.CONV_NORM_EPS)
-        np.testing.assert_allclose(found[row, :count], wanted, atol=1e-4)

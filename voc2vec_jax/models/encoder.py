@@ -121,14 +121,17 @@ class ConvStem(nn.Module):
         x = audio[..., None].astype(c.compute_dtype)
         frames = lengths
         for i, (channels, kernel, stride) in enumerate(zip(c.conv_channels, c.conv_kernels, c.conv_strides)):
-            x = layers.StridedConv(channels, kernel, stride, c.conv_bias, name=f"conv_{i}")(x)
+            conv = layers.StridedConv(channels, kernel, stride, c.conv_bias, name=f"conv_{i}")
+            before, x = x, conv(x)
             frames = masking.frame_lengths(frames, (kernel,), (stride,))
-            if c.conv_norm == "layer":
-                x = layer_norm(c, f"norm_{i}", layers.CONV_NORM_EPS)(x)
-            elif i == 0:
+            if c.conv_norm == "group" and i == 0:
                 # transformers normalises over padding too: "legacy" counts every frame as valid
                 counted = frames if c.padding == "exact" else jnp.full_like(frames, x.shape[1])
-                x = layers.TimeNorm(c.compute_dtype, name="norm_0")(x, masking.valid_frames(counted, x.shape[1]))
+                valid = masking.valid_frames(counted, x.shape[1])
+                x = layers.GeluOfTimeNorm(name="norm_0")(x, valid, conv(before, layers.SOME))
+                continue
+            if c.conv_norm == "layer":
+                x = layer_norm(c, f"norm_{i}", layers.CONV_NORM_EPS)(x)
             x = norms.gelu(x)
         return x
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from voc2vec_jax.ops import convolution, norms
 
 CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
+SOME = 64  # one frame of so many tells roughly where the mean over time is
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -81,25 +82,23 @@ class LayerNorm(nn.Module):
         return norms.layer_norm(x, scale, bias, self.eps).astype(self.dtype)
 
 
-class TimeNorm(nn.Module):
-    """Normalises each channel of each clip over its valid frames: torch's GroupNorm with one channel per group."""
-
-    dtype: jnp.dtype
+class GeluOfTimeNorm(nn.Module):
+    """GELU of each channel of each clip normalised over its valid frames: torch's GroupNorm with a channel a group."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"]) -> Float[Array, "b t c"]:
+    def __call__(
+        self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"], some: Float[Array, "b _n c"]
+    ) -> Float[Array, "b t c"]:
+        """`some` are every `SOME`-th of the frames: what is near their means is near the means of all."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        # mean = sum_t valid x / sum_t valid: padding adds nothing, so a clip's output does not depend on its batch
-        weight = valid.astype(x.dtype)
-        count = jnp.maximum(weight.sum(1, keepdims=True), 1)
-        # Two passes: E[x^2] - E[x]^2 cancels where a channel's mean is large beside its spread
-        centred = x - (norms.time_sums(x, weight) / count)[:, None]
-        variance = norms.time_sums(centred * centred, weight) / count
-        out = centred * (jax.lax.rsqrt(variance + CONV_NORM_EPS) * scale[None])[:, None] + bias[None, None]
-        return out.astype(self.dtype)
+        # Padding has no weight, so a clip's output does not depend on its batch
+        weight = valid.astype(jnp.promote_types(x.dtype, jnp.float32))
+        counted = weight[:, ::SOME, None]
+        near = (some.astype(weight.dtype) * counted).sum(1) / jnp.maximum(counted.sum(1), 1)
+        near = jax.lax.stop_gradient(near)  # the result does not depend on it
+        return norms.gelu_of_time_norm(x, scale, bias, weight, near, CONV_NORM_EPS)
 
 
 class StridedConv(nn.Module):
@@ -111,11 +110,12 @@ class StridedConv(nn.Module):
     use_bias: bool
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t i"]) -> Float[Array, "b _t o"]:
+    def __call__(self, x: Float[Array, "b t i"], every: int = 1) -> Float[Array, "b _t o"]:
+        """All outputs, or `every` how many one of them."""
         fan_in = x.shape[-1] * self.kernel
         init = nn.initializers.normal(math.sqrt(2 / fan_in))  # He's, as in fairseq
         kernel = self.param("kernel", init, (self.kernel, x.shape[-1], self.channels))
-        out = convolution.strided_conv(x, kernel.astype(x.dtype), self.stride)
+        out = convolution.strided_conv(x, kernel.astype(x.dtype), self.stride * every)
         if self.use_bias:
             bias = self.param("bias", torch_linear_init(fan_in), (self.channels,))
             out = out + bias.astype(x.dtype)[None, None]

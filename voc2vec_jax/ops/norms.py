@@ -2,21 +2,13 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from voc2vec_jax.ops import cpu, platforms
-
-
-def time_sums(x: Float[Array, "b t c"], weight: Float[Array, "b t"]) -> Float[Array, "b c"]:
-    """Sums over time with a weight for each frame."""
-    return _time_sums(x * weight[..., None])
-
-
-TIME_SUMS = {"one sum": lambda x: x.sum(1), "stretches": cpu.time_sums}
-_time_sums = platforms.differentiable("time_sums", TIME_SUMS)
 
 
 @jax.custom_vjp
@@ -50,6 +42,122 @@ def _gelu_backward(kept, gradient):
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+def gelu_of_time_norm(
+    x: Float[Array, "b t c"],
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
+    weight: Float[Array, "b t"],
+    near: Float[Array, "b c"],
+    eps: float,
+) -> Float[Array, "b t c"]:
+    """GELU of each channel of each clip with mean 0 and variance 1 over its frames of weight 1, times scale, plus bias.
+
+    In float32 or wider. Frames of weight 0 are normalised too, and count for nothing. `near` is any guess of the means
+    over time: the result does not depend on it, but a good guess saves accelerators a pass over x. The backward pass
+    keeps the arguments.
+    """
+    return _gelu_of_time_norm(eps)(x, scale, bias, weight, near)
+
+
+@functools.cache
+def _gelu_of_time_norm(eps: float) -> Callable:
+    algorithms = {name: functools.partial(algorithm, eps=eps) for name, algorithm in TIME_NORMS.items()}
+    return platforms.differentiable("gelu_of_time_norm", algorithms)
+
+
+def _in_two_passes(x, scale, bias, weight, near, eps):
+    wide = x.astype(weight.dtype)
+    count = jnp.maximum(weight.sum(1, keepdims=True), 1)
+    # Two passes: E[x^2] - E[x]^2 cancels where a channel's mean is large beside its spread
+    centred = wide - (cpu.time_sums(wide * weight[..., None]) / count)[:, None]
+    variance = cpu.time_sums(centred * centred * weight[..., None]) / count
+    out = centred * (jax.lax.rsqrt(variance + eps) * scale[None])[:, None] + bias[None, None]
+    return gelu(out.astype(x.dtype))
+
+
+def _in_one_pass(x, scale, bias, weight, near, eps):
+    return gelu(_time_norm(x, scale, bias, weight, near, eps).astype(x.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _time_norm(x, scale, bias, weight, near, eps):
+    return _time_norm_forward(x, scale, bias, weight, near, eps)[0]
+
+
+def _time_norm_forward(x, scale, bias, weight, near, eps):
+    share, mean, factor = _statistics(x, weight, near, eps)
+    out = _normal(x, mean, factor) * scale[None, None] + bias[None, None]
+    return out, (x, scale, share, mean, factor)
+
+
+def _time_norm_backward(eps, kept, gradient):
+    x, scale, share, mean, factor = kept
+    normal = _normal(x, mean, factor)
+    total, inner = gradient.sum(1), (gradient * normal).sum(1)
+    to_x = _to_input(normal, gradient, scale, share, factor, total, inner)
+    to_scale, to_bias = (sums.sum(0).astype(scale.dtype) for sums in (inner, total))
+    return to_x.astype(x.dtype), to_scale, to_bias, share * 0, mean * 0
+
+
+_time_norm.defvjp(_time_norm_forward, _time_norm_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _in_one_pass_again(x, scale, bias, weight, near, eps):
+    """The backward pass computes GELU's gradient twice, for the sums over time and for x, and does not write it."""
+    return _again_forward(x, scale, bias, weight, near, eps)[0]
+
+
+def _again_forward(x, scale, bias, weight, near, eps):
+    share, mean, factor = _statistics(x, weight, near, eps)
+    out = _gelu(_normal(x, mean, factor) * scale[None, None] + bias[None, None])[0]
+    return out.astype(x.dtype), (x, scale, bias, share, mean, factor)
+
+
+def _again_backward(eps, kept, gradient):
+    x, scale, bias, share, mean, factor = kept
+
+    def to_norm(x, gradient):
+        normal = _normal(x, mean, factor)
+        return normal, gradient * _gelu(normal * scale[None, None] + bias[None, None])[1]
+
+    normal, to_out = to_norm(x, gradient)
+    total, inner = to_out.sum(1), (to_out * normal).sum(1)
+    # One barrier keeps the sums over clips from being summed from the start, the other both uses from being one
+    total, inner = jax.lax.optimization_barrier((total, inner))
+    normal, to_out = to_norm(*jax.lax.optimization_barrier((x, gradient)))
+    to_x = _to_input(normal, to_out, scale, share, factor, total, inner)
+    to_scale, to_bias = (sums.sum(0).astype(scale.dtype) for sums in (inner, total))
+    return to_x.astype(x.dtype), to_scale, to_bias, share * 0, mean * 0
+
+
+_in_one_pass_again.defvjp(_again_forward, _again_backward)
+
+
+def _statistics(x, weight, near, eps):
+    """Each frame's share in the mean, the mean, and 1 / the standard deviation."""
+    # With d = x - near: var = E[d^2] - E[d]^2. What cancels is E[d]^2, which a guess from every k-th frame bounds by
+    # k var (Cauchy and Schwarz), so that at most log2(k + 1) bits are lost.
+    share = weight / jnp.maximum(weight.sum(1, keepdims=True), 1)
+    away = (x.astype(weight.dtype) - near[:, None]) * share[..., None]
+    off = away.sum(1)
+    square = (away * (x.astype(weight.dtype) - near[:, None])).sum(1)
+    return share, near + off, jax.lax.rsqrt(jnp.maximum(square - off * off, 0) + eps)
+
+
+def _normal(x, mean, factor):
+    return (x.astype(mean.dtype) - mean[:, None]) * factor[:, None]
+
+
+def _to_input(normal, gradient, scale, share, factor, total, inner):
+    """dx = factor scale (dy - share (sum(dy) + n sum(dy n))): what the mean and the variance take away."""
+    return (factor * scale[None])[:, None] * (gradient - share[..., None] * (total[:, None] + normal * inner[:, None]))
+
+
+# The algorithms of `gelu_of_time_norm`
+TIME_NORMS = {"two passes": _in_two_passes, "one pass": _in_one_pass, "one pass, again": _in_one_pass_again}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
