@@ -2,11 +2,12 @@
 
 import functools
 
+import compilers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from voc2vec_jax.ops import attention, attention_gpu, dropout
@@ -191,3 +192,22 @@ def test_kernels_are_called_within_shard_map_scan_checkpoint_and_vmap():
             lambda *x: jax.lax.psum(stack(*x), "data"), mesh=mesh, in_specs=P("data"), out_specs=P(), check_vma=check
         )
         assert kernels(jax.grad(local), *given) == wanted
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("dtype, c", [("bfloat16", 64), ("bfloat16", 128), ("float32", 64)])
+@pytest.mark.parametrize("name", ["a6000", "a100", "h100"])
+def test_the_kernels_fit_each_card_and_leave_no_scores(name, dtype, c):
+    """XLA refuses kernels that need more shared memory than the card has."""
+    machine = compilers.machine(name)
+    place = SingleDeviceSharding(machine.devices[0])
+    given = inputs(2, 499, 4, c, [499, 301], "gated", dtype=dtype)[0]
+    given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), given)
+
+    def gradient(floats, *others):
+        return jax.grad(lambda x: loss((*x, *others)))(floats)
+
+    compiled = jax.jit(gradient).lower(given[:5], *given[5:]).compile()
+    for kernel in ("forward_kernel", "backward_kernel", "bias_kernel"):
+        assert kernel in compiled.as_text()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2 * 4 * 499 * 499

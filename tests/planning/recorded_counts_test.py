@@ -63,7 +63,9 @@ def test_a_base_program_costs_what_was_recorded(program):
         for name, value in found.items()
         if abs(value - recorded[name]) > TOLERANCE * recorded[name]
     }
-    assert not off, f"{off}: if the change is meant, record it with `python tests/planning/{pathlib.Path(__file__).name}`"
+    assert not off, (
+        f"{off}: if the change is meant, record it with `python tests/planning/{pathlib.Path(__file__).name}`"
+    )
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def _parts(model: Any, rows: int, samples: int) -> dict[str, tuple[Callable, tup
 
     def blocks(params, x):
         stack = encoders.block_stack(e)
-        return stack.apply({"params": params}, (x, valid, noise), jnp.arange(e.depth), keep, None)[0][0]
+        return stack.apply({"params": params}, (x, jnp.full((rows,), t), noise), jnp.arange(e.depth), keep, None)[0][0]
 
     def objective(params, x, features):
         draws = wav2vec2.draw(model, noise, jnp.full((1, rows), t), t, train=True, equal_masks=False)

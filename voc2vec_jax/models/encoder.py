@@ -192,10 +192,10 @@ class Attention(nn.Module):
         attention_ops.check(c.attention, c.dtype, drops is not None)
         if c.attention in attention_ops.OWN:
             key_data = None if drops is None else jax.random.key_data(noise.rows)
-            out = attention_ops.attend(query, key, value, bias, gate, frames, key_data, drops, c.attention)
+            out = attention_ops.attend_rows(query, key, value, bias, gate, frames, key_data, drops, c.attention)
         else:
-            out = attention_ops.by_library(query, key, value, bias, gate, frames, c.attention)
-        return layers.dense(d, c.compute_dtype, "out")(out.reshape(b, t, d))
+            out = attention_ops.by_library(query, key, value, bias, gate, frames, c.attention).reshape(b * t, d)
+        return layers.dense(d, c.compute_dtype, "out")(out).reshape(b, t, d)
 
 
 class Block(nn.Module):
@@ -237,7 +237,7 @@ class Block(nn.Module):
             y = mlp_norm(y + mlp(y))
         # LayerDrop: the layer runs for all rows, since loss groups of one batch may drop different layers
         if noise is not None:
-            y = jnp.where(keep[:, None, None], y, x)
+            y = layers.where_rows(keep, y, x)
         return (y, frames, noise), (y if self.collect else None)
 
 
@@ -320,12 +320,24 @@ class Encoder(nn.Module):
             keep = draw(noise.fold_in(4 * c.depth + 2).groups).T
         bias = None if parts.position_bias is None else parts.position_bias(self, x.shape[1])
         carry, numbers = (x, frames, noise), jnp.arange(c.depth)
-        (x, _, _), states = block_stack(c, parts, collect, name="layers")(carry, numbers, keep, bias)
+        (x, _, _), states = block_stack(c, parts, collect, not self.is_initializing(), "layers")(
+            carry, numbers, keep, bias
+        )
         return x, states
 
 
-def block_stack(config: EncoderConfig, parts: Parts = Parts(), collect: bool = False, name: str | None = None):
-    """All blocks as one scanned module, (carry, numbers, keep, bias) -> (carry, their outputs); see `Block`."""
+def block_stack(
+    config: EncoderConfig,
+    parts: Parts = Parts(),
+    collect: bool = False,
+    narrow: bool = True,
+    name: str | None = None,
+):
+    """All blocks as one scanned module, (carry, numbers, keep, bias) -> (carry, their outputs); see `Block`.
+
+    `narrow` casts dense layers' parameters before the scan, if the config's type is narrower; it must be False in
+    `init`. Cast inside, the narrow kernels of every layer would be stored for the backward pass once more.
+    """
     policy = REMAT[config.remat]
     block = Block if policy is None else nn.remat(Block, prevent_cse=False, policy=policy)
     scan = nn.scan(
@@ -336,4 +348,15 @@ def block_stack(config: EncoderConfig, parts: Parts = Parts(), collect: bool = F
         length=config.depth,
         check_constancy_invariants=False,  # else the body is traced twice; it has no outputs that are the same for all
     )
+    if narrow and config.compute_dtype.itemsize < 4:
+        scan = nn.map_variables(scan, "params", functools.partial(_narrow, dtype=config.compute_dtype))
     return scan(config, parts, collect, name=name)
+
+
+def _narrow(params, dtype: jnp.dtype):
+    """Kernels and biases of dense layers in `dtype`, which these compute in; other parameters as they are."""
+    dense = "kernel" in params
+    return {
+        name: _narrow(x, dtype) if isinstance(x, dict) else x.astype(dtype) if dense else x
+        for name, x in params.items()
+    }

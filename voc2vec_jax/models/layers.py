@@ -7,6 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from voc2vec_jax.ops import convolution, norms
@@ -25,6 +26,25 @@ def scale_gradient(x: Float[Array, "*b"], scale: float) -> Float[Array, "*b"]:
 def _scale_gradient_jvp(scale, primals, tangents):
     # A rule of its own: scale * x + stop_gradient((1 - scale) * x) has this gradient too, but rounds x
     return primals[0], tangents[0] * scale
+
+
+@jax.custom_vjp
+def where_rows(keep: Bool[Array, "b"], x: Float[Array, "b *d"], y: Float[Array, "b *d"]) -> Float[Array, "b *d"]:
+    """The rows of x where `keep`, else those of y; the backward pass stores a flag a row, not an entry."""
+    return jnp.where(keep.reshape((-1,) + (1,) * (x.ndim - 1)), x, y)
+
+
+def _where_rows_forward(keep, x, y):
+    return where_rows(keep, x, y), keep
+
+
+def _where_rows_backward(keep, gradient):
+    nothing = jnp.zeros_like(gradient)
+    none = np.zeros(keep.shape, jax.dtypes.float0)
+    return none, where_rows(keep, gradient, nothing), where_rows(keep, nothing, gradient)
+
+
+where_rows.defvjp(_where_rows_forward, _where_rows_backward)
 
 
 def torch_linear_init(fan_in: int) -> Callable:

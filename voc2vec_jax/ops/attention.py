@@ -61,7 +61,12 @@ def by_library(
     )
 
 
-def attend(
+def attend(query: Float[Array, "b t h c"], *arguments, **options) -> Float[Array, "b t h c"]:
+    """`attend_rows` in the shape of its queries."""
+    return attend_rows(query, *arguments, **options).reshape(query.shape)
+
+
+def attend_rows(
     query: Float[Array, "b t h c"],
     key: Float[Array, "b t h c"],
     value: Float[Array, "b t h c"],
@@ -71,12 +76,15 @@ def attend(
     key_data: UInt32[Array, "b 2"] | None = None,
     drops: dropout.Rule | None = None,
     implementation: str = "auto",
-) -> Float[Array, "b t h c"]:
-    """Values weighted by the softmax of query . key + gate * bias over each row's first `frames` keys.
+) -> Float[Array, "n d"]:
+    """Values weighted by the softmax of query . key + gate * bias over each row's first `frames` keys: [b * t, h * c].
 
     Scores and their softmax are in float32 or wider. Without `gate`, the bias is added as it is.
 
     `drops` says which weights are dropped, by the key of each row: entry [h, q, k] of a row [h, t, t] of weights.
+
+    The shape is that which a dense layer multiplies. Both keep the result for their backward passes, and a scan over
+    blocks stores two shapes of it twice.
     """
     return _attend(query, key, value, bias, gate, frames, key_data, drops, implementation)
 
@@ -89,14 +97,17 @@ def _attend(query, key, value, bias, gate, frames, key_data, drops, implementati
 def _attend_forward(query, key, value, bias, gate, frames, key_data, drops, implementation):
     inputs = (query, key, value, bias, gate, frames, key_data)
     out, most, total = _by_platform(0, implementation, drops, *inputs)
+    b, t, h, c = out.shape
+    out = out.reshape(b * t, h * c)
     # `most` and `total` are kept apart. Their usual sum m + log(z) would round the weights to the digits of m.
     return out, (*inputs, out, most, total)
 
 
 def _attend_backward(drops, implementation, saved, gradient):
-    frames, key_data = saved[5:7]
+    frames, key_data, out = saved[5:8]
+    saved = (*saved[:7], out.reshape(saved[0].shape), *saved[8:])
     none = [None if x is None else np.zeros(x.shape, jax.dtypes.float0) for x in (frames, key_data)]
-    return (*_by_platform(1, implementation, drops, *saved, gradient), *none)
+    return (*_by_platform(1, implementation, drops, *saved, gradient.reshape(saved[0].shape)), *none)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
