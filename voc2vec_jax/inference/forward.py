@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from voc2vec_jax import models
 from voc2vec_jax.models import heads
 from voc2vec_jax.ops import cpu
+from voc2vec_jax.runs import sharding
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -24,9 +26,24 @@ def forward(family: str, config: Any, params: Any, audio: Float[Array, "b s"], l
 
 
 @functools.cache
-def compiled_embed(platform: str) -> Callable[..., Float[Array, "b *l d"]]:
-    """`embed_batch`, jitted with the compiler options of a platform."""
-    return jax.jit(embed_batch, static_argnums=(0, 1, 2, 3), compiler_options=cpu.forward_options(platform))
+def compiled_embed(platform: str, mesh: Mesh | None = None) -> Callable[..., Float[Array, "b *l d"]]:
+    """`embed_batch`, jitted with the compiler options of a platform; its rows are cut over the devices of a mesh."""
+
+    def embed(family, config, layers, pool, params, *batch):
+        whole = functools.partial(embed_batch, family, config, layers, pool)
+        if mesh is None or mesh.size == 1:
+            return whole(params, *batch)
+        # Each device computes its own rows: XLA cannot cut kernels, and would gather the rows of some convolutions.
+        whole = jax.shard_map(
+            whole,
+            mesh=mesh,
+            in_specs=(sharding.WHOLE, sharding.OVER_BATCH, sharding.OVER_BATCH, sharding.OVER_BATCH),
+            out_specs=sharding.OVER_BATCH,
+            check_vma=False,  # it refuses loops whose carry starts the same on all devices
+        )
+        return whole(params, *batch)
+
+    return jax.jit(embed, static_argnums=(0, 1, 2, 3), compiler_options=cpu.forward_options(platform))
 
 
 def embed_batch(

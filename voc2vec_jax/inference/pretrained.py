@@ -96,6 +96,7 @@ class Model:
         self.frame_rate_hz = recordings.RATE_HZ / np.prod(encoder.conv_strides)
         self._params = jax.device_put({"encoder": _complete(checkpoint)})
         self._shapes: set[tuple] = set()
+        self._mesh: jax.sharding.Mesh | None = None
 
     def __repr__(self) -> str:
         e = self.config.encoder
@@ -263,7 +264,7 @@ class Model:
             self._shapes.add((pool, layers, batch.audio.shape))
             arrays = batch.audio, batch.lengths, batch.kept
             with self.precision():
-                embed = forward.compiled_embed(self._platform)
+                embed = forward.compiled_embed(self._platform, self._mesh)
                 return embed(self.family, self.exact, layers, pool, self._params, *arrays)
 
         return compute
@@ -295,6 +296,7 @@ class Model:
         A copy, because compiled programs belong to the place of their parameters.
         """
         other = copy.copy(self)
+        other._mesh = mesh
         other._params, other._shapes = jax.device_put(self._params, sharding.replicated(mesh)), set()
         return other
 

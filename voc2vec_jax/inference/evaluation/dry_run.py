@@ -62,7 +62,7 @@ def plan(
     batch = [jax.ShapeDtypeStruct(*of, sharding=cut) for of in shapes]
     layers, pool = _wanted(model, settings)
     with model.precision():
-        embed = forward.compiled_embed(machine.platform if machine else mesh.devices.flat[0].platform)
+        embed = forward.compiled_embed(mesh.devices.flat[0].platform, mesh)
         lowered = embed.lower(model.family, model.exact, layers, pool, params, *batch)
         compiled = compiling.compile(lowered)
     seconds = rows * samples / audio.RATE_HZ
