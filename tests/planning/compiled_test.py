@@ -31,9 +31,8 @@ def gradient_of_layers(name, devices):
     kernels = jax.ShapeDtypeStruct((LAYERS, WIDTH, WIDTH), jnp.bfloat16, sharding=sharding.replicated(mesh))
     place = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
     x = jax.ShapeDtypeStruct((ROWS * devices, WIDTH), jnp.bfloat16, sharding=place)
-    compiled = compiling.compile(
-        jax.jit(jax.grad(loss), out_shardings=sharding.replicated(mesh)).lower(kernels, x), machine.devices
-    )
+    gradient = jax.jit(jax.grad(loss), out_shardings=sharding.replicated(mesh))
+    compiled = compiling.compile(gradient.lower(kernels, x))
     return compiled, counts.count(compiled.text, [machine.near[device.id] for device in machine.devices])
 
 
