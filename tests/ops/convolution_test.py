@@ -109,16 +109,36 @@ def test_options_are_the_compilers_own_and_for_cpus_only():
     assert cpu.forward_options("tpu") == cpu.forward_options("gpu") == {}
 
 
+@pytest.mark.parametrize("algorithm", convolution.strided_algorithms(1))
 @pytest.mark.parametrize("kernel, stride", [(10, 5), (3, 2), (2, 2)])
-def test_narrow_convolutions_are_rounded_once(kernel, stride):
+def test_narrow_convolutions_are_rounded_once(kernel, stride, algorithm):
     """Of a sum of rounded products the error would be half as large again."""
     x, w = (normal(seed, *shape).astype(jnp.bfloat16) for seed, shape in ((0, (2, 203, 96)), (1, (kernel, 96, 64))))
-    found = convolution.strided_conv(x, w, stride)
+    found = convolution.strided_algorithms(stride)[algorithm](x, w)
     wanted = convolution.strided_conv(x.astype(jnp.float32), w.astype(jnp.float32), stride)
     assert found.dtype == jnp.bfloat16
-    error = np.linalg.norm(found.astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
-    rounding = np.linalg.norm(wanted.astype(jnp.bfloat16).astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
-    assert error < 1.05 * rounding
+    assert relative_error(found, wanted) < 1.05 * relative_error(wanted.astype(jnp.bfloat16), wanted)
+
+
+def relative_error(found, wanted):
+    return np.linalg.norm(found.astype(jnp.float32) - wanted) / np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("algorithm", convolution.strided_algorithms(1))
+def test_gradients_of_narrow_convolutions_are_rounded_no_more_than_on_cpus(algorithm):
+    x, w, pulled = (
+        normal(seed, *shape).astype(jnp.bfloat16)
+        for seed, shape in enumerate([(2, 203, 96), (3, 96, 64), (2, 101, 64)])
+    )
+    wide = functools.partial(convolution.strided_conv, stride=2)
+    wanted = jax.vjp(wide, *(a.astype(jnp.float32) for a in (x, w)))[1](pulled.astype(jnp.float32))
+
+    def errors(algorithm):
+        found = jax.vjp(convolution.strided_algorithms(2)[algorithm], x, w)[1](pulled)
+        return [relative_error(a, b) for a, b in zip(found, wanted, strict=True)]
+
+    for ours, cpus in zip(errors(algorithm), errors("fewer products"), strict=True):
+        assert ours <= 1.05 * cpus and cpus < 4e-3
 
 
 def test_a_narrow_grouped_convolution_and_its_gradients():

@@ -53,12 +53,50 @@ def strided_algorithms(stride: int) -> dict[str, Callable]:
         "fewer products": functools.partial(_with_fewer_products, stride=stride),
         "products": functools.partial(by_products, stride=stride),
         "lax": functools.partial(by_lax, stride=stride),
+        "lax, backward by phases": functools.partial(_by_lax_and_phases, stride=stride),
     }
 
 
 def by_lax(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride: int) -> Float[Array, "b _t o"]:
     """`strided_conv` as XLA's convolution."""
     return jax.lax.conv_general_dilated(x, kernel, (stride,), "VALID", dimension_numbers=LAYOUT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _by_lax_and_phases(x, kernel, stride):
+    return by_lax(x, kernel, stride)
+
+
+def _phases_forward(x, kernel, stride):
+    return by_lax(x, kernel, stride), (x, kernel)
+
+
+def _phases_backward(stride, kept, gradient):
+    """XLA's own gradient by x multiplies with the zeros that it puts between the entries of dy: this one does not.
+
+    Sample q of block u sees dx[u, q] = sum_d dy[u - d] K[d `stride` + q]', a convolution over blocks. Its second axis,
+    over q, meets dy once and zeros else, and XLA leaves those out. The product's layout is that of dx.
+    """
+    x, kernel = kept
+    k, i, o = kernel.shape
+    b, t, _ = gradient.shape
+    pieces = -(-k // stride)
+    taps = jnp.pad(kernel.transpose(0, 2, 1), ((0, pieces * stride - k), (0, 0), (0, 0)))[::-1]
+    padding = [(pieces - 1, pieces - 1), (stride - 1, stride - 1)]
+    blocks = jax.lax.conv_general_dilated(
+        gradient[:, :, None],
+        taps.reshape(pieces, stride, o, i),
+        (1, 1),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    samples = blocks.reshape(b, (t + pieces - 1) * stride, i)[:, : x.shape[1]]
+    to_x = jnp.pad(samples, ((0, 0), (0, x.shape[1] - samples.shape[1]), (0, 0)))
+    to_kernel = jax.vjp(lambda kernel: by_lax(x, kernel, stride), kernel)[1](gradient)[0]
+    return to_x, to_kernel
+
+
+_by_lax_and_phases.defvjp(_phases_forward, _phases_backward)
 
 
 def _with_fewer_products(x, kernel, stride):

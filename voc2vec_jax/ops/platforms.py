@@ -18,9 +18,10 @@ CHOICES: dict[str, dict[str, str]] = {
     # whose bundles are counted). cuda: they take 19.5 GB on H100 instead of 36.1; the kernel's second reads, from the
     # L2 cache, are not counted. cpu, default: no kernel
     "attention": {"cpu": "plain", "tpu": "mosaic kernel", "cuda": "triton kernel", "default": "plain"},
-    # cpu: 1.07 times faster (tools/benchmarks/cpu_tricks.py paired_conv). default: the stem takes
-    # 26.3 M cycles and 6.2 GB on v5e instead of 70.7 M and 22.2 GB, and 7.6 GB on H100 instead of 12.7
-    "strided_conv": {"cpu": "fewer products", "default": "lax"},
+    # cpu: 1.07 times faster (tools/benchmarks/cpu_tricks.py paired_conv). default: the stem takes 6.2 GB and 26.3 M
+    # cycles on v5e instead of 22.2 GB and 70.7 M, and 7.6 GB on H100 instead of 12.7. tpu: with the norm below, 18.8 M
+    # cycles instead of 22.2 M with lax's own backward pass
+    "strided_conv": {"cpu": "fewer products", "tpu": "lax, backward by phases", "default": "lax"},
     # cpu: 1.12 times faster (cpu_tricks.py in_turn). default: the positional convolution takes
     # 5.0 M cycles on v5e instead of 20.3 M, and .33 GB on H100 instead of 1.3
     "grouped_conv": {"cpu": "groups in turn", "default": "lax"},
