@@ -90,6 +90,22 @@ def test_the_librarys_attention_is_ours(biased):
     np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
+def test_cudnn_gets_an_even_number_of_frames_with_a_bias(monkeypatch):
+    """It refuses others when it trains: `Unsupported sequence length`."""
+    library, lengths = jax.nn.dot_product_attention, []
+
+    def by_xla(query, *arguments, implementation, **options):
+        lengths.append((implementation, query.shape[1]))
+        return library(query, *arguments, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
+    given = [normal(seed, B, T, H, C) for seed in range(3)] + [normal(3, H, T, T), normal(4, B, H, T), FRAMES]
+    found = [attention_ops.by_library(*given, implementation) for implementation in ("cudnn", "xla")]
+    attention_ops.by_library(*given[:3], None, None, FRAMES, "cudnn")
+    assert lengths == [("cudnn", T + 1), ("xla", T), ("cudnn", T)]
+    np.testing.assert_allclose(*found, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -47,10 +47,16 @@ def by_library(
     implementation: str,
 ) -> Float[Array, "b t h c"]:
     """`attend` without dropout, by `jax.nn.dot_product_attention`."""
+    t = query.shape[1]
     if bias is not None:
         bias = _gated(bias, gate).astype(query.dtype)
+    odd = t % 2 if implementation == "cudnn" and bias is not None else 0
+    if odd:
+        # cuDNN has no backward pass for an odd number of frames with a bias. The lengths hide the one that is added.
+        query, key, value = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value))
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 1), (0, 1)))
     # The lengths say without a mask of score size which keys are seen.
-    return jax.nn.dot_product_attention(
+    out = jax.nn.dot_product_attention(
         query,
         key,
         value,
@@ -59,6 +65,7 @@ def by_library(
         key_value_seq_lengths=jnp.maximum(frames, 1),  # an empty row's output is not used
         implementation=implementation,
     )
+    return out[:, :t]
 
 
 def attend(query: Float[Array, "b t h c"], *arguments, **options) -> Float[Array, "b t h c"]:
