@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import collectives
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +143,22 @@ def test_lengths_of_the_parts_change_nothing(alone):
     """With the same batches: padding is exact."""
     found = run_folds([0], 1, "map", 1, parts=((2, 2400), (2, 3200)))
     np.testing.assert_allclose(found[0], alone[0], atol=1e-4)
+
+
+def test_a_slot_is_placed_and_taken_to_the_bit_and_no_other_slot_travels():
+    recipe = tiny_learners.recipe(batch_clips=4)
+    engine = fold_engine.Engine(tiny_learners.tiny_learner(((4, 2400),)), recipe, 8, "map", jax.devices()[:4])
+    values = np.array([-0.0, 0.0, np.nan, -np.inf, 1.5], np.float32)
+    one = fold_engine.FoldState({"w": values}, (), np.int32(7), {"w": values})
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), one)
+    states = engine.place(engine.empty(abstract), jnp.int32(5), jax.device_put(one, engine.replicated))
+    for slot in range(8):
+        wanted = one if slot == 5 else jax.tree.map(np.zeros_like, one)
+        found = jax.device_get(engine.take(states, jnp.int32(slot)))
+        assert [x.tobytes() for x in jax.tree.leaves(found)] == [x.tobytes() for x in jax.tree.leaves(wanted)]
+    assert collectives.every(engine.place.lower(states, jnp.int32(0), one).compile().as_text()) == []
+    sent = collectives.every(engine.take.lower(states, jnp.int32(0)).compile().as_text())
+    assert sum(x.size for x in sent) == sum(x.nbytes for x in jax.tree.leaves(one))
 
 
 def test_a_batch_without_clips_changes_nothing():

@@ -163,8 +163,15 @@ class Engine:
         self.train = jax.jit(self._over_slots(steps, axis), donate_argnums=0)
         self.outputs = jax.jit(self._over_slots(outputs, axis))
         self.keep = jax.jit(_keep, donate_argnums=0)
-        self.place = jax.jit(_place, donate_argnums=0, out_shardings=self.sharded)
-        self.take = jax.jit(lambda state, slot: jax.tree.map(lambda x: x[slot], state), out_shardings=self.replicated)
+        # Under plain jit both would gather every slot on every device.
+        slots, shared = PartitionSpec(AXIS), PartitionSpec()
+        place = self._on_devices(_place, (slots, shared, shared), slots)
+        take = self._on_devices(_take, (slots, shared), shared)
+        self.place, self.take = jax.jit(place, donate_argnums=0), jax.jit(take)
+
+    def _on_devices(self, program, in_specs, out_specs):
+        """`program` on each device for its own slots."""
+        return jax.shard_map(program, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
     def _over_slots(self, program, axis: str):
         """`program(state, fold, rows, data)` for every slot; all slots share `data`."""
@@ -174,10 +181,9 @@ class Engine:
                 return jax.vmap(program, in_axes=(0, 0, 0, None))(state, fold, rows, data)
             return jax.lax.map(lambda slot: program(*slot, data), (state, fold, rows))
 
-        # shard_map, because under plain jit a map over a sharded axis gathers every slot on every device.
+        # A map over a sharded axis gathers every slot on every device under plain jit.
         slots, shared = PartitionSpec(AXIS), PartitionSpec()
-        specs = dict(in_specs=(slots, slots, slots, shared), out_specs=slots)
-        return jax.shard_map(local, mesh=self.mesh, check_vma=False, **specs)
+        return self._on_devices(local, (slots, slots, slots, shared), slots)
 
     def empty(self, abstract: FoldState) -> FoldState:
         """Zeros for every slot; `abstract` is the state of one fold."""
@@ -200,6 +206,26 @@ def _keep(state: FoldState, better: Bool[Array, "f"]) -> FoldState:
     return state._replace(best=jax.tree.map(choose, state.params, state.best))
 
 
+def _own(states: Any, slot: Int[Array, ""]) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+    """Inside `shard_map`: a slot's place among those of this device, and whether it is one of them."""
+    count = jax.tree.leaves(states)[0].shape[0]
+    place = slot - jax.lax.axis_index(AXIS) * count
+    return jnp.clip(place, 0, count - 1), (place >= 0) & (place < count)
+
+
 def _place(states: FoldState, slot: Int[Array, ""], state: FoldState) -> FoldState:
     """Put the state of one fold into a slot."""
-    return jax.tree.map(lambda all_, one: all_.at[slot].set(one), states, state)
+    place, own = _own(states, slot)
+    return jax.tree.map(lambda all_, one: all_.at[place].set(jnp.where(own, one, all_[place])), states, state)
+
+
+def _take(states: Any, slot: Int[Array, ""]) -> Any:
+    """What a slot holds, on every device."""
+    place, own = _own(states, slot)
+
+    def taken(x: Array) -> Array:
+        # Bits are summed, as a sum of floats with zeros loses the sign of -0.0.
+        bits = jnp.where(own, x[place].view(f"uint{8 * x.dtype.itemsize}"), 0)
+        return jax.lax.psum(bits, AXIS).view(x.dtype)
+
+    return jax.tree.map(taken, states)
