@@ -1,6 +1,7 @@
 """Attention's kernels for GPUs: against the plain form in Pallas' interpreter, and in programs for CUDA."""
 
 import functools
+import types
 
 import compilers
 import jax
@@ -150,6 +151,22 @@ def test_what_the_kernels_do_not_compute_is_left_to_the_plain_form():
     assert not supports(jnp.float16) and not supports(drops=dropout.rule(0.1, "threefry"))
     assert not supports(shape=(2, 9, 3, 8)) and not supports(shape=(2, 9, 3, 48))
     assert not supports(shape=(2, 0, 3, 64)) and not supports(shape=(2**16, 1, 1, 64))
+
+
+@pytest.mark.parametrize(
+    "kind, capability, supported",
+    [
+        ("Tesla T4", "7.5", False),
+        ("NVIDIA RTX A6000", "8.6", True),
+        ("NVIDIA B200", "10.0", True),
+        ("AMD Instinct MI300X", "gfx942", False),
+    ],
+)
+def test_cards_older_than_ampere_and_amd_s_take_the_plain_form(monkeypatch, kind, capability, supported):
+    card = types.SimpleNamespace(platform="gpu", device_kind=kind, compute_capability=capability)
+    query = jnp.zeros((2, 9, 3, 64), jnp.bfloat16)
+    monkeypatch.setattr(jax, "devices", lambda: [card])
+    assert attention_gpu.supports(query, None, DROPS) == supported
 
 
 def kernels(f, *arrays):

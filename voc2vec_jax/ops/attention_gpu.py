@@ -37,6 +37,7 @@ except ImportError:  # no longer part of JAX
     triton = None
 
 HEAD_WIDTHS = (16, 32, 64, 128)  # tl.dot multiplies blocks of 16 or more, in powers of two
+OLDEST = 8.0  # compute capability of Ampere, the first with products of bfloat16
 LEAST = float(np.finfo(np.float32).min)  # not -inf: -inf - (-inf) is NaN
 
 
@@ -67,21 +68,25 @@ def supports(query: Float[Array, "b t h c"], bias: Float[Array, "h t t"] | None,
 
 
 def _knows_card() -> bool:
-    """Whether JAX lowers kernels for the card at hand.
+    """Whether Triton compiles the kernels for the card at hand: Ampere or later, and JAX lowers them for it.
 
     JAX 0.11 and later find a card's compute capability in a list, which lacks some (RTX A6000). A process that has no
     GPU and compiles for one is refused too. Both are entered as the oldest card that the kernels are for. What JAX
     reads there concerns types of 8 bits only; XLA compiles the kernel for the card that the program is for.
     """
+    device = jax.devices()[0]
+    capability = device.compute_capability if device.platform == "gpu" else str(OLDEST)
+    if capability.startswith("gfx") or float(capability) < OLDEST:  # gfx: an AMD card
+        return False
     if not hasattr(triton, "get_gpu_info"):
         return True
-    mesh = jax.sharding.get_abstract_mesh()  # within shard_map, that of its devices
-    device = getattr(mesh, "abstract_device", None) or jax.config.jax_default_device or jax.devices()[0]
+    abstract = jax.sharding.get_abstract_mesh().abstract_device  # within shard_map, that of its devices
     try:
         from jax._src.pallas.triton import gpu_info
 
-        oldest = triton.GpuInfo(gpu_version=None, arch_name="8.0", compute_capability=80)
-        gpu_info.registry.setdefault(device.device_kind, lambda: oldest)
+        oldest = triton.GpuInfo(gpu_version=None, arch_name=str(OLDEST), compute_capability=int(10 * OLDEST))
+        for kind in {"cpu", device.device_kind, getattr(abstract, "device_kind", "cpu")}:
+            gpu_info.registry.setdefault(kind, lambda: oldest)
         triton.get_gpu_info()
     except (ImportError, AttributeError, TypeError, ValueError):
         return False
