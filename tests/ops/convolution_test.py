@@ -91,6 +91,7 @@ def test_every_choice_names_its_algorithm():
         "strided_conv": convolution.strided_algorithms(2),
         "grouped_conv": convolution.GROUPED,
         "gelu_of_time_norm": norms.TIME_NORMS,
+        "layer_norm_gradients": norms.STATISTICS,
     }
     for operation, algorithms in known.items():
         assert (

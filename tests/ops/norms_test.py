@@ -50,6 +50,22 @@ def test_layer_norm_of_narrow_values_is_computed_wide_and_its_gradient_rounded_o
     np.testing.assert_array_equal(to_x, wanted_to_x.astype(jnp.bfloat16))
 
 
+@pytest.mark.parametrize("platform, barriers", [("cpu", 0), ("tpu", 0), ("cuda", 1)])
+def test_gradients_of_a_layer_norm_read_the_statistics_on_gpus(platform, barriers):
+    def loss(x, scale, bias):
+        return jnp.square(norms.layer_norm(x, scale, bias, 1e-5)).sum()
+
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 5, 8), (8,), (8,))]
+    text = jax.jit(jax.grad(loss, (0, 1, 2))).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("optimization_barrier") == barriers
+
+
+@pytest.mark.parametrize("statistics", norms.STATISTICS)
+def test_statistics_are_not_changed(statistics):
+    found = jax.jit(norms.STATISTICS[statistics])(normal(0, 4, 1), normal(1, 4, 1))
+    np.testing.assert_array_equal(found, (normal(0, 4, 1), normal(1, 4, 1)))
+
+
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])
 def test_gelu_and_its_derivative_are_exact(dtype, tolerance):
     x = jnp.concatenate([jnp.linspace(-12, 12, 4001), jnp.array([0.0, -0.0, 40.0, -40.0])])

@@ -183,6 +183,7 @@ def _layer_norm(x, scale, bias, eps):
 
 def _layer_norm_backward(eps, kept, gradient):
     x, scale, mean, factor = kept
+    mean, factor = platforms.choose("layer_norm_gradients", STATISTICS, mean, factor)
     normal = (x.astype(mean.dtype) - mean) * factor
     rows = tuple(range(x.ndim - 1))
     to_scale, to_bias = (gradient * normal).sum(rows), gradient.sum(rows)
@@ -195,3 +196,10 @@ def _layer_norm_backward(eps, kept, gradient):
 
 
 layer_norm.defvjp(_layer_norm, _layer_norm_backward)
+
+# What the gradients of a layer norm make of a row's mean and factor: they may compute both again where they need them,
+# or read the two numbers. If they compute them again on GPUs, they write products of x's size in float32 to sum them.
+STATISTICS = {
+    "free": lambda mean, factor: (mean, factor),
+    "kept": lambda mean, factor: jax.lax.optimization_barrier((mean, factor)),
+}
