@@ -30,7 +30,7 @@ def compile(lowered: Any, cached: bool = False) -> Compiled:
         jax.config.update("jax_enable_compilation_cache", False)
     began = time.monotonic()
     try:
-        compiled = lowered.compile()
+        compiled = _with_or_without_triton(lowered)
     except jax.errors.JaxRuntimeError as error:
         found = _TOO_LARGE.search(str(error))
         if not found:
@@ -43,3 +43,14 @@ def compile(lowered: Any, cached: bool = False) -> Compiled:
     peak = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
     peak -= planned.alias_size_in_bytes
     return Compiled(seconds, planned.argument_size_in_bytes, planned.temp_size_in_bytes, peak, compiled.as_text())
+
+
+def _with_or_without_triton(lowered: Any) -> Any:
+    """The compiled program; for GPUs whose own products XLA cannot plan without trying them, with cuBLAS's products."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        # Of A100 and A6000: without a card no tile sizes are tried, and the ones that XLA assumes do not fit.
+        if "find output tile sizes" not in str(error):
+            raise
+        return lowered.compile(compiler_options={"xla_gpu_enable_triton_gemm": False})

@@ -1,0 +1,52 @@
+"""What XLA says when it compiles, and what it says when it refuses."""
+
+import types
+
+import jax
+import pytest
+
+from voc2vec_jax.planning import compiling
+
+
+class Lowered:
+    """A lowered program whose compiler says `message` unless it gets an option."""
+
+    def __init__(self, message, option=None):
+        self.message, self.option, self.tries = message, option, []
+
+    def compile(self, compiler_options=None):
+        self.tries.append(compiler_options)
+        if self.option is None or self.option not in (compiler_options or {}):
+            raise jax.errors.JaxRuntimeError(self.message)
+        sizes = {"argument": 10, "output": 7, "temp": 5, "alias": 6}
+        analysis = types.SimpleNamespace(**{f"{name}_size_in_bytes": size for name, size in sizes.items()})
+        return types.SimpleNamespace(memory_analysis=lambda: analysis, as_text=lambda: "HloModule m")
+
+
+@pytest.mark.parametrize(
+    "message, needed",
+    [
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU ran out. Used 23.50G of 15.75G hbm. Exceeded hbm capacity by 7.75G.",
+            23.5 * 2**30,
+        ),
+        ("the total memory required for HLO temporaries (96.00G) exceeds available HBM (15.75G).", 96 * 2**30),
+        ("Used 512.00M of 256.00M hbm.", 512 * 2**20),
+    ],
+)
+def test_what_is_too_large_says_its_bytes(message, needed):
+    found = compiling.compile(Lowered(message))
+    assert found.peak_bytes == found.temporary_bytes == needed and found.text is None
+
+
+def test_any_other_fault_is_raised():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no such thing"):
+        compiling.compile(Lowered("INTERNAL: no such thing"))
+
+
+def test_products_that_cannot_be_planned_are_cublas_s():
+    lowered = Lowered("INTERNAL: Couldn't find output tile sizes that satisfy hlo: %dot", "xla_gpu_enable_triton_gemm")
+    found = compiling.compile(lowered)
+    assert lowered.tries == [None, {"xla_gpu_enable_triton_gemm": False}]
+    assert (found.argument_bytes, found.temporary_bytes, found.peak_bytes) == (10, 5, 16)  # shared results count once
+    assert found.text == "HloModule m"
