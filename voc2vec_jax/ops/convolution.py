@@ -39,12 +39,7 @@ def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride
 
     The backward pass keeps x and the kernel.
     """
-    return _strided(stride)(x, kernel)
-
-
-@functools.cache
-def _strided(stride: int) -> Callable:
-    return platforms.differentiable("strided_conv", strided_algorithms(stride))
+    return platforms.differentiable("strided_conv", strided_algorithms(stride))(x, kernel)
 
 
 def strided_algorithms(stride: int) -> dict[str, Callable]:

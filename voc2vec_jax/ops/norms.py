@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -58,13 +57,8 @@ def gelu_of_time_norm(
     over time: the result does not depend on it, but a good guess saves accelerators a pass over x. The backward pass
     keeps the arguments.
     """
-    return _gelu_of_time_norm(eps)(x, scale, bias, weight, near)
-
-
-@functools.cache
-def _gelu_of_time_norm(eps: float) -> Callable:
     algorithms = {name: functools.partial(algorithm, eps=eps) for name, algorithm in TIME_NORMS.items()}
-    return platforms.differentiable("gelu_of_time_norm", algorithms)
+    return platforms.differentiable("gelu_of_time_norm", algorithms)(x, scale, bias, weight, near)
 
 
 def _in_two_passes(x, scale, bias, weight, near, eps):
