@@ -7,6 +7,7 @@ is meant. It needs the compilers of the extras plan-tpu and plan-cuda, and some 
 import json
 import pathlib
 import sys
+import types
 
 import pytest
 
@@ -16,10 +17,16 @@ if __name__ == "__main__":
 
 import compilers  # noqa: E402
 import jax  # noqa: E402
+import tiny_learners  # noqa: E402
 
-from voc2vec_jax.planning import counts  # noqa: E402
+from voc2vec_jax.finetuning import engine as fold_engine  # noqa: E402
+from voc2vec_jax.finetuning import learners  # noqa: E402
+from voc2vec_jax.inference import forward  # noqa: E402
+from voc2vec_jax.models import encoder as encoders  # noqa: E402
+from voc2vec_jax.models import heads, wav2vec2  # noqa: E402
+from voc2vec_jax.planning import compiling, counts  # noqa: E402
 from voc2vec_jax.pretraining import dry_run  # noqa: E402
-from voc2vec_jax.runs import configuration  # noqa: E402
+from voc2vec_jax.runs import configuration, sharding  # noqa: E402
 
 pytestmark = pytest.mark.accelerator
 RECORDED = pathlib.Path(__file__).with_name("recorded_counts.json")
@@ -35,16 +42,67 @@ def update(machine, micros=1):
     return dry_run.plan(config, machine)
 
 
+def shapes(place, **arrays):
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=place) for name, (shape, dtype) in arrays.items()}
+
+
+def encoder_shapes(config, place):
+    """The parameters of an encoder, as shapes."""
+    params = jax.eval_shape(lambda: wav2vec2.init_params(config, jax.random.key(0)))["encoder"]
+    return {"encoder": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), params)}
+
+
+def compiled(machine, lowered):
+    return types.SimpleNamespace(machine=machine, compiled=compiling.compile(lowered))
+
+
+def embedding(machine):
+    """The mean of the last layer's frames of 64 clips of 10 s, in bfloat16."""
+    config = wav2vec2.Config(encoder=encoders.EncoderConfig(dtype="bfloat16"))
+    mesh = sharding.make_mesh(1, machine.devices)
+    embed = forward.compiled_embed(machine.devices[0].platform, mesh)
+    batch = shapes(
+        sharding.over_batch(mesh, 0), audio=((64, 160_000), "f4"), lengths=((64,), "i4"), kept=((64, 2), "i4")
+    )
+    params = encoder_shapes(config, sharding.replicated(mesh))
+    with jax.default_matmul_precision("default"):
+        lowered = embed.lower("wav2vec2", config, (config.encoder.depth + 1,), "mean", params, *batch.values())
+    return compiled(machine, lowered)
+
+
+def fold_step(machine):
+    """A step of ten folds in one program: 16 clips of 2 s each, in bfloat16, all parameters trained."""
+    config = wav2vec2.Config(encoder=encoders.EncoderConfig(dtype="bfloat16"))
+    learner = learners.Finetuner(
+        "wav2vec2", config, heads.Config(5, dtype="bfloat16"), ((16, 32_000),), normalize=True
+    )  # fmt: skip
+    recipe = tiny_learners.recipe(batch_clips=16)
+    engine = fold_engine.Engine(learner, recipe, 10, "vmap", machine.devices[:1])
+    state = jax.eval_shape(lambda: fold_engine.start(learner, recipe, 0, None))
+    slotted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((10, *x.shape), x.dtype, sharding=engine.sharded), state)
+    fold = shapes(engine.sharded, number=((10,), "i4"), total_steps=((10,), "i4"), class_weights=((10, 5), "f4"))
+    rows = jax.ShapeDtypeStruct((10, 1, 16), "i4", sharding=engine.sharded)
+    clips = dict.fromkeys(("block_start", "samples", "labels"), ((400,), "i4")) | {"blocks": ((8_000, 1_600), "i2")}
+    with jax.default_matmul_precision("highest"):
+        lowered = engine.train.lower(slotted, fold, rows, shapes(engine.replicated, **clips))
+    return compiled(machine, lowered)
+
+
 PROGRAMS = {
     "update v5e:1x1": lambda: update(compilers.machine("v5e:1x1")),
     "update v5e:2x4": lambda: update(compilers.machine("v5e:2x4"), micros=4),
     "update h100": lambda: update(compilers.machine("h100")),
+    "embedding v5e:1x1": lambda: embedding(compilers.machine("v5e:1x1")),
+    "embedding h100": lambda: embedding(compilers.machine("h100")),
+    "fold step v5e:1x1": lambda: fold_step(compilers.machine("v5e:1x1")),
+    "fold step h100": lambda: fold_step(compilers.machine("h100")),
 }
 
 
 def figures(plan):
     """The counts of a plan's program, of one device."""
-    counted = counts.count(plan.compiled.text, [plan.machine.near[device.id] for device in plan.machine.devices])
+    machine = plan.machine
+    counted = counts.count(plan.compiled.text, [machine.near[device.id] for device in machine.devices])
     found = {
         "temporary_bytes": plan.compiled.temporary_bytes,
         "traffic_bytes": counted.traffic_bytes,
