@@ -2,6 +2,7 @@
 
 import functools
 
+import compilers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,6 @@ from jax.sharding import PartitionSpec
 
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import attention_tpu, dropout
-from voc2vec_jax.planning import devices
 
 DROPS = dropout.rule(0.3)
 BIASES = ("none", "bias", "gated")
@@ -203,14 +203,12 @@ COMPILED = [
 ]
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("case", COMPILED, ids=str)
 def test_a_tpu_program_holds_the_kernels_and_nothing_of_the_size_of_scores(case):
-    pytest.importorskip(
-        "libtpu", reason='XLA\'s compiler for TPUs is not installed: pip install "voc2vec_jax[plan-tpu]"'
-    )
     rows, length, heads, width, dtype, biased, folds = case
     taken, gradient = jax.eval_shape(lambda: arrays(length, heads, width, (length,) * rows, biased, DROPS, dtype))
-    mesh = jax.sharding.Mesh(np.array(devices.machine("v5e:1x1").devices), ("data",))
+    mesh = jax.sharding.Mesh(np.array(compilers.machine("v5e:1x1").devices), ("data",))
     place = jax.sharding.NamedSharding(mesh, PartitionSpec())
 
     def loss(taken, gradient):

@@ -179,23 +179,23 @@ class Attention(nn.Module):
         c = self.config
         b, t, d = x.shape
 
-        rows = x.reshape(b * t, d)  # one array for all three products, so that the backward pass stores it once
-
-        def split(name):
-            return layers.dense(d, c.compute_dtype, name)(rows).reshape(b, t, c.heads, c.head_width)
+        def product(name):
+            return layers.dense(d, c.compute_dtype, name)(x)
 
         # softmax(q k' / sqrt(head_width) + gate * bias) v, over valid keys only
         gate = self.parts.position_gate
         gate = None if bias is None or gate is None else gate(self, x)
-        query, key, value = split("query") * c.head_width**-0.5, split("key"), split("value")
+        query, key, value = product("query") * c.head_width**-0.5, product("key"), product("value")
         drops = None if noise is None else dropouts.rule(c.attention_dropout, c.dropout_bits)
         attention_ops.check(c.attention, c.dtype, drops is not None)
         if c.attention in attention_ops.OWN:
             key_data = None if drops is None else jax.random.key_data(noise.rows)
-            out = attention_ops.attend_rows(query, key, value, bias, gate, frames, key_data, drops, c.attention)
+            arrays = query, key, value, bias, gate, frames, key_data
+            out = attention_ops.attend_joined(c.heads, *arrays, drops, c.attention)
         else:
-            out = attention_ops.by_library(query, key, value, bias, gate, frames, c.attention).reshape(b * t, d)
-        return layers.dense(d, c.compute_dtype, "out")(out).reshape(b, t, d)
+            split = (x.reshape(b, t, c.heads, c.head_width) for x in (query, key, value))
+            out = attention_ops.by_library(*split, bias, gate, frames, c.attention).reshape(b, t, d)
+        return layers.dense(d, c.compute_dtype, "out")(out)
 
 
 class Block(nn.Module):

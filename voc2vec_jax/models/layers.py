@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from voc2vec_jax.ops import convolution, norms
+from voc2vec_jax.ops import convolution, norms, products
 
 CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
 SOME = 64  # one frame of so many tells roughly where the mean over time is
@@ -72,12 +72,12 @@ def dense(width: int, dtype: jnp.dtype, name: str, before: Callable | None = Non
 
 def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):
     """nn.Dense's product, which is always over the last axis of x."""
-    return convolution.rows_matmul(x, kernel, precision)
+    return products.rows_product(x, kernel, precision)
 
 
 def _rows_dot_after(before, x, kernel, dimension_numbers, precision=None, **options):
     def product(x, kernel):
-        return convolution.rows_matmul(before(x), kernel, precision)
+        return products.rows_product(before(x), kernel, precision)
 
     # prevent_cse would put a barrier between both passes to keep the compiler from merging them; the scan over blocks
     # already separates them

@@ -6,6 +6,7 @@ dropout mask again.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -68,56 +69,68 @@ def by_library(
     return out[:, :t]
 
 
-def attend(query: Float[Array, "b t h c"], *arguments, **options) -> Float[Array, "b t h c"]:
-    """`attend_rows` in the shape of its queries."""
-    return attend_rows(query, *arguments, **options).reshape(query.shape)
-
-
-def attend_rows(
+def attend(
     query: Float[Array, "b t h c"],
     key: Float[Array, "b t h c"],
     value: Float[Array, "b t h c"],
+    *rest,
+) -> Float[Array, "b t h c"]:
+    """`attend_joined` of arrays with an axis for the heads."""
+    joined = (x.reshape(*x.shape[:2], math.prod(x.shape[2:])) for x in (query, key, value))
+    return attend_joined(query.shape[2], *joined, *rest).reshape(query.shape)
+
+
+def attend_joined(
+    heads: int,
+    query: Float[Array, "b t d"],
+    key: Float[Array, "b t d"],
+    value: Float[Array, "b t d"],
     bias: Float[Array, "h t t"] | None,
     gate: Float[Array, "b h t"] | None,
     frames: Int[Array, "b"],
     key_data: UInt32[Array, "b 2"] | None = None,
     drops: dropout.Rule | None = None,
     implementation: str = "auto",
-) -> Float[Array, "n d"]:
-    """Values weighted by the softmax of query . key + gate * bias over each row's first `frames` keys: [b * t, h * c].
+) -> Float[Array, "b t d"]:
+    """Values weighted by the softmax of query . key + gate * bias over each row's first `frames` keys, for each head.
 
     Scores and their softmax are in float32 or wider. Without `gate`, the bias is added as it is.
 
     `drops` says which weights are dropped, by the key of each row: entry [h, q, k] of a row [h, t, t] of weights.
 
-    The shape is that which a dense layer multiplies. Both keep the result for their backward passes, and a scan over
-    blocks stores two shapes of it twice.
+    The heads lie one after the other, as dense layers give and take them. Both keep arrays for their backward passes,
+    and a scan over blocks would store two shapes of one twice, or rearrange it.
     """
-    return _attend(query, key, value, bias, gate, frames, key_data, drops, implementation)
+    return _attend(heads, query, key, value, bias, gate, frames, key_data, drops, implementation)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(7, 8))
-def _attend(query, key, value, bias, gate, frames, key_data, drops, implementation):
-    return _attend_forward(query, key, value, bias, gate, frames, key_data, drops, implementation)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 8, 9))
+def _attend(heads, query, key, value, bias, gate, frames, key_data, drops, implementation):
+    return _attend_forward(heads, query, key, value, bias, gate, frames, key_data, drops, implementation)[0]
 
 
-def _attend_forward(query, key, value, bias, gate, frames, key_data, drops, implementation):
-    inputs = (query, key, value, bias, gate, frames, key_data)
-    out, most, total = _by_platform(0, implementation, drops, *inputs)
-    b, t, h, c = out.shape
-    out = out.reshape(b * t, h * c)
+def _attend_forward(heads, query, key, value, bias, gate, frames, key_data, drops, implementation):
+    split = [_split(heads, x) for x in (query, key, value)]
+    out, most, total = _by_platform(0, implementation, drops, *split, bias, gate, frames, key_data)
+    out = out.reshape(query.shape)
     # `most` and `total` are kept apart. Their usual sum m + log(z) would round the weights to the digits of m.
-    return out, (*inputs, out, most, total)
+    return out, (query, key, value, bias, gate, frames, key_data, out, most, total)
 
 
-def _attend_backward(drops, implementation, saved, gradient):
-    frames, key_data, out = saved[5:8]
-    saved = (*saved[:7], out.reshape(saved[0].shape), *saved[8:])
+def _attend_backward(heads, drops, implementation, saved, gradient):
+    *joined, bias, gate, frames, key_data, out, most, total = saved
+    query, key, value, out, gradient = (_split(heads, x) for x in (*joined, out, gradient))
+    arrays = query, key, value, bias, gate, frames, key_data, out, most, total, gradient
+    found = _by_platform(1, implementation, drops, *arrays)
     none = [None if x is None else np.zeros(x.shape, jax.dtypes.float0) for x in (frames, key_data)]
-    return (*_by_platform(1, implementation, drops, *saved, gradient.reshape(saved[0].shape)), *none)
+    return (*(x.reshape(joined[0].shape) for x in found[:3]), *found[3:], *none)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _split(heads, x):
+    return x.reshape(*x.shape[:2], heads, x.shape[2] // heads)
 
 
 def _by_platform(part: int, implementation: str, drops: dropout.Rule | None, *arrays):

@@ -22,6 +22,10 @@ CHOICES: dict[str, dict[str, str]] = {
     # cycles on v5e instead of 22.2 GB and 70.7 M, and 7.6 GB on H100 instead of 12.7. tpu: with the norm below, 18.8 M
     # cycles instead of 22.2 M with lax's own backward pass
     "strided_conv": {"cpu": "fewer products", "tpu": "lax, backward by phases", "default": "lax"},
+    # cpu: for a sum over several axes XLA's CPU compiler transposes the layer's input first. tpu: rows in one axis are
+    # rearranged, as 499 frames are no whole tiles: 3 blocks take 10.4 M cycles on v5e instead of 11.6, and 26 such
+    # copies of a block, of which XLA estimates no cycles, are gone
+    "kernel_gradient": {"cpu": "one sum", "tpu": "sum over axes", "default": "one sum"},
     # cpu: 1.12 times faster (cpu_tricks.py in_turn). default: the positional convolution takes
     # 5.0 M cycles on v5e instead of 20.3 M, and .33 GB on H100 instead of 1.3
     "grouped_conv": {"cpu": "groups in turn", "default": "lax"},
