@@ -39,16 +39,17 @@ ENTRY %main (a: f32[1000]) -> f32[1000] {
   %v = (f32[4000]{0}, s32[]) all-reduce-done(%u)
   %k = f32[4000]{0} get-tuple-element(%v), index=0
   %c = f32[1000]{0} reduce-scatter(%k), replica_groups={{0,1,2,3}}, dimensions={0}, to_apply=%add
-  %e = f32[1000]{0} custom-call(%c), custom_call_target="tpu_custom_call"
+  %e = f32[1000]{0} custom-call(%c), custom_call_target="tpu_custom_call", COST
   ROOT %d = f32[1000]{0} collective-permute(%e), source_target_pairs={{0,2},{1,3},{2,0},{3,1}}
 }
-"""
+""".replace("COST", 'backend_config={"cost_estimate":{"flops":"700","transcendentals":"9","bytes_accessed":"80"}}')
 
 
 def test_cycles_are_summed_over_the_turns_of_loops_and_unknown_ones_left_out():
     counted = counts.count(LOOP, (0, 0, 1, 1))
     assert counted.cycles == 12 * 110
     assert counted.kernels == 1 and counted.unknown_loops == 0
+    assert (counted.kernel_flops, counted.kernel_bytes) == (700, 80)
     assert counted.cycles_of["b"] == 1200
 
 

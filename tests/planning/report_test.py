@@ -27,6 +27,14 @@ def test_each_part_is_its_amount_over_the_rate_of_a_device():
     assert "cycles" not in roofline.seconds(h100, 4, WORK, counted(traffic_bytes=1))
 
 
+def test_kernels_without_cycles_take_what_their_stated_costs_take():
+    v5e = chips.CHIPS["v5e"]
+    slow = counted(cycles=1_500_000, kernels=2, kernel_flops=197_000_000_000, kernel_bytes=819_000)
+    assert roofline.seconds(v5e, 1, WORK, slow)["cycles"] == pytest.approx(1e-3 + 1e-3)
+    wide = counted(cycles=1_500_000, kernels=2, kernel_flops=197, kernel_bytes=2 * 819_000_000)
+    assert roofline.seconds(v5e, 1, WORK, wide)["cycles"] == pytest.approx(1e-3 + 2e-3)
+
+
 def test_what_leaves_a_host_goes_at_the_network_s_rate():
     h100 = chips.CHIPS["h100"]
     near = roofline.seconds(h100, 16, WORK, counted(collectives=(counted_programs.all_reduce(8, near=True),)))

@@ -144,6 +144,8 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "traffic_bytes": counted.traffic_bytes,
         "cycles": counted.cycles,
         "kernels_without_cycles": counted.kernels,
+        "kernel_flops": counted.kernel_flops,
+        "kernel_bytes": counted.kernel_bytes,
         "unknown_loops": counted.unknown_loops,
         "collectives": [dataclasses.asdict(one) for one in counted.collectives],
         "seconds": parts,
@@ -191,9 +193,10 @@ def _estimates(plan: Plan, counted: counts.Counts) -> Iterator[str]:
     if counted.cycles:
         clock = f" at {chip.clock_hz / 1e9:g} GHz" if chip.clock_hz else ""
         shown = _time(parts["cycles"]) if "cycles" in parts else "unknown"
-        yield f"  cycles     {shown}: {counted.cycles / 1e6:.1f} M{clock}, as XLA estimates its instructions"
+        yield f"  cycles     {shown}: {counted.cycles / 1e6:.1f} M{clock}, as XLA estimates instructions"
     if counted.kernels:
-        yield f"             {counted.kernels} calls of our own kernels are in none of these cycles"
+        least = _time(roofline.kernel_seconds(chip, plan.work, counted))
+        yield f"             {least} of it at least for {counted.kernels} calls of kernels without an estimate"
     if plan.count > 1:
         yield f"  collectives {_time(parts['collectives'])}: {_collectives(counted.collectives)}"
     if counted.unknown_loops:

@@ -29,8 +29,14 @@ def seconds(chip: chips.Chip, devices: int, work: Work, counted: counts.Counts) 
         "collectives": near / chip.link_bandwidth + far / chip.network_bandwidth,
     }
     if counted.cycles and chip.clock_hz:
-        parts["cycles"] = counted.cycles / chip.clock_hz
+        parts["cycles"] = counted.cycles / chip.clock_hz + kernel_seconds(chip, work, counted)
     return parts
+
+
+def kernel_seconds(chip: chips.Chip, work: Work, counted: counts.Counts) -> float:
+    """The least that the kernels take of which XLA estimates no cycles, from the costs that they state."""
+    products = counted.kernel_flops / chip.flops(work.dtype, work.precision)
+    return max(products, counted.kernel_bytes * chip.devices / chip.memory_bandwidth)
 
 
 def binding(parts: dict[str, float]) -> str:
