@@ -73,6 +73,7 @@ def test_a_loop_whose_bound_is_carried_turns_as_often_as_its_constants_say(first
     assert steps["bound"].times == 1
     assert steps["y"].instruction.label == "jit(f)/sin"
     assert steps["t"].instruction.operands == ("next", "y", "n")
+    assert hlo.size(steps["t"].instruction.type) == 4 + 4 * 8 * 4 + 4
 
 
 def test_a_loop_that_ends_when_its_data_say_counts_once_and_is_marked():
