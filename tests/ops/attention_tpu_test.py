@@ -191,6 +191,8 @@ def test_what_the_kernels_cannot_do_is_left_to_the_plain_form(changes):
 
     assert supported(**usual)
     assert not supported(**usual | changes)
+    with jax.enable_x64(True):
+        assert not supported(**usual)
 
 
 COMPILED = [
@@ -201,6 +203,21 @@ COMPILED = [
     (1, 17, 2, 64, jnp.float32, "gated", None),
     (4, 99, 12, 64, jnp.bfloat16, "bias", 3),
 ]
+
+
+@pytest.mark.accelerator
+def test_with_types_of_64_bits_a_tpu_takes_the_plain_form():
+    place = jax.sharding.SingleDeviceSharding(compilers.machine("v5e:1x1").devices[0])
+    query = jax.ShapeDtypeStruct((2, 17, 2, 64), jnp.float32, sharding=place)
+    frames = jax.ShapeDtypeStruct((2,), jnp.int32, sharding=place)
+
+    def attend(query, frames):
+        return attention_ops.attend(query, query, query, None, None, frames)
+
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            text = jax.jit(attend).lower(query, frames).compile().as_text()
+        assert ("tpu_custom_call" in text) != wide
 
 
 @pytest.mark.accelerator

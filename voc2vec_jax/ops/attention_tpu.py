@@ -51,6 +51,7 @@ def supports(query: Float[Array, "b t h c"], bias: Float[Array, "h t t"] | None,
         and (bias is None or bias.dtype in (jnp.float32, jnp.bfloat16))
         and (bias is None or _whole(t) * LANES * together <= LARGEST)
         and (drops is None or drops.bits == "hash")
+        and not jax.config.jax_enable_x64  # Pallas then gives indices 64 bits, which Mosaic refuses
     )
 
 
