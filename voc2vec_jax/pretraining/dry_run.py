@@ -72,7 +72,7 @@ def plan(
             precision=config.matmul_precision,
         ),
         units=config.total_steps,
-        size="group_rows, remat or fsdp",
+        size="batch_seconds, group_rows, remat or fsdp",
     )
 
 
