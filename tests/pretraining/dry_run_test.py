@@ -56,12 +56,12 @@ def test_the_largest_batch_that_fits_is_compiled_before_it_is_said(monkeypatch):
     config.groups_per_device, config.group_rows, config.batch_seconds = 8, 4, 64.0
 
     def plan(tried, machine):
-        # A third of a group is 1 GB more: two groups need 6.1 GB, four need 12.1 GB.
-        needed = 100_000_000 + 3_000_000_000 * tried.groups_per_device
+        # By proportion two groups would need 6 GB, but they need more than the device's 10: one is tried next.
+        needed = {8: 24_000_000_000, 2: 11_000_000_000, 1: 5_000_000_000}[tried.groups_per_device]
         compiled = compiling.Compiled(1.0, 0, 0, needed, "")
         return counted_programs.plan(compiled=compiled, copied_bytes=0, parts={}, free_bytes=10_000_000_000)
 
     monkeypatch.setattr(dry_run, "plan", plan)
     machine = counted_programs.plan().machine
     found = dry_run.fitting(config, machine, plan(config, machine))
-    assert found == "the largest found to fit: --config.groups_per_device=2, compiled too: 6.10 GB"
+    assert found == "the largest found to fit: --config.groups_per_device=1, compiled too: 5.00 GB"
