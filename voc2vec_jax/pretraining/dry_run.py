@@ -29,6 +29,8 @@ def run(config: ml_collections.ConfigDict, request: report.Request) -> int:
     jax.config.update("jax_enable_compilation_cache", False)  # it would write to disk
     chosen = capacity.settle(config, *((machine.devices, machine.free_bytes) if machine else (jax.devices(), None)))
     found = plan(config, machine, chosen and chosen.compiled)
+    if chosen:
+        found = dataclasses.replace(found, shapes=(f"chosen     {chosen}, {config.dtype}", *found.shapes))
     if machine is not None and not found.fits:
         found = dataclasses.replace(found, fitting=fitting(config, machine, found))
     if logs.speaks():
