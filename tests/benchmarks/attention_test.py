@@ -18,7 +18,7 @@ def test_every_implementation_is_measured_or_says_why_not(monkeypatch):
     for frames, rows in ((8, 3), (12, 2)):
         found = {figure["figure"]: figure for figure in figures if figure.get("frames") == frames}
         assert all(figure["rows"] == rows for figure in found.values())
-        for name in ("attention own", "attention xla"):
+        for name in ("attention plain", "attention xla"):
             assert 0 < found[name]["error"] < 0.02 and found[name]["forward_seconds"] > 0
             forward = 4 * rows * 2 * frames**2 * 64 / found[name]["forward_seconds"] / 1e9
             assert found[name]["share_of_matmul_rate"] == pytest.approx(forward, rel=0.02, abs=2e-3)

@@ -14,7 +14,7 @@ from voc2vec_jax import models
 from voc2vec_jax.datasets import resident
 from voc2vec_jax.finetuning import batches as fold_batches
 from voc2vec_jax.finetuning import engine as fold_engine
-from voc2vec_jax.finetuning import learners
+from voc2vec_jax.finetuning import learners, settings
 from voc2vec_jax.models import heads
 
 
@@ -243,3 +243,11 @@ def test_features_of_a_probe_are_scaled_by_the_fold():
     assert np.abs(logits - learner.outputs(params, plain, data, rows)[0]).max() > 0.01
     two = dataclasses.replace(learner, width=7).init(jax.random.key(0))
     assert {name: layer["kernel"].shape for name, layer in two.items()} == {"linear_0": (5, 7), "linear_1": (7, 3)}
+
+
+@pytest.mark.parametrize(
+    "platform, convolves, axis",
+    [("cpu", True, "map"), ("cpu", False, "map"), ("tpu", True, "map"), ("tpu", False, "vmap"), ("gpu", True, "vmap")],
+)
+def test_folds_train_together_where_that_is_cheaper(platform, convolves, axis):
+    assert settings.fold_axis(platform, convolves=convolves) == axis

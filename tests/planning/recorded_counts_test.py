@@ -20,7 +20,7 @@ import jax  # noqa: E402
 import tiny_learners  # noqa: E402
 
 from voc2vec_jax.finetuning import engine as fold_engine  # noqa: E402
-from voc2vec_jax.finetuning import learners  # noqa: E402
+from voc2vec_jax.finetuning import learners, settings  # noqa: E402
 from voc2vec_jax.inference import forward  # noqa: E402
 from voc2vec_jax.models import encoder as encoders  # noqa: E402
 from voc2vec_jax.models import heads, wav2vec2  # noqa: E402
@@ -77,7 +77,8 @@ def fold_step(machine, slots):
         "wav2vec2", config, heads.Config(5, dtype="bfloat16"), ((16, 32_000),), normalize=True
     )  # fmt: skip
     recipe = tiny_learners.recipe(batch_clips=16)
-    engine = fold_engine.Engine(learner, recipe, slots, "vmap", machine.devices[:1])
+    axis = settings.fold_axis(machine.platform, convolves=True)
+    engine = fold_engine.Engine(learner, recipe, slots, axis, machine.devices[:1])
     state = jax.eval_shape(lambda: fold_engine.start(learner, recipe, 0, None))
     slotted = jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=engine.sharded), state)
     fold = shapes(

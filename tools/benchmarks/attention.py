@@ -103,7 +103,7 @@ def _at_length(
 
 
 def _plain(query: Any, key: Any, value: Any, lengths: Any) -> Any:
-    return attention_ops.attend(query, key, value, None, None, lengths, implementation="plain")
+    return attention_ops.attend(query, key, value, None, None, lengths, None, None, "plain")
 
 
 def _compiled(name: str, arrays: list, lengths: Any, keys: Any, share: float) -> tuple[Any, Any]:

@@ -15,7 +15,9 @@ def digest(params: Mapping[str, Any], settings: tuple = (), *, shapes: bool = Fa
     `settings` are what the outputs depend on beside the weights. `shapes` includes the arrays' shapes; caches of
     features do, while units and evaluations leave them to the settings. Files on disk hold all three values.
     """
-    found = hashlib.sha256(repr(settings).encode() if settings else b"")
+    # Digests on disk were made when the default attention was called "own".
+    text = repr(settings).replace("attention='auto'", "attention='own'") if settings else ""
+    found = hashlib.sha256(text.encode())
     for name, array in sorted(convert_names.flatten(params).items()):
         found.update((f"{name} {np.shape(array)}\n" if shapes else name).encode())
         found.update(np.ascontiguousarray(array, np.float32))

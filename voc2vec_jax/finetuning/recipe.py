@@ -51,7 +51,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.attention = "auto"  # "auto" | "plain" | "xla" | "cudnn": the latter two without attention_dropout
     c.dropout_bits = "hash"  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
     c.folds_at_once = 0  # 0: as many as fit
-    c.fold_axis = "auto"  # "vmap": folds in one batch | "map": folds in turn | "auto": in turn on CPUs
+    c.fold_axis = "auto"  # "vmap": folds in one batch | "map": folds in turn | "auto": in turn on CPUs and TPUs
     c.checkpoint_every_epochs = 1
     c.save_models = True  # each fold's model, as from_pretrained reads it
     c.leaks = True  # look for identical and near-identical clips on both sides of a fold

@@ -54,7 +54,7 @@ class EncoderConfig:
     padding: str = "exact"  # "exact": padding changes nothing | "legacy": what transformers computes when padded
     remat: str = "none"  # of REMAT: what of each block the backward pass recomputes
     attention: str = "auto"  # of attention.IMPLEMENTATIONS
-    dropout_bits: str = "hash"  # of dropout.BITS: where the masks of dropout come from
+    dropout_bits: str = dataclasses.field(default="hash", repr=False)  # of dropout.BITS; digests on disk lack it
 
     @property
     def head_width(self) -> int:
