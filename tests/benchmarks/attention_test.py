@@ -22,7 +22,7 @@ def test_every_implementation_is_measured_or_says_why_not(monkeypatch):
             assert 0 < found[name]["error"] < 0.02 and found[name]["forward_seconds"] > 0
             forward = 4 * rows * 2 * frames**2 * 64 / found[name]["forward_seconds"] / 1e9
             assert found[name]["share_of_matmul_rate"] == pytest.approx(forward, rel=0.02, abs=2e-3)
-        assert "'cudnn' needs an NVIDIA GPU, and this is cpu" in found["attention cudnn"]["not_measured"]
+        assert "'cudnn' needs an NVIDIA GPU with cuDNN" in found["attention cudnn"]["not_measured"]
 
 
 def test_with_dropout_only_ours_is_left(monkeypatch):

@@ -121,6 +121,12 @@ def test_what_an_implementation_cannot_do_is_refused(arguments, message):
     attention_ops.check("cudnn", "bfloat16", False)
 
 
+def test_cudnn_is_for_gpus():
+    narrow = normal(0, 1, T, H, C).astype(jnp.bfloat16)
+    with pytest.raises(errors.InputError, match="'cudnn' needs an NVIDIA GPU with cuDNN, .* auto or xla"):
+        attention_ops.by_library(narrow, narrow, narrow, None, None, jnp.array([T]), "cudnn")
+
+
 def test_no_frames_give_no_values():
     empty, frames = jnp.zeros((1, 0, H, C)), jnp.zeros((1,), int)
     out, pull = jax.vjp(lambda x: attention_ops.attend(x, x, x, None, None, frames), empty)

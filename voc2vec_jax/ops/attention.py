@@ -47,7 +47,10 @@ def by_library(
     frames: Int[Array, "b"],
     implementation: str,
 ) -> Float[Array, "b t h c"]:
-    """`attend` without dropout, by `jax.nn.dot_product_attention`."""
+    """`attend` without dropout, by `jax.nn.dot_product_attention`.
+
+    InputError where cuDNN is absent or cannot compute these shapes.
+    """
     t = query.shape[1]
     if bias is not None:
         bias = _gated(bias, gate).astype(query.dtype)
@@ -57,15 +60,18 @@ def by_library(
         query, key, value = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (query, key, value))
         bias = jnp.pad(bias, ((0, 0), (0, 0), (0, 1), (0, 1)))
     # The lengths say without a mask of score size which keys are seen.
-    out = jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        bias,
-        scale=1.0,
-        key_value_seq_lengths=jnp.maximum(frames, 1),  # an empty row's output is not used
-        implementation=implementation,
-    )
+    lengths = jnp.maximum(frames, 1)  # an empty row's output is not used
+    try:
+        out = jax.nn.dot_product_attention(
+            query, key, value, bias, scale=1.0, key_value_seq_lengths=lengths, implementation=implementation
+        )
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        if implementation != "cudnn":
+            raise
+        raise errors.InputError(
+            f"attention 'cudnn' needs an NVIDIA GPU with cuDNN, and shapes that it knows ({error}): set attention to "
+            "auto or xla"
+        ) from error
     return out[:, :t]
 
 
