@@ -26,7 +26,7 @@ EVERY_FIELD = {
     "deterministic": False,
     "dropout_bits": "hash",
     "dropouts": True,
-    "dtype": "auto",
+    "dtype": "float32",
     "epochs": 50,
     "features": "",
     "fold_axis": "auto",

@@ -44,7 +44,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.layer_sum = False  # classify a learned average of all layers instead of the last one
     c.fresh = False  # random weights instead of the source's: the same architecture from scratch
 
-    c.dtype = "auto"  # of the computation: "float32" | "bfloat16" | "auto": the latter on accelerators
+    c.dtype = "float32"  # of the computation: "float32" | "bfloat16" | "auto": the latter on accelerators
     c.matmul_precision = "highest"  # of float32 products: "highest" is exact, "default" allows TF32
     c.deterministic = False  # the same bits on every run on a GPU too, where it costs speed
     c.remat = "none"  # what the backward pass recomputes to save memory: "none" | "layer": blocks | "products": less

@@ -106,8 +106,8 @@ def fold_axis(platform: str, *, convolves: bool) -> str:
 
     A CPU core gains nothing from larger batches, and one fold at a time stays in its cache. TPUs are slow at
     convolutions whose kernels have a batch axis: a step of four folds of base, 16 clips of 2 s each, takes 204 M
-    cycles in turn and 312 M together on a v5e. On an H100, that of ten folds takes 140 GB of traffic together and 229 GB
-    in turn. Counted from programs compiled by jax 0.10.2 on 2026-11-28, in bfloat16.
+    cycles in turn and 312 M together on a v5e. On an H100, that of ten folds takes 140 GB of traffic together and
+    229 GB in turn. Counted from programs compiled by jax 0.10.2 on 2026-11-28, in bfloat16.
     """
     return "map" if platform == "cpu" or (platform == "tpu" and convolves) else "vmap"
 
