@@ -120,8 +120,8 @@ TRAIN_FLAGS = {
     ),
     "remat": cli.Flag("what the backward pass recomputes", default="none", choices=tuple(encoders.REMAT)),
     "attention": cli.Flag(
-        "implementation of attention; only own has attention dropout",
-        default="own",
+        "implementation of attention; only auto and plain have attention dropout",
+        default="auto",
         choices=attention_ops.IMPLEMENTATIONS,
     ),
     "against": cli.Flag("also measure this program's step, in turns", choices=("transformers",)),

@@ -347,3 +347,9 @@ def test_a_signal_before_or_in_the_loop_leaves_with_75(place, number):
     assert process.returncode == 75
     assert "Traceback" not in err
     assert out == (f"saved after {number.name}\n" if place == "loop" else "")
+
+
+def test_a_default_is_one_of_the_choices():
+    assert cli.Flag("how", default="a", choices=("a", "b")).default == "a"
+    with pytest.raises(ValueError, match="the default 'own' is none of a, b"):
+        cli.Flag("how", default="own", choices=("a", "b"))

@@ -27,6 +27,10 @@ class Flag:
     required: bool = False
     choices: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.choices and self.default is not None and self.default not in self.choices:
+            raise ValueError(f"the default {self.default!r} is none of {', '.join(self.choices)}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Positional:
