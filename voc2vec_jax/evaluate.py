@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
         ml_collections.ConfigDict({"deterministic": arguments.deterministic, "matmul_precision": "default"})
     )
     items = evaluation_inputs.open_input(arguments.input, arguments.data_dir)
-    dtype = runtime.computed_in(arguments.dtype, request.platform if request else None)
+    dtype = runtime.computed_in(arguments.dtype, request.platform if request else runtime.platform())
     model = pretrained.from_pretrained(arguments.model, dtype=dtype, attention=arguments.attention)
     if request is not None:
         return dry_run.run(model, items, settings, request)

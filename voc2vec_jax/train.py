@@ -48,7 +48,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     run_folder.keep_earlier(workdir, config, EARLIER)
     pretraining_recipe.check(config)
     runtime.set_up_jax(config)
-    config.dtype = runtime.computed_in(config.dtype)
+    config.dtype = runtime.computed_in(config.dtype, runtime.platform())
     chosen = capacity.settle(config, jax.devices())
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp)

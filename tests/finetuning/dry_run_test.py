@@ -29,8 +29,8 @@ def arguments(tmp_path_factory):
 def test_a_dry_run_prints_an_epoch_of_the_folds_at_once_and_writes_nothing(arguments, tmp_path, capsys):
     assert finetune.main([*arguments, f"--workdir={tmp_path / 'run'}", "--config.folds_at_once=2"]) == errors.EXIT_DONE
     printed = capsys.readouterr().out
-    for words in ("2 folds at once", "folds  ", "clips  ", "temporaries", "TFLOP a epoch", "nothing was written"):
-        assert words.replace("a epoch", "an epoch") in printed, printed
+    for words in ("2 folds at once", "folds  ", "clips  ", "temporaries", "TFLOP an epoch", "nothing was written"):
+        assert words in printed, printed
     assert not list(tmp_path.iterdir())
 
 

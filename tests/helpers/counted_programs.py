@@ -24,7 +24,7 @@ def all_reduce(group, near):
 
 def plan(**fields):
     """A plan for one TPU v5e: 1.34 GB of traffic, 120 M cycles, 3.1 GB needed."""
-    device = types.SimpleNamespace(id=0, process_index=0)
+    device = types.SimpleNamespace(id=0, process_index=0, platform="tpu")
     return report.Plan(
         **{
             "machine": devices.Machine("v5e:1x1", chips.CHIPS["v5e"], (device,), {0: 0}),

@@ -24,7 +24,7 @@ from voc2vec_jax.finetuning import learners, settings  # noqa: E402
 from voc2vec_jax.inference import forward  # noqa: E402
 from voc2vec_jax.models import encoder as encoders  # noqa: E402
 from voc2vec_jax.models import heads, wav2vec2  # noqa: E402
-from voc2vec_jax.planning import compiling, counts  # noqa: E402
+from voc2vec_jax.planning import compiling, report  # noqa: E402
 from voc2vec_jax.pretraining import dry_run  # noqa: E402
 from voc2vec_jax.runs import configuration, sharding  # noqa: E402
 
@@ -104,8 +104,7 @@ PROGRAMS = {
 
 def figures(plan):
     """The counts of a plan's program, of one device."""
-    machine = plan.machine
-    counted = counts.count(plan.compiled.text, [machine.near[device.id] for device in machine.devices])
+    counted = report.count(plan)
     found = {
         "temporary_bytes": plan.compiled.temporary_bytes,
         "traffic_bytes": counted.traffic_bytes,

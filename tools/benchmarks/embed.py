@@ -126,7 +126,7 @@ def _in_turns(
 
 def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | None) -> Figure:
     """How many static shapes `Model.embed` compiles for recordings of these lengths, and the share of padding."""
-    layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or batch_sizes.batch_seconds())
+    layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or batch_sizes.batch_seconds(model.platform))
     windows = [(item, window) for item, count in enumerate(samples) for window in layout.windows(count)]
     silence = np.zeros(layout.window_samples, np.float32)
     pieces = (batching.Piece(item, 0, silence[: w.stop - w.start], w.first, w.last) for item, w in windows)
@@ -143,7 +143,7 @@ def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | 
 
 def _regrouped(settings: EmbedBenchmark, embed: Callable, first: np.ndarray, common: Figure) -> Figure:
     order = np.random.default_rng(0).permutation(len(first))[:REGROUPED_CLIPS]
-    again = embed(order, 0.37 * (settings.batch_seconds or batch_sizes.batch_seconds()))
+    again = embed(order, 0.37 * (settings.batch_seconds or batch_sizes.batch_seconds(model.platform)))
     difference = float(np.abs(again - first[order]).max())
     return {
         "figure": "embed shuffled and grouped otherwise",

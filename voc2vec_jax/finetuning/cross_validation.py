@@ -29,7 +29,7 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     """
     config = job.config
     run_folder.keep_earlier(job.workdir, config, finetuning_recipe.EARLIER)
-    config.dtype = runtime.computed_in(config.dtype)
+    config.dtype = runtime.computed_in(config.dtype, runtime.platform())
     with contextlib.ExitStack() as stack:
         values = {**configuration.as_dict(config), "layer": job.layer}
         may_differ, earlier = finetuning_recipe.MAY_DIFFER, finetuning_recipe.EARLIER
@@ -47,7 +47,8 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         own = fold_results.own_folder(job.workdir)
         own.mkdir(parents=True, exist_ok=True)
         saver = stack.enter_context(checkpoint.Checkpoints(own, keep=1, alone=True))
-        setting = agreement.first_before_others(lambda: settings.build(job, task, splits, source))
+        platform = runtime.platform()
+        setting = agreement.first_before_others(lambda: settings.build(job, task, splits, source, platform))
         # One report for the run folder; a resumed run keeps it, since its clips and folds are the same.
         if config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
             leaks.write(job.workdir, task, splits, config.data_dir, pretraining_sets(job.source))

@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -78,16 +77,16 @@ def build(
     task: tasks.Task,
     splits: Sequence[folds.FoldSplit],
     source: reader.ModelWeights | None,
-    platform: str | None = None,
+    platform: str,
 ) -> CrossValidationSetting:
-    """The setting of a job on a platform (None: this process's).
+    """The setting of a job on a platform.
 
     `source` holds the weights to fine-tune, None where features are learned from.
     """
     config = job.config
     axis = config.fold_axis
     if axis == "auto":
-        axis = fold_axis(platform or jax.default_backend(), convolves=source is not None)
+        axis = fold_axis(platform, convolves=source is not None)
     return CrossValidationSetting(
         workdir=job.workdir,
         task=task,

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 from voc2vec_jax import audio
 from voc2vec_jax.models import flops
 
@@ -16,14 +14,13 @@ OPERATIONS_PER_SECOND = {"cpu": 1e11}
 OPERATIONS_PER_SECOND_ELSEWHERE = 1e14
 
 
-def batch_seconds(platform: str | None = None) -> float:
-    """Seconds of audio in a batch of `Model.embed` on a platform (None: this process's)."""
-    return BATCH_SECONDS.get(platform or jax.default_backend(), BATCH_SECONDS_ELSEWHERE)
+def batch_seconds(platform: str) -> float:
+    """Seconds of audio in a batch of `Model.embed` on a platform."""
+    return BATCH_SECONDS.get(platform, BATCH_SECONDS_ELSEWHERE)
 
 
-def shape_seconds(config: Any, platform: str | None = None) -> float:
-    """Seconds of audio that a new shape must save, for a family's model on a platform (None: this process's)."""
-    platform = platform or jax.default_backend()
+def shape_seconds(config: Any, platform: str) -> float:
+    """Seconds of audio that a new shape must save, for a family's model on a platform."""
     operations = sum(flops.forward(config, 10 * audio.RATE_HZ).values()) / 10
     rate = OPERATIONS_PER_SECOND.get(platform, OPERATIONS_PER_SECOND_ELSEWHERE)
     return COMPILE_SECONDS.get(platform, COMPILE_SECONDS_ELSEWHERE) * rate / operations

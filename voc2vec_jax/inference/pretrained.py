@@ -60,7 +60,7 @@ def from_pretrained(src: str | Path, dtype: str = "auto", padding: str = "exact"
     for name, value, allowed in (("dtype", dtype, DTYPES), ("padding", padding, PADDINGS)):
         if value not in allowed:
             raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
-    dtype = runtime.computed_in(dtype)
+    dtype = runtime.computed_in(dtype, runtime.platform())
     attention_ops.check(attention, dtype, False)
     model = Model(str(src), sources.read(src), dtype, padding, attention)
     computed = model.config.encoder.dtype
@@ -150,8 +150,8 @@ class Model:
         return convert_digest.digest(used, (self.family, self.checkpoint.config, self.eps, self.labels))
 
     @property
-    def _platform(self) -> str:
-        """Of the devices that hold the parameters."""
+    def platform(self) -> str:
+        """JAX's name for the platform of the devices that hold the parameters."""
         return next(iter(jax.tree.leaves(self._params)[0].devices())).platform
 
     def precision(self) -> contextlib.AbstractContextManager:
@@ -264,7 +264,7 @@ class Model:
             self._shapes.add((pool, layers, batch.audio.shape))
             arrays = batch.audio, batch.lengths, batch.kept
             with self.precision():
-                embed = forward.compiled_embed(self._platform, self._mesh)
+                embed = forward.compiled_embed(self.platform, self._mesh)
                 return embed(self.family, self.exact, layers, pool, self._params, *arrays)
 
         return compute
@@ -309,7 +309,10 @@ class Model:
         devices: int = 1,
         platform: str | None = None,
     ) -> windowing.WindowLayout:
-        """Windows and static shapes for the lengths in `known` (`buckets.known_lengths`), more where they pay."""
+        """Windows and static shapes for the lengths in `known` (`buckets.known_lengths`), more where they pay.
+
+        `platform` computes them, where it is not the one that holds the parameters.
+        """
         lengths, copies = known
         return windowing.WindowLayout(
             self.config.encoder,
@@ -319,7 +322,7 @@ class Model:
             devices,
             lengths=lengths,
             copies=copies,
-            shape_seconds=batch_sizes.shape_seconds(self.config, platform),
+            shape_seconds=batch_sizes.shape_seconds(self.config, platform or self.platform),
         )
 
     def _run(self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
@@ -331,7 +334,7 @@ class Model:
             if value not in allowed:
                 raise errors.InputError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}")
         items = loading.check(items)
-        batch_seconds = batch_sizes.batch_seconds() if batch_seconds is None else batch_seconds
+        batch_seconds = batch_sizes.batch_seconds(self.platform) if batch_seconds is None else batch_seconds
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
         layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:

@@ -128,7 +128,7 @@ class ConvStem(nn.Module):
                 # transformers normalises over padding too: "legacy" counts every frame as valid
                 counted = frames if c.padding == "exact" else jnp.full_like(frames, x.shape[1])
                 valid = masking.valid_frames(counted, x.shape[1])
-                x = layers.GeluOfTimeNorm(name="norm_0")(x, valid, conv(before, layers.SOME))
+                x = layers.GeluOfTimeNorm(name="norm_0")(x, valid, conv(before, layers.GUESS_EVERY))
                 continue
             if c.conv_norm == "layer":
                 x = layer_norm(c, f"norm_{i}", layers.CONV_NORM_EPS)(x)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from voc2vec_jax.ops import convolution, norms, products
 
 CONV_NORM_EPS = 1e-5  # of the norms between convolutions, whatever `norm_eps` says, as in fairseq and transformers
-SOME = 64  # one frame of so many tells roughly where the mean over time is
+GUESS_EVERY = 64  # frames, of which one tells roughly where the mean over time is
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -109,16 +109,16 @@ class GeluOfTimeNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b t c"], valid: Bool[Array, "b t"], some: Float[Array, "b _n c"]
     ) -> Float[Array, "b t c"]:
-        """`some` are every `SOME`-th of the frames: what is near their means is near the means of all."""
+        """`some` are every `GUESS_EVERY`-th of the frames: their means are a guess of the means of all."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         # Padding has no weight, so a clip's output does not depend on its batch
         weight = valid.astype(jnp.promote_types(x.dtype, jnp.float32))
-        counted = weight[:, ::SOME, None]
-        near = (some.astype(weight.dtype) * counted).sum(1) / jnp.maximum(counted.sum(1), 1)
-        near = jax.lax.stop_gradient(near)  # the result does not depend on it
-        return norms.gelu_of_time_norm(x, scale, bias, weight, near, CONV_NORM_EPS)
+        counted = weight[:, ::GUESS_EVERY, None]
+        guess = (some.astype(weight.dtype) * counted).sum(1) / jnp.maximum(counted.sum(1), 1)
+        guess = jax.lax.stop_gradient(guess)  # the result does not depend on it
+        return norms.gelu_of_time_norm(x, scale, bias, weight, guess, CONV_NORM_EPS)
 
 
 class StridedConv(nn.Module):

@@ -65,7 +65,7 @@ def by_library(
         out = jax.nn.dot_product_attention(
             query, key, value, bias, scale=1.0, key_value_seq_lengths=lengths, implementation=implementation
         )
-    except (RuntimeError, ValueError, NotImplementedError) as error:
+    except RuntimeError as error:  # cuDNN is absent; NotImplementedError, a kind of it: it does not know the shapes
         if implementation != "cudnn":
             raise
         raise errors.InputError(
@@ -117,7 +117,7 @@ def _attend(heads, query, key, value, bias, gate, frames, key_data, drops, imple
 
 def _attend_forward(heads, query, key, value, bias, gate, frames, key_data, drops, implementation):
     split = [_split(heads, x) for x in (query, key, value)]
-    out, most, total = _by_platform(0, implementation, drops, *split, bias, gate, frames, key_data)
+    out, most, total = _by_platform("forward", implementation, drops, *split, bias, gate, frames, key_data)
     out = out.reshape(query.shape)
     # `most` and `total` are kept apart. Their usual sum m + log(z) would round the weights to the digits of m.
     return out, (query, key, value, bias, gate, frames, key_data, out, most, total)
@@ -127,7 +127,7 @@ def _attend_backward(heads, drops, implementation, saved, gradient):
     *joined, bias, gate, frames, key_data, out, most, total = saved
     query, key, value, out, gradient = (_split(heads, x) for x in (*joined, out, gradient))
     arrays = query, key, value, bias, gate, frames, key_data, out, most, total, gradient
-    found = _by_platform(1, implementation, drops, *arrays)
+    found = _by_platform("backward", implementation, drops, *arrays)
     none = [None if x is None else np.zeros(x.shape, jax.dtypes.float0) for x in (frames, key_data)]
     return (*(x.reshape(joined[0].shape) for x in found[:3]), *found[3:], *none)
 
@@ -139,18 +139,15 @@ def _split(heads, x):
     return x.reshape(*x.shape[:2], heads, x.shape[2] // heads)
 
 
-def _by_platform(part: int, implementation: str, drops: dropout.Rule | None, *arrays):
-    """The forward (part 0) or backward pass (1) of the algorithm that `platforms.CHOICES` gives the platform."""
-    plain = functools.partial((plain_forward, plain_backward)[part], drops=drops)
+def _by_platform(part: str, implementation: str, drops: dropout.Rule | None, *arrays):
+    """The pass ("forward", "backward") of the algorithm that `platforms.CHOICES` gives the platform."""
+    plain = functools.partial({"forward": plain_forward, "backward": plain_backward}[part], drops=drops)
     query, bias = arrays[0], arrays[3]
     supported = {name: kernel for name, kernel in KERNELS.items() if kernel.supports(query, bias, drops)}
     if implementation == "plain" or not supported:
         return plain(*arrays)
-    parts = {
-        name: functools.partial((kernel.forward, kernel.backward)[part], drops=drops)
-        for name, kernel in supported.items()
-    }
-    return platforms.choose("attention", dict.fromkeys(KERNELS, plain) | parts | {"plain": plain}, *arrays)
+    kernels = {name: functools.partial(getattr(kernel, part), drops=drops) for name, kernel in supported.items()}
+    return platforms.choose("attention", dict.fromkeys(KERNELS, plain) | kernels | {"plain": plain}, *arrays)
 
 
 def _heads_first(x):

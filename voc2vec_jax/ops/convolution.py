@@ -19,19 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from voc2vec_jax.ops import cpu, platforms
+from voc2vec_jax.ops import cpu, platforms, products
 
 UNFOLD_WIDTH = 64  # narrower inputs are unfolded and multiplied once
 GRADIENT_TAPS = 8  # neighbouring taps in one product of a grouped convolution's gradient
 FEW_FRAMES = 600  # with fewer frames, a grouped convolution copies its input more often and its kernel less
 LAYOUT = ("NWC", "WIO", "NWC")  # of `jax.lax`: rows, frames, channels; taps, inputs, outputs
-
-
-def rows_matmul(x: Float[Array, "*b i"], kernel: Float[Array, "i o"], precision=None) -> Float[Array, "*b o"]:
-    """x @ kernel over flattened leading axes."""
-    # The kernel's gradient then sums over one axis. For a sum over several, XLA's CPU compiler first transposes x.
-    out = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
-    return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def strided_conv(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride: int) -> Float[Array, "b _t o"]:
@@ -117,11 +110,11 @@ def by_products(x: Float[Array, "b n i"], kernel: Float[Array, "k i o"], stride:
     # where a sum of products would be rounded twice. Else a product per block, added up: nothing is copied.
     if i < UNFOLD_WIDTH or jnp.finfo(x.dtype).bits < 32:
         x = jnp.concatenate([x[:, j : j + t] for j in range(pieces)], axis=2)
-        return rows_matmul(x[:, :, : k * i], kernel)
+        return products.rows_product(x[:, :, : k * i], kernel)
     out = None
     for j in range(pieces):
         taps = kernel[j * stride * i : (j + 1) * stride * i]
-        part = rows_matmul(x[:, j : j + t, : taps.shape[0]], taps)
+        part = products.rows_product(x[:, j : j + t, : taps.shape[0]], taps)
         out = part if out is None else out + part
     return out
 

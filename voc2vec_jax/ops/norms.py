@@ -48,20 +48,20 @@ def gelu_of_time_norm(
     scale: Float[Array, "c"],
     bias: Float[Array, "c"],
     weight: Float[Array, "b t"],
-    near: Float[Array, "b c"],
+    guess: Float[Array, "b c"],
     eps: float,
 ) -> Float[Array, "b t c"]:
     """GELU of each channel of each clip with mean 0 and variance 1 over its frames of weight 1, times scale, plus bias.
 
-    In float32 or wider. Frames of weight 0 are normalised too, and count for nothing. `near` is any guess of the means
-    over time: the result does not depend on it, but a good guess saves accelerators a pass over x. The backward pass
-    keeps the arguments.
+    In float32 or wider. Frames of weight 0 are normalised too, and count for nothing. `guess` is any guess of the
+    means over time: the result does not depend on it, but a good one saves accelerators a pass over x. The backward
+    pass keeps the arguments.
     """
     algorithms = {name: functools.partial(algorithm, eps=eps) for name, algorithm in TIME_NORMS.items()}
-    return platforms.differentiable("gelu_of_time_norm", algorithms)(x, scale, bias, weight, near)
+    return platforms.differentiable("gelu_of_time_norm", algorithms)(x, scale, bias, weight, guess)
 
 
-def _in_two_passes(x, scale, bias, weight, near, eps):
+def _in_two_passes(x, scale, bias, weight, guess, eps):
     wide = x.astype(weight.dtype)
     count = jnp.maximum(weight.sum(1, keepdims=True), 1)
     # Two passes: E[x^2] - E[x]^2 cancels where a channel's mean is large beside its spread
@@ -71,17 +71,17 @@ def _in_two_passes(x, scale, bias, weight, near, eps):
     return gelu(out.astype(x.dtype))
 
 
-def _in_one_pass(x, scale, bias, weight, near, eps):
-    return gelu(_time_norm(x, scale, bias, weight, near, eps).astype(x.dtype))
+def _in_one_pass(x, scale, bias, weight, guess, eps):
+    return gelu(_time_norm(x, scale, bias, weight, guess, eps).astype(x.dtype))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _time_norm(x, scale, bias, weight, near, eps):
-    return _time_norm_forward(x, scale, bias, weight, near, eps)[0]
+def _time_norm(x, scale, bias, weight, guess, eps):
+    return _time_norm_forward(x, scale, bias, weight, guess, eps)[0]
 
 
-def _time_norm_forward(x, scale, bias, weight, near, eps):
-    share, mean, factor = _statistics(x, weight, near, eps)
+def _time_norm_forward(x, scale, bias, weight, guess, eps):
+    share, mean, factor = _statistics(x, weight, guess, eps)
     out = _normal(x, mean, factor) * scale[None, None] + bias[None, None]
     return out, (x, scale, share, mean, factor)
 
@@ -99,13 +99,13 @@ _time_norm.defvjp(_time_norm_forward, _time_norm_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _in_one_pass_again(x, scale, bias, weight, near, eps):
+def _in_one_pass_again(x, scale, bias, weight, guess, eps):
     """The backward pass computes GELU's gradient twice, for the sums over time and for x, and does not write it."""
-    return _again_forward(x, scale, bias, weight, near, eps)[0]
+    return _again_forward(x, scale, bias, weight, guess, eps)[0]
 
 
-def _again_forward(x, scale, bias, weight, near, eps):
-    share, mean, factor = _statistics(x, weight, near, eps)
+def _again_forward(x, scale, bias, weight, guess, eps):
+    share, mean, factor = _statistics(x, weight, guess, eps)
     out = _gelu(_normal(x, mean, factor) * scale[None, None] + bias[None, None])[0]
     return out.astype(x.dtype), (x, scale, bias, share, mean, factor)
 
@@ -130,15 +130,15 @@ def _again_backward(eps, kept, gradient):
 _in_one_pass_again.defvjp(_again_forward, _again_backward)
 
 
-def _statistics(x, weight, near, eps):
+def _statistics(x, weight, guess, eps):
     """Each frame's share in the mean, the mean, and 1 / the standard deviation."""
-    # With d = x - near: var = E[d^2] - E[d]^2. What cancels is E[d]^2, which a guess from every k-th frame bounds by
+    # With d = x - guess: var = E[d^2] - E[d]^2. What cancels is E[d]^2, which a guess from every k-th frame bounds by
     # k var (Cauchy and Schwarz), so that at most log2(k + 1) bits are lost.
     share = weight / jnp.maximum(weight.sum(1, keepdims=True), 1)
-    away = (x.astype(weight.dtype) - near[:, None]) * share[..., None]
+    away = (x.astype(weight.dtype) - guess[:, None]) * share[..., None]
     off = away.sum(1)
-    square = (away * (x.astype(weight.dtype) - near[:, None])).sum(1)
-    return share, near + off, jax.lax.rsqrt(jnp.maximum(square - off * off, 0) + eps)
+    square = (away * (x.astype(weight.dtype) - guess[:, None])).sum(1)
+    return share, guess + off, jax.lax.rsqrt(jnp.maximum(square - off * off, 0) + eps)
 
 
 def _normal(x, mean, factor):

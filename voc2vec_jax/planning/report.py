@@ -11,7 +11,7 @@ import jax
 
 from voc2vec_jax import errors
 from voc2vec_jax.planning import collectives, compiling, counts, devices, roofline
-from voc2vec_jax.runs import cli, files
+from voc2vec_jax.runs import cli, files, runtime, sharding
 
 SECONDS_OF_A_DAY = 86_400
 
@@ -66,9 +66,9 @@ class Request:
     hlo: str = ""  # a file for the optimized program; empty: none
 
     @property
-    def platform(self) -> str | None:
-        """JAX's name of the machine's platform; None: this process's."""
-        return self.machine.platform if self.machine else None
+    def platform(self) -> str:
+        """JAX's name of the platform: of the machine, else of this process."""
+        return self.machine.platform if self.machine else runtime.platform()
 
 
 FLAGS = {
@@ -110,9 +110,9 @@ def count(plan: Plan) -> counts.Counts | None:
     """The counts of a plan's program; None if there is no machine to compare them with, or no program."""
     if plan.machine is None or plan.compiled.text is None:
         return None
-    # Sorted as the mesh is: a collective names devices by their place in it.
-    order = sorted(plan.machine.devices, key=lambda device: (device.process_index, device.id))
-    return counts.count(plan.compiled.text, [plan.machine.near[device.id] for device in order])
+    # In the order of a mesh: a collective names devices by their place in it.
+    devices_ = sharding.grid(plan.machine.devices, 1).flat
+    return counts.count(plan.compiled.text, [plan.machine.near[device.id] for device in devices_])
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def settle(
         remat = "none" if config.remat == "auto" else config.remat
         chosen = MemoryPlan(config.groups_per_device or 1, remat, config.fsdp or 1)
     else:
-        chosen = choose(config, devices, SHARE * (room or memory.bytes_limit(devices[0])))
+        chosen = choose(config, devices, SHARE * (room or memory.bytes_limit(jax.local_devices()[0])))
     config.groups_per_device, config.remat, config.fsdp = chosen.groups_per_device, chosen.remat, chosen.fsdp
     return chosen
 

@@ -25,7 +25,7 @@ def run(config: ml_collections.ConfigDict, request: report.Request) -> int:
     """Report what `config` takes on the machine that is asked for, else on the devices that there are."""
     machine = request.machine
     runtime.set_up_jax(config)
-    config.dtype = runtime.computed_in(config.dtype, machine.platform if machine else None)
+    config.dtype = runtime.computed_in(config.dtype, request.platform)
     jax.config.update("jax_enable_compilation_cache", False)  # it would write to disk
     chosen = capacity.settle(config, *((machine.devices, machine.free_bytes) if machine else (jax.devices(), None)))
     found = plan(config, machine, chosen and chosen.compiled)

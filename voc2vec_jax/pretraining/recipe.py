@@ -185,7 +185,7 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
     family = family_of(config.family)
     fields = config.model.to_dict()
     how = {
-        "dtype": runtime.computed_in(config.dtype),
+        "dtype": runtime.computed_in(config.dtype, runtime.platform()),
         "remat": "none" if config.remat == "auto" else config.remat,
         "attention": config.attention,
         "dropout_bits": config.dropout_bits,

@@ -189,7 +189,7 @@ def environment() -> dict[str, Any]:
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "devices": {"kind": devices[0].device_kind, "backend": jax.default_backend(), "count": len(devices)},
+        "devices": {"kind": devices[0].device_kind, "backend": devices[0].platform, "count": len(devices)},
         "processes": jax.process_count(),
         "command": shlex.join([sys.executable, *sys.orig_argv[1:]]),
     }

@@ -20,15 +20,20 @@ def set_up_jax(config: ml_collections.ConfigDict) -> None:
     jax.devices()
 
 
-def computed_in(dtype: str, platform: str | None = None) -> str:
-    """The type of the computation: `dtype`, or what "auto" stands for on a platform (None: this process's).
+def platform() -> str:
+    """JAX's name for the platform of this process's devices: "cpu", "gpu" or "tpu"."""
+    return jax.local_devices()[0].platform
+
+
+def computed_in(dtype: str, platform: str) -> str:
+    """The type of the computation: `dtype`, or what "auto" stands for on a platform.
 
     Accelerators multiply bfloat16 many times as fast as float32, and parameters, norms, softmax, losses and optimizer
     stay float32; CPUs gain nothing from it.
     """
     if dtype != "auto":
         return dtype
-    return "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
+    return "float32" if platform == "cpu" else "bfloat16"
 
 
 def compute_deterministically() -> None:

@@ -143,9 +143,9 @@ def layout_of(
     items: evaluation_inputs.Items,
     settings: EvaluationSettings,
     devices: int,
-    platform: str | None = None,
+    platform: str,
 ) -> windowing.WindowLayout:
-    """The windows and static shapes of an evaluation on so many devices of a platform (None: this process's)."""
+    """The windows and static shapes of an evaluation on so many devices of a platform."""
     timeline = settings.kind == "timeline"
     overlap = 0.0 if timeline else min(OVERLAP_SECONDS, settings.window / 4)
     # The windows of a timeline all have one length.
@@ -169,8 +169,8 @@ class Worker:
         self._timeline = settings.kind == "timeline"
         encoder = model.config.encoder
         devices = jax.local_devices()
-        self._seconds = settings.batch_seconds or batch_sizes.batch_seconds()
-        self._layout = layout_of(model, items, settings, len(devices))
+        self._seconds = settings.batch_seconds or batch_sizes.batch_seconds(model.platform)
+        self._layout = layout_of(model, items, settings, len(devices), model.platform)
         self._cut = self._layout.windows
         if self._timeline:
             window, hop = (round(s * audio.RATE_HZ) for s in (settings.window, settings.hop))
