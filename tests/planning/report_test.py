@@ -69,6 +69,14 @@ def test_a_report_names_what_binds_and_calls_its_figures_estimates():
     assert "does not fit" not in text
 
 
+@pytest.mark.parametrize(
+    "unit, units, words", [("batch", 1, "1 batch"), ("batch", 3, "3 batches"), ("epoch", 50, "50 epochs")]
+)
+def test_a_run_counts_its_units(unit, units, words):
+    text = list(report.lines(counted_programs.plan(unit=unit, units=units), report.Request()))
+    assert any(line.startswith("the run") and line.endswith(f"at least, {words}") for line in text), text
+
+
 def test_what_does_not_fit_is_said_first():
     large = counted_programs.plan(free_bytes=2_000_000_000, fitting="the largest found to fit: groups_per_device=1")
     first = next(report.lines(large, report.Request()))

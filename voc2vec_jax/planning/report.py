@@ -52,6 +52,11 @@ class Plan:
         return f"{'an' if self.unit[0] in 'aeiou' else 'a'} {self.unit}"
 
     @property
+    def unit_of_run(self) -> str:
+        """The unit in the number that the whole run has of it."""
+        return self.unit + ("" if self.units == 1 else "es" if self.unit.endswith("tch") else "s")
+
+    @property
     def count(self) -> int:
         """The number of devices of the machine that compute."""
         return self.used or (len(self.machine.devices) if self.machine else 0)
@@ -208,7 +213,7 @@ def _estimates(plan: Plan, counted: counts.Counts) -> Iterator[str]:
         f", {rate / plan.count:,.0f} a device" * (plan.count > 1)
     )
     if plan.units:
-        yield f"the run    {_long(plan.units * least)} at least, {plan.units:,} {plan.unit}s{plan.note}"
+        yield f"the run    {_long(plan.units * least)} at least, {plan.units:,} {plan.unit_of_run}{plan.note}"
 
 
 def bytes_per_device(tree: Any) -> int:

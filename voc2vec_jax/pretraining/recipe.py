@@ -146,6 +146,8 @@ _CHOICES = {
     "batching": ("pad", "crop"),
     "matmul_precision": ("highest", "high", "default"),
     "dropout_bits": dropout.BITS,
+    "dtype": ("auto", "float32", "bfloat16"),
+    "remat": ("auto", *encoders.REMAT),
 }
 
 
