@@ -3,7 +3,9 @@
 import types
 
 import jax
+import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from voc2vec_jax.planning import compiling
 
@@ -50,3 +52,25 @@ def test_products_that_cannot_be_planned_are_cublas_s():
     assert lowered.tries == [None, {"xla_gpu_enable_triton_gemm": False}]
     assert (found.argument_bytes, found.temporary_bytes, found.peak_bytes) == (10, 5, 16)  # shared results count once
     assert found.text == "HloModule m"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A folder in which JAX keeps every compiled program."""
+    names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, (True, str(tmp_path), 0.0)):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_a_plan_leaves_the_cache_on_disk_alone_even_after_a_run_has_used_it(cache):
+    jax.jit(lambda x: x + 1)(jnp.zeros(7))
+    kept = sorted(cache.iterdir())
+    assert kept
+    compiling.compile(jax.jit(lambda x: jnp.sin(x) + 2).lower(jax.ShapeDtypeStruct((9,), "f4")))
+    assert sorted(cache.iterdir()) == kept

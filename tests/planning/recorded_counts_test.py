@@ -104,7 +104,7 @@ PROGRAMS = {
 
 def figures(plan):
     """The counts of a plan's program, of one device."""
-    counted = report.count(plan)
+    counted = report.count(plan.machine, plan.compiled)
     found = {
         "temporary_bytes": plan.compiled.temporary_bytes,
         "traffic_bytes": counted.traffic_bytes,

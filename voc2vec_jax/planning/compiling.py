@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 # XLA:TPU refuses what does not fit: "Used 23.45G of 15.75G hbm.", or "the total memory required for HLO temporaries
 # (96.00G) exceeds available HBM". GPU programs are compiled all the same.
@@ -26,8 +27,8 @@ class Compiled:
 
 def compile(lowered: Any, cached: bool = False) -> Compiled:
     """Compile what `jax.jit(f).lower(...)` returned; `cached`: for a run that will use the program."""
-    if not cached:  # the cache would write to disk and hide how long compiling takes
-        jax.config.update("jax_enable_compilation_cache", False)
+    if not cached:
+        leave_cache()
     began = time.monotonic()
     try:
         compiled = _with_or_without_triton(lowered)
@@ -43,6 +44,15 @@ def compile(lowered: Any, cached: bool = False) -> Compiled:
     peak = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
     peak -= planned.alias_size_in_bytes
     return Compiled(seconds, planned.argument_size_in_bytes, planned.temp_size_in_bytes, peak, compiled.as_text())
+
+
+def leave_cache() -> None:
+    """Compile without the cache on disk from here on.
+
+    It would be written to, hide how long compiling takes, and offer programs that no compiler without a device reads.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX asks for the setting once, at its first compilation
 
 
 def _with_or_without_triton(lowered: Any) -> Any:

@@ -111,18 +111,18 @@ def show(plan: Plan, request: Request) -> None:
         print(line)
 
 
-def count(plan: Plan) -> counts.Counts | None:
-    """The counts of a plan's program; None if there is no machine to compare them with, or no program."""
-    if plan.machine is None or plan.compiled.text is None:
+def count(machine: devices.Machine | None, compiled: compiling.Compiled) -> counts.Counts | None:
+    """The counts of a program; None if there is no machine to compare them with, or no program."""
+    if machine is None or compiled.text is None:
         return None
     # In the order of a mesh: a collective names devices by their place in it.
-    devices_ = sharding.grid(plan.machine.devices, 1).flat
-    return counts.count(plan.compiled.text, [plan.machine.near[device.id] for device in devices_])
+    devices_ = sharding.grid(machine.devices, 1).flat
+    return counts.count(compiled.text, [machine.near[device.id] for device in devices_])
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
     """The report as JSON holds it: bytes of one device, seconds, and what they rest on."""
-    counted = count(plan)
+    counted = count(plan.machine, plan.compiled)
     found = {
         "device": plan.machine.name if plan.machine else None,
         "devices": plan.title,
@@ -179,7 +179,7 @@ def lines(plan: Plan, request: Request) -> Iterator[str]:
         copied, free = in_words(plan.copied_bytes), in_words(plan.free_bytes)
         yield f"saving     {copied} more per device for a moment; free: {free}"
     yield f"arithmetic {plan.work.flops / 1e12:.4g} TFLOP {plan.a_unit} (matrix products only)"
-    counted = count(plan)
+    counted = count(plan.machine, plan.compiled)
     if counted is not None:
         yield from _estimates(plan, counted)
     written = f"the program is in {request.hlo}" if request.hlo and compiled.text is not None else "nothing was written"
