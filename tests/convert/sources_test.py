@@ -39,7 +39,7 @@ def write_run(folder, **steps):
         for kind, numbers in steps.items():
             for step in numbers:
                 state = {"params": jax.tree.map(functools.partial(jnp.add, step), params), "opt": {"mu": jnp.zeros(3)}}
-                {"best": saver.save_best, "checkpoints": saver.save}[kind](step, state, {"step": step})
+                saver.save(step, state, {"step": step}, best=kind == "best", keep=kind != "best")
     return params, model
 
 

@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import checkpoint, files
+from voc2vec_jax.runs import checkpoint, files, manifest
 
 Spec = jax.sharding.PartitionSpec
 
@@ -157,7 +157,7 @@ def test_two_flipped_bytes_in_any_file_are_found_named_and_passed_over(tmp_path,
         victim = folder / "2" / name
         original = victim.read_bytes()
         flip_two_bytes(victim)
-        assert str(victim) in checkpoint.fault(folder / "2")
+        assert str(victim) in manifest.fault(folder / "2")
         step, state, _ = restore(tmp_path)
         assert step == 1
         assert_same(state, make_state(1))
@@ -167,7 +167,7 @@ def test_two_flipped_bytes_in_any_file_are_found_named_and_passed_over(tmp_path,
         assert (kept / name).read_bytes() != original  # set aside, not deleted
         (kept / name).write_bytes(original)
         kept.rename(folder / "2")
-    assert checkpoint.fault(folder / "2") is None and restore(tmp_path)[0] == 2
+    assert manifest.fault(folder / "2") is None and restore(tmp_path)[0] == 2
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "remove"])
@@ -223,7 +223,7 @@ def test_a_manifest_that_was_edited_is_damage_though_every_file_is_as_saved(tmp_
     folder = saved(tmp_path, 1) / "1"
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace("float32[16,24]", "float32[16,34]"))
-    assert checkpoint.fault(folder) == f"{path} is damaged or unreadable"
+    assert manifest.fault(folder) == f"{path} is damaged or unreadable"
 
 
 def test_latest_intact_looks_and_does_not_touch(tmp_path):
@@ -290,15 +290,68 @@ def test_retention_keeps_the_newest_and_every_nth(tmp_path):
 def test_the_best_is_one_and_saving_it_again_changes_nothing(tmp_path):
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         for step in (4, 9, 9, 6):
-            checkpoints.save_best(step, make_state(step), {"loss": step})
+            checkpoints.save(step, make_state(step), {"loss": step}, best=True, keep=False)
             checkpoints.wait()
             assert checkpoint.steps(tmp_path / "best") == [step]
             if step == 9:
                 stamp = (tmp_path / "best/9/manifest.json").stat().st_mtime_ns
-                checkpoints.save_best(9, make_state(0), {})
+                checkpoints.save(9, make_state(0), {}, best=True, keep=False)
                 checkpoints.wait()
                 assert (tmp_path / "best/9/manifest.json").stat().st_mtime_ns == stamp
         assert checkpoints.latest_intact() is None  # the best is kept apart
+
+
+def kept_links(folder):
+    """How many names each file of a checkpoint has, but for the manifest."""
+    return {path.stat().st_nlink for path in all_files(folder) if path.name != "manifest.json"}
+
+
+def test_the_best_and_the_checkpoint_of_a_step_are_one_write_and_outlive_each_other(tmp_path):
+    with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, make_state(1), {"loss": 1}, best=True)
+        checkpoints.wait()
+        assert kept_links(tmp_path / "checkpoints/1") == kept_links(tmp_path / "best/1") == {2}
+        checkpoints.save(2, make_state(2), {"loss": 2})
+        checkpoints.wait()
+        assert checkpoint.steps(tmp_path / "checkpoints") == [2] and checkpoint.steps(tmp_path / "best") == [1]
+        assert manifest.fault(tmp_path / "best/1") is None and kept_links(tmp_path / "best/1") == {1}
+        assert checkpoint.read(tmp_path / "best/1")[1] == {"loss": 1}
+        checkpoints.save(3, make_state(3), {"loss": 3}, best=True)
+        checkpoints.save(4, make_state(4), {"loss": 4}, best=True, keep=False)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["4"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert_same(restore(tmp_path)[1], make_state(3))
+
+
+def test_where_links_cannot_be_made_the_best_is_copied(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {}, best=True)
+    for folder in (tmp_path / "best/1", tmp_path / "checkpoints/1"):
+        assert manifest.fault(folder) is None and kept_links(folder) == {1}
+
+
+def test_a_checkpoint_is_complete_only_after_the_best_that_it_names(tmp_path, monkeypatch):
+    """A kill between the two is repaired by the rerun, which comes to the same step."""
+
+    def killed(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "link", killed)
+        checkpoints = checkpoint.Checkpoints(tmp_path)
+        checkpoints.save(1, make_state(1), {"loss": 1}, best=True)
+        with pytest.raises(errors.RunError, match="checkpoints/1 could not be written: Input/output error"):
+            checkpoints.close()
+    assert checkpoint.steps(tmp_path / "best") == [1] and checkpoint.steps(tmp_path / "checkpoints") == []
+    assert restore(tmp_path) is None
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), {"loss": 1}, best=True)
+    assert_same(restore(tmp_path)[1], make_state(1))
+    assert kept_links(tmp_path / "best/1") == kept_links(tmp_path / "checkpoints/1") == {1}
 
 
 def test_what_a_kill_left_of_a_removal_is_removed(tmp_path, capsys):
@@ -307,7 +360,7 @@ def test_what_a_kill_left_of_a_removal_is_removed(tmp_path, capsys):
         leftover.mkdir(parents=True, exist_ok=True)
         (leftover / "file").write_text("x")
         with checkpoint.Checkpoints(tmp_path) as checkpoints:
-            checkpoints.save_best(step, make_state(step), {})
+            checkpoints.save(step, make_state(step), {}, best=True, keep=False)
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["6"]
     assert capsys.readouterr().err == ""
 
@@ -400,14 +453,14 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 def test_save_returns_before_the_checkpoint_is_complete_and_waits_for_the_one_before(tmp_path, monkeypatch):
     seen = []
-    original = checkpoint._write_manifest
+    original = manifest.write
 
     def slow(folder, step, kinds):
         time.sleep(0.3)
         original(folder, step, kinds)
         seen.append(step)
 
-    monkeypatch.setattr(checkpoint, "_write_manifest", slow)
+    monkeypatch.setattr(manifest, "write", slow)
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1), {})
         assert seen == []
@@ -426,8 +479,7 @@ SAVER = """
     for step in itertools.count(first):
         print(step, flush=True)
         state = jax.tree.map(lambda leaf: leaf + step, like)
-        checkpoints.save(step, state, {"step": step})
-        checkpoints.save_best(step, state, {"step": step})
+        checkpoints.save(step, state, {"step": step}, best=step % 2 == 0)
 """
 
 
@@ -468,9 +520,9 @@ def test_sigkill_at_random_moments_of_saving_never_yields_a_mixture(tmp_path):
 
 def test_the_manifest_lists_every_file_and_is_written_last(tmp_path):
     folder = saved(tmp_path, 1) / "1"
-    manifest = json.loads((folder / "manifest.json").read_text())
+    listed = json.loads((folder / "manifest.json").read_text())
     others = {str(path.relative_to(folder)) for path in all_files(folder)} - {"manifest.json"}
-    assert set(manifest["files"]) == others
+    assert set(listed["files"]) == others
     newest = max(path.stat().st_mtime_ns for path in all_files(folder) if path.name != "manifest.json")
     assert (folder / "manifest.json").stat().st_mtime_ns >= newest
-    assert manifest["leaves"]["params/encoder/kernel"] == "float32[16,24]"
+    assert listed["leaves"]["params/encoder/kernel"] == "float32[16,24]"

@@ -168,18 +168,18 @@ class PreTrainingRun:
     def _pause(self, stopping: bool) -> None:
         """Read the last row, validate and save as is due; a step that is not finite is never saved."""
         self._log.read()
-        if self._due("validate_every_steps"):
-            self._validate()
-        if stopping or self._due("checkpoint_every_steps"):
-            self._save()
+        improved = self._due("validate_every_steps") and self._validate()
+        keep = stopping or self._due("checkpoint_every_steps")
+        if improved or keep:
+            self._save(improved, keep)
         if agreement.process_index() == 0 and (stopping or self._due("validate_every_steps")):
             self._picture.draw()
         self._log.restart_clock()
 
-    def _validate(self) -> None:
-        """Average the objective over the validation rows; keep the best parameters apart."""
+    def _validate(self) -> bool:
+        """Average the objective over the validation rows; whether it is the best so far."""
         if not len(self._batches.examples.valid_rows):
-            return
+            return False
         # Summed over batches and divided once: batches mask different numbers of frames, so that a mean of their means
         # would weight frames unequally. The sums stay on the devices, and no batch waits for the host.
         total = None
@@ -190,15 +190,16 @@ class PreTrainingRun:
         row = {name: float(x) for name, x in jax.device_get(self._functions.summary(total)).items()}
         self._log.validation(self.step, row)
         # A NaN as the first best would stay, since no loss is less than NaN.
-        if math.isfinite(row["loss"]) and (self.best is None or row["loss"] < self.best["loss"]):
+        improved = math.isfinite(row["loss"]) and (self.best is None or row["loss"] < self.best["loss"])
+        if improved:
             self.best = {"step": self.step, "loss": row["loss"]}
-            self._saver.save_best(self.step, self._state, self._metadata())
+        return improved
 
-    def _save(self) -> None:
-        """Write a checkpoint in the background."""
+    def _save(self, best: bool, keep: bool) -> None:
+        """Write a checkpoint in the background: as the best, to be kept as one to resume from, or as both at once."""
         # Rows first: a rerun drops the rows after its checkpoint, but could not make up for rows that are lost.
         self._log.flush()
-        self._saver.save(self.step, self._state, self._metadata())
+        self._saver.save(self.step, self._state, self._metadata(), best=best, keep=keep)
 
     def _metadata(self) -> dict[str, Any]:
         return {"step": self.step, "best": self.best, **self._identity}

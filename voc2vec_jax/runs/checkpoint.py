@@ -1,7 +1,8 @@
 """Checkpoints that are complete or absent: Orbax writes the arrays, then a manifest of SHA-256 hashes marks them whole.
 
 RUN/checkpoints/<step>/ and RUN/best/<step>/ hold `state/` (Orbax), `metadata.json` and `manifest.json`. A folder
-without a manifest is half-written. A restore renames what it passes over: `<step>.corrupt` stays for you to look at,
+without a manifest is half-written. A step that is saved as both is written once: the second folder's files are hard
+links to the first's. A restore renames what it passes over: `<step>.corrupt` stays for you to look at,
 `<step>.partial` is deleted once a newer checkpoint is complete.
 
 Not `orbax.checkpoint.CheckpointManager` (measured with 0.12.8): it restores an array with flipped bytes in silence,
@@ -10,8 +11,6 @@ only in the next save, in many lines. It would take our folders without a manife
 """
 
 import concurrent.futures
-import functools
-import hashlib
 import itertools
 import json
 import logging
@@ -28,11 +27,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import agreement, files, logs
+from voc2vec_jax.runs import agreement, logs, manifest
 
-_MANIFEST = "manifest.json"
 _OWN_ARRAYS = "arrays.npz"  # of a process with a run of its own
-_HASHING_THREADS = 2
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -57,65 +54,9 @@ def _snapshot(state: Any) -> Any:
     return jax.tree_util.tree_map_with_path(copy, state)
 
 
-def _manifest_bytes(content: Mapping[str, Any]) -> bytes:
-    """The manifest with its own hash as last field."""
-    digest = hashlib.sha256(json.dumps(content, indent=1).encode()).hexdigest()
-    return (json.dumps({**content, "sha256": digest}, indent=1) + "\n").encode()
-
-
-def _files_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _MANIFEST)
-
-
-def _write_manifest(folder: pathlib.Path, step: int, kinds: Mapping[str, str]) -> None:
-    """Sync and hash every file in the folder; only then write the manifest, which makes the checkpoint complete."""
-    paths = _files_in(folder)
-    with concurrent.futures.ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        hashes = list(pool.map(functools.partial(files.sha256, sync=True), paths))
-    for inner in (path for path in folder.rglob("*") if path.is_dir()):
-        files.sync_folder(inner)
-    listed = {str(path.relative_to(folder)): value for path, value in zip(paths, hashes)}
-    content = {"format": 1, "step": step, "files": listed, "leaves": dict(kinds)}
-    files.write_atomic(folder / _MANIFEST, _manifest_bytes(content))
-    files.sync_folder(folder.parent)
-
-
-def _read_manifest(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The manifest; None when it cannot be read or does not match its own hash."""
-    try:
-        text = (folder / _MANIFEST).read_bytes()
-        content = json.loads(text)
-        content.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return content if _manifest_bytes(content) == text else None
-
-
-def fault(folder: str | pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint folder, naming the file at fault; None when every byte is as it was saved."""
-    folder = pathlib.Path(folder)
-    if not (folder / _MANIFEST).is_file():
-        return f"{folder / _MANIFEST} is missing"
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        return f"{folder / _MANIFEST} is damaged or unreadable"
-    with concurrent.futures.ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        faults = pool.map(lambda item: _file_fault(folder / item[0], item[1]), manifest["files"].items())
-        return next((found for found in faults if found), None)
-
-
-def _file_fault(path: pathlib.Path, wanted: str) -> str | None:
-    try:
-        return None if files.sha256(path) == wanted else f"{path} is not what was saved (other SHA-256)"
-    except FileNotFoundError:
-        return f"{path} is missing"
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
-
-
 def steps(folder: str | pathlib.Path) -> list[int]:
     """Steps of the complete checkpoints in RUN/checkpoints or RUN/best, ascending. Their bytes are not checked."""
-    return [step for step, path in _numbered(pathlib.Path(folder)) if (path / _MANIFEST).is_file()]
+    return [step for step, path in _numbered(pathlib.Path(folder)) if manifest.exists(path)]
 
 
 def _numbered(folder: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
@@ -130,7 +71,7 @@ def read(folder: str | pathlib.Path, subtree: str | None = None) -> tuple[Any, d
     `subtree`, such as "params", reads only that entry. InputError when the folder is not intact or lacks the entry.
     """
     folder = pathlib.Path(folder).absolute()
-    found = fault(folder)
+    found = manifest.fault(folder)
     if found:
         raise errors.InputError(f"{folder} is no intact checkpoint: {found}")
     handler = ocp.PyTreeCheckpointHandler()
@@ -172,17 +113,23 @@ class Checkpoints:
         self._finisher = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
 
-    def save(self, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, state: Any, metadata: Mapping[str, Any], *, best: bool = False, keep: bool = True
+    ) -> None:
         """Start to write RUN/checkpoints/<step>, and return once the state is copied.
 
-        Waits for the previous save. A step that is already complete stays as it is. RunError if the previous
+        With `best` also RUN/best/<step>, whose completion removes the previous best; without `keep` only that one.
+        Waits for the previous save. A folder that is already complete stays as it is. RunError if the previous
         save failed or this one cannot start.
         """
-        self._start(self.folder, step, state, metadata)
-
-    def save_best(self, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
-        """As `save`, into RUN/best/<step>. The previous best is removed once this one is complete."""
-        self._start(self.best_folder, step, state, metadata)
+        self.wait()
+        # The best first: no checkpoint may be restored that names a best which a kill has prevented.
+        asked = ((self.best_folder, best), (self.folder, keep))
+        wanted = [parent / str(step) for parent, wanted in asked if wanted]
+        complete = self._agreed(lambda: [manifest.exists(folder) for folder in wanted])
+        folders = [folder for folder, done in zip(wanted, complete) if not done]
+        if folders:
+            self._start(folders, step, state, metadata)
 
     def check(self) -> None:
         """RunError if the background save has failed. Never waits."""
@@ -211,15 +158,12 @@ class Checkpoints:
     def latest_intact(self) -> int | None:
         """The newest step whose every byte is as it was saved. Changes nothing on disk."""
         for step, path in reversed(_numbered(self.folder)):
-            if fault(path) is None:
+            if manifest.fault(path) is None:
                 return step
         return None
 
-    def _start(self, parent: pathlib.Path, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
-        self.wait()
-        folder = parent / str(step)
-        if self._agreed(lambda: (folder / _MANIFEST).is_file()):
-            return
+    def _start(self, folders: list[pathlib.Path], step: int, state: Any, metadata: Mapping[str, Any]) -> None:
+        folder = folders[0]
         copy = jax.device_get(state) if self._alone else _snapshot(state)
         try:
             self._agreed(lambda: self._make(folder, metadata))
@@ -228,7 +172,7 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise self._failure(folder, error) from error
         kinds = {name: _kind(leaf) for name, leaf in _leaves(copy).items()}
-        self._pending = self._finisher.submit(self._finish, folder, step, kinds)
+        self._pending = self._finisher.submit(self._finish, folders, step, kinds)
 
     def _begin(self, folder: pathlib.Path, state: Any) -> None:
         """Start to write the arrays. Not by Orbax with `alone`: it would leave all of them to process 0."""
@@ -246,16 +190,21 @@ class Checkpoints:
         except OSError as error:
             raise self._failure(folder, error) from error
 
-    def _finish(self, folder: pathlib.Path, step: int, kinds: Mapping[str, str]) -> None:
-        """In the background: wait for Orbax, write the manifest, then remove what is too old."""
+    def _finish(self, folders: list[pathlib.Path], step: int, kinds: Mapping[str, str]) -> None:
+        """In the background: wait for Orbax, write the manifest, link other folders, then remove what is too old."""
+        folder, *others = folders
         try:
             self._orbax.wait_until_finished()
             if self._leads:
-                _write_manifest(folder, step, kinds)
+                manifest.write(folder, step, kinds)
+                for folder in others:
+                    _set_aside(folder, "partial")
+                    manifest.link(folders[0], folder)
         except Exception as error:
             raise self._failure(folder, error) from error
         if self._leads:
-            self._prune(folder.parent, step)
+            for folder in folders:
+                self._prune(folder.parent, step)
 
     def _failure(self, folder: pathlib.Path, error: Exception) -> errors.RunError:
         """The error to raise for an incomplete folder, which is removed to free its disk space."""
@@ -301,12 +250,12 @@ class Checkpoints:
         """The step to restore. Renames what it passes over."""
         passed: list[tuple[pathlib.Path, str, str]] = []
         for step, folder in reversed(_numbered(self.folder)):
-            found = fault(folder)
+            found = manifest.fault(folder)
             if found is None:
                 self._pass_over(passed, f"resuming from step {step}")
                 return step
             # a kill cuts short only the newest; an older one without a manifest was damaged later
-            cut_short = not passed and not (folder / _MANIFEST).is_file()
+            cut_short = not passed and not manifest.exists(folder)
             passed.append((folder, found, "partial" if cut_short else "corrupt"))
         corrupt = [found for _, found, kind in passed if kind == "corrupt"]
         if corrupt:
@@ -324,7 +273,7 @@ class Checkpoints:
             logs.warn(f"the checkpoint of step {folder.name} is {state}: {found}; kept as {kept.name}, {instead}")
 
     def _load(self, folder: pathlib.Path, abstract_state: Any) -> Any:
-        saved = _read_manifest(folder)["leaves"]
+        saved = manifest.read(folder)["leaves"]
         _check_same_leaves(folder, saved, {name: _kind(leaf) for name, leaf in _leaves(abstract_state).items()})
         if self._alone:
             with np.load(folder / "state" / _OWN_ARRAYS) as arrays:
