@@ -1,5 +1,6 @@
 """WavLM is the same function as in transformers, and its buckets of distances are the ones of the definition."""
 
+import functools
 import math
 
 import jax
@@ -10,7 +11,8 @@ import torch
 import transformers
 from transformers.models.wavlm import modeling_wavlm
 
-from voc2vec_jax.models import wavlm
+from voc2vec_jax import models
+from voc2vec_jax.models import encoder, wavlm
 
 FEW_BUCKETS = {"num_buckets": 30, "max_bucket_distance": 50}
 CONFIGS = {**parity.CONFIGS, "odd sizes": parity.CONFIGS["odd sizes"] | FEW_BUCKETS}
@@ -20,6 +22,31 @@ CONFIGS = {**parity.CONFIGS, "odd sizes": parity.CONFIGS["odd sizes"] | FEW_BUCK
 @pytest.mark.parametrize("name", CONFIGS)
 def test_same_as_transformers(name, tmp_path):
     parity.assert_same_as_transformers(transformers.WavLMModel, CONFIGS[name], tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask and attn_mask")
+@pytest.mark.parametrize("kind, blocks", [(transformers.WavLMModel, 1), (transformers.Wav2Vec2Model, 0)])
+@pytest.mark.parametrize("name", ["base", "large"])
+def test_layerdrop_spares_the_blocks_that_it_spares_in_transformers(name, kind, blocks, tmp_path):
+    """With a rate of 1 the blocks that may be dropped are dropped; what is left is the same function."""
+    shares = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
+    fields = parity.CONFIGS[name] | dict.fromkeys(shares, 0.0) | {"layerdrop": 1.0, "apply_spec_augment": False}
+    model = parity.random_model(kind, kind.config_class(**fields)).train()
+    source = parity.read(model, tmp_path)
+    audio, lengths = parity.clips((parity.SAMPLES,) * 2), np.full(2, parity.SAMPLES)
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    @functools.partial(jax.jit, compiler_options=parity.QUICK)
+    def outputs(params, audio, lengths, noise):
+        network = models.FAMILIES[source.family].Model(source.config)
+        return network.apply({"params": params}, audio, lengths, noise=noise, collect=True)
+
+    with jax.default_matmul_precision("highest"):
+        x, out = outputs(source.params, audio, lengths, encoder.Noise(keys, keys))
+    np.testing.assert_allclose(x, model(torch.tensor(audio)).last_hidden_state.detach(), rtol=0, atol=1e-4)
+    states = np.asarray(out["hidden_states"])
+    changed = [bool(np.abs(after - before).max() > 0) for before, after in zip(states, states[1:])]
+    assert changed == [number < blocks for number in range(source.config.encoder.depth)]
 
 
 def test_few_buckets_in_full():

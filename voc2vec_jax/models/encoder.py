@@ -75,6 +75,7 @@ class Parts:
 
     position_bias: Callable | None = None  # (encoder, length) -> [h, length, length], added to all blocks' scores
     position_gate: Callable | None = None  # (attention, its input [b, t, d]) -> [b, h, t], a factor per query
+    never_dropped: int = 0  # so many blocks, the first, are not subject to LayerDrop
     extra_tokens: int = 0  # learned, put before the frames ahead of the first norm, removed from outputs
     mask_embedding: bool = True  # learned, in the place of masked frames; else zeros
     hide_padding: bool = True  # zeros for padding before the positional convolution, with legacy padding too
@@ -318,6 +319,7 @@ class Encoder(nn.Module):
             # One draw per loss group: fairseq drops a layer for the whole batch of a GPU
             draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - c.layerdrop, (c.depth,)))
             keep = draw(noise.fold_in(4 * c.depth + 2).groups).T
+            keep = keep | (jnp.arange(c.depth) < parts.never_dropped)[:, None]
         bias = None if parts.position_bias is None else parts.position_bias(self, x.shape[1])
         carry, numbers = (x, frames, noise), jnp.arange(c.depth)
         (x, _, _), states = block_stack(c, parts, collect, not self.is_initializing(), "layers")(

@@ -27,7 +27,8 @@ class Config:
     @property
     def parts(self) -> encoders.Parts:
         bias = RelativeBias(self.relative_buckets, self.relative_distance)
-        return encoders.Parts(position_bias=bias, position_gate=relative_gate)
+        # transformers' first block makes the bias of all of them, so LayerDrop never skips it
+        return encoders.Parts(position_bias=bias, position_gate=relative_gate, never_dropped=1)
 
 
 def distance_buckets(length: int, buckets: int, distance: int) -> Int[np.ndarray, "n"]:
