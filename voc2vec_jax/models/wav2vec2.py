@@ -93,14 +93,14 @@ class Quantizer(nn.Module):
         groups, entries = c.codebook_groups, c.codebook_entries
         scorer = nn.Dense(
             groups * entries,
-            dtype=c.encoder.compute_dtype,
+            # In bfloat16, scores that are near each other round to the same number: another entry is then the best
+            # for 0.7 % of the frames of fresh parameters
+            dtype=jnp.promote_types(c.encoder.compute_dtype, jnp.float32),
             # fairseq's weight_proj, N(0, 1); its `vars`, the codebook below, are U(0, 1)
             kernel_init=nn.initializers.normal(1.0),
             name="logits",
         )
-        logits = scorer(x)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        logits = logits.reshape(*x.shape[:2], groups, entries)
+        logits = scorer(x).reshape(*x.shape[:2], groups, entries)
         width = c.codebook_width // groups  # a target is one entry of each group, side by side
         codebook = self.param("codebook", nn.initializers.uniform(1.0), (groups * entries, width))
         if gumbel is None:
