@@ -16,7 +16,7 @@ import torch
 
 import voc2vec_jax as v2v
 from voc2vec_jax import errors
-from voc2vec_jax.convert import sources
+from voc2vec_jax.convert import reader, sources
 from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.runs import checkpoint, configuration
@@ -80,6 +80,24 @@ def test_a_run_that_cannot_be_read_gives_one_sentence(tmp_path):
 def test_transformers_computes_the_same_objective_from_an_exported_run(tmp_path):
     write_run(tmp_path / "run", best=(0,))
     exported_objective.assert_same_objective(tmp_path / "run", tmp_path / "hf")
+
+
+@pytest.mark.parametrize(
+    "raw, share",
+    [
+        ({"model_type": "wav2vec2", "mask_feature_prob": 0.25, "mask_channel_prob": 0.5}, "0.25"),
+        ({"mask_channel_prob": 0.5}, "0.5"),
+        ({"model_type": "wav2vec2", "mask_feature_prob": 0.25, "apply_spec_augment": False}, None),
+        ({"model_type": "wav2vec2", "mask_channel_prob": 0.5}, None),
+        ({"mask_channel_prob": 0.0}, None),
+        ({}, None),
+    ],
+)
+def test_masks_over_channels_are_said_not_to_be_used(raw, share, capsys):
+    sources.warn_of_feature_masks("SRC", reader.ModelWeights("wav2vec2", None, {}, raw_config=raw))
+    said = capsys.readouterr().err
+    assert ("SRC was trained with masks over channels" in said) == (share is not None)
+    assert share is None or f"(share {share})" in said
 
 
 @pytest.fixture

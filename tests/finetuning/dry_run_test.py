@@ -14,6 +14,9 @@ def arguments(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planned")
     datasets.prepare("synthetic", data_dir=folder / "data", clips=48, progress=False)
     model = tiny_models.write(folder / "model")
+    described = json.loads((folder / "model" / "config.json").read_text())
+    described["raw_config"] = {"model_type": "wav2vec2", "mask_feature_prob": 0.2}
+    (folder / "model" / "config.json").write_text(json.dumps(described))
     fields = (
         f"model={model}",
         f"data_dir={folder / 'data'}",
@@ -28,7 +31,8 @@ def arguments(tmp_path_factory):
 
 def test_a_dry_run_prints_an_epoch_of_the_folds_at_once_and_writes_nothing(arguments, tmp_path, capsys):
     assert finetune.main([*arguments, f"--workdir={tmp_path / 'run'}", "--config.folds_at_once=2"]) == errors.EXIT_DONE
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
+    assert "was trained with masks over channels (share 0.2)" in said
     for words in ("2 folds at once", "folds  ", "clips  ", "temporaries", "TFLOP an epoch", "nothing was written"):
         assert words in printed, printed
     assert not list(tmp_path.iterdir())

@@ -44,7 +44,9 @@ def test_everything_is_taken_over(capsys):
 
 def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
     whole = reader.read(SOURCE)
-    bare = reader.ModelWeights("wav2vec2", whole.config, {"encoder": whole.params["encoder"]}, normalize=False)
+    raw = {"model_type": "wav2vec2", "mask_feature_prob": 0.2}
+    encoder = {"encoder": whole.params["encoder"]}
+    bare = reader.ModelWeights("wav2vec2", whole.config, encoder, normalize=False, raw_config=raw)
     writer.write_hf(tmp_path / "bare", bare)
     config = matching_config()
     config.init_from = str(tmp_path / "bare")
@@ -56,6 +58,7 @@ def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "NOT in" in said
     assert "quantizer/codebook" in said
+    assert "was trained with masks over channels (share 0.2)" in said
 
 
 def test_another_architecture_is_refused_with_the_overrides_to_type():

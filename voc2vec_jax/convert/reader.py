@@ -64,6 +64,16 @@ class ModelWeights:
         return True if self.normalize is None else self.normalize
 
     @property
+    def feature_mask_share(self) -> float:
+        """The share of channels whose spans the source's training hides: transformers' `mask_feature_prob`, fairseq's
+        `mask_channel_prob`. Training here has no such masks."""
+        if not self.raw_config.get("apply_spec_augment", True):
+            return 0.0
+        name = "mask_feature_prob" if "model_type" in self.raw_config else "mask_channel_prob"
+        share = self.raw_config.get(name)
+        return float(share) if isinstance(share, int | float) else 0.0
+
+    @property
     def parameters(self) -> int:
         return sum(int(np.size(array)) for array in convert_names.flatten(self.params).values())
 

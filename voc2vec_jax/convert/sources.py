@@ -10,7 +10,7 @@ import numpy as np
 from voc2vec_jax import errors
 from voc2vec_jax.convert import configs, reader
 from voc2vec_jax.convert import names as convert_names
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import files, logs
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the first of these that a repository has
@@ -33,6 +33,15 @@ def read(source: str | Path) -> reader.ModelWeights:
     raw = reader.read_json(path / "config.json")
     is_run = "format" not in raw and "model_type" not in raw and isinstance(raw.get("model"), dict)
     return _read_run(path, raw) if is_run else reader.read(path)
+
+
+def warn_of_feature_masks(source: str, weights: reader.ModelWeights) -> None:
+    """Say that training from `source` leaves out the masks over channels that its own training has."""
+    if weights.feature_mask_share:
+        logs.warn(
+            f"{source} was trained with masks over channels (share {weights.feature_mask_share:g}), which training "
+            "here does not have: frames alone are masked"
+        )
 
 
 def _only_file(folder: Path) -> Path:

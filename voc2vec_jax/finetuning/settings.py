@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio
 from voc2vec_jax.convert import names as convert_names
-from voc2vec_jax.convert import reader, writer
+from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.datasets import resident
 from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
@@ -136,6 +136,7 @@ def model_setting(
 ) -> LearnerSetting:
     """Fine-tune all parameters of a model."""
     config, as_paper = job.config, job.config.protocol == "paper"
+    sources.warn_of_feature_masks(job.source, source)
     encoder = encoder_config(config, source)
     if as_paper:  # the official script pads every clip to the same length and shuffles without regard to it
         shapes = ((config.batch_clips, round(config.max_seconds * audio.RATE_HZ)),)

@@ -39,6 +39,7 @@ def continued_params(
     check_same_architecture(config.init_from, source.config, model, has_heads)
     if source.normalize:
         logs.warn(f"{config.init_from} was trained on audio of zero mean and unit variance, pre-training here is not")
+    sources.warn_of_feature_masks(config.init_from, source)
     taken = by_name(source.params)
     for name in family.OF_UNITS if of_other_units else ():
         taken.pop(name, None)
