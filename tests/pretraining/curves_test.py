@@ -1,6 +1,5 @@
 """The picture of the curves is drawn from whatever a run has recorded."""
 
-import json
 import pathlib
 import threading
 
@@ -11,7 +10,7 @@ from matplotlib import figure, image
 from voc2vec_jax import errors
 from voc2vec_jax.models import hubert, wav2vec2
 from voc2vec_jax.pretraining import curves as pretraining_curves
-from voc2vec_jax.runs import logs
+from voc2vec_jax.runs import series
 
 VIEW = wav2vec2.view(wav2vec2.Config())
 
@@ -41,13 +40,13 @@ def rows(count, total):
             yield {"step": step, "split": "validation", "loss": contrastive + 0.2, "accuracy": 0.3}
 
 
-def drawn(source, folder, monkeypatch, view=VIEW):
+def drawn(rows, folder, monkeypatch, view=VIEW):
     """The panels by title, after drawing."""
     sheets = []
     monkeypatch.setattr(
         figure, "Figure", lambda *a, made=figure.Figure, **k: sheets.append(made(*a, **k)) or sheets[-1]
     )
-    pretraining_curves.curves(source, folder / "curves.png", view)
+    pretraining_curves.curves(series.Recorder(rows).history(), folder / "curves.png", view)
     assert image.imread(folder / "curves.png").shape == (840, 1500, 4)
     return {panel.get_title(): panel for panel in sheets[0].axes if panel.get_title()}, sheets[0]
 
@@ -57,9 +56,7 @@ def labels(panel):
 
 
 def test_all_panels_of_a_real_run_are_drawn_labelled_and_end_at_the_last_step(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows(400, 400)) + '{"step": 401, "lo')
-    panels, sheet = drawn(path, tmp_path, monkeypatch)
+    panels, sheet = drawn(rows(400, 400), tmp_path, monkeypatch)
     assert len(panels) == 8
     assert "400 training steps" in sheet.get_suptitle() and "best validation loss" in sheet.get_suptitle()
     for title, panel in panels.items():
@@ -122,24 +119,22 @@ def test_smoothing_keeps_constants_and_the_mean_and_has_no_lag():
 
 def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(errors.RunError, match="curves.png cannot be written: No such file or directory"):
-        pretraining_curves.curves([], pathlib.Path(tmp_path / "none" / "curves.png"), VIEW)
+        pretraining_curves.curves(series.Recorder().history(), pathlib.Path(tmp_path / "none" / "curves.png"), VIEW)
 
 
 def test_in_the_background_the_last_rows_are_drawn_too(tmp_path, monkeypatch):
     started, may_end, drawn = threading.Event(), threading.Event(), []
 
-    def curves(source, picture, view):
-        rows = len(logs.read(source))
+    def curves(history, picture, view):
         started.set()
         may_end.wait(60)
-        drawn.append(rows)
+        drawn.append(history.rows["train"])
 
     monkeypatch.setattr(pretraining_curves, "curves", curves)
-    source = tmp_path / "metrics.jsonl"
-    with pretraining_curves.Background(source, tmp_path / "curves.png", VIEW) as background:
+    recorder = series.Recorder()
+    with pretraining_curves.Background(recorder, tmp_path / "curves.png", VIEW) as background:
         for step in (1, 2, 3):
-            with source.open("a") as file:
-                file.write(json.dumps({"step": step}) + "\n")
+            recorder.add({"step": step})
             background.draw()
             assert started.wait(60) and not drawn
         may_end.set()
@@ -147,12 +142,10 @@ def test_in_the_background_the_last_rows_are_drawn_too(tmp_path, monkeypatch):
 
 
 def test_what_fails_in_the_background_is_told(tmp_path):
-    source = tmp_path / "metrics.jsonl"
-    source.write_text("")
     with pytest.raises(errors.RunError, match="curves.png cannot be written"):
-        with pretraining_curves.Background(source, tmp_path / "none" / "curves.png", VIEW) as background:
+        with pretraining_curves.Background(series.Recorder(), tmp_path / "none" / "curves.png", VIEW) as background:
             background.draw()
     with pytest.raises(KeyError, match="another"):
-        with pretraining_curves.Background(source, tmp_path / "none" / "curves.png", VIEW) as background:
+        with pretraining_curves.Background(series.Recorder(), tmp_path / "none" / "curves.png", VIEW) as background:
             background.draw()
             raise KeyError("another")

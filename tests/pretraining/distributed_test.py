@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.runs import checkpoint, cli, distributed, logs
+from voc2vec_jax.runs import checkpoint, cli, distributed, rows
 
 CONFIG = "tests/helpers/cluster_config.py"
 STEPS = 12
@@ -87,13 +87,13 @@ def assert_close(a, b):
 
 def rows_of(workdir):
     timing = "audio_seconds_per_second"
-    return [{k: v for k, v in row.items() if k != timing} for row in logs.read(workdir / "metrics.jsonl")]
+    return [{k: v for k, v in row.items() if k != timing} for row in rows.read(workdir / "metrics.jsonl")]
 
 
 def until(processes, workdir, step):
     """Wait until a step is written."""
     metrics = workdir / "metrics.jsonl"
-    while not (metrics.exists() and any(row["step"] >= step for row in logs.read(metrics))):
+    while not (metrics.exists() and any(row["step"] >= step for row in rows.read(metrics))):
         assert all(process.poll() is None for process in processes), hosts.finish(processes)
         time.sleep(0.01)
 
@@ -184,7 +184,7 @@ def test_a_signal_to_any_process_saves_on_all(whole, launch, tmp_path):
     processes[1].send_signal(signal.SIGTERM)
     statuses, said = hosts.finish(processes)
     assert statuses == [75, 75], said
-    last = logs.read(workdir / "metrics.jsonl")[-1]["step"]
+    last = list(rows.read(workdir / "metrics.jsonl"))[-1]["step"]
     assert checkpoint.steps(workdir / "checkpoints") == [last]
     assert f"after step {last}; everything is saved" in said[0]
     statuses, said = hosts.finish(launch(2, 2, workdir))

@@ -21,7 +21,7 @@ from voc2vec_jax.pretraining import initial_weights
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining.units import making as unit_making
 from voc2vec_jax.pretraining.units import store as unit_store
-from voc2vec_jax.runs import checkpoint, configuration, logs
+from voc2vec_jax.runs import checkpoint, configuration, rows
 
 TINY = "tests/helpers/tiny_hubert_config.py"
 start = functools.partial(training_runs.train, config=TINY, flags="")  # optimised, as users run it
@@ -76,7 +76,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(whole, cache, data_dir, t
     for number in range(KILLS):
         process = start(cache, data_dir, workdir)
         wanted = 1 + (number + 1) * (STEPS - 4) // (KILLS + 1)
-        while process.poll() is None and not (metrics.exists() and len(logs.read(metrics)) >= wanted):
+        while process.poll() is None and not (metrics.exists() and len(list(rows.read(metrics))) >= wanted):
             time.sleep(0.002)
         time.sleep(draw.random() * 0.2)
         process.send_signal(signal.SIGKILL)

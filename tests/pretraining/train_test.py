@@ -15,7 +15,7 @@ import training_runs
 
 from voc2vec_jax import datasets
 from voc2vec_jax import train as training
-from voc2vec_jax.runs import checkpoint, logs, program
+from voc2vec_jax.runs import checkpoint, program, rows
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
@@ -74,7 +74,7 @@ def test_sigkill_at_random_moments(whole, cache, data_dir, tmp_path):
     for number in range(KILLS):
         process = training_runs.train(cache, data_dir, workdir)
         wanted = 1 + (number + 1) * (training_runs.STEPS - 4) // (KILLS + 1)
-        while process.poll() is None and not (metrics.exists() and len(logs.read(metrics)) >= wanted):
+        while process.poll() is None and not (metrics.exists() and len(list(rows.read(metrics))) >= wanted):
             time.sleep(0.002)
         time.sleep(draw.random() * 0.2)
         process.send_signal(signal.SIGKILL)
@@ -92,13 +92,13 @@ def test_sigkill_at_random_moments(whole, cache, data_dir, tmp_path):
 def test_a_signal_saves_and_leaves_with_75(number, whole, cache, data_dir, tmp_path):
     workdir = tmp_path / "stopped"
     process = training_runs.train(cache, data_dir, workdir)
-    while not (workdir / "metrics.jsonl").exists() or len(logs.read(workdir / "metrics.jsonl")) < 4:
+    while not (workdir / "metrics.jsonl").exists() or len(list(rows.read(workdir / "metrics.jsonl"))) < 4:
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(number)
     status, _, err = training_runs.finish(process)
     assert status == 75, err
-    last = logs.read(workdir / "metrics.jsonl")[-1]["step"]
+    last = list(rows.read(workdir / "metrics.jsonl"))[-1]["step"]
     assert checkpoint.steps(workdir / "checkpoints")[-1] == last
     status, _, err = training_runs.finish(training_runs.train(cache, data_dir, workdir))
     assert status == 0, err

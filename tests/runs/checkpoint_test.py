@@ -480,6 +480,7 @@ SAVER = """
         print(step, flush=True)
         state = jax.tree.map(lambda leaf: leaf + step, like)
         checkpoints.save(step, state, {"step": step}, best=step % 2 == 0)
+        checkpoints.wait()
 """
 
 

@@ -17,7 +17,7 @@ import pytest
 from voc2vec_jax import errors
 from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.pretraining import progress as pretraining_progress
-from voc2vec_jax.runs import agreement, files, logs
+from voc2vec_jax.runs import agreement, files, logs, rows
 
 ROW = {
     "loss": 6.5432,
@@ -55,14 +55,14 @@ def test_rows_are_json_with_nulls_for_what_is_not_finite(tmp_path):
 
 def test_a_float32_survives_its_short_text(tmp_path):
     values = np.random.default_rng(0).normal(size=200).astype(np.float32)
-    back = [json.loads(logs.json_line({"x": value}))["x"] for value in values]
+    back = [json.loads(rows.line({"x": value}))["x"] for value in values]
     np.testing.assert_array_equal(np.array(back, np.float32), values)
     assert all(len(repr(value)) < 16 for value in back)
 
 
 def test_an_array_is_no_metric():
     with pytest.raises(ValueError, match="shape \\(2,\\)"):
-        logs.json_line({"x": np.zeros(2)})
+        rows.line({"x": np.zeros(2)})
 
 
 def test_a_resume_drops_later_rows_doubles_and_halves(tmp_path):
@@ -110,7 +110,7 @@ def test_a_kill_loses_no_row_that_was_written(tmp_path):
             said = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
         said = int((process.communicate()[0].split() or [said])[-1])
-        found = [row["step"] for row in logs.read(tmp_path / "metrics.jsonl")]
+        found = [row["step"] for row in rows.read(tmp_path / "metrics.jsonl")]
         assert found == list(range(1, len(found) + 1)) and len(found) >= said
 
 

@@ -224,7 +224,7 @@ def pretrain(
     with (
         # They end in reverse: no batch is read any more, then the last picture is drawn, then the bar closes.
         progress.TrainingProgress(config.total_steps, start.step, display) as shown,
-        curves.Background(workdir / "metrics.jsonl", workdir / "curves.png", display) as picture,
+        curves.Background(metrics.recorder, workdir / "curves.png", display) as picture,
         batches.train(start.step, config.total_steps) as training_batches,
     ):
         log = StepLog(config, workdir, batches.examples, functions, metrics, shown)

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tqdm
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import agreement, files
+from voc2vec_jax.runs import agreement, files, rows, series
 
 
 def speaks() -> bool:
@@ -31,40 +30,25 @@ def warn(text: str) -> None:
         tqdm.tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
-def json_line(row: Mapping[str, Any]) -> bytes:
-    """`row` as one line of JSON. Scalars of NumPy and JAX become numbers; NaN and infinities become null."""
-    return (json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, str, int)):
-        return value
-    if not isinstance(value, float):
-        array = np.asarray(value)
-        if array.ndim:
-            raise ValueError(f"a metric is a scalar, not an array of shape {array.shape}")
-        if array.dtype.kind in "biu":
-            return array.item()
-        value = float(str(array[()]))  # the shortest text: 0.1 of a float32, not 0.10000000149011612
-    return value if math.isfinite(value) else None
-
-
 class Metrics:
     """Writer of `metrics.jsonl`, with every (step, split) once even after kills.
 
     It first drops rows after `resume_step`. Each row reaches the system at once; call `flush`, which makes all rows
     durable, before each checkpoint. Only process 0 writes. RunError when the disk is full.
+
+    `recorder` holds the thinned curves of all rows, those from before `resume_step` included.
     """
 
     def __init__(self, workdir: str | pathlib.Path, resume_step: int = 0, *, tensorboard: bool = False) -> None:
         self.path = pathlib.Path(workdir) / "metrics.jsonl"
+        self.recorder = series.Recorder()
         self._file = None
         self._board = None
         if not speaks():
             return
         board = _board_class() if tensorboard else None
         try:
-            _repair(self.path, resume_step)
+            rows.repair(self.path, resume_step, self.recorder.add)
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (open until `close`)
         except OSError as error:
             raise errors.RunError(f"{self.path} cannot be written: {error.strerror}") from error
@@ -75,15 +59,17 @@ class Metrics:
         """Append one row. `row["split"]` tells rows of one step apart; training rows have none."""
         if self._file is None:
             return
-        text = json_line({"step": step, **row})
+        text = rows.line({"step": step, **row})
         try:
             written = self._file.write(text)
         except OSError as error:
             raise errors.RunError(f"{self.path} cannot be written: {error.strerror}") from error
         if written != len(text):
             raise errors.RunError(f"{self.path} cannot be written: only {written} of {len(text)} bytes fitted")
+        plain = json.loads(text)
+        self.recorder.add(plain)
         if self._board:
-            self._write_board(step, json.loads(text))
+            self._write_board(step, plain)
 
     def _write_board(self, step: int, row: dict[str, Any]) -> None:
         split = row.get("split", "train")
@@ -126,29 +112,6 @@ def _board_class() -> type:
             "TensorBoard files need a package that is not installed: pip install 'voc2vec_jax[tensorboard]'"
         ) from None
     return tensorboardX.SummaryWriter
-
-
-def read(path: str | pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, in its order. A line that a kill cut short is left out."""
-    rows = []
-    for line in pathlib.Path(path).read_bytes().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
-
-
-def _repair(path: pathlib.Path, resume_step: int) -> None:
-    """Keep each (step, split) up to `resume_step` once, and nothing else."""
-    if not path.exists():
-        return
-    kept = {(row["step"], row.get("split")): row for row in read(path) if row["step"] <= resume_step}
-    text = b"".join(json_line(row) for row in kept.values())
-    if text != path.read_bytes():
-        files.write_atomic(path, text)
 
 
 def duration(seconds: float | int | None) -> str:
