@@ -3,12 +3,13 @@
 import contextlib
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import jax
 import ml_collections
 
 from voc2vec_jax.planning import report
-from voc2vec_jax.pretraining import capacity, dry_run, loop
+from voc2vec_jax.pretraining import capacity, changes, dry_run, loop
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import start as training_start
@@ -20,15 +21,16 @@ from voc2vec_jax.runs import folder as run_folder
 FLAGS = {
     "config": cli.Flag("recipe: PATH or PATH:ARGUMENT", kind=cli.CONFIG, required=True),
     "workdir": cli.Flag("run folder; a rerun with the same folder resumes", required=True),
+    "resume_with": cli.Flag("fields of the configuration that change when the run is resumed, such as peak_lr,sets"),
     **report.FLAGS,
     **distributed.FLAGS,
 }
 # Fields that may change when a run is resumed, because they do not change what it computes.
 MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
 MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
-MAY_DIFFER += ("deterministic",)
+MAY_DIFFER += ("deterministic", "max_bad_updates")
 # What version 0.1.0 did where its configuration says nothing
-EARLIER = {"dropout_bits": "threefry"}
+EARLIER = {"dropout_bits": "threefry", "exclude": ""}
 
 
 def main(argv: list[str]) -> int:
@@ -40,12 +42,15 @@ def main(argv: list[str]) -> int:
     if request is not None:
         pretraining_recipe.check(arguments.config)
         return dry_run.run(arguments.config, request)
-    return train(arguments.config, arguments.workdir)
+    return train(arguments.config, arguments.workdir, changes.named(arguments.config, arguments.resume_with or ""))
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> int:
-    """Run or resume the pre-training that `config` describes; returns the exit status."""
-    run_folder.keep_earlier(workdir, config, EARLIER)
+def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence[str] = ()) -> int:
+    """Run or resume the pre-training that `config` describes; returns the exit status.
+
+    Fields in `resume_with` may have other values than those of the run that is resumed.
+    """
+    run_folder.keep_earlier(workdir, config, EARLIER, resume_with)
     pretraining_recipe.check(config)
     runtime.set_up_jax(config)
     config.dtype = runtime.computed_in(config.dtype, runtime.platform())
@@ -56,10 +61,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
     agreement.check_same(dict(configuration.fields(config)))
-    examples = agreement.first_before_others(lambda: pretraining_data.open_examples(config, layout, model.min_samples))
     folder = pathlib.Path(workdir)
+    examples = agreement.first_before_others(lambda: changes.open_examples(config, folder, layout, model.min_samples))
     with contextlib.ExitStack() as stack:
-        run_folder.claim_for_all(stack, workdir, configuration.as_dict(config), MAY_DIFFER, earlier=EARLIER)
+        changed = run_folder.claim_for_all(
+            stack, workdir, configuration.as_dict(config), MAY_DIFFER, earlier=EARLIER, resume_with=resume_with
+        )
         stop = stack.enter_context(distributed.stop_signal())
         saver = stack.enter_context(
             checkpoint.Checkpoints(workdir, config.keep_checkpoints, config.keep_every_steps or None)
@@ -69,7 +76,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> int:
             lambda: unit_store.targets_for_run(config, model, examples.corpus, folder, copy=copy)
         )
         identity = training_start.identity(config, examples, targets)
-        start = training_start.restore_or_start(config, folder, functions, identity, targets, saver)
+        history = agreement.decided_by_first(lambda: run_folder.history(workdir))
+        start = training_start.restore_or_start(
+            config, folder, functions, identity, examples.plan, targets, saver, resume_with, history
+        )
+        changes.record(config, folder, examples, start, changed)
         loop.describe(config, folder, functions, examples, str(chosen or ""))
         batches = pretraining_data.DeviceBatches(config, examples, targets, mesh, micros)
         metrics = stack.enter_context(logs.Metrics(workdir, start.step, tensorboard=config.tensorboard))

@@ -18,7 +18,7 @@ from benchmarks import data as data_benchmark
 
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import corpora, records, resident
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_plan, held_out
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
 
@@ -94,7 +94,7 @@ def test_opening_refuses_what_is_not_there(data):
 
 
 def test_split_is_by_recording(corpus):
-    train, valid = pretraining_data.split_by_recording(corpus, 0.2, seed=0)
+    train, valid = held_out.split(corpus, 0.2, 0, held_out.NOTHING)
     assert not set(corpus.recording[train]) & set(corpus.recording[valid])
     assert len(train) + len(valid) == len(corpus)
 

@@ -8,7 +8,7 @@ A batch goes one way, whichever the source:
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int, Int64
 
 from voc2vec_jax import audio, datasets, errors
 from voc2vec_jax.datasets import corpora, records, resident
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_plan, held_out
 from voc2vec_jax.pretraining import reader as pretraining_reader
 from voc2vec_jax.pretraining.units import store as unit_store
 from voc2vec_jax.runs import logs, sharding
@@ -40,15 +40,31 @@ class Examples:
     short_rows: Int64[np.ndarray, "s"]
     plan: batch_plan.BatchPlan
     valid_plan: batch_plan.ValidationPlan
+    held_out_rows: Int64[np.ndarray, "h"]  # `valid_rows` and those among them that are left out
+    excluded: tuple[str, ...] = ()  # ids that are left out
 
 
-def open_examples(config: ml_collections.ConfigDict, layout: batch_plan.BatchLayout, min_samples: int) -> Examples:
-    """Open the prepared sets of a configuration; InputError when one is missing or every clip is too short."""
+def open_examples(
+    config: ml_collections.ConfigDict,
+    layout: batch_plan.BatchLayout,
+    min_samples: int,
+    before: held_out.Kept = held_out.NOTHING,
+    excluded: Sequence[str] = (),
+) -> Examples:
+    """Open the prepared sets of a configuration; InputError when one is missing or every clip is too short.
+
+    `before` is what the run's folder says of its clips; the clips of the ids in `excluded` are left out.
+    """
     corpus = open_corpus(config)
-    # Split first, then drop short clips: which recordings are held out must not depend on the model.
-    train_rows, valid_rows = split_by_recording(corpus, config.valid_share, config.seed)
+    # Split first, then drop clips: which recordings are held out must not depend on the model or on what is left out.
+    train_rows, valid_rows = held_out.split(corpus, config.valid_share, config.seed, before)
     short = too_short(corpus.samples, min_samples)
-    kept, valid_rows = train_rows[~short[train_rows]], valid_rows[~short[valid_rows]]
+    dropped = short.copy()
+    dropped[held_out.rows_of(corpus, excluded, of=f"exclude={config.exclude}")] = True
+    kept, held = train_rows[~dropped[train_rows]], valid_rows
+    valid_rows = valid_rows[~dropped[valid_rows]]
+    if len(train_rows) and not len(kept) and not short[train_rows].all():
+        raise errors.InputError(f"exclude={config.exclude} leaves no clip to train on: shorten the list")
     if not len(kept):
         raise errors.InputError(
             f"all {len(train_rows)} training clips are shorter than {min_samples} samples "
@@ -58,14 +74,7 @@ def open_examples(config: ml_collections.ConfigDict, layout: batch_plan.BatchLay
         layout, corpus.samples, corpus.set_index, kept, seed=config.seed, weights=set_weights(config)
     )
     valid_plan = batch_plan.ValidationPlan(layout, corpus.samples, valid_rows)
-    return Examples(corpus, kept, valid_rows, np.flatnonzero(short), plan, valid_plan)
-
-
-def split_by_recording(
-    corpus: corpora.Corpus, share: float | int, seed: int
-) -> tuple[Int64[np.ndarray, "t"], Int64[np.ndarray, "v"]]:
-    """Training and validation rows; see `batch_plan.split_rows`."""
-    return batch_plan.split_rows(corpus.recording, corpus.set_index, share, seed)
+    return Examples(corpus, kept, valid_rows, np.flatnonzero(short), plan, valid_plan, held, tuple(excluded))
 
 
 def too_short(samples: Int[np.ndarray, "n"], min_samples: int) -> Bool[np.ndarray, "n"]:

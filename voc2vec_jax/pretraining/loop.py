@@ -1,7 +1,6 @@
 """The training loop: update, read the numbers one step late, validate, save, stop."""
 
 import functools
-import json
 import math
 import pathlib
 import time
@@ -14,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.pretraining import collapse, curves, progress
+from voc2vec_jax.pretraining import bad_updates, collapse, curves, progress
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import start as training_start
@@ -39,14 +38,14 @@ class StepLog:
     def __init__(
         self,
         config: ml_collections.ConfigDict,
-        workdir: pathlib.Path,
-        examples: pretraining_data.Examples,
         functions: training_step.TrainingFunctions,
         metrics: logs.Metrics,
         shown: progress.TrainingProgress,
+        bad: bad_updates.BadUpdates,
+        plan_offset: int,
     ):
-        self._config, self._workdir, self._examples = config, workdir, examples
-        self._metrics, self._progress = metrics, shown
+        self._config, self._plan_offset = config, plan_offset
+        self._metrics, self._progress, self._bad = metrics, shown, bad
         signs_of = functools.partial(functions.family.collapse_signs, functions.model)
         self._collapse = collapse.CollapseDetector(signs_of)
         self._waiting: tuple[int, dict] | None = None
@@ -60,21 +59,30 @@ class StepLog:
         """The time until now belongs to no step: validation, or a save."""
         self._clock = time.monotonic()
 
-    def read(self) -> None:
-        """Fetch, check, write and show the numbers that wait. RunError when they are not finite."""
+    def read(self) -> int:
+        """Fetch, write and show the numbers that wait; returns how many updates in a row were skipped until then."""
         if self._waiting is None:
-            return
+            return 0
         (step, row), self._waiting = self._waiting, None
-        row = {name: float(x) for name, x in jax.device_get(row).items()}
+        row = jax.device_get(row)
+        bad_groups = row.pop("bad_groups")
+        row = {name: float(x) for name, x in row.items()}
         # Behind device_get, which waits for the step: earlier, the clock would measure how fast steps are dispatched.
         now = time.monotonic()
         row["audio_seconds_per_second"] = row.pop("audio_seconds") / (now - self._clock)
         self._clock = now
-        if not (row.pop("finite") and math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-            self._refuse(step, row)
+        if row["bad_in_row"]:
+            clips = self._bad.clips(step - 1 + self._plan_offset, bad_groups)
+            self._bad.add(step, row, clips)
+            in_row = int(row.pop("bad_in_row"))
+            self._metrics.write(step, {"bad": True, **row, "bad_in_row": in_row, "clips": clips})
+            self._show(step, row)
+            return in_row
+        del row["bad_in_row"]
         self._metrics.write(step, row)
         self._show(step, row)
         self._warn_of_collapse(step, row)
+        return 0
 
     def validation(self, step: int, row: dict[str, float]) -> None:
         """Write and show the row of a validation."""
@@ -94,23 +102,6 @@ class StepLog:
         if step == ETA_STEP:
             left = logs.duration(self._progress.eta_seconds)
             logs.say(f"expected to end in {left}, at {row['audio_seconds_per_second']:.0f} audio-seconds per second")
-
-    def _refuse(self, step: int, row: dict[str, float]) -> None:
-        """Stop at a step that is not finite; a file says which clips it saw, on all hosts."""
-        # Logged steps count completed updates from 1, the plan counts batches from 0:
-        #     plan     0   1   2   ...
-        #     logged   1   2   3   ...
-        rows = self._examples.plan.step(step - 1).rows.tolist()
-        # JSON has no NaN.
-        row = {name: x if math.isfinite(x) else None for name, x in row.items()}
-        report = {"step": step, "row": row, "rows": rows, "ids": [self._examples.corpus.ids(i) for i in rows]}
-        path = self._workdir / f"nonfinite_step_{step}.json"
-        if agreement.process_index() == 0:
-            files.write_atomic(path, json.dumps(report, indent=1).encode())
-        raise errors.RunError(
-            f"loss, gradient or parameters at step {step} are not finite: its clips are listed in {path}; lower "
-            "peak_lr or leave them out"
-        )
 
     def _warn_of_collapse(self, step: int, row: dict[str, float]) -> None:
         sign = self._collapse.see(row)
@@ -132,11 +123,13 @@ class PreTrainingRun:
         saver: checkpoint.Checkpoints,
         log: StepLog,
         picture: curves.Background,
+        bad: bad_updates.BadUpdates,
         identity: dict[str, Any],
         start: training_start.Start,
     ):
         self._config, self._functions, self._batches = config, functions, batches
         self._saver, self._log, self._picture, self._identity = saver, log, picture, identity
+        self._bad, self._start = bad, start
         self.step, self.best = start.step, start.best
         self._state = start.state
 
@@ -147,7 +140,7 @@ class PreTrainingRun:
             with jax.transfer_guard("disallow"):
                 self._state, row = self._functions.update(self._state, batch)
             # The update is only dispatched so far: the numbers of the step before are read while it runs.
-            self._log.read()
+            self._read()
             self.step += 1
             self._log.put(self.step, row)
             self._saver.check()
@@ -161,13 +154,30 @@ class PreTrainingRun:
                 return stopping
         return None
 
+    def _read(self) -> None:
+        """Read the row that waits. RunError after too many bad updates, once the state before them is saved."""
+        in_row = self._log.read()
+        if in_row < self._config.max_bad_updates:
+            return
+        # Later updates were dispatched, but changed nothing: the state is that of before the first bad one. The row is
+        # of `self.step`: nothing is counted between an update and the reading of the one before it.
+        before = self.step - in_row
+        newest = self._saver.newest()
+        if before > max(newest or 0, self._start.step):
+            state = {**self._state, "bad_in_row": jnp.zeros_like(self._state["bad_in_row"])}
+            self._log.flush()
+            self._saver.save(before, state, self._metadata(before))
+            self._saver.wait()
+            newest = before
+        raise self._bad.give_up(self.step, in_row, newest)
+
     def _due(self, field: str) -> bool:
         """Whether the present step is one of `field`'s, or the last."""
         return self.step % self._config[field] == 0 or self.step == self._config.total_steps
 
     def _pause(self, stopping: bool) -> None:
-        """Read the last row, validate and save as is due; a step that is not finite is never saved."""
-        self._log.read()
+        """Read the last row, validate and save as is due."""
+        self._read()
         improved = self._due("validate_every_steps") and self._validate()
         keep = stopping or self._due("checkpoint_every_steps")
         if improved or keep:
@@ -201,8 +211,10 @@ class PreTrainingRun:
         self._log.flush()
         self._saver.save(self.step, self._state, self._metadata(), best=best, keep=keep)
 
-    def _metadata(self) -> dict[str, Any]:
-        return {"step": self.step, "best": self.best, **self._identity}
+    def _metadata(self, step: int | None = None) -> dict[str, Any]:
+        step = self.step if step is None else step
+        place = training_start.place_in_plan(self._batches.examples.plan, step + self._start.plan_offset)
+        return {"step": step, "best": self.best, **place, **self._identity}
 
 
 def pretrain(
@@ -225,10 +237,11 @@ def pretrain(
         # They end in reverse: no batch is read any more, then the last picture is drawn, then the bar closes.
         progress.TrainingProgress(config.total_steps, start.step, display) as shown,
         curves.Background(metrics.recorder, workdir / "curves.png", display) as picture,
-        batches.train(start.step, config.total_steps) as training_batches,
+        batches.train(*(k + start.plan_offset for k in (start.step, config.total_steps))) as training_batches,
     ):
-        log = StepLog(config, workdir, batches.examples, functions, metrics, shown)
-        run = PreTrainingRun(config, functions, batches, saver, log, picture, identity, start)
+        bad = bad_updates.BadUpdates(workdir, batches.examples, start.step)
+        log = StepLog(config, functions, metrics, shown, bad, start.plan_offset)
+        run = PreTrainingRun(config, functions, batches, saver, log, picture, bad, identity, start)
         # Asked before the first step too, because all processes must ask equally often.
         if stopping := stop.at(start.step):
             logs.say(f"stopped by {stopping} at step {start.step}; everything is saved")

@@ -37,6 +37,7 @@ def technical() -> dict[str, Any]:
     """The fields that say how a recipe is computed, watched and kept, with their defaults."""
     return {
         "set_weights": (),  # copies of each set's examples per epoch, in the order of `sets`; empty: one each
+        "exclude": "",  # a file of clip ids that are left out: one a line, or a CSV with a column id
         "data_dir": "data",
         "input": "stream",  # "stream" from disk | "resident": the prepared corpus lives on the devices
         "workers": 0,  # reading processes; 0 reads in threads
@@ -56,6 +57,7 @@ def technical() -> dict[str, Any]:
         "validate_every_steps": 1000,
         "keep_checkpoints": 3,
         "keep_every_steps": 0,  # checkpoints at multiples of this are kept for good; 0: none
+        "max_bad_updates": 10,  # in a row, of a loss or gradient that is not finite, before the run stops
         "stop_on_collapse": False,
         "tensorboard": False,
     }
@@ -106,6 +108,7 @@ _LIMITS = (
         "1 or more",
         lambda x: x >= 1,
         ("total_steps", "checkpoint_every_steps", "validate_every_steps", "log_every_steps", "keep_checkpoints")
+        + ("max_bad_updates",)
         + ("group_rows", "crop_samples")
         + tuple(f"model.encoder.{name}" for name in _SIZES)
         + tuple(f"model.{name}" for name in ("codebook_groups", "codebook_entries", "codebook_width", "target_width"))
@@ -128,7 +131,7 @@ _LIMITS = (
     (
         "above 0",
         lambda x: 0 < x < math.inf,
-        ("batch_seconds", "peak_lr", "adam_eps", "model.logit_temperature", "model.gumbel_start", "model.gumbel_end")
+        ("batch_seconds", "adam_eps", "model.logit_temperature", "model.gumbel_start", "model.gumbel_end")
         + ("model.label_rate_hz",),
     ),
     (
@@ -138,7 +141,8 @@ _LIMITS = (
         + tuple(f"model.encoder.{name}" for name in _DROPOUTS),
     ),
     ("from 0 to 1", lambda x: 0 <= x <= 1, ("model.encoder.layerdrop",)),
-    ("above 0 and at most 1", lambda x: 0 < x <= 1, ("model.mask_share", "model.gumbel_decay")),
+    # Adam's direction is about 1: a rate above 1 is a slip, and may overflow
+    ("above 0 and at most 1", lambda x: 0 < x <= 1, ("peak_lr", "model.mask_share", "model.gumbel_decay")),
     ("from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32, ("seed",)),
 )
 _CHOICES = {

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from voc2vec_jax import audio
 from voc2vec_jax.models import encoder
@@ -32,14 +32,18 @@ GROUPS, ROWS = 0, 1
 
 
 def init_state(family: ModuleType, model: Any, optimizer: optax.GradientTransformation, seed: int) -> dict:
-    """A fresh training state: `params`, `opt_state` and `step`, the number of completed updates."""
+    """A fresh training state, from random parameters; see `start_state`."""
     params = family.init_params(model, jax.random.key(seed))
     return start_state(optimizer, params)
 
 
 def start_state(optimizer: optax.GradientTransformation, params: Any) -> dict:
-    """The state before the first update from given parameters."""
-    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros([], jnp.int32)}
+    """The state before the first update from given parameters.
+
+    `params`, `opt_state`, `step`: the updates that took place, and `bad_in_row`: those that were skipped since.
+    """
+    zero = jnp.zeros([], jnp.int32)
+    return {"params": params, "opt_state": optimizer.init(params), "step": zero, "bad_in_row": zero}
 
 
 def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.Noise:
@@ -78,22 +82,16 @@ def make_update(
     *,
     seed: int,
     equal_masks: bool,
+    max_bad: int = 10,
 ) -> Callable:
     """`update(state, batch) -> (state, row)`: one optimizer step and the step's logged numbers.
 
     The state lies on `mesh` as `rules` say. Devices exchange gradients once an update, whatever the accumulation.
+
+    An update whose loss or gradient is not finite leaves parameters, moments and `step` as they were. After `max_bad`
+    of them in a row nothing changes the state any more. In the row, `bad_in_row` counts them, and `bad_groups` [g * a]
+    is above 0 for the loss groups that were computed together with one whose loss is not finite.
     """
-
-    def gradient(params, micro, step):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), TRAIN), step)
-        keys = noise(key, micro["group"], micro["lengths"].shape[1])
-
-        def loss(params):
-            return loss_sums(family, model, params, micro, keys, step, train=True, equal_masks=equal_masks)
-
-        grads, sums = jax.grad(loss, has_aux=True)(params)
-        seconds = jnp.sum(micro["lengths"]).astype(jnp.float32) / audio.RATE_HZ
-        return grads, {**sums, "audio_seconds": seconds}
 
     def update(state, batch):
         step, params = state["step"], state["params"]
@@ -101,23 +99,50 @@ def make_update(
         # Group (j, i) of [g, a] has number j * a + i, because the batch was reshaped from the plan's [g * a].
         batch = {**batch, "group": jnp.arange(g * a).reshape(g, a)}
         specs = sharding.specs(params, mesh, rules)
-        grads, sums = over_groups(gradient, mesh, specs, (specs, sharding.WHOLE))(params, batch, step)
+        of_micro = functools.partial(_gradient, family, model, seed, equal_masks, g * a)
+        grads, sums = over_groups(of_micro, mesh, specs, (specs, sharding.WHOLE))(params, batch, step)
         weight = jnp.maximum(sums["weight"], 1)  # a batch of empty rows divides by 1
         grads = jax.tree.map(lambda x: x / weight, grads)
+        # A gradient with a finite norm has finite squares: neither moments nor parameters overflow.
+        norm = optax.tree.norm(grads)
+        good = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
-        params = optax.apply_updates(params, updates)
+        after = {"params": optax.apply_updates(params, updates), "opt_state": opt_state, "step": step + 1}
+        after = _unless_bad(state, after, good, max_bad)
         row = {
             **family.summary(sums),
             **family.schedules(model, step),
             "lr": schedule(step),
             "audio_seconds": sums["audio_seconds"],
-            "grad_norm": optax.tree.norm(grads),
-            # One number for all parameters: any infinity or NaN makes the norm not finite.
-            "finite": jnp.isfinite(optax.tree.norm(params)),
+            "grad_norm": norm,
+            "bad_in_row": after["bad_in_row"],
+            "bad_groups": sums["bad_groups"],
         }
-        return {"params": params, "opt_state": opt_state, "step": step + 1}, row
+        return after, row
 
     return update
+
+
+def _gradient(family, model, seed, equal_masks, groups, params, micro, step):
+    """Gradients and metric sums of a micro-batch; of `groups` in all, those with a loss that is not finite."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), TRAIN), step)
+    keys = noise(key, micro["group"], micro["lengths"].shape[1])
+
+    def loss(params):
+        return loss_sums(family, model, params, micro, keys, step, train=True, equal_masks=equal_masks)
+
+    (value, sums), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    seconds = jnp.sum(micro["lengths"]).astype(jnp.float32) / audio.RATE_HZ
+    bad = jnp.zeros(groups, jnp.float32).at[micro["group"]].set(~jnp.isfinite(value))
+    return grads, {**sums, "audio_seconds": seconds, "bad_groups": bad}
+
+
+def _unless_bad(state: dict[str, Any], after: dict[str, Any], good: Bool[Array, ""], max_bad: int) -> dict[str, Any]:
+    """The state `after` an update that is `good`, else `state` as it was; both with the count of bad ones in a row."""
+    ended = state["bad_in_row"] >= max_bad
+    taken = good & ~ended
+    kept = {name: jax.tree.map(functools.partial(jnp.where, taken), x, state[name]) for name, x in after.items()}
+    return {**kept, "bad_in_row": jnp.where(taken, 0, state["bad_in_row"] + ~ended)}
 
 
 def over_groups(of_micro: Callable, mesh: Mesh, specs: Any, results: Any) -> Callable:
@@ -199,7 +224,9 @@ def on_mesh(config: ml_collections.ConfigDict, family: ModuleType, model: Any, m
     places, everywhere = sharding.shard_tree(shapes, mesh, rules), sharding.replicated(mesh)
     # fairseq's collater crops a batch to its shortest clip and then hides equally many frames in each row.
     options = {"seed": config.seed, "equal_masks": config.batching == "crop"}
-    update = make_update(family, model, optimizer, schedule, mesh, rules, **options)
+    update = make_update(
+        family, model, optimizer, schedule, mesh, rules, max_bad=config.max_bad_updates, **options
+    )  # fmt: skip
     evaluate = make_evaluate(family, model, mesh, rules, **options)
     return TrainingFunctions(
         family,

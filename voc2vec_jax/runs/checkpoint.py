@@ -237,14 +237,17 @@ class Checkpoints:
         """(step, state, metadata) of the newest intact checkpoint; None when there is none.
 
         The leaves of `abstract_state` are arrays or `jax.ShapeDtypeStruct`s with the shardings to restore to; the mesh
-        may be another one. A corrupt or half-written checkpoint is named in a warning, renamed and passed over.
+        may be another one. It may also be a function that makes it from the checkpoint's metadata. A corrupt or
+        half-written checkpoint is named in a warning, renamed and passed over.
         RunError when one was complete but none is intact. InputError names the first parameter of another model.
         """
         step = self._agreed(self._choose)
         if step is None:
             return None
         folder = self.folder / str(step)
-        return step, self._load(folder, abstract_state), _read_json(folder / "metadata.json")
+        metadata = _read_json(folder / "metadata.json")
+        wanted = abstract_state(metadata) if callable(abstract_state) else abstract_state
+        return step, self._load(folder, wanted), metadata
 
     def _choose(self) -> int | None:
         """The step to restore. Renames what it passes over."""

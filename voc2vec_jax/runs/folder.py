@@ -1,6 +1,7 @@
 """A run folder belongs to one configuration and one live process: `config.json`, `env.json` and the lock."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -22,13 +23,14 @@ from voc2vec_jax import errors
 from voc2vec_jax.runs import agreement, files, logs
 
 _PACKAGES = ("voc2vec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+HISTORY = "history"  # in config.json: the changes of a run's configuration
 
 
 class Claim:
     """A run folder that this process holds until `release` or until it dies."""
 
-    def __init__(self, workdir: pathlib.Path, lock: int) -> None:
-        self.workdir = workdir
+    def __init__(self, workdir: pathlib.Path, lock: int, changed: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.workdir, self.changed = workdir, changed
         self._lock: int | None = lock
 
     def release(self) -> None:
@@ -50,12 +52,15 @@ def claim(
     may_differ: Sequence[str] = (),
     marks: Sequence[str] = ("checkpoints/*",),
     earlier: Mapping[str, Any] = MappingProxyType({}),
+    resume_with: Sequence[str] | None = None,
 ) -> Claim:
     """Create or take over a run folder for `config`, and lock it against other processes. Call it in process 0 only.
 
     A folder that holds checkpoints (files that match the glob patterns `marks`) is refused if its configuration
     differs. The dotted fields or groups in `may_differ` may differ; their new values are printed and recorded. Fields
-    that an earlier version did not write count as having had the values in `earlier`.
+    that an earlier version did not write count as having had the values in `earlier`. Of the fields or groups in
+    `resume_with` (None: the program has no such flag), those that differ are in the claim's `changed`, {field: [old,
+    new]}; `config.json` then stays as it is until `record`.
     InputError when the folder is refused, in use or not writable.
     """
     folder = pathlib.Path(workdir)
@@ -65,7 +70,7 @@ def claim(
     except OSError as error:
         raise errors.InputError(_unwritable(folder, error)) from error
     try:
-        _write_config(folder, config, may_differ, marks, earlier)
+        changed = _write_config(folder, config, may_differ, marks, earlier, resume_with)
         _write_environment(folder)
     except OSError as error:
         os.close(lock)
@@ -73,32 +78,57 @@ def claim(
     except BaseException:
         os.close(lock)
         raise
-    return Claim(folder, lock)
+    return Claim(folder, lock, changed)
 
 
-def keep_earlier(workdir: str | pathlib.Path, config: Any, values: Mapping[str, Any]) -> None:
+def keep_earlier(
+    workdir: str | pathlib.Path, config: Any, values: Mapping[str, Any], resume_with: Sequence[str] = ()
+) -> None:
     """Set the fields of `config` that the run in a folder has decided already; a new folder decides nothing.
 
     `values` holds what an earlier version did, for fields that its configuration lacks. A dtype of "auto" becomes the
-    folder's, so that a run goes on as it began on another kind of device too.
+    folder's, so that a run goes on as it began on another kind of device too. Fields in `resume_with` stay.
     """
     path = pathlib.Path(workdir) / "config.json"
     if path.is_file():
         stored = _load(path)
         for name, value in values.items():
-            if name not in stored:
+            if name not in stored and name not in resume_with:
                 config[name] = value
-        if config.dtype == "auto" and "dtype" in stored:
+        if config.dtype == "auto" and "dtype" in stored and "dtype" not in resume_with:
             config.dtype = stored["dtype"]
 
 
-def claim_for_all(stack: contextlib.ExitStack, *arguments: Any, **options: Any) -> None:
-    """`claim` by process 0 for all processes, until `stack` unwinds. Its InputError is raised in every process."""
+def claim_for_all(stack: contextlib.ExitStack, *arguments: Any, **options: Any) -> dict[str, Any]:
+    """`claim` by process 0 for all processes, until `stack` unwinds; returns what it found `changed`.
 
-    def enter() -> None:
-        stack.enter_context(claim(*arguments, **options))
+    Its InputError is raised in every process.
+    """
+    return agreement.decided_by_first(lambda: dict(stack.enter_context(claim(*arguments, **options)).changed))
 
-    agreement.decided_by_first(enter)
+
+def stored(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """The configuration in a run folder, without its history; empty if there is none."""
+    path = pathlib.Path(workdir) / "config.json"
+    found = _load(path) if path.is_file() else {}
+    return {name: value for name, value in found.items() if name != HISTORY}
+
+
+def history(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The changes of a run's configuration, oldest first: {"step", "date", "changed": {field: [old, new]}}."""
+    path = pathlib.Path(workdir) / "config.json"
+    return _load(path).get(HISTORY, []) if path.is_file() else []
+
+
+def record(workdir: str | pathlib.Path, config: Mapping[str, Any], step: int, changed: Mapping[str, Any]) -> None:
+    """Write a changed configuration with its history, to which the present changes are added as those of `step`."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    entries = [*history(workdir), {"step": step, "date": now, "changed": dict(changed)}]
+    path = pathlib.Path(workdir) / "config.json"
+    try:
+        files.write_atomic(path, (json.dumps({**config, HISTORY: entries}, indent=2) + "\n").encode())
+    except OSError as error:
+        raise errors.RunError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _unwritable(folder: pathlib.Path, error: OSError) -> str:
@@ -129,23 +159,35 @@ def _write_config(
     may_differ: Sequence[str],
     marks: Sequence[str],
     earlier: Mapping[str, Any],
-) -> None:
+    resume_with: Sequence[str] | None,
+) -> dict[str, Any]:
+    """What changes by `resume_with`; if nothing does, `config.json` is written."""
     path = folder / "config.json"
     new = json.loads(json.dumps(config))
+    begun = any(found for mark in marks for found in folder.glob(mark))
+    if resume_with and not (begun and path.exists()):
+        raise errors.InputError(f"--workdir={folder} holds no run to resume: leave out --resume_with")
     if path.exists():
         stored = _load(path)
+        entries = {HISTORY: stored.pop(HISTORY)} if HISTORY in stored else {}
         differing = list(_differences({**earlier, **stored}, new))
-        refused = [text for name, text in differing if not _covered(name, may_differ)]
-        if refused and any(found for mark in marks for found in folder.glob(mark)):
+        refused = [one for one in differing if not _covered(one.name, (*may_differ, *(resume_with or ())))]
+        if refused and begun:
+            how = "" if resume_with is None else "name what shall change in --resume_with, "
             raise errors.InputError(
-                f"--workdir={folder} holds a run with another configuration: {'; '.join(refused)}; "
-                "give the old values to resume it, or another --workdir"
+                f"--workdir={folder} holds a run with another configuration: {'; '.join(map(str, refused))}; "
+                f"give the old values to resume it, {how}or another --workdir"
             )
+        changed = {one.name: [one.before, one.after] for one in differing if _covered(one.name, resume_with or ())}
+        if changed:
+            return changed
         if stored == new:
-            return
+            return {}
         if differing:
-            logs.say(f"{folder} goes on with {'; '.join(text for _, text in differing)}")
+            logs.say(f"{folder} goes on with {'; '.join(map(str, differing))}")
+        new |= entries if begun else {}
     files.write_atomic(path, (json.dumps(new, indent=2) + "\n").encode())
+    return {}
 
 
 def _load(path: pathlib.Path) -> dict[str, Any]:
@@ -159,16 +201,26 @@ def _covered(name: str, may_differ: Sequence[str]) -> bool:
     return any(name == other or name.startswith(f"{other}.") for other in may_differ)
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Pairs of a differing dotted field and `field was 1, now 2`."""
+@dataclasses.dataclass(frozen=True)
+class _Difference:
+    """A dotted field that differs, and its values; None where it is absent."""
+
+    name: str
+    before: Any
+    after: Any
+    said: str
+
+    def __str__(self) -> str:
+        return self.said
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[_Difference]:
     before, after = dict(_leaves(old)), dict(_leaves(new))
     for name in dict.fromkeys([*before, *after]):
-        if name not in before:
-            yield name, f"{name} was absent, now {json.dumps(after[name])}"
-        elif name not in after:
-            yield name, f"{name} was {json.dumps(before[name])}, now absent"
-        elif json.dumps(before[name]) != json.dumps(after[name]):  # 1 and 1.0 and true are three values
-            yield name, f"{name} was {json.dumps(before[name])}, now {json.dumps(after[name])}"
+        # As text: 1 and 1.0 and true are three values
+        was, now = (json.dumps(values[name]) if name in values else "absent" for values in (before, after))
+        if was != now:
+            yield _Difference(name, before.get(name), after.get(name), f"{name} was {was}, now {now}")
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

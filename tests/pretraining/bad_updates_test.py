@@ -1,0 +1,97 @@
+"""An update whose loss or gradient is not finite changes nothing and names its loss groups, on any devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_config
+
+from voc2vec_jax import audio
+from voc2vec_jax.ops import optim
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
+from voc2vec_jax.pretraining import step as training_step
+from voc2vec_jax.runs import sharding
+
+GROUPS, ROWS, SAMPLES = 8, 2, 4000
+PLANTED = -32768  # a sample that the tests read as NaN: int16 holds none
+CONFIG = tiny_config.get_config()
+FAMILY, MODEL = pretraining_recipe.build_model(CONFIG)
+SCHEDULE = optim.linear_schedule(1e-3, 10, 0.0)
+ADAM = optim.fairseq_adam(SCHEDULE, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
+# (devices, fsdp, micro-batches); the groups that are computed together with group 3
+WAYS = {"one": ((1, 1, 1), range(8)), "eight": ((8, 1, 1), [3]), "fsdp and accumulate": ((2, 2, 4), [3])}
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    plain = audio.from_int16
+    monkeypatch.setattr(audio, "from_int16", lambda x: jnp.where(x == PLANTED, jnp.nan, plain(x)))
+
+
+def batch_of(seed, bad=False):
+    rng = np.random.default_rng(seed)
+    clips = rng.normal(0, 3000, (GROUPS, ROWS, SAMPLES)).astype(np.int16)
+    if bad:
+        clips[3, 1, 17] = PLANTED
+    return clips, np.full((GROUPS, ROWS), SAMPLES, np.int32)
+
+
+def updates(way, batches, **options):
+    """States and rows, on the host, after each of some batches."""
+    devices, fsdp, micros = way
+    mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
+    rules = [(pattern, None if axis < 0 else axis) for pattern, axis in CONFIG.sharding_rules]
+    init = functools.partial(training_step.init_state, FAMILY, MODEL, ADAM, 0)
+    places = sharding.shard_tree(jax.eval_shape(init), mesh, rules)
+    state = jax.jit(init, out_shardings=places)()
+    update = training_step.make_update(
+        FAMILY, MODEL, ADAM, SCHEDULE, mesh, rules, seed=7, equal_masks=False, **options
+    )  # fmt: skip
+    update = jax.jit(update, out_shardings=(places, sharding.replicated(mesh)))
+    for arrays in batches:
+        arrays = [x.reshape(-1, micros, *x.shape[1:]) for x in arrays]
+        clips, lengths = (jax.device_put(x, sharding.over_batch(mesh, 0)) for x in arrays)
+        state, row = update(state, {"audio": clips, "lengths": lengths})
+        yield jax.device_get(state), jax.device_get(row)
+
+
+def assert_same(state, wanted):
+    assert jax.tree.structure(state) == jax.tree.structure(wanted)
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(wanted)))
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_bad_update_changes_nothing_and_names_its_groups(name, planted):
+    way, together = WAYS[name]
+    (before, good), (after, bad), (end, row) = updates(way, [batch_of(0), batch_of(1, bad=True), batch_of(2)])
+    assert (good["bad_in_row"], bad["bad_in_row"], row["bad_in_row"]) == (0, 1, 0)
+    assert before["step"] == 1 and np.isfinite(row["loss"]) and not np.isfinite(bad["loss"])
+    assert_same(after, {**before, "bad_in_row": np.int32(1)})
+    assert np.flatnonzero(bad["bad_groups"]).tolist() == list(together)
+    assert not good["bad_groups"].any() and not row["bad_groups"].any()
+    without = list(updates(way, [batch_of(0), batch_of(2)]))
+    assert_same(end, without[-1][0])
+
+
+def test_a_gradient_that_is_not_finite_counts_too(monkeypatch):
+    plain = FAMILY.loss_fn
+
+    def loss_fn(config, params, *rest, **options):
+        loss, weight, sums = plain(config, params, *rest, **options)
+        # sqrt has an infinite slope at 0: the loss is finite, the gradient is not
+        return loss + jnp.sqrt(0 * jnp.sum(params["quantizer"]["codebook"])), weight, sums
+
+    monkeypatch.setattr(FAMILY, "loss_fn", loss_fn)
+    ((state, row),) = updates((1, 1, 1), [batch_of(0)])
+    assert row["bad_in_row"] == 1 and np.isfinite(row["loss"]) and not row["bad_groups"].any()
+    assert state["step"] == 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state["params"]))
+
+
+def test_after_the_last_bad_update_allowed_nothing_changes_any_more(planted):
+    bad, good = batch_of(1, bad=True), batch_of(2)
+    states, rows = zip(*updates((1, 1, 1), [batch_of(0), bad, bad, good, bad], max_bad=2))
+    assert [int(row["bad_in_row"]) for row in rows] == [0, 1, 2, 2, 2]
+    assert_same(states[-1], {**states[0], "bad_in_row": np.int32(2)})
