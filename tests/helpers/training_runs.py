@@ -17,11 +17,12 @@ TINY = "tests/helpers/tiny_config.py"
 STEPS = 24
 
 
-def start(cache, *arguments, flags=hosts.XLA):
+def start(cache, *arguments, flags=hosts.XLA, module="voc2vec_jax.train"):
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'helpers'}"
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     return subprocess.Popen(
-        [sys.executable, "-m", "voc2vec_jax.train", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

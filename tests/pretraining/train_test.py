@@ -8,7 +8,6 @@ import signal
 import time
 
 import exported_objective
-import jax
 import numpy as np
 import pytest
 import training_runs
@@ -146,24 +145,6 @@ def test_flipped_bytes_are_noticed_and_the_checkpoint_before_is_used(whole, cach
     assert training_runs.rows_of(workdir) == training_runs.rows_of(whole)
 
 
-DIVERGING = ("peak_lr=1e39", "warmup_share=0.0", "checkpoint_every_steps=1")
-
-
-def test_a_loss_that_is_not_finite_stops_and_names_its_clips(cache, data_dir, tmp_path):
-    workdir = tmp_path / "diverged"
-    status, _, err = training_runs.finish(
-        training_runs.train(cache, data_dir, workdir, *(f"--config.{o}" for o in DIVERGING))
-    )
-    assert status == 1
-    (report,) = workdir.glob("nonfinite_step_*.json")
-    assert f"are not finite: its clips are listed in {report}" in err
-    report = json.loads(report.read_text())
-    assert len(report["rows"]) == len(report["ids"]) >= 8
-    assert all(name.startswith("synthetic/") for name in report["ids"])
-    for step in checkpoint.steps(workdir / "checkpoints"):
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(training_runs.params_of(workdir, step)))
-
-
 WRONG = {
     "missing config": (["--config=configs/voc15.py"], "did you mean configs/voc125.py"),
     "misspelt flag": (["--workdri=x"], "workdir"),
@@ -176,6 +157,12 @@ WRONG = {
     "bad dtype": (["--config.dtype=float8"], "float8"),
     "no such weights": (["--config.init_from=nowhere/at-all.pt"], "nowhere/at-all.pt"),
     "weights per set": (["--config.set_weights=1,2"], "set_weights has 2 entries for 1 sets"),
+    "a rate above 1": (["--config.peak_lr=1e39"], "peak_lr is 1e+39: set it to a value above 0 and at most 1"),
+    "nothing to resume": (["--resume_with=peak_lr"], "holds no run to resume: leave out --resume_with"),
+    "no field to change": (["--resume_with=peak_rl"], "did you mean --resume_with=peak_lr?"),
+    "a field for good": (["--resume_with=family"], "a run keeps its family"),
+    "no such list": (["--config.exclude=nowhere.txt"], "exclude=nowhere.txt cannot be read: No such file or directory"),
+    "no such clip": (["--config.exclude=LIST"], "names synthetic/cry, which is no clip of synthetic; did you mean"),
     "zero steps": (["--config.total_steps=0"], "total_steps is 0"),
     "all too short": (["--config.data_dir=SHORT", "--config.sets=short"], "cannot be masked"),
     "workdir is a file": (["--workdir=pyproject.toml"], "pyproject.toml"),
@@ -188,7 +175,9 @@ def test_wrong_input_is_one_sentence_and_status_2(case, data_dir, tmp_path, monk
     monkeypatch.chdir(ROOT)
     arguments, wanted = WRONG[case]
     write_short_set(tmp_path / "short")
+    (tmp_path / "list.txt").write_text("synthetic/cry\n")
     arguments = [a.replace("SHORT", str(tmp_path / "short")) for a in arguments]
+    arguments = [a.replace("LIST", str(tmp_path / "list.txt")) for a in arguments]
     defaults = [f"--config={training_runs.TINY}", f"--workdir={tmp_path / 'run'}", f"--config.data_dir={data_dir}"]
     defaults.append("--config.batch_seconds=32")  # for eight devices
     assert program.run(training.main, [*defaults, *arguments]) == 2

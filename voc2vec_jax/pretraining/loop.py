@@ -162,7 +162,8 @@ class PreTrainingRun:
         # Later updates were dispatched, but changed nothing: the state is that of before the first bad one. The row is
         # of `self.step`: nothing is counted between an update and the reading of the one before it.
         before = self.step - in_row
-        newest = self._saver.newest()
+        self._saver.wait()
+        newest = agreement.decided_by_first(lambda: max(checkpoint.steps(self._saver.folder), default=None))
         if before > max(newest or 0, self._start.step):
             state = {**self._state, "bad_in_row": jnp.zeros_like(self._state["bad_in_row"])}
             self._log.flush()

@@ -15,12 +15,17 @@ Row = dict[str, Any]
 
 
 def line(row: Mapping[str, Any]) -> bytes:
-    """`row` as one line of JSON. Scalars of NumPy and JAX become numbers; NaN and infinities become null."""
+    """`row` as one line of JSON. Scalars of NumPy and JAX become numbers; NaN and infinities become null.
+
+    A list may hold strings.
+    """
     return (json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) + "\n").encode()
 
 
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
     if not isinstance(value, float):
         array = np.asarray(value)
