@@ -10,11 +10,13 @@ import hosts
 import jax
 import numpy as np
 
+from voc2vec_jax.pretraining import efficiency
 from voc2vec_jax.runs import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "tests/helpers/tiny_config.py"
 STEPS = 24
+TIMED = ("audio_seconds_per_second", *efficiency.FIELDS)  # fields of a row that differ between runs
 
 
 def start(cache, *arguments, flags=hosts.XLA, module="voc2vec_jax.train"):
@@ -52,5 +54,4 @@ def identical(a, b):
 
 def rows_of(workdir):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    timing = "audio_seconds_per_second"
-    return [{name: value for name, value in row.items() if name != timing} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]

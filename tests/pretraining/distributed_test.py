@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from voc2vec_jax import datasets, errors
+from voc2vec_jax.pretraining import efficiency
 from voc2vec_jax.runs import checkpoint, cli, distributed, rows
 
 CONFIG = "tests/helpers/cluster_config.py"
@@ -86,8 +87,8 @@ def assert_close(a, b):
 
 
 def rows_of(workdir):
-    timing = "audio_seconds_per_second"
-    return [{k: v for k, v in row.items() if k != timing} for row in rows.read(workdir / "metrics.jsonl")]
+    timed = ("audio_seconds_per_second", *efficiency.FIELDS)
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows.read(workdir / "metrics.jsonl")]
 
 
 def until(processes, workdir, step):

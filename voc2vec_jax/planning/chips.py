@@ -105,6 +105,21 @@ CHIPS = {
     "h200": _gpu("NVIDIA H200", 151_397_597_184, 989.4, 66.9, 494.7, 4800, 450, 400, _HOPPER),
 }
 
+# JAX's names of devices, where they are not the titles above
+_KINDS = {
+    "TPU v5 lite": "v5e",
+    "TPU v5": "v5p",
+    "TPU v6 lite": "v6e",
+    "NVIDIA A100-SXM4-40GB": "a100",
+    "NVIDIA H100": "h100",
+}
+
+
+def of_kind(device_kind: str) -> Chip | None:
+    """The chip of a JAX device; None when it is not in the table."""
+    by_title = {chip.title: chip for chip in CHIPS.values()}
+    return by_title.get(device_kind) or CHIPS.get(_KINDS.get(device_kind, ""))
+
 
 def gpu_target(chip: Chip) -> str:
     """XLA's description of a GPU, in the text form of the protobuf `GpuTargetConfigProto`."""

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.pretraining import bad_updates, collapse, curves, progress
+from voc2vec_jax.pretraining import bad_updates, collapse, curves, efficiency, progress
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import start as training_start
@@ -48,6 +48,7 @@ class StepLog:
         self._metrics, self._progress, self._bad = metrics, shown, bad
         signs_of = functools.partial(functions.family.collapse_signs, functions.model)
         self._collapse = collapse.CollapseDetector(signs_of)
+        self._efficiency = efficiency.Efficiency(config.dtype, config.matmul_precision)
         self._waiting: tuple[int, dict] | None = None
         self._clock = time.monotonic()
 
@@ -55,8 +56,17 @@ class StepLog:
         """Take a step's numbers, which may still be computed."""
         self._waiting = (step, row)
 
+    def timed(self, batches: Iterable[dict[str, jax.Array]]) -> Iterable[dict[str, jax.Array]]:
+        """The batches; how long the devices wait for them is counted."""
+        return self._efficiency.batches(batches, self._idle)
+
+    def _idle(self) -> bool:
+        """Whether the devices have nothing to do: the last update that was dispatched is done."""
+        return self._waiting is None or self._waiting[1]["loss"].is_ready()
+
     def restart_clock(self) -> None:
         """The time until now belongs to no step: validation, or a save."""
+        self._efficiency.restart()
         self._clock = time.monotonic()
 
     def read(self) -> int:
@@ -69,7 +79,9 @@ class StepLog:
         row = {name: float(x) for name, x in row.items()}
         # Behind device_get, which waits for the step: earlier, the clock would measure how fast steps are dispatched.
         now = time.monotonic()
-        row["audio_seconds_per_second"] = row.pop("audio_seconds") / (now - self._clock)
+        seconds = now - self._clock
+        row["audio_seconds_per_second"] = row.pop("audio_seconds") / seconds
+        row |= self._efficiency.of_step(row.pop("flops"), seconds)
         self._clock = now
         if row["bad_in_row"]:
             clips = self._bad.clips(step - 1 + self._plan_offset, bad_groups)
@@ -88,7 +100,7 @@ class StepLog:
         """Write and show the row of a validation."""
         row = {"split": "validation", **row}
         self._metrics.write(step, row)
-        self._progress.show(step, row)
+        self._progress.show(step, row, self._efficiency.summary)
 
     def flush(self) -> None:
         """Make every row written so far survive a power cut."""
@@ -98,7 +110,7 @@ class StepLog:
         self._progress.advance(step)
         due = step % self._config.log_every_steps == 0
         if step <= ALWAYS_SHOWN_STEPS or due or step == self._config.total_steps:
-            self._progress.show(step, row)
+            self._progress.show(step, row, self._efficiency.summary)
         if step == ETA_STEP:
             left = logs.duration(self._progress.eta_seconds)
             logs.say(f"expected to end in {left}, at {row['audio_seconds_per_second']:.0f} audio-seconds per second")
@@ -135,7 +147,7 @@ class PreTrainingRun:
 
     def loop(self, batches: Iterable[dict[str, jax.Array]], stop: signals.StopSignal) -> str | None:
         """Update with every batch; returns the signal that ended this early, once everything is saved."""
-        for batch in batches:
+        for batch in self._log.timed(batches):
             # Whatever goes to or from the devices in here would stall them: all transfers are explicit.
             with jax.transfer_guard("disallow"):
                 self._state, row = self._functions.update(self._state, batch)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tqdm
@@ -79,10 +79,12 @@ class TrainingProgress:
             return None
         return (time.monotonic() - self._start_time) / done * (self._total - self._step)
 
-    def show(self, step: int, row: Mapping[str, Any]) -> None:
-        """Print the line of a step; the headings come again every `HEADER_EVERY_LINES` lines."""
+    def show(self, step: int, row: Mapping[str, Any], remark: Callable[[], str] | None = None) -> None:
+        """Print the line of a step. Every `HEADER_EVERY_LINES` lines the headings come again, after the `remark`."""
         if not logs.speaks():
             return
+        if self._lines and self._lines % self.HEADER_EVERY_LINES == 0 and remark:
+            tqdm.tqdm.write(remark(), file=sys.stdout)
         if self._lines % self.HEADER_EVERY_LINES == 0:
             # Not print: tqdm takes its bar off the terminal before it writes a line, and draws it again below.
             tqdm.tqdm.write(header(self._total, self._view), file=sys.stdout)

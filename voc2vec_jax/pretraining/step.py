@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from voc2vec_jax import audio
-from voc2vec_jax.models import encoder
+from voc2vec_jax.models import encoder, flops
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.runs import sharding
 
@@ -72,6 +72,12 @@ def loss_sums(
     return loss, {**sums, "weight": weight}
 
 
+def operations(model: Any, shape: tuple[int, int, int]) -> Float[Array, ""]:
+    """Operations of the products in forward and backward pass of groups [g, r, s], padding included."""
+    groups, rows, samples = shape
+    return jnp.float32(groups * rows * sum(flops.training(model, samples).values()))
+
+
 def make_update(
     family: ModuleType,
     model: Any,
@@ -114,6 +120,7 @@ def make_update(
             **family.schedules(model, step),
             "lr": schedule(step),
             "audio_seconds": sums["audio_seconds"],
+            "flops": sums["flops"],
             "grad_norm": norm,
             "bad_in_row": after["bad_in_row"],
             "bad_groups": sums["bad_groups"],
@@ -134,7 +141,8 @@ def _gradient(family, model, seed, equal_masks, groups, params, micro, step):
     (value, sums), grads = jax.value_and_grad(loss, has_aux=True)(params)
     seconds = jnp.sum(micro["lengths"]).astype(jnp.float32) / audio.RATE_HZ
     bad = jnp.zeros(groups, jnp.float32).at[micro["group"]].set(~jnp.isfinite(value))
-    return grads, {**sums, "audio_seconds": seconds, "bad_groups": bad}
+    operations_done = operations(model, micro["audio"].shape)
+    return grads, {**sums, "audio_seconds": seconds, "flops": operations_done, "bad_groups": bad}
 
 
 def _unless_bad(state: dict[str, Any], after: dict[str, Any], good: Bool[Array, ""], max_bad: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import pathlib
 
 import jax
 
+_OF_PROCESS = pathlib.Path("/proc/self/statm")
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -18,6 +19,21 @@ def bytes_free(device: jax.Device) -> int:
     """Free bytes of an accelerator. Of a CPU device, all that the machine has; its devices share it."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     return bytes_limit(device) - (stats or {}).get("bytes_in_use", 0)
+
+
+def bytes_used() -> int | None:
+    """The most that an accelerator of this process has had in use; None when it does not say.
+
+    With CPU devices, the memory that this process holds at present.
+    """
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu":
+        peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
+        return max((peak for peak in peaks if peak is not None), default=None)
+    if not _OF_PROCESS.is_file():
+        return None
+    # size resident shared ..., in pages
+    return int(_OF_PROCESS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _host_bytes() -> int:
