@@ -12,6 +12,7 @@ import numpy as np
 
 from voc2vec_jax.pretraining import efficiency
 from voc2vec_jax.runs import checkpoint
+from voc2vec_jax.runs import rows as metrics_rows
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "tests/helpers/tiny_config.py"
@@ -55,3 +56,9 @@ def identical(a, b):
 def rows_of(workdir):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
+
+
+def last_step(workdir):
+    """The step of the last row that is written, 0 if there is none."""
+    path = workdir / "metrics.jsonl"
+    return max((row["step"] for row in metrics_rows.read(path)), default=0) if path.exists() else 0

@@ -1,5 +1,6 @@
 """A run that goes on with other values or other clips: what its folder knows of it, before and after."""
 
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from voc2vec_jax.runs import folder as run_folder
 
 # Fields of which a run has one value for good: what it is, and which clips never train
 FIXED = ("family", "init_from", "units", "valid_share")
+OF_CLIPS = {"corpus": "other recordings", "excluded": "other clips left out", "held_out": "other clips that validate"}
 OF_RATE = ("peak_lr", "total_steps", "warmup_share")
 
 
@@ -74,11 +76,14 @@ def record(
         return
     # The clips first: a kill between the two leaves the old configuration, and the change is asked for again.
     held_out.keep(workdir, examples.corpus, examples.held_out_rows, examples.excluded)
-    if not changed and not start.changed:
+    # A run that is killed before its next checkpoint starts at the same step with the same change.
+    told = [entry["changed"] for entry in run_folder.history(workdir) if entry["step"] >= start.step]
+    clips = {name: pair for name, pair in start.changed.items() if not any(one.get(name) == pair for one in told)}
+    if not changed and not clips:
         return
-    run_folder.record(workdir, configuration.as_dict(config), start.step, {**changed, **start.changed})
-    said = [f"{name} was {old!r}, now {new!r}" for name, (old, new) in changed.items()]
-    said += [f"another {name.replace('_', ' ')}" for name in start.changed if name not in ("excluded",)]
+    run_folder.record(workdir, configuration.as_dict(config), start.step, {**changed, **clips})
+    said = [f"{name} was {json.dumps(old)}, now {json.dumps(new)}" for name, (old, new) in changed.items()]
+    said += [OF_CLIPS[name] for name in clips]
     logs.say(f"{workdir} goes on from step {start.step} with {'; '.join(said)}")
     if {*OF_RATE} & changed.keys():
         before = {name: changed.get(name, (config[name],))[0] for name in OF_RATE}

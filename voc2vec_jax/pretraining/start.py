@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -167,7 +168,7 @@ def _place(
     others: Mapping[str, Any],
 ) -> int:
     """The step of the plan that comes next: of another plan, the one after as many passes over its clips."""
-    before, now = saved["config"], own["config"]
+    before, now = saved["config"], json.loads(json.dumps(own["config"]))
     place = saved.get("plan_step", step)  # version 0.1.0 had no other plan
     if not others and all(before.get(name, now[name]) == now[name] for name in OF_PLAN):
         return place
