@@ -27,8 +27,17 @@ FLAGS = {
 }
 # Fields that may change when a run is resumed, because they do not change what it computes.
 MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
-MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
-MAY_DIFFER += ("deterministic", "max_bad_updates")
+MAY_DIFFER += (
+    "tensorboard",
+    "wandb",
+    "stop_on_collapse",
+    "log_every_steps",
+    "groups_per_device",
+    "remat",
+    "attention",
+    "fsdp",
+)
+MAY_DIFFER += ("deterministic", "max_bad_updates", "wandb")
 # What version 0.1.0 did where its configuration says nothing
 EARLIER = {"dropout_bits": "threefry", "exclude": ""}
 
@@ -83,7 +92,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence
         changes.record(config, folder, examples, start, changed)
         loop.describe(config, folder, functions, examples, str(chosen or ""))
         batches = pretraining_data.DeviceBatches(config, examples, targets, mesh, micros)
-        metrics = stack.enter_context(logs.Metrics(workdir, start.step, tensorboard=config.tensorboard))
+        metrics = stack.enter_context(logs.Metrics(workdir, start.step, config.tensorboard, config.wandb))
         return loop.pretrain(config, folder, functions, batches, saver, metrics, identity, start, stop)
 
 

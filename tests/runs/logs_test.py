@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -152,36 +151,6 @@ def test_other_processes_write_and_say_nothing(tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     out, err = capsys.readouterr()
     assert (out, err) == ("", "")
-
-
-def test_tensorboard_is_asked_for_and_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(errors.InputError, match=r"pip install 'voc2vec_jax\[tensorboard\]'"):
-        logs.Metrics(tmp_path, tensorboard=True)
-
-
-def test_tensorboard_gets_the_finite_numbers_by_split(tmp_path, monkeypatch):
-    calls = []
-
-    class Writer:
-        def __init__(self, folder, purge_step):
-            calls.append((folder, purge_step))
-
-        def add_scalar(self, *arguments):
-            calls.append(arguments)
-
-        def flush(self):
-            calls.append("flush")
-
-        def close(self):
-            calls.append("close")
-
-    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
-    with logs.Metrics(tmp_path, 4, tensorboard=True) as metrics:
-        metrics.write(5, {"loss": np.float32(0.5), "lr": float("nan")})
-        metrics.write(5, {"loss": 2.0, "split": "validation"})
-    scalars = [("train/loss", 0.5, 5), ("validation/loss", 2.0, 5)]
-    assert calls == [(str(tmp_path / "tensorboard"), 5), *scalars, "flush", "close"]
 
 
 def test_the_line_stands_under_its_headings():

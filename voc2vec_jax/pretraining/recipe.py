@@ -60,6 +60,7 @@ def technical() -> dict[str, Any]:
         "max_bad_updates": 10,  # in a row, of a loss or gradient that is not finite, before the run stops
         "stop_on_collapse": False,
         "tensorboard": False,
+        "wandb": False,  # Weights & Biases; project, name and mode by its own environment variables
     }
 
 

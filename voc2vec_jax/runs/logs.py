@@ -1,4 +1,4 @@
-"""What a run reports: messages for people, `metrics.jsonl` and TensorBoard files for programs."""
+"""What a run reports: messages for people, `metrics.jsonl` and boards for programs."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 import tqdm
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import agreement, files, rows, series
+from voc2vec_jax.runs import agreement, boards, files, rows, series
 
 
 def speaks() -> bool:
@@ -39,21 +39,23 @@ class Metrics:
     `recorder` holds the thinned curves of all rows, those from before `resume_step` included.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, resume_step: int = 0, *, tensorboard: bool = False) -> None:
-        self.path = pathlib.Path(workdir) / "metrics.jsonl"
+    def __init__(
+        self, workdir: str | pathlib.Path, resume_step: int = 0, tensorboard: bool = False, wandb: bool = False
+    ) -> None:
+        folder = pathlib.Path(workdir)
+        self.path = folder / "metrics.jsonl"
         self.recorder = series.Recorder()
         self._file = None
-        self._board = None
+        self._boards: list[boards.TensorBoard | boards.WeightsAndBiases] = []
         if not speaks():
             return
-        board = _board_class() if tensorboard else None
+        wanted = ((boards.TensorBoard, tensorboard), (boards.WeightsAndBiases, wandb))
+        self._boards = [board(folder, resume_step) for board, asked in wanted if asked]
         try:
             rows.repair(self.path, resume_step, self.recorder.add)
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (open until `close`)
         except OSError as error:
             raise errors.RunError(f"{self.path} cannot be written: {error.strerror}") from error
-        if board:
-            self._board = board(str(self.path.with_name("tensorboard")), purge_step=resume_step + 1)
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
         """Append one row. `row["split"]` tells rows of one step apart; training rows have none."""
@@ -68,14 +70,8 @@ class Metrics:
             raise errors.RunError(f"{self.path} cannot be written: only {written} of {len(text)} bytes fitted")
         plain = json.loads(text)
         self.recorder.add(plain)
-        if self._board:
-            self._write_board(step, plain)
-
-    def _write_board(self, step: int, row: dict[str, Any]) -> None:
-        split = row.get("split", "train")
-        for name, value in row.items():
-            if name != "step" and isinstance(value, (int, float)):
-                self._board.add_scalar(f"{split}/{name}", value, step)
+        for board in self._boards:
+            board.write(step, plain)
 
     def flush(self) -> None:
         """Make every row written so far survive a power cut."""
@@ -85,33 +81,23 @@ class Metrics:
             files.sync_file(self._file)
         except OSError as error:
             raise errors.RunError(f"{self.path} cannot be written: {error.strerror}") from error
-        if self._board:
-            self._board.flush()
+        for board in self._boards:
+            board.flush()
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
+        """Make every row durable and end the boards, one that shows whether the run `failed` included."""
         if self._file is not None:
             self.flush()
             self._file.close()
             self._file = None
-        if self._board:
-            self._board.close()
-            self._board = None
+        while self._boards:
+            self._boards.pop().close(failed)
 
     def __enter__(self) -> "Metrics":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-def _board_class() -> type:
-    try:
-        import tensorboardX
-    except ImportError:
-        raise errors.InputError(
-            "TensorBoard files need a package that is not installed: pip install 'voc2vec_jax[tensorboard]'"
-        ) from None
-    return tensorboardX.SummaryWriter
+    def __exit__(self, kind: type | None, *exception: object) -> None:
+        self.close(failed=kind is not None)
 
 
 def duration(seconds: float | int | None) -> str:
