@@ -39,7 +39,7 @@ MAY_DIFFER += (
 )
 MAY_DIFFER += ("deterministic", "max_bad_updates", "wandb")
 # What version 0.1.0 did where its configuration says nothing
-EARLIER = {"dropout_bits": "threefry", "exclude": ""}
+EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0}
 
 
 def main(argv: list[str]) -> int:

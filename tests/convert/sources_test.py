@@ -30,8 +30,11 @@ def fresh():
     return config, model, jax.jit(wav2vec2.init_params, static_argnums=0)(model, jax.random.key(0))
 
 
-def write_run(folder, **steps):
-    """A run folder whose parameters are fresh ones plus the step; returns the fresh ones and the Config."""
+def write_run(folder, ema_decay=0.0, **steps):
+    """A run folder whose parameters are fresh ones plus the step; returns the fresh ones and the Config.
+
+    With `ema_decay` their averages are the fresh ones minus the step.
+    """
     config, model, params = fresh()
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(configuration.as_dict(config)))
@@ -39,7 +42,10 @@ def write_run(folder, **steps):
         for kind, numbers in steps.items():
             for step in numbers:
                 state = {"params": jax.tree.map(functools.partial(jnp.add, step), params), "opt": {"mu": jnp.zeros(3)}}
-                saver.save(step, state, {"step": step}, best=kind == "best", keep=kind != "best")
+                if ema_decay:
+                    state["ema"] = jax.tree.map(functools.partial(jnp.add, -step), params)
+                saved = {"step": step, "config": {"ema_decay": ema_decay}}
+                saver.save(step, state, saved, best=kind == "best", keep=kind != "best")
     return params, model
 
 
@@ -51,6 +57,18 @@ def test_a_run_is_its_best_step_else_its_newest(tmp_path, capsys):
         expected = jax.tree.map(functools.partial(np.add, np.float32(chosen)), jax.device_get(params))
         checkpoints.assert_same(found.params, expected)
         assert "input taken as it is, not normalised" in capsys.readouterr().err
+
+
+def test_a_run_is_its_moving_average_where_a_checkpoint_has_one(tmp_path, capsys):
+    params, _ = write_run(tmp_path, checkpoints=(1,))
+    write_run(tmp_path, ema_decay=0.9, checkpoints=(2,))
+    averages = jax.tree.map(functools.partial(np.add, np.float32(-2)), jax.device_get(params))
+    checkpoints.assert_same(sources.read(tmp_path).params, averages)
+    assert f"{tmp_path / 'checkpoints' / '2'}: taken are the moving averages" in capsys.readouterr().err
+    write_run(tmp_path, best=(1,))
+    plain = jax.tree.map(functools.partial(np.add, np.float32(1)), jax.device_get(params))
+    checkpoints.assert_same(sources.read(tmp_path).params, plain)
+    assert "moving averages" not in capsys.readouterr().err
 
 
 def test_a_run_that_cannot_be_read_gives_one_sentence(tmp_path):

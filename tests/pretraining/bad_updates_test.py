@@ -43,11 +43,11 @@ def updates(way, batches, **options):
     devices, fsdp, micros = way
     mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
     rules = [(pattern, None if axis < 0 else axis) for pattern, axis in CONFIG.sharding_rules]
-    init = functools.partial(training_step.init_state, FAMILY, MODEL, ADAM, 0)
+    init = functools.partial(training_step.init_state, FAMILY, MODEL, ADAM, 0, ema=True)
     places = sharding.shard_tree(jax.eval_shape(init), mesh, rules)
     state = jax.jit(init, out_shardings=places)()
     update = training_step.make_update(
-        FAMILY, MODEL, ADAM, SCHEDULE, mesh, rules, seed=7, equal_masks=False, **options
+        FAMILY, MODEL, ADAM, SCHEDULE, mesh, rules, seed=7, equal_masks=False, ema_decay=0.9, **options
     )  # fmt: skip
     update = jax.jit(update, out_shardings=(places, sharding.replicated(mesh)))
     for arrays in batches:

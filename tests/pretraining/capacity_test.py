@@ -79,6 +79,10 @@ def test_parameters_are_shared_where_they_are_large_beside_the_memory(config):
     assert capacity.fitting_fsdp(config, devices, 4 * size / capacity.STATE_SHARE) == 1
     assert capacity.fitting_fsdp(config, devices, 3.5 * size / capacity.STATE_SHARE) == 2
     assert capacity.fitting_fsdp(config, devices, 3 * size / capacity.STATE_SHARE) == 4
+    config.ema_decay = 0.9  # one copy more
+    assert capacity.fitting_fsdp(config, devices, 5 * size / capacity.STATE_SHARE) == 1
+    assert capacity.fitting_fsdp(config, devices, 4 * size / capacity.STATE_SHARE) == 2
+    assert capacity.fitting_fsdp(config, devices, 3 * size / capacity.STATE_SHARE) == 4
 
 
 def test_memory_is_that_of_the_compiled_update(config):

@@ -20,6 +20,7 @@ from voc2vec_jax.runs import sharding
 GROUPS, ROWS, SAMPLES = 8, 2, 8000
 CONFIG = tiny_config.get_config()
 FAMILY, MODEL = pretraining_recipe.build_model(CONFIG)
+EMA_DECAY = 0.75
 SCHEDULE = optim.linear_schedule(1e-3, 10, 0.0)
 ADAM = optim.fairseq_adam(SCHEDULE, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
 ONE_DEVICE = sharding.make_mesh(1, jax.devices()[:1])
@@ -44,24 +45,32 @@ def batch_of(seed):
 
 @functools.cache
 def run(way):
-    """Logged rows, the first step's gradient (Adam's first moment holds it) and the parameters at the end."""
+    """Logged rows, the first step's gradient (Adam's first moment holds it), and the parameters with their average
+    before the first and after every step."""
     devices, fsdp, micros, remat = WAYS[way]
     model = dataclasses.replace(MODEL, encoder=dataclasses.replace(MODEL.encoder, remat=remat))
     mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
     rules = [(pattern, None if axis < 0 else axis) for pattern, axis in CONFIG.sharding_rules]
-    init = functools.partial(training_step.init_state, FAMILY, MODEL, ADAM, 0)
+    init = functools.partial(training_step.init_state, FAMILY, MODEL, ADAM, 0, ema=True)
     places = sharding.shard_tree(jax.eval_shape(init), mesh, rules)
     state = jax.jit(init, out_shardings=places)()
-    step = training_step.make_update(FAMILY, model, ADAM, SCHEDULE, mesh, rules, seed=7, equal_masks=False)
-    step = jax.jit(step, out_shardings=(places, sharding.replicated(mesh)))
-    rows, gradient = [], None
+    options = {"seed": 7, "equal_masks": False, "ema_decay": EMA_DECAY}
+    step = training_step.make_update(FAMILY, model, ADAM, SCHEDULE, mesh, rules, **options)
+    step = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+    rows, gradient, states = [], None, [kept(state)]
     for k in range(STEPS):
         arrays = [x.reshape(-1, micros, *x.shape[1:]) for x in batch_of(k)]
         audio, lengths = (jax.device_put(x, sharding.over_batch(mesh, 0)) for x in arrays)
         state, row = step(state, {"audio": audio, "lengths": lengths})
         rows.append(jax.device_get(row))
+        states.append(kept(state))
         gradient = jax.device_get(state["opt_state"][0].mu) if k == 0 else gradient
-    return rows, gradient, jax.device_get(state["params"])
+    return rows, gradient, states
+
+
+def kept(state):
+    """What a test looks at of a state, on the host."""
+    return jax.device_get({"params": state["params"], "ema": training_step.averaged(state)})
 
 
 SLOW_WAYS = ("eight", "accumulate", "fsdp over eight")  # "fsdp and accumulate" has all three in one
@@ -71,7 +80,7 @@ SLOW_WAYS = ("eight", "accumulate", "fsdp over eight")  # "fsdp and accumulate" 
     "way", [pytest.param(way, marks=[pytest.mark.slow] * (way in SLOW_WAYS)) for way in WAYS if way != "one"]
 )
 def test_devices_and_accumulation_change_nothing(way):
-    rows, gradient, params = run(way)
+    rows, gradient, states = run(way)
     wanted_rows, wanted_gradient, wanted = run("one")
     for row, wanted_row in zip(rows, wanted_rows):
         assert row["loss"] == pytest.approx(wanted_row["loss"], rel=1e-5)
@@ -80,8 +89,39 @@ def test_devices_and_accumulation_change_nothing(way):
         norm = np.linalg.norm(b)
         # the bias of the keys has no gradient but rounding
         assert np.linalg.norm(a - b) <= (1e-6 if norm < 1e-5 else 1e-5 * norm), path
-    for a, b in zip(*map(jax.tree.leaves, (params, wanted))):
+    for a, b in zip(*map(jax.tree.leaves, (states[-1], wanted[-1]))):
         assert np.abs(a - b).max() <= 1e-5
+
+
+def test_the_moving_average_begins_at_the_parameters_and_follows_them():
+    states = run("one")[2]
+    average = states[0]["params"]
+    for state in states:
+        average = jax.tree.map(lambda a, x: EMA_DECAY * a + (1 - EMA_DECAY) * x, average, state["params"])
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), state["ema"], average)
+    moved = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (states[-1]["ema"], states[-1]["params"])))]
+    assert max(moved) > 1e-4
+
+
+def test_a_run_may_begin_to_average_later():
+    """The state of a run without an average, given one, is updated as if nothing else had changed."""
+    config = tiny_config.get_config()
+    plain = training_step.on_mesh(config, FAMILY, MODEL, ONE_DEVICE)
+    config.ema_decay = 0.5
+    averaging = training_step.on_mesh(config, FAMILY, MODEL, ONE_DEVICE)
+    audio, lengths = (x[:, None] for x in batch_of(0))
+    batch = {"audio": audio, "lengths": lengths}
+    first, _ = plain.update(plain.init(), batch)
+    begun = averaging.begin_average(first)
+    before = jax.device_get(begun["params"])
+    second, _ = averaging.update(begun, batch)
+    first, _ = plain.update(plain.init(), batch)
+    wanted, _ = plain.update(first, batch)
+    middle = jax.tree.map(lambda a, b: (a + b) / 2, before, jax.device_get(wanted["params"]))
+    near = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)  # another program rounds otherwise
+    jax.tree.map(near, second["params"], wanted["params"])
+    jax.tree.map(near, second["ema"], middle)
+    assert jax.tree.structure(second) == jax.tree.structure(averaging.state)
 
 
 def test_groups_are_not_merged_into_one_batch():

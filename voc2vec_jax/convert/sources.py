@@ -76,7 +76,10 @@ class _Stored:
 
 
 def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
-    """The best parameters of a pre-training run, else the newest. Pre-training does not normalise its audio."""
+    """The best parameters of a pre-training run, else the newest; their moving average where the run keeps one.
+
+    Pre-training does not normalise its audio.
+    """
     from voc2vec_jax.runs import checkpoint  # here, because importing Orbax takes a second
 
     origin, family = str(folder / "config.json"), raw.get("family")
@@ -88,7 +91,11 @@ def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
     if not steps[kind]:
         raise errors.InputError(f"{folder} is a run without a complete checkpoint; let it train until its first")
     chosen = folder / kind / str(steps[kind][-1])
-    params, _ = checkpoint.read(chosen, "params")
+    # The checkpoint's own configuration: a run may begin its average later
+    of_step = reader.read_json(chosen / "metadata.json").get("config") or {}
+    params, _ = checkpoint.read(chosen, "ema" if of_step.get("ema_decay") else "params")
+    if of_step.get("ema_decay"):
+        logs.say(f"{chosen}: taken are the moving averages of its parameters (ema_decay {of_step['ema_decay']:g})")
     stored = {name.replace("/", "."): _Stored(array) for name, array in convert_names.flatten(params).items()}
     entries = [entry.own() for entry in convert_names.table(family, config)]
     filled, missing, used = convert_names.fill(entries, stored, "own", "", str(chosen))

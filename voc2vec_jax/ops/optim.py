@@ -1,6 +1,6 @@
 """Adam as fairseq defines it, and fairseq's learning-rate schedule."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,3 +58,8 @@ def fairseq_adam(
         optax.scale_by_learning_rate(schedule),
     ]
     return optax.chain(*parts)
+
+
+def moving_average(average: Any, values: Any, decay: float) -> Any:
+    """decay * average + (1 - decay) * values, of every array of a tree."""
+    return jax.tree.map(lambda a, x: a + (1 - decay) * (x - a), average, values)

@@ -106,9 +106,10 @@ def fitting_fsdp(config: ml_collections.ConfigDict, devices: Sequence[jax.Device
     host = sum(device.process_index == devices[0].process_index for device in devices)
     for fsdp in range(1, host + 1):
         if host % fsdp == 0 and _splits(config, family, model, devices, fsdp):
-            # Shared: parameters and both moments. Whole: the gathered parameters and the gradient.
+            # Shared: parameters, both moments, perhaps an average. Whole: the gathered parameters and the gradient.
             whole = 2 * size if fsdp > 1 else size
-            if 3 * size / fsdp + whole <= STATE_SHARE * room:
+            shared = 4 * size if config.ema_decay else 3 * size
+            if shared / fsdp + whole <= STATE_SHARE * room:
                 return fsdp
     return 1
 

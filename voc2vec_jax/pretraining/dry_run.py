@@ -55,6 +55,7 @@ def plan(
     parts = {
         "parameters": report.bytes_per_device(state["params"]),
         "optimizer": report.bytes_per_device(state["opt_state"]),
+        **({"average": report.bytes_per_device(state["ema"])} if "ema" in state else {}),
         "batch": report.bytes_per_device(batches[-1]),
     }
     return report.Plan(
@@ -64,7 +65,7 @@ def plan(
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state["params"])),
         parts=parts,
         # A checkpoint is copied on the device first, so that training goes on while it is written.
-        copied_bytes=parts["parameters"] + parts["optimizer"],
+        copied_bytes=report.bytes_per_device(state),
         free_bytes=devices.free_bytes(machine),
         compiled=compiled,
         work=roofline.Work(

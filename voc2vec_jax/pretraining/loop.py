@@ -205,10 +205,10 @@ class PreTrainingRun:
             return False
         # Summed over batches and divided once: batches mask different numbers of frames, so that a mean of their means
         # would weight frames unequally. The sums stay on the devices, and no batch waits for the host.
-        total = None
+        total, params = None, training_step.averaged(self._state)
         with self._batches.valid() as batches:
             for batch in batches:
-                sums = self._functions.evaluate(self._state["params"], batch)
+                sums = self._functions.evaluate(params, batch)
                 total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         row = {name: float(x) for name, x in jax.device_get(self._functions.summary(total)).items()}
         self._log.validation(self.step, row)

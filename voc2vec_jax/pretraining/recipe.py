@@ -50,6 +50,7 @@ def technical() -> dict[str, Any]:
         "remat": "auto",  # what the backward pass recomputes: "none" | "layer": blocks | "products" | "auto": by memory
         "attention": "auto",  # "auto" | "plain" | "xla" | "cudnn": the latter two without attention_dropout
         "dropout_bits": "hash",  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
+        "ema_decay": 0.0,  # of a moving average of the parameters, validated and exported in their place; 0: none
         "fsdp": 0,  # devices that share one copy of the parameters; 0: as few as their memory allows
         "sharding_rules": SHARDING_RULES,
         "log_every_steps": 10,  # lines on the console; metrics.jsonl has every step
@@ -138,7 +139,7 @@ _LIMITS = (
     (
         "at least 0 and under 1",
         lambda x: 0 <= x < 1,
-        ("valid_share", "warmup_share", "adam_b1", "adam_b2", "model.quantizer_dropout")
+        ("valid_share", "warmup_share", "adam_b1", "adam_b2", "ema_decay", "model.quantizer_dropout")
         + tuple(f"model.encoder.{name}" for name in _DROPOUTS),
     ),
     ("from 0 to 1", lambda x: 0 <= x <= 1, ("model.encoder.layerdrop",)),

@@ -106,17 +106,20 @@ def _shapes_of(
         del state["bad_in_row"]
     if bool(saved.get("clip_norm", config.clip_norm)) != bool(config.clip_norm):
         state["opt_state"] = _rechained(state["opt_state"])
-    return state
+    state.pop("ema", None)
+    return {**state, "ema": state["params"]} if saved.get("ema_decay") else state
 
 
 def _completed(functions: training_step.TrainingFunctions, state: dict) -> dict:
-    """A restored state with what the present configuration has beside it."""
+    """A restored state with what the present configuration has, and nothing else."""
     wanted = functions.state
     if len(state["opt_state"]) != len(wanted["opt_state"]):
         state = {**state, "opt_state": _rechained(state["opt_state"])}
     if "bad_in_row" not in state:
         state["bad_in_row"] = jax.jit(lambda: jnp.zeros([], jnp.int32), out_shardings=wanted["step"].sharding)()
-    return state
+    if "ema" in wanted:
+        return state if "ema" in state else functions.begin_average(state)
+    return {name: state[name] for name in wanted}
 
 
 def _rechained(opt_state: tuple) -> tuple:

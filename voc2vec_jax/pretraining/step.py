@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from voc2vec_jax import audio
 from voc2vec_jax.models import encoder, flops
+from voc2vec_jax.ops import optim
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.runs import sharding
 
@@ -31,19 +32,33 @@ TRAIN, VALIDATION = 0, 1
 GROUPS, ROWS = 0, 1
 
 
-def init_state(family: ModuleType, model: Any, optimizer: optax.GradientTransformation, seed: int) -> dict:
+def init_state(
+    family: ModuleType, model: Any, optimizer: optax.GradientTransformation, seed: int, *, ema: bool = False
+) -> dict:
     """A fresh training state, from random parameters; see `start_state`."""
     params = family.init_params(model, jax.random.key(seed))
-    return start_state(optimizer, params)
+    return start_state(optimizer, params, ema=ema)
 
 
-def start_state(optimizer: optax.GradientTransformation, params: Any) -> dict:
+def start_state(optimizer: optax.GradientTransformation, params: Any, *, ema: bool = False) -> dict:
     """The state before the first update from given parameters.
 
-    `params`, `opt_state`, `step`: the updates that took place, and `bad_in_row`: those that were skipped since.
+    `params`, `opt_state`, `step`: the updates that took place, and `bad_in_row`: those that were skipped since. With
+    `ema` also that: the moving average of the parameters, which begins at them.
     """
     zero = jnp.zeros([], jnp.int32)
-    return {"params": params, "opt_state": optimizer.init(params), "step": zero, "bad_in_row": zero}
+    state = {"params": params, "opt_state": optimizer.init(params), "step": zero, "bad_in_row": zero}
+    return with_ema(state) if ema else state
+
+
+def with_ema(state: dict) -> dict:
+    """A state whose moving average of the parameters, `ema`, begins at the parameters."""
+    return {**state, "ema": state["params"]}
+
+
+def averaged(state: dict) -> Any:
+    """The parameters that are validated and exported: their moving average where the state has one."""
+    return state.get("ema", state["params"])
 
 
 def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.Noise:
@@ -89,14 +104,16 @@ def make_update(
     seed: int,
     equal_masks: bool,
     max_bad: int = 10,
+    ema_decay: float = 0.0,
 ) -> Callable:
     """`update(state, batch) -> (state, row)`: one optimizer step and the step's logged numbers.
 
-    The state lies on `mesh` as `rules` say. Devices exchange gradients once an update, whatever the accumulation.
+    The state lies on `mesh` as `rules` say. Devices exchange gradients once an update, whatever the accumulation. A
+    moving average of the parameters in the state follows them by `ema_decay`.
 
-    An update whose loss or gradient is not finite leaves parameters, moments and `step` as they were. After `max_bad`
-    of them in a row nothing changes the state any more. In the row, `bad_in_row` counts them, and `bad_groups` [g * a]
-    is above 0 for the loss groups that were computed together with one whose loss is not finite.
+    An update whose loss or gradient is not finite leaves all but `bad_in_row` as it was. After `max_bad` of them in a
+    row nothing changes the state any more. In the row, `bad_in_row` counts them, and `bad_groups` [g * a] is above 0
+    for the loss groups that were computed together with one whose loss is not finite.
     """
 
     def update(state, batch):
@@ -114,6 +131,8 @@ def make_update(
         good = jnp.isfinite(sums["loss"]) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         after = {"params": optax.apply_updates(params, updates), "opt_state": opt_state, "step": step + 1}
+        if "ema" in state:
+            after["ema"] = optim.moving_average(state["ema"], after["params"], ema_decay)
         after = _unless_bad(state, after, good, max_bad)
         row = {
             **family.summary(sums),
@@ -217,6 +236,7 @@ class TrainingFunctions:
     state: Any  # shapes, dtypes and shardings of the training state; nothing is allocated
     init: Callable  # () -> state
     start: Callable  # (params) -> state
+    begin_average: Callable  # (a state without `ema`) -> one with it
     update: Callable  # (state, batch) -> (state, row); the old state is donated
     evaluate: Callable  # (params, batch) -> metric sums
     summary: Callable  # (metric sums) -> row
@@ -225,23 +245,24 @@ class TrainingFunctions:
 def on_mesh(config: ml_collections.ConfigDict, family: ModuleType, model: Any, mesh: Mesh) -> TrainingFunctions:
     """The functions of a configuration; InputError when its sharding rules do not fit the parameters."""
     optimizer, schedule = pretraining_recipe.build_optimizer(config)
-    init = functools.partial(init_state, family, model, optimizer, config.seed)
+    averages = {"ema": config.ema_decay > 0}
+    init = functools.partial(init_state, family, model, optimizer, config.seed, **averages)
     rules = tuple((pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules)
     shapes = jax.eval_shape(init)
     # Adam's moments have the names of their parameters within their own paths: the same rules place both.
     places, everywhere = sharding.shard_tree(shapes, mesh, rules), sharding.replicated(mesh)
     # fairseq's collater crops a batch to its shortest clip and then hides equally many frames in each row.
     options = {"seed": config.seed, "equal_masks": config.batching == "crop"}
-    update = make_update(
-        family, model, optimizer, schedule, mesh, rules, max_bad=config.max_bad_updates, **options
-    )  # fmt: skip
+    kept = {"max_bad": config.max_bad_updates, "ema_decay": config.ema_decay}
+    update = make_update(family, model, optimizer, schedule, mesh, rules, **kept, **options)
     evaluate = make_evaluate(family, model, mesh, rules, **options)
     return TrainingFunctions(
         family,
         model,
         state=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places),
         init=jax.jit(init, out_shardings=places),
-        start=jax.jit(functools.partial(start_state, optimizer), out_shardings=places),
+        start=jax.jit(functools.partial(start_state, optimizer, **averages), out_shardings=places),
+        begin_average=jax.jit(with_ema, out_shardings=places),
         update=jax.jit(update, donate_argnums=0, out_shardings=(places, everywhere)),
         evaluate=jax.jit(evaluate, out_shardings=everywhere),
         summary=jax.jit(family.summary),
