@@ -4,14 +4,18 @@ python tools/prepare.py voc125 --manual_dir=DOWNLOADS --data_dir=data
 python -m voc2vec_jax.train --config=configs/voc125.py --workdir=runs/voc2vec            from scratch
 python -m voc2vec_jax.train --config=configs/voc125.py:ls=SRC --workdir=runs/voc2vec-ls   continued from LibriSpeech
 python -m voc2vec_jax.train --config=configs/voc125.py:as=SRC --workdir=runs/voc2vec-as   continued from AudioSet
-python -m voc2vec_jax.train --config=configs/voc125.py:small --workdir=runs/small         a small model, on a CPU
-python -m voc2vec_jax.train --config=configs/voc125.py:tiny --workdir=runs/tiny           a smaller and faster one
 
-SRC is a Hub id, a transformers folder or a fairseq checkpoint. The paper took 10.6 days on two A6000.
-400,000 updates of 5120 s of audio are 2.0e9 audio-seconds: at 5,000 audio-seconds per second, 4.7 days.
+The argument is any of these words, with commas between them:
+  ls=SRC | as=SRC     continued from SRC: a Hub id, a transformers folder or a fairseq checkpoint
+  one_gpu | two_gpus  batches of 640 or 1280 s, what such machines can have heard in the paper's time
+  small | tiny        a small model, on a CPU; a smaller and faster one
 
 Sources in the comments: "paper" is section III of the paper; "fairseq" is wav2vec2_base_librispeech.yaml, whose field
 follows. The paper gives no batch size and no regularisation; its other values are fairseq's, so the rest is too.
+
+The batch is not the paper's: 5120 s is fairseq's for 64 GPUs and 960 h of speech. 400,000 updates of it are 2.0e9
+audio-seconds, some 3,700 passes over Voc125's 125 h as they are padded here: at 5,000 audio-seconds per second, 4.7
+days. The paper's 10.6 days on two A6000 suggest three to four times less; see `sizes.BATCH_SECONDS`.
 """
 
 import ml_collections
@@ -21,11 +25,9 @@ from voc2vec_jax.datasets import catalog
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import sizes
 
-SMALLER = {"small": sizes.small, "tiny": sizes.tiny}
-
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: nothing, `ls=SRC`, `as=SRC`, `small` or `tiny`."""
+    """`arg`: nothing, or words of `ls=SRC`, `as=SRC`, `one_gpu`, `two_gpus`, `small` and `tiny`."""
     c = ml_collections.ConfigDict()
     c.family = "wav2vec2"
     c.init_from = ""  # from scratch
@@ -35,7 +37,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.valid_share = 0.01  # ours; whole recordings, equally many of each set
     c.crop_samples = 160_000  # paper: 10 s at 16 kHz (fairseq: task.max_sample_size 250000)
     c.bucket_samples = (40_000, 80_000, 160_000)  # ours: clips are padded to one of these (fairseq crops instead)
-    c.batch_seconds = 5120.0  # fairseq: 64 GPUs x max_tokens 1.4 million, in whole clips of 10 s: 64 x 8 x 10 s
+    # Not in the paper. fairseq: 64 GPUs x max_tokens 1.4 million, in whole clips of 10 s: 64 x 8 x 10 s
+    c.batch_seconds = 5120.0
     c.group_rows = 8  # clips that share batch statistics: those of one fairseq GPU
 
     # Optimization
@@ -47,13 +50,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.clip_norm = 0.0  # fairseq: optimization.clip_norm, whose default 0 does not clip
 
     c.model = model()
-    if arg in SMALLER:
-        SMALLER[arg](c)
-    elif arg:
-        start, equals, source = arg.partition("=")
-        if start not in ("ls", "as") or not source:
-            raise errors.InputError(f"the argument {arg!r} is none of ls=SRC, as=SRC, small and tiny")
-        c.init_from = source
+    for word in arg.split(",") if arg else ():
+        start, _, source = word.partition("=")
+        if start in ("ls", "as") and source:
+            c.init_from = source
+        elif word in sizes.WORDS:
+            sizes.WORDS[word](c)
+        else:
+            raise errors.InputError(f"the argument {word!r} is none of ls=SRC, as=SRC, {', '.join(sizes.WORDS)}")
     return pretraining_recipe.complete(c)
 
 

@@ -7,9 +7,10 @@ python tools/units.py layer6_500 --data_dir=data --sets=voc125 --model=runs/hube
 python -m voc2vec_jax.train --config=configs/voc125_hubert.py:second --workdir=runs/hubert-2
 
 The argument is any of these words, with commas between them:
-  first | second   iteration: 100 clusters of MFCCs at 100 Hz, or 500 of the first one's layer 6 at 50 Hz
-  ls=SRC           continued from SRC, a HuBERT of speech: a Hub id, a transformers folder or a fairseq checkpoint
-  small | tiny     a small model, on a CPU; a smaller and faster one
+  first | second       iteration: 100 clusters of MFCCs at 100 Hz, or 500 of the first one's layer 6 at 50 Hz
+  ls=SRC               continued from SRC, a HuBERT of speech: a Hub id, a transformers folder or a fairseq checkpoint
+  one_gpu | two_gpus   batches of 640 or 1280 s, as voc125.py's
+  small | tiny         a small model, on a CPU; a smaller and faster one
 
 250,000 updates of 2560 s of audio, then 400,000: 1.7e9 audio-seconds in all, at 5,000 a second 3.9 days.
 
@@ -25,14 +26,13 @@ from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import sizes
 from voc2vec_jax.pretraining.units import store as unit_store
 
-SMALLER = {"small": sizes.small, "tiny": sizes.tiny}
 WARMUP_STEPS = 32_000  # fairseq: lr_scheduler.warmup_updates
 # iteration: (units, clusters, their rate in Hz, updates), as in HuBERT
 ITERATIONS = {"first": ("mfcc100", 100, 100.0, 250_000), "second": ("layer6_500", 500, 50.0, 400_000)}
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """`arg`: nothing, or words of `first`, `second`, `ls=SRC`, `small` and `tiny` with commas between them."""
+    """`arg`: nothing, or words of `first`, `second`, `ls=SRC` and those of `sizes.WORDS`."""
     c = ml_collections.ConfigDict()
     c.family = "hubert"
     c.init_from = ""  # from scratch
@@ -59,12 +59,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             iterate(c, word)
         elif word.startswith("ls=") and word != "ls=":
             c.init_from = word.removeprefix("ls=")
-        elif word not in SMALLER:
-            raise errors.InputError(f"the argument {word!r} is none of first, second, ls=SRC, small and tiny")
+        elif word not in sizes.WORDS:
+            raise errors.InputError(f"the argument {word!r} is none of first, second, ls=SRC, {', '.join(sizes.WORDS)}")
     # Last: the iterations set steps that the smaller models change.
     for word in words:
-        if word in SMALLER:
-            SMALLER[word](c)
+        if word in sizes.WORDS:
+            sizes.WORDS[word](c)
     return pretraining_recipe.complete(c)
 
 

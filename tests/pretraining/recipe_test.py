@@ -42,6 +42,17 @@ def test_a_recipe_is_the_one_that_run_folders_hold(source):
     }
 
 
+@pytest.mark.parametrize("words, seconds", [("one_gpu", 640.0), ("ls=some/model,two_gpus", 1280.0)])
+@pytest.mark.parametrize("recipe", ["voc125", "voc125_hubert"])
+def test_batches_for_few_gpus_differ_in_nothing_else_and_divide_over_them(recipe, words, seconds):
+    whole, found = (configuration.load(f"configs/{recipe}.py{arg}") for arg in ("", f":{words}"))
+    assert found.batch_seconds == seconds and found.init_from == ("some/model" if "=" in words else "")
+    whole.batch_seconds, whole.init_from = found.batch_seconds, found.init_from
+    assert whole.to_dict() == found.to_dict()
+    for devices in (1, 2):
+        assert pretraining_recipe.loss_groups(found, devices) == (seconds / 80, seconds / 80 / devices)
+
+
 def test_the_quickstart_is_the_tiny_model():
     quick, tiny = (configuration.load(f"configs/{name}") for name in ("quickstart.py", "voc125.py:tiny"))
     tiny.sets, tiny.total_steps = quick.sets, quick.total_steps
@@ -77,7 +88,7 @@ def test_the_papers_recipe():
 def test_continued_recipes(start):
     config = configuration.load(f"configs/voc125.py:{start}=some/weights.pt")
     assert config.init_from == "some/weights.pt"
-    with pytest.raises(errors.InputError, match="none of ls=SRC, as=SRC, small and tiny"):
+    with pytest.raises(errors.InputError, match="none of ls=SRC, as=SRC, one_gpu, two_gpus, small, tiny"):
         configuration.load("configs/voc125.py:lx=some")
 
 

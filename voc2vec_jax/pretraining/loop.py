@@ -21,8 +21,7 @@ from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import agreement, checkpoint, files, logs, signals
 
 ALWAYS_SHOWN_STEPS = 5  # the first lines come at once, so that a bad start is seen
-ETA_STEP = 20  # late enough for a fair mean of the time per step
-FAR_UNDER = 0.5  # of the reference's batch
+ETA_AFTER_STEPS = 20  # late enough for a fair mean of the time per step
 
 
 class StepLog:
@@ -50,6 +49,7 @@ class StepLog:
         self._collapse = collapse.CollapseDetector(signs_of)
         self._efficiency = efficiency.Efficiency(config.dtype, config.matmul_precision)
         self._waiting: tuple[int, dict] | None = None
+        self._rows = 0  # that were shown or not since the start of this process
         self._clock = time.monotonic()
 
     def put(self, step: int, row: dict[str, jax.Array]) -> None:
@@ -111,7 +111,8 @@ class StepLog:
         due = step % self._config.log_every_steps == 0
         if step <= ALWAYS_SHOWN_STEPS or due or step == self._config.total_steps:
             self._progress.show(step, row, self._efficiency.summary)
-        if step == ETA_STEP:
+        self._rows += 1
+        if self._rows == ETA_AFTER_STEPS:
             left = logs.duration(self._progress.eta_seconds)
             logs.say(f"expected to end in {left}, at {row['audio_seconds_per_second']:.0f} audio-seconds per second")
 
@@ -275,7 +276,7 @@ def describe(
     examples: pretraining_data.Examples,
     chosen: str,
 ) -> None:
-    """Say what is about to be trained and on what; warn of a batch far smaller than the reference's."""
+    """Say what is about to be trained, on what and how often, and what of it the paper does not state."""
     # Shapes of whole parameters: under fsdp each is counted once, however many devices share it.
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(functions.state["params"]))
     plan, corpus = examples.plan, examples.corpus
@@ -291,12 +292,12 @@ def describe(
         "that fill the last batch"
     )
     seconds = plan.samples_per_epoch / audio.RATE_HZ / plan.steps_per_epoch
-    reference = pretraining_recipe.SECONDS_OF_REFERENCE_BATCH.get(config.family, 0.0)  # 0: nothing to compare with
-    if seconds < FAR_UNDER * reference:
-        logs.warn(
-            f"an update sees about {seconds:.0f} s of audio, far under the recipe's {reference / 3600:.1f} h "
-            f"({reference:.0f} s): expect worse representations, or raise batch_seconds"
-        )
+    reference = pretraining_recipe.REFERENCE_BATCH.get(config.family)
+    known = f"; the paper states no batch, {reference}" if reference else ""
+    logs.say(
+        f"{config.total_steps:,} updates of about {seconds:,.0f} s of audio are "
+        f"{config.total_steps / plan.steps_per_epoch:,.3g} passes over the clips{known}"
+    )
 
 
 def _list_left_out(workdir: pathlib.Path, examples: pretraining_data.Examples, min_samples: int) -> None:
