@@ -90,7 +90,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence
             config, folder, functions, identity, examples.plan, targets, saver, resume_with, history
         )
         changes.record(config, folder, examples, start, changed)
-        loop.describe(config, folder, functions, examples, str(chosen or ""))
+        loop.describe(config, folder, functions, examples, start.plan_offset, str(chosen or ""))
         batches = pretraining_data.DeviceBatches(config, examples, targets, mesh, micros)
         metrics = stack.enter_context(logs.Metrics(workdir, start.step, config.tensorboard, config.wandb))
         return loop.pretrain(config, folder, functions, batches, saver, metrics, identity, start, stop)

@@ -274,6 +274,7 @@ def describe(
     workdir: pathlib.Path,
     functions: training_step.TrainingFunctions,
     examples: pretraining_data.Examples,
+    plan_offset: int,
     chosen: str,
 ) -> None:
     """Say what is about to be trained, on what and how often, and what of it the paper does not state."""
@@ -294,9 +295,11 @@ def describe(
     seconds = plan.samples_per_epoch / audio.RATE_HZ / plan.steps_per_epoch
     reference = pretraining_recipe.REFERENCE_BATCH.get(config.family)
     known = f"; the paper states no batch, {reference}" if reference else ""
+    passes = (config.total_steps + plan_offset) / plan.steps_per_epoch
+    passes = f"{passes:,.0f}" if passes >= 100 else f"{passes:.1f}"
     logs.say(
-        f"{config.total_steps:,} updates of about {seconds:,.0f} s of audio are "
-        f"{config.total_steps / plan.steps_per_epoch:,.3g} passes over the clips{known}"
+        f"{config.total_steps:,} updates, here of about {seconds:,.0f} s of audio: {passes} passes over the clips by "
+        f"the end{known}"
     )
 
 
