@@ -5,6 +5,12 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from voc2vec_jax.pretraining import status
+from voc2vec_jax.runs import program
+
+if __name__ == "__main__" and status.asked(sys.argv[1:]):
+    sys.exit(program.run(status.main))  # before the imports below, which take longer than the answer
+
 import jax
 import ml_collections
 
@@ -22,21 +28,13 @@ FLAGS = {
     "config": cli.Flag("recipe: PATH or PATH:ARGUMENT", kind=cli.CONFIG, required=True),
     "workdir": cli.Flag("run folder; a rerun with the same folder resumes", required=True),
     "resume_with": cli.Flag("fields of the configuration that change when the run is resumed, such as peak_lr,sets"),
+    "status": status.FLAGS["status"],
     **report.FLAGS,
     **distributed.FLAGS,
 }
 # Fields that may change when a run is resumed, because they do not change what it computes.
 MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
-MAY_DIFFER += (
-    "tensorboard",
-    "wandb",
-    "stop_on_collapse",
-    "log_every_steps",
-    "groups_per_device",
-    "remat",
-    "attention",
-    "fsdp",
-)
+MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
 MAY_DIFFER += ("deterministic", "max_bad_updates", "wandb")
 # What version 0.1.0 did where its configuration says nothing
 EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0}
@@ -44,6 +42,8 @@ EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0}
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
+    if status.asked(argv):
+        return status.main(argv)
     cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.train")
     request = report.requested(arguments)

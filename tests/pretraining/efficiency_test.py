@@ -49,7 +49,12 @@ def test_utilisation_is_of_the_peak_of_all_devices_in_the_type_of_the_computatio
 def test_what_is_not_known_is_a_null_and_a_dash(monkeypatch):
     on(monkeypatch, device("Another 1", peak=None))
     counted = efficiency.Efficiency("bfloat16", "highest")
-    assert counted.of_step(1e12, 1.0) == {"mfu": None, "memory_bytes": None, "data_wait_share": 0.0}
+    assert counted.of_step(1e12, 1.0) == {
+        "step_seconds": 1.0,
+        "mfu": None,
+        "memory_bytes": None,
+        "data_wait_share": 0.0,
+    }
     assert counted.summary() == "model FLOP utilisation -, memory -, waiting for data 0.0% of the time"
     assert counted.summary() == "model FLOP utilisation -, memory -, waiting for data - of the time"
 

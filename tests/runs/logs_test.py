@@ -16,7 +16,7 @@ import pytest
 from voc2vec_jax import errors
 from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.pretraining import progress as pretraining_progress
-from voc2vec_jax.runs import agreement, files, logs, rows
+from voc2vec_jax.runs import agreement, durations, files, logs, rows
 
 ROW = {
     "loss": 6.5432,
@@ -175,7 +175,7 @@ def test_the_line_stands_under_its_headings():
     [(0.4, "0s"), (59.6, "1m00s"), (750, "12m30s"), (11_520, "3h12m"), (183_600, "2d03h"), (None, "-"), (np.inf, "-")],
 )
 def test_durations_have_two_units_at_most(seconds, text):
-    assert logs.duration(seconds) == text
+    assert durations.words(seconds) == text
 
 
 def test_the_time_to_go_leaves_the_first_step_out(monkeypatch):

@@ -9,11 +9,11 @@ import jax
 from voc2vec_jax.planning import chips
 from voc2vec_jax.runs import memory
 
-FIELDS = ("mfu", "memory_bytes", "data_wait_share")
+FIELDS = ("step_seconds", "mfu", "memory_bytes", "data_wait_share")
 
 
 class Efficiency:
-    """Counts from one step to the next.
+    """Counts from one step to the next, which took `step_seconds`.
 
     `mfu` is the arithmetic of the model's products, padding included, over what all devices could do in the time of the
     step; None where the peak of the devices is unknown. Recomputation and the optimizer do not count as arithmetic.
@@ -47,7 +47,8 @@ class Efficiency:
         """The fields of a step's row, which did `flops` operations in `seconds`."""
         waited, self._waited = self._waited, 0.0
         mfu = None if self._peak is None else flops / seconds / self._peak
-        row = {"mfu": mfu, "memory_bytes": memory.bytes_used(), "data_wait_share": min(1.0, waited / seconds)}
+        share = min(1.0, waited / seconds)
+        row = {"step_seconds": seconds, "mfu": mfu, "memory_bytes": memory.bytes_used(), "data_wait_share": share}
         for name, value in row.items():
             if value is not None:
                 total, count = self._sums.get(name, (0.0, 0))

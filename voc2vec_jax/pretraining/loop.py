@@ -18,7 +18,7 @@ from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import start as training_start
 from voc2vec_jax.pretraining import step as training_step
-from voc2vec_jax.runs import agreement, checkpoint, files, logs, signals
+from voc2vec_jax.runs import agreement, checkpoint, durations, files, logs, signals
 
 ALWAYS_SHOWN_STEPS = 5  # the first lines come at once, so that a bad start is seen
 ETA_AFTER_STEPS = 20  # late enough for a fair mean of the time per step
@@ -113,7 +113,7 @@ class StepLog:
             self._progress.show(step, row, self._efficiency.summary)
         self._rows += 1
         if self._rows == ETA_AFTER_STEPS:
-            left = logs.duration(self._progress.eta_seconds)
+            left = durations.words(self._progress.eta_seconds)
             logs.say(f"expected to end in {left}, at {row['audio_seconds_per_second']:.0f} audio-seconds per second")
 
     def _warn_of_collapse(self, step: int, row: dict[str, float]) -> None:

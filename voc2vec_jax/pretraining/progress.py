@@ -8,7 +8,7 @@ from typing import Any
 import tqdm
 
 from voc2vec_jax.models import display
-from voc2vec_jax.runs import logs
+from voc2vec_jax.runs import durations, logs
 
 _LOSS = (display.Column("loss", 8, ("loss",), ".4f"),)
 _LAST = (
@@ -33,7 +33,7 @@ def line(
     for column in (*_LOSS, *view.columns, *_LAST):
         text = ",".join(_number(row.get(name), column.form) for name in column.fields)
         cells.append(f"{text:>{column.width}}")
-    return "  ".join([*cells, f"{logs.duration(eta_seconds):>7}"])
+    return "  ".join([*cells, f"{durations.words(eta_seconds):>7}"])
 
 
 def _step_width(total_steps: int) -> int:
