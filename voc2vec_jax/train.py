@@ -37,7 +37,7 @@ MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_ch
 MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
 MAY_DIFFER += ("deterministic", "max_bad_updates", "wandb")
 # What version 0.1.0 did where its configuration says nothing
-EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0}
+EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0, "same_length_groups": 0}
 
 
 def main(argv: list[str]) -> int:

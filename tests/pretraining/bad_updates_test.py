@@ -10,11 +10,13 @@ import tiny_config
 
 from voc2vec_jax import audio
 from voc2vec_jax.ops import optim
+from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import sharding
 
 GROUPS, ROWS, SAMPLES = 8, 2, 4000
+LAYOUT = batch_layout.BatchLayout(GROUPS, ROWS, SAMPLES, (SAMPLES,))
 PLANTED = -32768  # a sample that the tests read as NaN: int16 holds none
 CONFIG = tiny_config.get_config()
 FAMILY, MODEL = pretraining_recipe.build_model(CONFIG)
@@ -35,7 +37,8 @@ def batch_of(seed, bad=False):
     clips = rng.normal(0, 3000, (GROUPS, ROWS, SAMPLES)).astype(np.int16)
     if bad:
         clips[3, 1, 17] = PLANTED
-    return clips, np.full((GROUPS, ROWS), SAMPLES, np.int32)
+    lengths = np.full((GROUPS, ROWS), SAMPLES, np.int32)
+    return {"audio": clips.reshape(GROUPS, -1), "lengths": lengths, "bucket": np.zeros(GROUPS, np.int32)}
 
 
 def updates(way, batches, **options):
@@ -47,13 +50,12 @@ def updates(way, batches, **options):
     places = sharding.shard_tree(jax.eval_shape(init), mesh, rules)
     state = jax.jit(init, out_shardings=places)()
     update = training_step.make_update(
-        FAMILY, MODEL, ADAM, SCHEDULE, mesh, rules, seed=7, equal_masks=False, ema_decay=0.9, **options
+        FAMILY, MODEL, ADAM, SCHEDULE, LAYOUT, mesh, rules, seed=7, equal_masks=False, ema_decay=0.9, **options
     )  # fmt: skip
     update = jax.jit(update, out_shardings=(places, sharding.replicated(mesh)))
-    for arrays in batches:
-        arrays = [x.reshape(-1, micros, *x.shape[1:]) for x in arrays]
-        clips, lengths = (jax.device_put(x, sharding.over_batch(mesh, 0)) for x in arrays)
-        state, row = update(state, {"audio": clips, "lengths": lengths})
+    for batch in batches:
+        batch = {name: x.reshape(mesh.size, micros, -1, *x.shape[1:]) for name, x in batch.items()}
+        state, row = update(state, jax.device_put(batch, sharding.over_batch(mesh, 0)))
         yield jax.device_get(state), jax.device_get(row)
 
 

@@ -10,14 +10,27 @@ import numpy as np
 import pytest
 
 from voc2vec_jax import errors
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_layout, batch_plan
 
 HERE, ROOT = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
 BUCKETS = (40, 80, 160)
 
 
+MIXED = batch_layout.BatchLayout(8, 3, 160, BUCKETS, same_length_groups=2)
+
+
 def layout(groups=2, group_rows=3):
-    return batch_plan.BatchLayout(groups, group_rows, crop_samples=160, bucket_samples=BUCKETS)
+    """All groups of a step share a bucket."""
+    return batch_layout.BatchLayout(groups, group_rows, crop_samples=160, bucket_samples=BUCKETS)
+
+
+def present(step):
+    return step.rows[step.rows != batch_layout.EMPTY]
+
+
+def buckets(step):
+    """The bucket of each group in samples."""
+    return [BUCKETS[b] for b in step.bucket]
 
 
 def corpus(n, seed=0, sets=3, longest=200):
@@ -37,16 +50,18 @@ def epoch_rows(drawn, epoch):
     return [drawn.step(k) for k in range(first, first + drawn.steps_per_epoch)]
 
 
+@pytest.mark.parametrize("shape", [layout(), MIXED])
 @pytest.mark.parametrize("weights", [None, (1, 1, 1), (2.5, 1, 0.3), (3, 0.01, 1)])
-def test_every_example_at_least_floor_and_no_more_than_the_fill_adds(weights):
-    drawn, _, set_index = make(weights=weights)
+def test_every_example_at_least_floor_and_no_more_than_the_fill_adds(weights, shape):
+    drawn, _, set_index = make(weights=weights, shape=shape)
     copies = np.asarray(weights or (1, 1, 1), float)[set_index]
     for epoch in range(4):
         steps = epoch_rows(drawn, epoch)
-        counts = np.bincount(np.concatenate([s.rows for s in steps]), minlength=len(set_index))
+        counts = np.bincount(np.concatenate([present(s) for s in steps]), minlength=len(set_index))
         assert np.all(counts >= np.floor(copies))
         surplus = np.maximum(counts - np.ceil(copies), 0).sum()
-        assert surplus <= drawn.fill_rows < drawn.layout.step_rows_of(2)
+        # What fills the last unit, and units that fill the last step: of at most four times the longest rows
+        assert surplus <= drawn.fill_rows < drawn.layout.groups * drawn.layout.most_rows
         assert counts.sum() == drawn.rows_per_epoch
 
 
@@ -55,32 +70,35 @@ def test_fractional_copies_are_dealt_in_turn():
     expected = np.asarray((0.25, 2.5, 1))[set_index]
     counts = np.zeros(len(set_index))
     for step in (s for epoch in range(8) for s in epoch_rows(drawn, epoch)):
-        counts += np.bincount(step.rows, minlength=len(set_index))
+        counts += np.bincount(present(step), minlength=len(set_index))
     # 8 epochs: the fill and the rounding up of each stratum may add a little, the rotation never takes away.
     assert np.all(counts >= np.floor(8 * expected))
     assert counts.sum() <= 8 * (expected.sum() + drawn.fill_rows + 3 * len(BUCKETS))
 
 
-def test_steps_per_epoch_and_the_mix_of_buckets_are_constant():
-    drawn, _, _ = make(weights=(2.5, 1, 0.3))
-    mixes = [sorted(s.bucket_samples for s in epoch_rows(drawn, epoch)) for epoch in range(5)]
-    assert all(mix == mixes[0] for mix in mixes)
-    assert {b: mixes[0].count(b) for b in set(mixes[0])} == drawn.bucket_steps
-    orders = [tuple(s.bucket_samples for s in epoch_rows(drawn, epoch)) for epoch in range(5)]
-    assert len(set(orders)) == 5, "the steps of an epoch are shuffled"
+@pytest.mark.parametrize("shape", [layout(), MIXED])
+def test_steps_per_epoch_and_the_mix_of_buckets_are_constant(shape):
+    drawn, _, _ = make(weights=(2.5, 1, 0.3), shape=shape)
+    orders = [sum(map(buckets, epoch_rows(drawn, epoch)), []) for epoch in range(5)]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+    assert {b: orders[0].count(b) for b in set(orders[0])} == drawn.bucket_groups
+    assert len(set(map(tuple, orders))) == 5, "each epoch has an order of its own"
 
 
-def test_a_step_holds_one_bucket_and_its_groups_about_equal_audio():
-    drawn, samples, _ = make()
+@pytest.mark.parametrize("shape", [layout(), MIXED])
+def test_a_unit_holds_one_bucket_and_its_groups_about_equal_audio(shape):
+    drawn, samples, _ = make(shape=shape)
     moved = 0
     for step in epoch_rows(drawn, 0):
-        bucket = BUCKETS.index(step.bucket_samples)
-        assert len(step.rows) == 2 * 3 * (160 // step.bucket_samples)
-        own = drawn.layout.bucket_of(samples[step.rows])
-        assert np.all(own <= bucket)
-        moved += np.sum(own < bucket)
-    # Only leftovers move up: fewer than a step of each smaller bucket, and what the last step is filled with.
-    assert moved < sum(drawn.layout.step_rows_of(b) for b in (0, 1)) + drawn.fill_rows
+        assert np.all(step.bucket.reshape(-1, shape.unit) == step.bucket[:: shape.unit, None])
+        for bucket, rows in zip(step.bucket, step.rows):
+            count = 3 * (160 // BUCKETS[bucket])
+            assert np.all(rows[:count] != batch_layout.EMPTY) and np.all(rows[count:] == batch_layout.EMPTY)
+            own = shape.bucket_of(samples[rows[:count]])
+            assert np.all(own <= bucket)
+            moved += np.sum(own < bucket)
+    # Only leftovers move up: fewer than a unit of each smaller bucket, and what the last unit is filled with.
+    assert moved < sum(map(shape.unit_rows_of, range(3)))
 
 
 def test_a_clip_goes_to_the_smallest_bucket_that_holds_it():
@@ -89,19 +107,19 @@ def test_a_clip_goes_to_the_smallest_bucket_that_holds_it():
 
 
 def test_leftovers_move_up_one_bucket():
-    shape = batch_plan.BatchLayout(1, 1, crop_samples=160, bucket_samples=BUCKETS)  # 4, 2 and 1 rows a step
+    shape = batch_layout.BatchLayout(1, 1, crop_samples=160, bucket_samples=BUCKETS)  # 4, 2 and 1 rows a step
     samples = np.array([10] * 5 + [70, 150], np.int32)
     drawn = batch_plan.BatchPlan(shape, samples, np.zeros(7, np.int32), np.arange(7), seed=0)
-    assert drawn.bucket_steps == {40: 1, 80: 1, 160: 1} and drawn.fill_rows == 0
-    middle = next(s for s in epoch_rows(drawn, 0) if s.bucket_samples == 80)
-    assert sorted(samples[middle.rows]) == [10, 70]
+    assert drawn.bucket_groups == {40: 1, 80: 1, 160: 1} and drawn.fill_rows == 0
+    middle = next(s for s in epoch_rows(drawn, 0) if buckets(s) == [80])
+    assert sorted(samples[present(middle)]) == [10, 70]
 
 
 def test_the_last_step_repeats_no_row_while_others_are_left():
-    drawn, _, _ = make(n=50, shape=batch_plan.BatchLayout(1, 8, 160, (160,)))
+    drawn, _, _ = make(n=50, shape=batch_layout.BatchLayout(1, 8, 160, (160,)))
     assert drawn.fill_rows == 6
     for step in epoch_rows(drawn, 0):
-        assert len(set(step.rows)) == 8
+        assert len(set(present(step))) == 8
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
@@ -111,20 +129,20 @@ def test_a_corpus_smaller_than_a_step(n):
     drawn = batch_plan.BatchPlan(shape, samples, np.zeros(n, np.int32), rows, seed=1)
     assert drawn.steps_per_epoch == 1 and drawn.fill_rows == 32 - n
     step = drawn.step(3)
-    assert step.bucket_samples == 40, "no longer than the longest clip needs"
-    counts = np.bincount(step.rows, minlength=n)
+    assert buckets(step) == [40, 40], "no longer than the longest clip needs"
+    counts = np.bincount(present(step), minlength=n)
     assert counts.sum() == 32 and counts.max() - counts.min() <= 1
 
 
 def test_a_single_bucket():
-    drawn, samples, _ = make(shape=batch_plan.BatchLayout(2, 3, 160, (160,)))
-    assert drawn.bucket_steps == {160: -(-500 // 6)}
+    drawn, samples, _ = make(shape=batch_layout.BatchLayout(2, 3, 160, (160,)))
+    assert drawn.bucket_groups == {160: 2 * -(-500 // 6)}
     assert drawn.samples_per_epoch == np.minimum(samples, 160).sum()
 
 
 def test_weight_zero_excludes_a_set_and_says_how_many():
     drawn, _, set_index = make(weights=(1, 0, 1))
-    seen = np.unique(np.concatenate([s.rows for s in epoch_rows(drawn, 0)]))
+    seen = np.unique(np.concatenate([present(s) for s in epoch_rows(drawn, 0)]))
     assert not np.any(set_index[seen] == 1)
     assert drawn.excluded_rows == np.sum(set_index == 1) and len(seen) + drawn.excluded_rows == 500
 
@@ -132,24 +150,26 @@ def test_weight_zero_excludes_a_set_and_says_how_many():
 def test_only_the_given_rows_are_drawn():
     rows = np.arange(0, 500, 3)
     drawn, _, _ = make(rows=rows)
-    assert set(np.concatenate([s.rows for s in epoch_rows(drawn, 1)])) == set(rows)
+    assert set(np.concatenate([present(s) for s in epoch_rows(drawn, 1)])) == set(rows)
 
 
 def digest(drawn, steps=range(0, 300, 7)):
     total = hashlib.sha256()
     for k in steps:
         step = drawn.step(k)
-        total.update(step.rows.tobytes() + step.start_u.tobytes() + bytes([step.bucket_samples]))
+        total.update(step.rows.tobytes() + step.start_u.tobytes() + step.bucket.tobytes())
     return total.hexdigest()
 
 
-def test_a_step_is_the_same_in_any_order_and_in_a_fresh_process():
-    here = digest(make(weights=(2.5, 1, 0.3))[0])
-    backwards, _, _ = make(weights=(2.5, 1, 0.3))
+@pytest.mark.parametrize("shape", ["layout()", "MIXED"])
+def test_a_step_is_the_same_in_any_order_and_in_a_fresh_process(shape):
+    here = digest(make(weights=(2.5, 1, 0.3), shape=eval(shape))[0])
+    backwards, _, _ = make(weights=(2.5, 1, 0.3), shape=eval(shape))
     for k in range(299, -1, -11):
         backwards.step(k)
     assert digest(backwards) == here
-    code = "import batch_plan_test as t; print(t.digest(t.make(weights=(2.5, 1, 0.3))[0]))"
+    drawn = f"t.make(weights=(2.5, 1, 0.3), shape=t.{shape})[0]"
+    code = f"import batch_plan_test as t; print(t.digest({drawn}))"
     fresh = subprocess.run(
         [sys.executable, "-c", code],
         cwd=HERE,
@@ -164,21 +184,33 @@ def test_a_step_is_the_same_in_any_order_and_in_a_fresh_process():
 def test_the_draw_is_pinned_across_versions():
     # Literal numbers: another NumPy, or a change of the plan, must not change the examples of a resumed run.
     raw = [12556226347673473054, 12010982669567619963, 5068676189509316935, 5238672394560775717]
-    step = batch_plan.BatchPlan(batch_plan.BatchLayout(1, 4, 160, (160,)), *corpus(4), np.arange(4), seed=7).step(3)
-    np.testing.assert_array_equal(step.start_u, [(word >> 11) / 2**53 for word in raw])
-    assert step.rows.tolist() == [1, 2, 0, 3]
+    step = batch_plan.BatchPlan(batch_layout.BatchLayout(1, 4, 160, (160,)), *corpus(4), np.arange(4), seed=7).step(3)
+    np.testing.assert_array_equal(step.start_u, [[(word >> 11) / 2**53 for word in raw]])
+    assert step.rows.tolist() == [[1, 2, 0, 3]]
+
+
+def test_steps_of_one_length_are_those_of_version_0_1_0():
+    """Its runs go on with the same clips, crops and order: the hash was made with its code."""
+    drawn, _, _ = make(weights=(2.5, 1, 0.3))
+    total = hashlib.sha256()
+    for k in range(0, 300, 7):
+        step = drawn.step(k)
+        used = step.rows != batch_layout.EMPTY
+        total.update(step.rows[used].tobytes() + step.start_u[used].tobytes() + bytes(buckets(step)[:1]))
+    assert total.hexdigest() == "a72813a1d6b9c793bbf352f2cccb0fc2f88f863d438078a9081f29adeee190e4"
 
 
 def test_seeds_and_epochs_differ():
     one, two = make(seed=1)[0], make(seed=2)[0]
     assert digest(one) != digest(two)
-    first, second = (np.concatenate([s.rows for s in epoch_rows(one, e)]) for e in (0, 1))
+    first, second = (np.concatenate([present(s) for s in epoch_rows(one, e)]) for e in (0, 1))
     assert not np.array_equal(first, second)
 
 
 def test_start_u_is_uniform_and_keyed_by_row():
     drawn, _, _ = make(n=2000)
-    u = np.concatenate([drawn.step(k).start_u for k in range(3 * drawn.steps_per_epoch)])
+    steps = [drawn.step(k) for k in range(3 * drawn.steps_per_epoch)]
+    u = np.concatenate([step.start_u[step.rows != batch_layout.EMPTY] for step in steps])
     assert u.min() >= 0 and u.max() < 1 and len(np.unique(u)) == len(u)
     np.testing.assert_allclose(np.histogram(u, 10, (0, 1))[0] / len(u), 0.1, atol=0.02)
 
@@ -187,8 +219,9 @@ def test_crops_stay_inside_and_reach_both_ends():
     samples = np.array([100, 160, 163, 5000], np.int32)
     rows = np.tile(np.arange(4), 2000)
     u = np.linspace(0, 1, len(rows), endpoint=False)
-    step = batch_plan.StepRows(rows, 160, u)
-    start, length = batch_plan.crops(step, samples, groups=1)
+    shape = batch_layout.BatchLayout(1, 8000, 160, (160,))
+    step = batch_layout.StepRows(rows[None], u[None], np.zeros(1, int))
+    start, length = (x[0] for x in batch_layout.crops(shape, step, samples))
     np.testing.assert_array_equal(length, np.minimum(samples, 160)[rows])
     assert start.min() == 0 and np.all(start + length <= samples[rows])
     assert set(start[rows == 2]) == {0, 1, 2, 3} and set(start[rows < 2]) == {0}
@@ -196,23 +229,27 @@ def test_crops_stay_inside_and_reach_both_ends():
 
 def test_crop_batching_cuts_each_group_to_its_shortest():
     samples = np.array([100, 160, 163, 90, 120, 30], np.int32)
-    rows = np.array([0, 1, 2, 3, 4, batch_plan.EMPTY])
-    step = batch_plan.StepRows(rows, 160, np.full(6, 0.999999))
-    start, length = batch_plan.crops(step, samples, groups=2, batching="crop")
-    np.testing.assert_array_equal(length, [100, 100, 100, 90, 90, 0])
-    np.testing.assert_array_equal(start[:5], [0, 60, 63, 0, 30])
+    rows = np.array([[0, 1, 2], [3, 4, batch_layout.EMPTY], [5, 3, 0]])
+    step = batch_layout.StepRows(rows, np.full((3, 3), 0.999999), np.array([2, 2, 1]))
+    start, length = batch_layout.crops(layout(3, 1), step, samples, batching="crop")
+    np.testing.assert_array_equal(length, [[100, 100, 100], [90, 90, 0], [30, 30, 30]])
+    np.testing.assert_array_equal(start, [[0, 60, 63], [0, 30, 0], [0, 60, 70]])
 
 
-def test_validation_has_every_row_once_and_empty_rows_last():
+@pytest.mark.parametrize("shape", [layout(), MIXED])
+@pytest.mark.parametrize("last", [40, 120])
+def test_validation_has_every_row_once_and_empty_rows_last(shape, last):
     samples, _ = corpus(123)
-    rows = np.arange(3, 120)
-    fixed = batch_plan.ValidationPlan(layout(), samples, rows)
+    rows = np.arange(3, last)
+    fixed = batch_plan.ValidationPlan(shape, samples, rows)
     steps = [fixed.step(k) for k in range(fixed.steps_per_epoch)]
-    drawn = np.concatenate([s.rows for s in steps])
-    np.testing.assert_array_equal(np.sort(drawn[drawn != batch_plan.EMPTY]), rows)
-    assert np.sum(drawn == batch_plan.EMPTY) == fixed.fill_rows < 6
-    assert all(np.all(s.rows != batch_plan.EMPTY) for s in steps[:-1])
-    assert all(np.all(samples[s.rows] <= s.bucket_samples) for s in steps if s.bucket_samples < 160)
+    np.testing.assert_array_equal(np.sort(np.concatenate([present(s) for s in steps])), rows)
+    groups = [(b, g) for s in steps for b, g in zip(s.bucket.tolist(), s.rows)]
+    assert [b for b, _ in groups] == sorted(b for b, _ in groups), "shortest bucket first"
+    assert all(np.all(samples[g[g >= 0]] <= BUCKETS[b]) for b, g in groups if b < 2)
+    places = np.concatenate([g[: shape.group_rows_of(b)] for b, g in groups])
+    assert np.all(np.diff(places == batch_layout.EMPTY) >= 0), "no row comes behind an empty one"
+    assert np.sum(places == batch_layout.EMPTY) < shape.groups * shape.group_rows
     assert all(np.all(s.start_u == 0) for s in steps)
 
 
@@ -274,4 +311,4 @@ def test_bad_settings_are_named(change, message):
     shape = fields | {name: value for name, value in change.items() if name in fields}
     draw = dict(seed=0, weights=None) | {name: value for name, value in change.items() if name not in fields}
     with pytest.raises(errors.InputError, match=message):
-        batch_plan.BatchPlan(batch_plan.BatchLayout(**shape), *corpus(100), np.arange(100), **draw)
+        batch_plan.BatchPlan(batch_layout.BatchLayout(**shape), *corpus(100), np.arange(100), **draw)

@@ -13,7 +13,7 @@ from voc2vec_jax.pretraining import capacity
 @pytest.fixture
 def config():
     config = tiny_config.get_config()
-    config.groups_per_device, config.remat, config.fsdp = 0, "auto", 0
+    config.groups_per_device, config.remat, config.fsdp, config.same_length_groups = 0, "auto", 0, 0
     config.batch_seconds = 16 * config.group_rows * config.crop_samples / 16_000  # 16 loss groups
     return config
 
@@ -46,6 +46,13 @@ def test_the_fastest_choice_that_fits(config, monkeypatch, room, remat, groups):
     found = capacity.choose(config, jax.devices()[:1], room)
     assert (found.remat, found.groups_per_device) == (remat, groups)
     assert found.peak(groups) <= room
+
+
+def test_groups_at_once_share_a_length(config, monkeypatch):
+    memory(monkeypatch, NEEDS)
+    config.same_length_groups, config.fsdp = 4, 1
+    assert capacity.choose(config, jax.devices()[:1], 1000).groups_per_device == 4
+    assert capacity.choose(config, jax.devices(), 1000).groups_per_device == 2
 
 
 def test_what_does_not_fit_is_said_with_the_remedy(config, monkeypatch, capsys):
@@ -92,4 +99,4 @@ def test_memory_is_that_of_the_compiled_update(config):
     )
     assert one.compiled.temporary_bytes < two.compiled.temporary_bytes
     assert one.peak(1) < two.peak(2) < one.peak(2) * 1.01
-    assert one.copied == 104_076  # parameters, two moments of each, three counts
+    assert one.copied == 104_080  # parameters, two moments of each, four counts

@@ -18,12 +18,13 @@ from benchmarks import data as data_benchmark
 
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import corpora, records, resident
-from voc2vec_jax.pretraining import batch_plan, held_out
+from voc2vec_jax.pretraining import batch_layout, batch_plan, held_out
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
+from voc2vec_jax.runs import sharding
 
 HERE, ROOT = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
-LAYOUT = batch_plan.BatchLayout(groups=2, group_rows=2, crop_samples=8000, bucket_samples=(2000, 4000, 8000))
+LAYOUT = batch_layout.BatchLayout(4, 2, 8000, (2000, 4000, 8000), same_length_groups=2)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,15 @@ def drawn(corpus):
 def validation_batches(corpus, rows, layout, **options):
     fixed = batch_plan.ValidationPlan(layout, corpus.samples, rows)
     return pretraining_reader.read_batches(corpus, fixed, 0, fixed.steps_per_epoch, **options)
+
+
+def groups(batch):
+    """(corpus rows, lengths, audio [r, s]) of each loss group; the rest of its arrays is checked to hold nothing."""
+    for bucket, audio, *places in zip(*(batch[name] for name in ("bucket", "audio", "index", "lengths"))):
+        rows, samples = LAYOUT.group_rows_of(int(bucket)), LAYOUT.bucket_samples[bucket]
+        assert audio.shape == (16_000,) and places[0].shape == places[1].shape == (8,)
+        assert not audio[rows * samples :].any() and np.all(places[0][rows:] == -1) and not places[1][rows:].any()
+        yield places[0][:rows], places[1][:rows], audio[: rows * samples].reshape(rows, samples)
 
 
 def collect(batches):
@@ -107,14 +117,14 @@ def test_too_short_finds_clips_without_room_for_a_span():
 def test_a_batch_holds_the_planned_crops_and_zeros(data, corpus, drawn):
     clips = data[1]
     batches = collect(pretraining_reader.read_batches(corpus, drawn, 0, 2 * drawn.steps_per_epoch))
-    assert {batch["audio"].shape for batch in batches} == {(2, 8, 2000), (2, 4, 4000), (2, 2, 8000)}
+    assert any(len(set(batch["bucket"])) > 1 for batch in batches), "lengths are mixed"
     for k, batch in enumerate(batches):
-        u = drawn.step(k).start_u.reshape(batch["index"].shape)
-        for where, row in np.ndenumerate(batch["index"]):
-            length = min(len(clips[row]), batch["audio"].shape[-1])
-            start = int(u[where] * (len(clips[row]) - length + 1))
-            np.testing.assert_array_equal(batch["audio"][where][:length], clips[row][start : start + length])
-            assert batch["lengths"][where] == length and not batch["audio"][where][length:].any()
+        for g, places in enumerate(groups(batch)):
+            for u, row, length, audio in zip(drawn.step(k).start_u[g], *places):
+                assert length == min(len(clips[row]), len(audio))
+                start = int(u * (len(clips[row]) - length + 1))
+                np.testing.assert_array_equal(audio[:length], clips[row][start : start + length])
+                assert not audio[length:].any()
 
 
 @pytest.mark.parametrize("batching", ["pad", "crop"])
@@ -128,9 +138,8 @@ def test_from_any_first_step_it_is_the_tail_of_the_whole_run(corpus, drawn, batc
 
 def test_crop_batching_leaves_no_padding_inside_a_group(corpus, drawn):
     for batch in collect(pretraining_reader.read_batches(corpus, drawn, 0, 20, batching="crop")):
-        assert np.all(batch["lengths"] == batch["lengths"][:, :1])
-        shortest = corpus.samples[batch["index"]].min(axis=1)
-        np.testing.assert_array_equal(batch["lengths"][:, 0], np.minimum(shortest, batch["audio"].shape[-1]))
+        for rows, lengths, audio in groups(batch):
+            assert np.all(lengths == min(corpus.samples[rows].min(), audio.shape[1]))
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
@@ -138,22 +147,19 @@ def test_crop_batching_leaves_no_padding_inside_a_group(corpus, drawn):
 def test_hosts_read_the_parts_of_one_batch(corpus, drawn, batching, hosts):
     whole = collect(pretraining_reader.read_batches(corpus, drawn, 5, 15, batching=batching))
     parts = [
-        collect(pretraining_reader.read_batches(corpus, drawn, 5, 15, batching=batching, row_slice=(host, hosts)))
+        collect(pretraining_reader.read_batches(corpus, drawn, 5, 15, batching=batching, host=(host, hosts)))
         for host in range(hosts)
     ]
     for k, batch in enumerate(whole):
         for key, value in batch.items():
-            shape = (-1, *value.shape[2:])
-            joined = np.concatenate([part[k][key].reshape(shape) for part in parts])
-            np.testing.assert_array_equal(joined, value.reshape(shape))
-    assert parts[0][0]["index"].shape[0] == 1, "two groups over two or more hosts"
+            np.testing.assert_array_equal(np.concatenate([part[k][key] for part in parts]), value)
+    assert parts[0][0]["index"].shape[0] == 4 // hosts
 
 
-def test_hosts_that_do_not_divide_the_rows_are_refused(corpus, drawn):
-    with pytest.raises(errors.InputError, match="do not divide over 3 hosts"):
-        pretraining_reader.read_batches(corpus, drawn, 0, 1, row_slice=(0, 3))
-    with pytest.raises(errors.InputError, match="do not divide over 8 hosts"):
-        pretraining_reader.read_batches(corpus, drawn, 0, 1, row_slice=(0, 8))
+def test_hosts_that_do_not_divide_the_groups_are_refused(corpus, drawn):
+    for hosts in (3, 8):
+        with pytest.raises(errors.InputError, match=f"4 loss groups do not divide over {hosts} hosts"):
+            pretraining_reader.read_batches(corpus, drawn, 0, 1, host=(0, hosts))
 
 
 def test_validation_sees_every_clip_once_from_its_start(data, corpus):
@@ -161,12 +167,11 @@ def test_validation_sees_every_clip_once_from_its_start(data, corpus):
     batches = collect(validation_batches(corpus, rows, LAYOUT))
     index = np.concatenate([batch["index"].ravel() for batch in batches])
     np.testing.assert_array_equal(np.sort(index[index >= 0]), rows)
-    for batch in batches:
-        for where, row in np.ndenumerate(batch["index"]):
-            length = min(len(data[1][row]), 8000) if row >= 0 else 0
-            assert batch["lengths"][where] == length
-            np.testing.assert_array_equal(batch["audio"][where][:length], data[1][row][:length])
-            assert not batch["audio"][where][length:].any()
+    for places in (places for batch in batches for places in groups(batch)):
+        for row, length, audio in zip(*places):
+            assert length == (min(len(data[1][row]), 8000) if row >= 0 else 0)
+            np.testing.assert_array_equal(audio[:length], data[1][row][:length])
+            assert not audio[length:].any()
     assert_same(collect(validation_batches(corpus, rows, LAYOUT, threads=1)), batches)
 
 
@@ -314,12 +319,14 @@ def test_an_index_that_does_not_match_the_records_is_an_error(data):
         corpora.Corpus([part]).read([4, 5])
 
 
-def cropped(home, batches):
+def cropped(home, batches, mesh=None):
+    mesh = mesh or sharding.make_mesh(1, jax.devices()[:1])
+    crop = jax.jit(pretraining_data.make_crop(LAYOUT, mesh))
     for batch in batches:
-        audio = resident.crop(
-            home.blocks, batch["block_start"], batch["offset"], batch["lengths"], batch["bucket_samples"]
-        )
-        yield {"audio": np.asarray(audio), "lengths": batch["lengths"], "index": batch["index"]}
+        placed = {name: x.astype(np.int32).reshape(mesh.size, 1, -1, *x.shape[1:]) for name, x in batch.items()}
+        audio = np.asarray(crop(home.blocks, jax.device_put(placed, sharding.over_batch(mesh, 0))))
+        del batch["block_start"], batch["offset"]
+        yield {"audio": audio.reshape(len(batch["index"]), -1), **batch}
 
 
 @pytest.mark.parametrize("batching", ["pad", "crop"])
@@ -333,14 +340,13 @@ def test_the_resident_corpus_yields_the_stream_to_the_bit(corpus, drawn, batchin
 
 
 def test_the_resident_corpus_on_a_mesh_and_in_validation(corpus):
-    mesh = jax.make_mesh((4, 2), ("replica", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    mesh = sharding.make_mesh(2, jax.devices()[:4])
     rows = np.arange(0, len(corpus), 2)
     home = resident.Resident(corpus, rows, mesh)
-    assert home.blocks.sharding.is_fully_replicated and len(home.blocks.devices()) == 8
+    assert home.blocks.sharding.is_fully_replicated and len(home.blocks.devices()) == 4
     fixed = batch_plan.ValidationPlan(LAYOUT, corpus.samples, rows)
-    stream = collect(validation_batches(corpus, rows, LAYOUT, row_slice=(1, 2)))
-    got = pretraining_data.resident_batches(home, corpus, fixed, 0, fixed.steps_per_epoch, row_slice=(1, 2))
-    assert_same(list(cropped(home, got)), stream)
+    got = pretraining_data.resident_batches(home, corpus, fixed, 0, fixed.steps_per_epoch)
+    assert_same(list(cropped(home, got, mesh)), collect(validation_batches(corpus, rows, LAYOUT)))
 
 
 def test_a_plan_over_rows_that_are_not_resident_is_refused(corpus, drawn):
@@ -369,23 +375,23 @@ import numpy as np
 jax.distributed.initialize(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]), initialization_timeout=60)
 from voc2vec_jax.datasets import corpora, resident
 from voc2vec_jax.pretraining import batch_plan, data, reader
+from voc2vec_jax.runs import sharding
 import reader_test
 
 corpus = corpora.open_corpus(sys.argv[3], ["one", "two"])
 drawn = batch_plan.BatchPlan(reader_test.LAYOUT, corpus.samples, corpus.set_index, np.arange(101), seed=3)
-mesh = jax.make_mesh((4,), ("replica",), axis_types=(jax.sharding.AxisType.Auto,))
+mesh = sharding.make_mesh()
 home = resident.Resident(corpus, np.arange(101), mesh)
-sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "replica"))
+place, crop = sharding.over_batch(mesh, 0), jax.jit(data.make_crop(reader_test.LAYOUT, mesh))
 compared = 0
 pairs = zip(data.resident_batches(home, corpus, drawn, 0, 12), reader.read_batches(corpus, drawn, 0, 12))
 for batch, expected in pairs:
-    if batch["index"].shape[1] % 4 == 0:
-        indices = [batch[key] for key in ("block_start", "offset", "lengths")]
-        indices = [jax.make_array_from_callback(x.shape, sharding, lambda where: x[where]) for x in indices]
-        for shard in resident.crop(home.blocks, *indices, batch["bucket_samples"]).addressable_shards:
-            assert 4 * shard.data.shape[1] == batch["index"].shape[1], "every device crops its own rows"
-            np.testing.assert_array_equal(shard.data, expected["audio"][shard.index])
-            compared += 1
+    batch = {name: x.astype(np.int32).reshape(4, 1, 1, *x.shape[1:]) for name, x in batch.items()}
+    batch = {k: jax.make_array_from_callback(x.shape, place, lambda where, x=x: x[where]) for k, x in batch.items()}
+    for shard in crop(home.blocks, batch).addressable_shards:
+        assert shard.data.shape == (1, 1, 1, 16000), "every device crops its own groups"
+        np.testing.assert_array_equal(shard.data[0, 0, 0], expected["audio"][shard.index[0].start])
+        compared += 1
 print(compared)
 """
 
@@ -413,7 +419,7 @@ def test_two_processes_hold_the_corpus_and_each_device_crops_its_own_rows(data, 
     finally:
         for host in hosts:
             host.kill()
-    assert [host.returncode for host in hosts] == [0, 0] and min(compared) == 8
+    assert [host.returncode for host in hosts] == [0, 0] and min(compared) == 24
 
 
 def test_the_benchmark_prints_a_figure_for_each_way(data):

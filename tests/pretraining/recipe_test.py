@@ -106,7 +106,21 @@ def test_groups_that_do_not_divide_name_the_nearest_batch():
         pretraining_recipe.loss_groups(config, 8)
 
 
+def test_groups_computed_at_once_share_a_length():
+    config = recipes.full()
+    config.groups_per_device = 4
+    assert pretraining_recipe.loss_groups(config, 2) == (64, 8)
+    config.groups_per_device = 8
+    with pytest.raises(errors.InputError, match="8 does not divide the 4 loss groups .* set same_length_groups=8, or"):
+        pretraining_recipe.loss_groups(config, 2)
+    for field, value in (("same_length_groups", 0), ("bucket_samples", (160_000,))):
+        changed = recipes.full()
+        changed.groups_per_device, changed[field] = 8, value
+        assert pretraining_recipe.loss_groups(changed, 2) == (64, 4), field
+
+
 LIMITS = {
+    "same_length_groups=-1": "same_length_groups is -1: set it to a value 0 or more",
     "groups_per_device=-1": "groups_per_device is -1: set it to a value 0 or more",
     "group_rows=-2": "group_rows is -2",
     "batch_seconds=inf": "batch_seconds is inf",

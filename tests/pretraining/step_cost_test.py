@@ -72,17 +72,21 @@ def test_the_optimised_step_counts_no_more_than_it_did():
         assert pinned / MARGIN < count < pinned * MARGIN, name
 
 
-def test_a_run_compiles_its_step_once_for_each_length():
+def test_a_run_compiles_its_step_once_for_all_lengths():
     config = recipes.tiny()
+    config.group_rows, config.bucket_samples, config.batch_seconds = 1, (12_000, 24_000), 6.0
+    config.same_length_groups = 1
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(1, jax.devices()[:2])
     run = training_step.on_mesh(config, family, model, mesh)
     state = run.init()
-    for samples in (16_000, 24_000, 16_000, 24_000):
-        shape = (2, 1, 2, samples)
-        batch = {"audio": np.ones(shape, np.int16), "lengths": np.full(shape[:3], samples, np.int32)}
-        state, _ = run.update(state, jax.device_put(batch, sharding.over_batch(mesh, 0)))
-    assert run.update._cache_size() == 2 and int(state["step"]) == 4
+    for buckets in ([0, 0, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]):
+        bucket = np.reshape(buckets, (2, 2, 1)).astype(np.int32)
+        batch = {"audio": np.ones((2, 2, 1, 24_000), np.int16), "bucket": bucket}
+        batch["lengths"] = np.where(bucket[..., None] == 0, [12_000, 12_000], [24_000, 0]).astype(np.int32)
+        state, row = run.update(state, jax.device_put(batch, sharding.over_batch(mesh, 0)))
+        assert float(row["audio_seconds"]) == pytest.approx(6)
+    assert run.update._cache_size() == 1 and int(state["step"]) == 4
 
 
 @pytest.mark.parametrize("norm_first", [False, True])

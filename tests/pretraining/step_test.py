@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import tiny_config
 
+from voc2vec_jax import audio as audio_files
 from voc2vec_jax import datasets
 from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.ops import optim
+from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import sharding
 
-GROUPS, ROWS, SAMPLES = 8, 2, 8000
+# Eight groups of two rows of a second or of four rows of half a second; two in a row share their length
+LAYOUT = batch_layout.BatchLayout(8, 2, 16_000, (8_000, 16_000), same_length_groups=2)
 CONFIG = tiny_config.get_config()
 FAMILY, MODEL = pretraining_recipe.build_model(CONFIG)
 EMA_DECAY = 0.75
@@ -27,20 +30,32 @@ ONE_DEVICE = sharding.make_mesh(1, jax.devices()[:1])
 STEPS = 3
 # (devices, fsdp, micro-batches, what the backward pass computes again)
 WAYS = {
-    "one": (1, 1, 1, "none"),
-    "accumulate": (1, 1, 4, "none"),
+    "one": (1, 1, 8, "none"),
+    "two at once": (1, 1, 4, "none"),
     "eight": (8, 1, 1, "none"),
     "fsdp over eight": (8, 8, 1, "none"),
     "fsdp and accumulate": (4, 2, 2, "none"),
-    "blocks computed again": (1, 1, 1, "layer"),
+    "fsdp, two at once": (4, 2, 1, "none"),
+    "blocks computed again": (1, 1, 8, "layer"),
 }
 
 
 def batch_of(seed):
+    """Groups of both lengths as flat arrays [g, ...]."""
     rng = np.random.default_rng(seed)
-    lengths = rng.integers(MODEL.min_samples, SAMPLES + 1, (GROUPS, ROWS)).astype(np.int32)
-    audio = rng.normal(0, 3000, (GROUPS, ROWS, SAMPLES)).astype(np.int16)
-    return np.where(np.arange(SAMPLES) < lengths[..., None], audio, 0).astype(np.int16), lengths
+    bucket = np.repeat(rng.permutation([0, 0, 1, 1]), 2).astype(np.int32)
+    audio, lengths = np.zeros((8, LAYOUT.buffer_samples), np.int16), np.zeros((8, LAYOUT.most_rows), np.int32)
+    for g, b in enumerate(bucket.tolist()):
+        rows, samples = LAYOUT.group_rows_of(b), LAYOUT.bucket_samples[b]
+        lengths[g, :rows] = rng.integers(MODEL.min_samples, samples + 1, rows)
+        clips = rng.normal(0, 3000, (rows, samples)).astype(np.int16)
+        audio[g] = np.where(np.arange(samples) < lengths[g, :rows, None], clips, 0).ravel()
+    return {"audio": audio, "lengths": lengths, "bucket": bucket}
+
+
+def on_devices(batch, mesh, micros):
+    placed = {name: x.reshape(mesh.size, micros, -1, *x.shape[1:]) for name, x in batch.items()}
+    return jax.device_put(placed, sharding.over_batch(mesh, 0))
 
 
 @functools.cache
@@ -55,13 +70,11 @@ def run(way):
     places = sharding.shard_tree(jax.eval_shape(init), mesh, rules)
     state = jax.jit(init, out_shardings=places)()
     options = {"seed": 7, "equal_masks": False, "ema_decay": EMA_DECAY}
-    step = training_step.make_update(FAMILY, model, ADAM, SCHEDULE, mesh, rules, **options)
+    step = training_step.make_update(FAMILY, model, ADAM, SCHEDULE, LAYOUT, mesh, rules, **options)
     step = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
     rows, gradient, states = [], None, [kept(state)]
     for k in range(STEPS):
-        arrays = [x.reshape(-1, micros, *x.shape[1:]) for x in batch_of(k)]
-        audio, lengths = (jax.device_put(x, sharding.over_batch(mesh, 0)) for x in arrays)
-        state, row = step(state, {"audio": audio, "lengths": lengths})
+        state, row = step(state, on_devices(batch_of(k), mesh, micros))
         rows.append(jax.device_get(row))
         states.append(kept(state))
         gradient = jax.device_get(state["opt_state"][0].mu) if k == 0 else gradient
@@ -73,7 +86,7 @@ def kept(state):
     return jax.device_get({"params": state["params"], "ema": training_step.averaged(state)})
 
 
-SLOW_WAYS = ("eight", "accumulate", "fsdp over eight")  # "fsdp and accumulate" has all three in one
+SLOW_WAYS = ("eight", "two at once", "fsdp over eight", "fsdp, two at once")  # "fsdp and accumulate" has most in one
 
 
 @pytest.mark.parametrize(
@@ -106,11 +119,12 @@ def test_the_moving_average_begins_at_the_parameters_and_follows_them():
 def test_a_run_may_begin_to_average_later():
     """The state of a run without an average, given one, is updated as if nothing else had changed."""
     config = tiny_config.get_config()
+    config.batch_seconds, config.same_length_groups = 16.0, 2
+    assert pretraining_recipe.batch_layout(config, 8) == LAYOUT
     plain = training_step.on_mesh(config, FAMILY, MODEL, ONE_DEVICE)
     config.ema_decay = 0.5
     averaging = training_step.on_mesh(config, FAMILY, MODEL, ONE_DEVICE)
-    audio, lengths = (x[:, None] for x in batch_of(0))
-    batch = {"audio": audio, "lengths": lengths}
+    batch = on_devices(batch_of(0), ONE_DEVICE, 4)
     first, _ = plain.update(plain.init(), batch)
     begun = averaging.begin_average(first)
     before = jax.device_get(begun["params"])
@@ -124,16 +138,36 @@ def test_a_run_may_begin_to_average_later():
     assert jax.tree.structure(second) == jax.tree.structure(averaging.state)
 
 
+def test_an_update_of_several_lengths_is_the_sum_of_its_groups():
+    batch, params = batch_of(0), FAMILY.init_params(MODEL, jax.random.key(0))
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(7), training_step.TRAIN), 0)
+    loss = weight = 0.0
+    for g, b in enumerate(batch["bucket"].tolist()):
+        rows, samples = ((4, 8_000), (2, 16_000))[b]
+        alone = {"audio": batch["audio"][g].reshape(1, rows, samples), "lengths": batch["lengths"][g : g + 1, :rows]}
+        keys = training_step.noise(key, jnp.arange(g, g + 1), rows, 4)
+        options = {"train": True, "equal_masks": False}
+        alone = jax.tree.map(jnp.asarray, alone)
+        found, sums = training_step.loss_sums(FAMILY, MODEL, params, alone, keys, jnp.zeros([], jnp.int32), **options)
+        loss, weight = loss + float(found), weight + float(sums["weight"])
+    row = run("one")[0][0]
+    assert row["loss"] == pytest.approx(loss / weight / np.log(2), rel=1e-5)
+    assert row["audio_seconds"] == pytest.approx(batch["lengths"].sum() / audio_files.RATE_HZ)
+
+
 def test_groups_are_not_merged_into_one_batch():
     """The same rows as one loss group have another loss: splitting a group is not exact."""
-    audio, lengths = batch_of(0)
-    evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, ONE_DEVICE, seed=7, equal_masks=False))
+    rng = np.random.default_rng(0)
+    audio = rng.normal(0, 3000, (8, 16_000)).astype(np.int16)
     params = FAMILY.init_params(MODEL, jax.random.key(0))
-    index = jnp.arange(GROUPS * ROWS).reshape(GROUPS, 1, ROWS)
-    grouped = {"audio": jnp.asarray(audio[:, None]), "lengths": jnp.asarray(lengths[:, None]), "index": index}
-    merged = {"audio": jnp.asarray(audio.reshape(1, 1, -1, SAMPLES)), "lengths": jnp.asarray(lengths.reshape(1, 1, -1))}
-    merged["index"] = index.reshape(1, 1, -1)
-    whole, parts = (evaluate(params, batch) for batch in (merged, grouped))
+    sums = []
+    for groups in (1, 8):
+        layout = batch_layout.BatchLayout(groups, 16 // groups, 8_000, (8_000,))
+        batch = {"audio": audio, "lengths": np.full(16, 8_000, np.int32), "index": np.arange(16, dtype=np.int32)}
+        batch = {name: x.reshape(groups, -1) for name, x in batch.items()} | {"bucket": np.zeros(groups, np.int32)}
+        evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, layout, ONE_DEVICE, seed=7, equal_masks=False))
+        sums.append(evaluate(params, on_devices(batch, ONE_DEVICE, 1)))
+    whole, parts = sums
     assert whole["weight"] == parts["weight"]
     assert whole["contrastive"] == pytest.approx(float(parts["contrastive"]), rel=1e-5)
     assert abs(float(whole["prob_perplexity"] / parts["prob_perplexity"]) - 1) > 1e-3
@@ -148,6 +182,12 @@ def test_noise_of_a_row_knows_neither_devices_nor_accumulation():
     assert np.array_equal(data(whole.groups)[[1, 3]], data(part.groups))
     assert len({tuple(k) for k in data(whole.rows).reshape(-1, 2)}) == 12
     assert len({tuple(k) for k in data(whole.groups).reshape(-1, 2)}) == 4
+
+
+def test_rows_of_groups_of_different_lengths_share_no_noise():
+    key, numbers = jax.random.key(0), [jnp.asarray([g]) for g in range(4)]
+    keys = [training_step.noise(key, g, rows, 4).rows for g, rows in zip(numbers, (4, 1, 2, 4))]
+    assert len({tuple(k) for k in np.concatenate(list(map(jax.random.key_data, keys)))}) == 4 + 1 + 2 + 4
 
 
 def test_crop_batching_masks_equally_within_a_group():
@@ -169,31 +209,35 @@ def batches_on(mesh, config, micros):
 
 @pytest.mark.parametrize("source", ["stream", "resident"])
 def test_the_same_examples_on_every_mesh(source, tmp_path):
-    datasets.prepare("synthetic", data_dir=tmp_path, clips=30, progress=False)
+    datasets.prepare("synthetic", data_dir=tmp_path, clips=60, progress=False)
     config = tiny_config.get_config()
-    config.data_dir, config.input = str(tmp_path), source
+    config.data_dir, config.input, config.same_length_groups = str(tmp_path), source, 2
+    config.crop_samples, config.bucket_samples = 48_000, (24_000, 48_000)
     seen = []
-    for devices, micros in ((1, 4), (2, 2), (4, 1)):
+    for devices, micros in ((1, 4), (1, 2), (2, 2), (4, 1)):
         mesh = sharding.make_mesh(1, jax.devices()[:devices])
-        with batches_on(mesh, config, micros).train(3, 6) as batches:
+        with batches_on(mesh, config, micros).train(1, 6) as batches:
             seen.append([jax.device_get(batch) for batch in batches])
     for other in seen[1:]:
         for batch, wanted in zip(other, seen[0], strict=True):
-            for name in ("audio", "lengths", "index"):
-                a, b = batch[name], wanted[name]
-                assert np.array_equal(a.reshape(4, *a.shape[2:]), b.reshape(4, *b.shape[2:]))
+            assert batch.keys() == wanted.keys() == {"audio", "lengths", "index", "bucket"}
+            for name, a in batch.items():
+                assert np.array_equal(a.reshape(4, -1), wanted[name].reshape(4, -1)), "groups are in order"
+    assert any(len(np.unique(batch["bucket"])) == 2 for batch in seen[0]), "lengths are mixed"
 
 
 def test_validation_is_the_same_on_every_mesh(tmp_path):
     """The same masks for the same clips, whatever they are batched with: only rounding may differ."""
     datasets.prepare("synthetic", data_dir=tmp_path, clips=40, progress=False)
     config = tiny_config.get_config()
-    config.data_dir, config.valid_share = str(tmp_path), 0.5
+    config.data_dir, config.valid_share, config.same_length_groups = str(tmp_path), 0.5, 2
+    config.crop_samples, config.bucket_samples = 48_000, (24_000, 48_000)
     params = jax.jit(FAMILY.init_params, static_argnums=0)(MODEL, jax.random.key(0))
     found = []
-    for devices, micros in ((1, 4), (4, 1)):
+    for devices, micros in ((1, 2), (4, 1)):
         mesh = sharding.make_mesh(1, jax.devices()[:devices])
-        evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, mesh, seed=0, equal_masks=False))
+        layout = pretraining_recipe.batch_layout(config, 4)
+        evaluate = jax.jit(training_step.make_evaluate(FAMILY, MODEL, layout, mesh, seed=0, equal_masks=False))
         placed = jax.device_put(params, sharding.replicated(mesh))
         with batches_on(mesh, config, micros).valid() as batches:
             sums = [jax.device_get(evaluate(placed, batch)) for batch in batches]

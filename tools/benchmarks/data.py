@@ -8,15 +8,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Int, Int16
 
 from benchmarks import measuring
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import corpora, records, resident, shards
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_layout, batch_plan
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
+from voc2vec_jax.runs import sharding
 
 RATE_HZ = 16_000
 LEAST_MEAN_SECONDS, MOST_SECONDS = 0.5, 10  # of the noise clips
@@ -45,7 +47,7 @@ def figures(settings: DataBenchmark) -> Iterator[dict[str, str | int | float]]:
     check(settings)
     with tempfile.TemporaryDirectory() as scratch:
         corpus = _corpus(settings, pathlib.Path(scratch))
-        layout = batch_plan.BatchLayout(settings.groups, settings.group_rows)
+        layout = batch_layout.BatchLayout(settings.groups, settings.group_rows)
         drawn = batch_plan.BatchPlan(layout, corpus.samples, corpus.set_index, np.arange(len(corpus)), seed=0)
         if drawn.steps_per_epoch < 2:
             raise errors.InputError(
@@ -121,11 +123,12 @@ def _ways(settings: DataBenchmark, corpus, drawn) -> dict[str, Callable[[], Iter
         return pretraining_reader.read_batches(corpus, drawn, 0, drawn.steps_per_epoch, **options)
 
     home = resident.Resident(corpus, np.arange(len(corpus)))
+    crop = jax.jit(pretraining_data.make_crop(drawn.layout, sharding.make_mesh(1, jax.local_devices()[:1])))
 
     def crops():
         for batch in pretraining_data.resident_batches(home, corpus, drawn, 0, drawn.steps_per_epoch):
-            where = (batch[key] for key in ("block_start", "offset", "lengths"))
-            yield resident.crop(home.blocks, *where, batch["bucket_samples"]).block_until_ready()
+            placed = {name: x.astype(np.int32)[None, None] for name, x in batch.items()}
+            yield crop(home.blocks, placed).block_until_ready()
 
     threads, workers = settings.threads, settings.workers
     return {
@@ -137,8 +140,9 @@ def _ways(settings: DataBenchmark, corpus, drawn) -> dict[str, Callable[[], Iter
 
 def _content(corpus, drawn) -> tuple[float, int]:
     """Seconds of audio, and clips, in every step of a pass except the first."""
-    steps = [batch_plan.host_rows(drawn, corpus.samples, k) for k in range(1, drawn.steps_per_epoch)]
-    return sum(float(step.lengths.sum()) for step in steps) / RATE_HZ, sum(step.index.size for step in steps)
+    steps = [batch_layout.host_rows(drawn, corpus.samples, k) for k in range(1, drawn.steps_per_epoch)]
+    clips = sum(int((step.index != batch_layout.EMPTY).sum()) for step in steps)
+    return sum(float(step.lengths.sum()) for step in steps) / RATE_HZ, clips
 
 
 def _elapsed(pass_: Callable[[], Iterator[object]]) -> float:

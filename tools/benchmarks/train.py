@@ -18,6 +18,7 @@ from benchmarks import measuring, reference_process, train_parts
 from voc2vec_jax import audio, errors
 from voc2vec_jax.convert import configs
 from voc2vec_jax.models import flops
+from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import configuration, logs, sharding
@@ -72,7 +73,10 @@ class CompiledStep:
         optimizer, schedule = pretraining_recipe.build_optimizer(config)
         options = {"seed": 0, "equal_masks": False}
         one_device = sharding.make_mesh(1, jax.devices()[:1])
-        whole = training_step.make_update(self.family, self.model, optimizer, schedule, one_device, **options)
+        self.layout = layout_of(settings)
+        whole = training_step.make_update(
+            self.family, self.model, optimizer, schedule, self.layout, one_device, **options
+        )
         self.state = jax.jit(functools.partial(training_step.init_state, self.family, self.model, optimizer, 0))()
         self.batch = jax.device_put(noise_batch(settings))
         self.step = whole if settings.step == "update" else self._gradient
@@ -87,12 +91,12 @@ class CompiledStep:
 
     def _gradient(self, state, batch):
         """Gradients and metric sums of the loss groups; the state stays as it is."""
-        step, (g, a, rows) = state["step"], batch["lengths"].shape
+        step = state["step"]
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), training_step.TRAIN), step)
+        micro = training_step.as_rows(self.layout, self.model, jax.tree.map(lambda x: x[0, 0], batch), 0)
 
         def loss(params):
-            keys = training_step.noise(key, jnp.arange(g) * a, rows)
-            micro = jax.tree.map(lambda x: x[:, 0], batch)
+            keys = training_step.noise(key, jnp.arange(len(micro["lengths"])), micro["lengths"].shape[1])
             return training_step.loss_sums(
                 self.family, self.model, params, micro, keys, step, train=True, equal_masks=False
             )
@@ -142,11 +146,18 @@ def built(settings: TrainBenchmark) -> tuple[Any, Any, Any]:
     return *pretraining_recipe.build_model(config), config
 
 
+def layout_of(settings: TrainBenchmark) -> batch_layout.BatchLayout:
+    """Loss groups of rows of one length."""
+    samples = settings.samples
+    return batch_layout.BatchLayout(settings.groups * settings.micros, settings.rows, samples, (samples,))
+
+
 def noise_batch(settings: TrainBenchmark) -> dict[str, np.ndarray]:
-    """White noise in the layout of training batches: int16 [groups, micros, rows, samples]."""
-    shape = (settings.groups, settings.micros, settings.rows, settings.samples)
-    clips = np.random.default_rng(0).integers(-9000, 9000, shape).astype(np.int16)
-    return {"audio": clips, "lengths": np.full(shape[:3], settings.samples, np.int32)}
+    """White noise in the layout of training batches of one device: int16 [1, micros, groups, rows * samples]."""
+    shape = (1, settings.micros, settings.groups)
+    clips = np.random.default_rng(0).integers(-9000, 9000, (*shape, settings.rows * settings.samples)).astype(np.int16)
+    lengths = np.full((*shape, settings.rows), settings.samples, np.int32)
+    return {"audio": clips, "lengths": lengths, "bucket": np.zeros(shape, np.int32)}
 
 
 def figures(settings: TrainBenchmark) -> Iterator[Figure]:
@@ -267,7 +278,7 @@ def _growth(settings: TrainBenchmark, common: Figure) -> Iterator[Figure]:
 
 def _reference_process(settings: TrainBenchmark, step: CompiledStep) -> reference_process.ReferenceProcess:
     """transformers' step for the same architecture and batch, in its own process."""
-    clips = audio.from_int16(np.asarray(step.batch["audio"][:, 0])).reshape(-1, settings.samples)
+    clips = audio.from_int16(np.asarray(step.batch["audio"][0, 0])).reshape(-1, settings.samples)
     return reference_process.ReferenceProcess(transformers_step, settings, step.model, clips)
 
 

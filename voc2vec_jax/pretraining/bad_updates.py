@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from voc2vec_jax import errors
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.runs import agreement, files, logs
 
@@ -32,10 +32,10 @@ class BadUpdates:
 
     def clips(self, plan_step: int, bad_groups: Float[np.ndarray, "g"]) -> list[str]:
         """The clips of the loss groups marked in a step of the plan; of all its groups if none is marked."""
-        rows = self._examples.plan.step(plan_step).rows.reshape(len(bad_groups), -1)
+        rows = self._examples.plan.step(plan_step).rows
         if bad_groups.any():  # else the losses are finite and their gradients are not
             rows = rows[bad_groups > 0]
-        return [self._examples.corpus.ids(row) for row in np.unique(rows[rows != batch_plan.EMPTY])]
+        return [self._examples.corpus.ids(row) for row in np.unique(rows[rows != batch_layout.EMPTY])]
 
     def add(self, step: int, row: Mapping[str, Any], clips: list[str]) -> None:
         """List the clips of a skipped step and say so."""

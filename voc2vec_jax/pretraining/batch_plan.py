@@ -1,70 +1,25 @@
 """The batch plan: the rows of step k as a pure NumPy function of (seed, epoch, lengths).
 
-A *step* is one array of rows from one length bucket, cut into equal *loss groups*. Nothing here reads audio, knows
-a device or keeps state. Therefore step k is the same on every host, in every process and after every resume.
+A step holds a fixed number of loss groups, and a *unit*, `BatchLayout.unit` groups in a row, holds rows of one length
+bucket. Length goes with data set, so that a step of one bucket would see few of the sets: the units of a step come
+from all buckets, in proportion. Nothing here reads audio, knows a device or keeps state. Therefore step k is the same
+on every host, in every process and after every resume.
 """
 
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64, Int, Int32, Int64
+from jaxtyping import Float64, Int, Int64
 
 from voc2vec_jax import errors
-
-EMPTY = -1  # the row of a step that holds no example
-Batching = Literal["pad", "crop"]
+from voc2vec_jax.pretraining import batch_layout
 
 # A purpose's place is part of its random key: another order would be another plan.
 _PURPOSES = ("rotate", "epoch", "crop", "split")
 
-
-@dataclasses.dataclass(frozen=True)
-class BatchLayout:
-    """Shape of the steps. A group has `group_rows` rows of `crop_samples`; in shorter buckets it has more rows.
-
-    `bucket_samples` ascends and ends in `crop_samples`. A clip goes to the smallest bucket that holds it.
-    """
-
-    groups: int
-    group_rows: int
-    crop_samples: int = 160_000
-    bucket_samples: tuple[int, ...] = (40_000, 80_000, 160_000)
-
-    def __post_init__(self):
-        for name in ("groups", "group_rows", "crop_samples"):
-            if getattr(self, name) < 1:
-                raise errors.InputError(f"{name} is {getattr(self, name)}: set it to 1 or more")
-        buckets = tuple(self.bucket_samples)
-        ascending = all(a < b for a, b in zip((0, *buckets), buckets))
-        if not buckets or not ascending or buckets[-1] != self.crop_samples:
-            raise errors.InputError(f"bucket_samples {buckets} must ascend and end in crop_samples {self.crop_samples}")
-
-    def group_rows_of(self, bucket: int) -> int:
-        """Rows of one loss group in bucket number `bucket`; every group holds about the same amount of audio."""
-        # group_rows 2, crop 10 s:    bucket 10 s    | ---------- | ---------- |         20 s of audio
-        #                             bucket  5 s    | ----- | ----- | ----- | ----- |   20 s of audio
-        return self.group_rows * (self.crop_samples // self.bucket_samples[bucket])
-
-    def step_rows_of(self, bucket: int) -> int:
-        """Rows of a step (all its groups) in bucket number `bucket`."""
-        return self.groups * self.group_rows_of(bucket)
-
-    def bucket_of(self, samples: Int[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-        """Number of the smallest bucket that holds each clip after cropping to `crop_samples`."""
-        # From the left, so that a clip as long as a bucket is in it:   39,999 -> 0   40,000 -> 0   40,001 -> 1
-        return np.searchsorted(self.bucket_samples, np.minimum(samples, self.crop_samples))
-
-
-@dataclasses.dataclass(frozen=True)
-class StepRows:
-    """One step, group after group: corpus rows (or EMPTY), and the start of each crop as a share of its slack."""
-
-    rows: Int64[np.ndarray, "r"]
-    bucket_samples: int
-    start_u: Float64[np.ndarray, "r"]  # uniform in [0, 1)
+Unit = tuple[int, Int64[np.ndarray, "_"]]  # bucket and corpus rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,18 +42,20 @@ class BatchPlan:
     """Endless shuffled training steps; step k belongs to epoch `k // steps_per_epoch`.
 
     Every epoch has each example of a set floor(weight) or ceil(weight) times, in turn when the weight is no integer.
-    Leftovers that do not fill a step move up to the next bucket:
+    Leftovers that do not fill a unit move up to the next bucket:
 
-        bucket 0   | step | step | left   moves up
-        bucket 1                   left + | step | left   moves up
-        bucket 2                                   left + | step | step | left + fill_rows repeats |
+        bucket 0   | unit | unit | left   moves up
+        bucket 1                   left + | unit | left   moves up
+        bucket 2                                   left + | unit | unit | left + repeats |
 
-    Sets of weight 0 are left out (`excluded_rows` examples).
+    Units that come twice fill the last step. `fill_rows` of the `rows_per_epoch` rows are such repeats, and
+    `bucket_groups` says how many groups of an epoch each bucket has. Sets of weight 0 are left out (`excluded_rows`
+    examples).
     """
 
     def __init__(
         self,
-        layout: BatchLayout,
+        layout: batch_layout.BatchLayout,
         samples: Int[np.ndarray, "n"],
         set_index: Int[np.ndarray, "n"],
         rows: Int64[np.ndarray, "m"],
@@ -123,43 +80,50 @@ class BatchPlan:
         self.excluded_rows = len(rows) - len(kept)
         self._strata = list(_strata(layout, samples, set_index, kept, weights, seed))
         self._last_bucket = max(stratum.bucket for stratum in self._strata)
-        self._epochs: dict[int, tuple[int, list]] = {}
+        self._epochs: dict[int, tuple[int, list[Unit]]] = {}
         # An epoch draws the same number of rows from each bucket as any other: epoch 0 gives the size of all.
-        steps, tail = self._cut(0, np.random.Philox(key=_key(seed, "epoch", 0)))
-        step_rows = layout.step_rows_of(self._last_bucket)
-        self.fill_rows = -len(tail) % step_rows
-        self.rows_per_epoch = sum(len(rows) for _, rows in steps) + len(tail) + self.fill_rows
-        buckets = [bucket for bucket, _ in steps] + [self._last_bucket] * bool(len(tail))
-        self.steps_per_epoch = len(buckets)
-        self.bucket_steps = {layout.bucket_samples[b]: buckets.count(b) for b in sorted(set(buckets))}
+        units, tail = self._cut(0, np.random.Philox(key=_key(seed, "epoch", 0)))
+        drawn = [bucket for bucket, _ in units] + [self._last_bucket] * bool(len(tail))
+        self._units = _filled(np.bincount(drawn), layout.step_units)
+        self.steps_per_epoch = int(self._units.sum()) // layout.step_units
+        self.bucket_groups = {layout.bucket_samples[b]: int(n) * layout.unit for b, n in enumerate(self._units) if n}
+        self.rows_per_epoch = sum(int(n) * layout.unit_rows_of(b) for b, n in enumerate(self._units))
+        self.fill_rows = self.rows_per_epoch - sum(len(rows) for _, rows in units) - len(tail)
         self.samples_per_epoch = _epoch_samples(self._strata, samples, layout.crop_samples)
 
-    def step(self, k: int) -> StepRows:
+    def step(self, k: int) -> batch_layout.StepRows:
         """Rows and crop positions of step k >= 0; pure."""
         epoch, index = divmod(k, self.steps_per_epoch)
-        bucket, rows = self._epoch(epoch)[index]
+        count = self.layout.step_units
+        units = self._epoch(epoch)[index * count : (index + 1) * count]
+        rows = np.concatenate([rows for _, rows in units])
         # Crops have a stream of their own, keyed by k: `_draw` may draw more or less without moving them.
-        return StepRows(rows, self.layout.bucket_samples[bucket], _uniform(self.seed, "crop", k, len(rows)))
+        start_u = _uniform(np.random.Philox(key=_key(self.seed, "crop", k)), len(rows))
+        return batch_layout.step_rows(self.layout, _buckets(self.layout, units), rows, start_u)
 
-    def _epoch(self, epoch: int) -> list[tuple[int, Int64[np.ndarray, "r"]]]:
+    def _epoch(self, epoch: int) -> list[Unit]:
         # Two slots, because around the end of an epoch prefetching threads ask for steps of both epochs in turn.
-        number, steps = self._epochs.get(epoch % 2, (None, None))
+        number, units = self._epochs.get(epoch % 2, (None, None))
         if number != epoch:
-            steps = self._draw(epoch)
-            self._epochs[epoch % 2] = (epoch, steps)
-        return steps
+            units = self._draw(epoch)
+            self._epochs[epoch % 2] = (epoch, units)
+        return units
 
-    def _draw(self, epoch: int) -> list[tuple[int, Int64[np.ndarray, "r"]]]:
+    def _draw(self, epoch: int) -> list[Unit]:
+        """The units of an epoch, step after step."""
         stream = np.random.Philox(key=_key(self.seed, "epoch", epoch))
-        steps, tail = self._cut(epoch, stream)
+        units, tail = self._cut(epoch, stream)
         if len(tail):
-            full = np.concatenate([rows for _, rows in steps] or [tail[:0]])
-            # Repeat rows of other steps first: only without any would a row come twice in the last step.
+            full = np.concatenate([rows for _, rows in units] or [tail[:0]])
+            # Repeat rows of other units first: only without any would a row come twice in the last unit.
             spare = np.concatenate([full[_permutation(stream, len(full))], tail])
-            steps.append((self._last_bucket, np.concatenate([tail, np.resize(spare, self.fill_rows)])))
-        return [steps[i] for i in _permutation(stream, len(steps))]
+            fill = self.layout.unit_rows_of(self._last_bucket) - len(tail)
+            units.append((self._last_bucket, np.concatenate([tail, np.resize(spare, fill)])))
+        if self.layout.step_units == 1:
+            return [units[i] for i in _permutation(stream, len(units))]
+        return _interleaved(units, self._units, stream)
 
-    def _cut(self, epoch: int, stream: np.random.Philox):
+    def _cut(self, epoch: int, stream: np.random.Philox) -> tuple[list[Unit], Int64[np.ndarray, "m"]]:
         pools = []
         for bucket in range(self._last_bucket + 1):
             rows = [stratum.copies(epoch) for stratum in self._strata if stratum.bucket == bucket]
@@ -172,95 +136,26 @@ class BatchPlan:
 class ValidationPlan:
     """Every row exactly once, shortest bucket first, cropped from its start. The last step ends in EMPTY rows."""
 
-    def __init__(self, layout: BatchLayout, samples: Int[np.ndarray, "n"], rows: Int64[np.ndarray, "m"]):
+    def __init__(self, layout: batch_layout.BatchLayout, samples: Int[np.ndarray, "n"], rows: Int64[np.ndarray, "m"]):
         """`samples` describes the whole corpus, `rows` the validation part, which may be empty."""
         self.layout = layout
         rows = np.sort(rows)
         bucket = layout.bucket_of(samples[rows])
         pools = [rows[bucket == b] for b in range(bucket.max(initial=-1) + 1)]
-        self._steps, tail = _cut(layout, pools, lambda rows: rows)
-        self.fill_rows = 0
-        if len(tail):
-            last = len(pools) - 1
-            self.fill_rows = layout.step_rows_of(last) - len(tail)
-            # EMPTY rows and no repeats: a clip that came twice would count twice in the mean.
-            self._steps.append((last, np.pad(tail, (0, self.fill_rows), constant_values=EMPTY)))
-        self.steps_per_epoch = len(self._steps)
+        self._units, tail = _cut(layout, pools, lambda rows: rows)
+        # EMPTY rows and no repeats: a clip that came twice would count twice in the mean.
+        last = len(pools) - 1
+        missing = -(len(self._units) + bool(len(tail))) % layout.step_units + bool(len(tail))
+        for part in np.split(_padded(tail, missing * layout.unit_rows_of(last)), missing) if missing else ():
+            self._units.append((last, part))
+        self.steps_per_epoch = len(self._units) // layout.step_units
 
-    def step(self, k: int) -> StepRows:
+    def step(self, k: int) -> batch_layout.StepRows:
         """Rows of step k < steps_per_epoch."""
-        bucket, rows = self._steps[k]
-        return StepRows(rows, self.layout.bucket_samples[bucket], np.zeros(len(rows)))
-
-
-def crops(
-    step: StepRows, samples: Int[np.ndarray, "n"], *, groups: int, batching: Batching = "pad"
-) -> tuple[Int64[np.ndarray, "r"], Int32[np.ndarray, "r"]]:
-    """Start and length of each row's crop in samples; EMPTY rows have length 0.
-
-    "pad" keeps min(clip, bucket) samples. "crop" cuts all rows of a loss group to its shortest (fairseq's collater).
-    """
-    present = step.rows != EMPTY
-    # samples[EMPTY] is the last clip's length, which `present` drops.
-    whole = np.where(present, samples[step.rows], 0)
-    length = np.minimum(whole, step.bucket_samples)
-    if batching == "crop":
-        # An EMPTY row must not be the shortest: it would cut its group to nothing.
-        shortest = np.where(present, length, step.bucket_samples).reshape(groups, -1).min(axis=1)
-        length = np.where(present, np.repeat(shortest, len(length) // groups), 0)
-    # slack = whole - length; start is uniform over the slack + 1 places 0 ... slack
-    start = np.floor(step.start_u * (whole - length + 1)).astype(np.int64)
-    return start, length.astype(np.int32)
-
-
-@dataclasses.dataclass(frozen=True)
-class HostRows:
-    """This host's rows of a step, as [g, r]: corpus rows (or EMPTY), crop starts and lengths in samples."""
-
-    index: Int64[np.ndarray, "g r"]
-    start: Int64[np.ndarray, "g r"]
-    lengths: Int[np.ndarray, "g r"]
-    bucket_samples: int
-
-
-def host_rows(
-    plan: "BatchPlan | ValidationPlan",
-    samples: Int[np.ndarray, "n"],
-    k: int,
-    batching: Batching = "pad",
-    row_slice: tuple[int, int] | None = None,
-) -> HostRows:
-    """What this host needs of step k; `row_slice` as checked by `check_row_slice`.
-
-    Rows lie group after group, so that part i of n is whole groups, or an equal part of one group:
-
-        groups   | 0 0 0 0 | 1 1 1 1 | 2 2 2 2 | 3 3 3 3 |
-        (0, 2)   |-------------------|
-        (1, 2)                       |-------------------|
-    """
-    step = plan.step(k)
-    groups = plan.layout.groups
-    # Crops of the whole step, before it is cut: a group's shortest clip may be on another host.
-    start, lengths = crops(step, samples, groups=groups, batching=batching)
-    part, parts = row_slice or (0, 1)
-    share = len(step.rows) // parts
-    own = slice(part * share, (part + 1) * share)
-    shape = (max(groups // parts, 1), -1)
-    return HostRows(
-        step.rows[own].reshape(shape), start[own].reshape(shape), lengths[own].reshape(shape), step.bucket_samples
-    )
-
-
-def check_row_slice(layout: BatchLayout, row_slice: tuple[int, int] | None) -> None:
-    """InputError unless the hosts' equal parts are whole loss groups, or equal parts of one."""
-    part, parts = row_slice or (0, 1)
-    whole_groups = layout.groups % parts == 0
-    within_groups = parts % layout.groups == 0 and layout.group_rows % (parts // layout.groups) == 0
-    if not (whole_groups or within_groups) or not 0 <= part < parts:
-        raise errors.InputError(
-            f"{layout.groups} loss groups of {layout.group_rows} rows do not divide over {parts} hosts: "
-            "change groups or group_rows"
-        )
+        count = self.layout.step_units
+        units = self._units[k * count : (k + 1) * count]
+        rows = np.concatenate([rows for _, rows in units])
+        return batch_layout.step_rows(self.layout, _buckets(self.layout, units), rows, np.zeros(len(rows)))
 
 
 def split_rows(
@@ -325,16 +220,48 @@ def _strata(layout, samples, set_index, rows, weights, seed) -> Iterator[_Stratu
                 yield _Stratum(b, own[_permutation(stream, len(own))], whole, extra)
 
 
-def _cut(layout, pools, arrange) -> tuple[list[tuple[int, Int64[np.ndarray, "r"]]], Int64[np.ndarray, "m"]]:
-    """Full steps (bucket, rows) of the buckets' pools, and the rows left over in the last bucket."""
-    steps, left = [], np.zeros(0, np.int64)
+def _cut(layout, pools, arrange) -> tuple[list[Unit], Int64[np.ndarray, "m"]]:
+    """Full units of the buckets' pools, and the rows left over in the last bucket."""
+    units, left = [], np.zeros(0, np.int64)
     for bucket, pool in enumerate(pools):
         rows = arrange(np.concatenate([left, pool]))
-        step_rows = layout.step_rows_of(bucket)
-        full = len(rows) - len(rows) % step_rows
-        steps += [(bucket, part) for part in rows[:full].reshape(-1, step_rows)]
+        unit_rows = layout.unit_rows_of(bucket)
+        full = len(rows) - len(rows) % unit_rows
+        units += [(bucket, part) for part in rows[:full].reshape(-1, unit_rows)]
         left = rows[full:]
-    return steps, left
+    return units, left
+
+
+def _filled(counts: Int64[np.ndarray, "b"], step_units: int) -> Int64[np.ndarray, "b"]:
+    """Units of each bucket with as many more, in proportion, as fill the last step."""
+    missing = -int(counts.sum()) % step_units
+    # Largest remainders, in whole numbers: missing 3 of counts 4 1 0   ->   12 3 0 fifths   ->   2 0 0, and 1 more of 0
+    share, rest = np.divmod(missing * counts, counts.sum())
+    more = np.argsort(-rest, kind="stable")[: missing - int(share.sum())]
+    share[more] += 1
+    return counts + share
+
+
+def _interleaved(units: list[Unit], counts: Int64[np.ndarray, "b"], stream: np.random.Philox) -> list[Unit]:
+    """`counts` units of each bucket in an order whose every stretch holds the buckets in proportion."""
+    # Unit i of n stands at (i + start) / n of the epoch. Past its last unit a bucket begins again with its first:
+    #     bucket 0, n 4   |  0     0     0     0  |
+    #     bucket 1, n 2   |       1           1   |     ->   0 1 0 0 1 0
+    placed = []
+    for bucket, count in enumerate(counts):
+        start = _uniform(stream, 1)[0]
+        own = [unit for unit in units if unit[0] == bucket]
+        placed += [((i + start) / count, own[i % len(own)]) for i in range(count)]
+    return [unit for _, unit in sorted(placed, key=lambda x: (x[0], x[1][0]))]
+
+
+def _buckets(layout: batch_layout.BatchLayout, units: list[Unit]) -> Int64[np.ndarray, "g"]:
+    """The bucket of each loss group of a step."""
+    return np.repeat([bucket for bucket, _ in units], layout.unit)
+
+
+def _padded(rows: Int64[np.ndarray, "n"], count: int) -> Int64[np.ndarray, "m"]:
+    return np.pad(rows, (0, count - len(rows)), constant_values=batch_layout.EMPTY)
 
 
 def _epoch_samples(strata, samples, crop_samples) -> int:
@@ -362,6 +289,6 @@ def _permutation(stream: np.random.Philox, count: int) -> Int64[np.ndarray, "n"]
     return np.argsort(stream.random_raw(count), kind="stable")
 
 
-def _uniform(seed: int, purpose: str, number: int, count: int) -> Float64[np.ndarray, "n"]:
-    raw = np.random.Philox(key=_key(seed, purpose, number)).random_raw(count)
+def _uniform(stream: np.random.Philox, count: int) -> Float64[np.ndarray, "n"]:
+    raw = stream.random_raw(count)
     return (raw >> np.uint64(11)) * 2.0**-53  # 53 bits fill a float64: uniform in [0, 1)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from voc2vec_jax import errors
 from voc2vec_jax.planning import compiling, report
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import logs, memory, sharding
@@ -31,7 +31,7 @@ class MemoryPlan:
     remat: str
     fsdp: int
     copied: int = 0  # the state, which each checkpoint copies on the device
-    compiled: compiling.Compiled | None = None  # the update for the longest bucket
+    compiled: compiling.Compiled | None = None  # the update
 
     def __str__(self) -> str:
         planned = f": {self.peak(self.groups_per_device) / 1e9:.1f} GB planned" if self.compiled else ""
@@ -83,7 +83,7 @@ def choose(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], roo
         )
     if config.groups_per_device:
         return plan
-    most = largest_divisor(_groups_of(config, len(devices)), lambda count: plan.peak(count) <= room)
+    most = largest_divisor(at_once(config, len(devices)), lambda count: plan.peak(count) <= room)
     return plan if most == 1 else compiled_plan(config, devices, dataclasses.replace(plan, groups_per_device=most))
 
 
@@ -92,10 +92,14 @@ def largest_divisor(number: int, fits: Callable[[int], bool]) -> int:
     return max((count for count in range(1, number + 1) if number % count == 0 and fits(count)), default=1)
 
 
-def _groups_of(config, devices):
-    """Loss groups of a device; the configuration's own error where devices do not divide them."""
+def at_once(config: ml_collections.ConfigDict, devices: int) -> int:
+    """The most loss groups that a device may compute at once: its own, as far as they share a length in a row.
+
+    Every divisor will do too. The configuration's own error where devices do not divide its groups.
+    """
     one = ml_collections.ConfigDict({**config, "groups_per_device": 1})
-    return pretraining_recipe.loss_groups(one, devices)[1]
+    groups, own = pretraining_recipe.loss_groups(one, devices)
+    return math.gcd(own, pretraining_recipe.batch_layout(config, groups).unit)
 
 
 def fitting_fsdp(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], room: int | float) -> int:
@@ -128,26 +132,28 @@ def _with(config, plan):
 
 
 def compiled_plan(config: ml_collections.ConfigDict, devices: Sequence[jax.Device], plan: MemoryPlan) -> MemoryPlan:
-    """`plan` with the memory of its compiled update, for the longest bucket."""
+    """`plan` with the memory of its compiled update."""
     config = _with(config, plan)
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(plan.fsdp, devices)
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
-    batch = batch_of(model, layout, len(layout.bucket_samples) - 1, micros, mesh)
+    batch = batch_of(model, layout, micros, mesh)
     found = compiling.compile(functions.update.lower(functions.state, batch), cached=True)
     return dataclasses.replace(plan, copied=report.bytes_per_device(functions.state), compiled=found)
 
 
-def batch_of(
-    model: Any, layout: batch_plan.BatchLayout, bucket: int, micros: int, mesh: Mesh
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and shardings of the arrays of a step, [g, a, r, ...] as `update` takes them."""
-    samples, rows = layout.bucket_samples[bucket], layout.group_rows_of(bucket)
-    shape = (layout.groups // micros, micros, rows)
-    arrays = {"audio": ((*shape, samples), jnp.int16), "lengths": (shape, jnp.int32), "index": (shape, jnp.int32)}
+def batch_of(model: Any, layout: batch_layout.BatchLayout, micros: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and shardings of the arrays of a step, [d, a, g, ...] as `update` takes them."""
+    sizes = {"audio": (layout.buffer_samples,), "lengths": (layout.most_rows,), "index": (layout.most_rows,)}
+    sizes["bucket"] = ()
     if hasattr(model, "label_rate_hz"):
-        arrays["units"] = ((*shape, model.encoder.frames(samples)), jnp.int32)
-    place = sharding.over_batch(mesh, 0)
-    return {name: jax.ShapeDtypeStruct(*of, sharding=place) for name, of in arrays.items()}
+        buckets = enumerate(layout.bucket_samples)
+        sizes["units"] = (max(layout.group_rows_of(b) * model.encoder.frames(samples) for b, samples in buckets),)
+    shape, place = (mesh.size, micros, layout.groups // (mesh.size * micros)), sharding.over_batch(mesh, 0)
+    types = {"audio": jnp.int16}
+    return {
+        name: jax.ShapeDtypeStruct((*shape, *size), types.get(name, jnp.int32), sharding=place)
+        for name, size in sizes.items()
+    }

@@ -9,7 +9,7 @@ import ml_collections
 
 from voc2vec_jax import errors
 from voc2vec_jax.ops import optim
-from voc2vec_jax.pretraining import batch_plan, held_out
+from voc2vec_jax.pretraining import batch_layout, held_out
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import start as training_start
 from voc2vec_jax.runs import agreement, checkpoint, configuration, logs
@@ -35,7 +35,7 @@ def named(config: ml_collections.ConfigDict, text: str) -> tuple[str, ...]:
 
 
 def open_examples(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, layout: batch_plan.BatchLayout, min_samples: int
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, layout: batch_layout.BatchLayout, min_samples: int
 ) -> pretraining_data.Examples:
     """The examples of a run, split as its folder says if it has begun; InputError as `data.open_examples`.
 

@@ -2,16 +2,18 @@
 
 A batch goes one way, whichever the source:
 
-    stream:    host_rows -> audio, read and cropped by the host -> devices [g, a, r, s]
-    resident:  host_rows -> where each crop begins              -> devices [g, a, r]    -> resident.crop [g, a, r, s]
+    stream:    host_rows -> audio, read and cropped by the host -> devices [d, a, g, s]
+    resident:  host_rows -> where each crop begins              -> devices [d, a, g, r] -> cropped [d, a, g, s]
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -19,12 +21,12 @@ from jaxtyping import Bool, Int, Int64
 
 from voc2vec_jax import audio, datasets, errors
 from voc2vec_jax.datasets import corpora, records, resident
-from voc2vec_jax.pretraining import batch_plan, held_out
+from voc2vec_jax.pretraining import batch_layout, batch_plan, held_out
 from voc2vec_jax.pretraining import reader as pretraining_reader
 from voc2vec_jax.pretraining.units import store as unit_store
 from voc2vec_jax.runs import logs, sharding
 
-Plans = batch_plan.BatchPlan | batch_plan.ValidationPlan
+CROP = ("block_start", "offset", "lengths")  # what says where a clip's crop lies in a resident corpus
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class Examples:
 
 def open_examples(
     config: ml_collections.ConfigDict,
-    layout: batch_plan.BatchLayout,
+    layout: batch_layout.BatchLayout,
     min_samples: int,
     before: held_out.Kept = held_out.NOTHING,
     excluded: Sequence[str] = (),
@@ -83,10 +85,10 @@ def too_short(samples: Int[np.ndarray, "n"], min_samples: int) -> Bool[np.ndarra
 
 
 class DeviceBatches:
-    """Batches as `step.make_update` takes them: arrays [g, a, r, ...] that lie over all devices.
+    """Batches as `step.make_update` takes them: arrays [d, a, g, ...] that lie over all devices.
 
-    `micros` (axis a) micro-batches are computed one after another. With `config.input` "resident" the corpus is
-    uploaded at once, which may take minutes.
+    Axis a holds the `micros` micro-batches of a device, which are computed one after another. With `config.input`
+    "resident" the corpus is uploaded at once, which may take minutes.
     """
 
     def __init__(
@@ -98,20 +100,18 @@ class DeviceBatches:
         micros: int,
     ):
         self.examples = examples
-        self._micros, self._workers = micros, config.workers
-        # Axis g lies over the devices; a device computes its part of axis a one after another.
-        self._over_devices = sharding.over_batch(mesh, 0)
-        # Its place in the mesh, and not its number, says which rows a process reads.
+        self._mesh, self._micros, self._workers = mesh, micros, config.workers
+        # Its place in the mesh, and not its number, says which groups a process reads.
         part = sharding.place_of_process(list(mesh.devices.flat), jax.process_index())
-        row_slice = part if jax.process_count() > 1 else None
-        self._options: dict[str, Any] = {"batching": config.batching, "targets": targets, "row_slice": row_slice}
+        host = part if jax.process_count() > 1 else None
+        self._options: dict[str, Any] = {"batching": config.batching, "targets": targets, "host": host}
         self._resident = None
         if config.input == "resident":
             # Without the short rows, which no plan draws; ascending, as they lie on disk.
             rows = np.sort(np.concatenate([examples.train_rows, examples.valid_rows]))
             self._resident = resident.Resident(examples.corpus, rows, mesh)
         # Made once: a jit wrapper keeps its compiled programs, a new one for each batch would look them up again.
-        self._crop = jax.jit(resident.crop, static_argnames="bucket_samples", out_shardings=self._over_devices)
+        self._crop = jax.jit(make_crop(examples.plan.layout, mesh))
 
     def train(self, first_step: int, last_step: int) -> contextlib.AbstractContextManager[Iterator[dict]]:
         """The batches of steps first_step to last_step - 1."""
@@ -122,7 +122,7 @@ class DeviceBatches:
         return self._batches(self.examples.valid_plan, 0, self.examples.valid_plan.steps_per_epoch)
 
     @contextlib.contextmanager
-    def _batches(self, plan: Plans, first: int, last: int) -> Iterator[Iterator[dict[str, jax.Array]]]:
+    def _batches(self, plan: batch_layout.Plan, first: int, last: int) -> Iterator[Iterator[dict[str, jax.Array]]]:
         steps = (self.examples.corpus, plan, first, last)
         if self._resident is not None:
             yield map(self._cropped, resident_batches(self._resident, *steps, **self._options))
@@ -133,48 +133,66 @@ class DeviceBatches:
     def _uploaded(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return {name: self._put(x) for name, x in batch.items()}
 
-    def _cropped(self, batch: dict[str, np.ndarray | int]) -> dict[str, jax.Array]:
-        bucket_samples = batch.pop("bucket_samples")
+    def _cropped(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         arrays = self._uploaded(batch)
-        # One small program for each bucket's length: shapes are static under jit.
-        where = [arrays.pop(name) for name in ("block_start", "offset")]
-        clips = self._crop(self._resident.blocks, *where, arrays["lengths"], bucket_samples=bucket_samples)
-        return {"audio": clips, **arrays}
+        where = {name: arrays.pop(name) for name in ("block_start", "offset")}
+        return {"audio": self._crop(self._resident.blocks, {**arrays, **where}), **arrays}
 
     def _put(self, x: np.ndarray) -> jax.Array:
-        """[groups, ...] of this host as [g, a, ...] over all devices; int64 becomes int32."""
+        """[groups, ...] of this host as [d, a, g, ...] over all devices; int64 becomes int32."""
         # JAX computes in 32 bits here, and a corpus has fewer than 2**31 rows.
         x = x.astype(np.int32) if x.dtype == np.int64 else x
-        # Group j * a + i of the plan gets the place [j, i], for a = 2:   groups 0 1 2 3 4 5  ->  0 1
-        #                                                                                2 3
-        #                                                                                4 5
-        x = x.reshape(-1, self._micros, *x.shape[1:])
-        # Every host gives its own part of axis g, in the order of the hosts: the slices of `host_rows`.
-        shape = (x.shape[0] * jax.process_count(), *x.shape[1:])
-        return jax.make_array_from_process_local_data(self._over_devices, x, shape)
+        # Groups stay in order. Two devices of two micro-batches of two groups:   0 1 | 2 3 || 4 5 | 6 7
+        x = x.reshape(len(self._mesh.local_devices), self._micros, -1, *x.shape[1:])
+        # Every host gives its own part of axis d, in the order of the hosts: the parts of `host_rows`.
+        shape = (self._mesh.size, *x.shape[1:])
+        return jax.make_array_from_process_local_data(sharding.over_batch(self._mesh, 0), x, shape)
+
+
+def make_crop(layout: batch_layout.BatchLayout, mesh: Mesh) -> Callable:
+    """`crop(blocks, batch)`: the audio int16 [d, a, g, s] of a batch of `resident_batches`; devices exchange nothing.
+
+    `blocks` are those of `resident.Resident`, and each device crops its own groups.
+    """
+
+    def of_group(bucket, blocks, group):
+        places = layout.group_rows_of(bucket)
+        where = (group[name][:places] for name in CROP)
+        clips = resident.crop(blocks, *where, bucket_samples=layout.bucket_samples[bucket]).reshape(-1)
+        return jnp.pad(clips, (0, layout.buffer_samples - len(clips)))
+
+    branches = [functools.partial(of_group, bucket) for bucket in range(len(layout.bucket_samples))]
+
+    def of_device(blocks, batch):
+        places = batch["bucket"].shape
+        batch = {name: batch[name].reshape(-1, *batch[name].shape[3:]) for name in (*CROP, "bucket")}
+        groups = jax.lax.map(lambda group: jax.lax.switch(group["bucket"], branches, blocks, group), batch)
+        return groups.reshape(*places, -1)
+
+    specs = (sharding.WHOLE, sharding.OVER_BATCH)
+    return jax.shard_map(of_device, mesh=mesh, in_specs=specs, out_specs=sharding.OVER_BATCH)
 
 
 def resident_batches(
     home: resident.Resident,
     corpus: corpora.Corpus,
-    plan: Plans,
+    plan: batch_layout.Plan,
     first_step: int,
     last_step: int,
     *,
-    batching: batch_plan.Batching = "pad",
-    row_slice: tuple[int, int] | None = None,
+    batching: batch_layout.Batching = "pad",
+    host: tuple[int, int] | None = None,
     targets: unit_store.FrameTargets | None = None,
-) -> Iterator[dict[str, np.ndarray | int]]:
-    """What `reader.read_batches` yields, with "block_start" and "offset" (int32) in place of "audio".
+) -> Iterator[dict[str, np.ndarray]]:
+    """What `reader.read_batches` yields, with "block_start" and "offset" (int32 [g, r]) in place of "audio".
 
-    `resident.crop(home.blocks, block_start, offset, lengths, bucket_samples)` is that audio, to the bit. The static
-    "bucket_samples" comes along. ValueError when the plan draws a row that is not resident.
+    `make_crop` makes that audio of it, to the bit. ValueError when the plan draws a row that is not resident.
     """
-    batch_plan.check_row_slice(plan.layout, row_slice)
+    batch_layout.check_hosts(plan.layout, host)
     for k in range(first_step, last_step):
-        rows = batch_plan.host_rows(plan, corpus.samples, k, batching, row_slice)
+        rows = batch_layout.host_rows(plan, corpus.samples, k, batching, host)
         # An EMPTY row may point anywhere: its length is 0, so that its crop is all zeros.
-        first = np.where(rows.index == batch_plan.EMPTY, 0, home.block_start[rows.index])
+        first = np.where(rows.index == batch_layout.EMPTY, 0, home.block_start[rows.index])
         if first.min() < 0:
             raise ValueError(f"corpus row {rows.index[first < 0][0]} of step {k} is not resident")
         yield {
@@ -182,8 +200,8 @@ def resident_batches(
             "offset": rows.start.astype(np.int32),
             "lengths": rows.lengths,
             "index": rows.index,
-            "bucket_samples": rows.bucket_samples,
-            **unit_store.units_of(targets, rows.index, rows.start, rows.lengths, rows.bucket_samples),
+            "bucket": rows.bucket,
+            **unit_store.units_of(targets, plan.layout, rows),
         }
 
 

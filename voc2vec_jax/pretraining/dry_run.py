@@ -13,7 +13,7 @@ import ml_collections
 from voc2vec_jax import audio, errors
 from voc2vec_jax.models import flops
 from voc2vec_jax.planning import compiling, devices, report, roofline
-from voc2vec_jax.pretraining import capacity
+from voc2vec_jax.pretraining import batch_layout, capacity
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import configuration, logs, runtime, sharding
@@ -41,27 +41,27 @@ def run(config: ml_collections.ConfigDict, request: report.Request) -> int:
 def plan(
     config: ml_collections.ConfigDict, machine: devices.Machine | None, compiled: compiling.Compiled | None = None
 ) -> report.Plan:
-    """The update for its longest bucket, compiled here unless it is given."""
+    """The update, compiled here unless it is given."""
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp, machine.devices if machine else None)
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
     state = functions.state
-    batches = [capacity.batch_of(model, layout, bucket, micros, mesh) for bucket in range(len(layout.bucket_samples))]
+    batch = capacity.batch_of(model, layout, micros, mesh)
+    compiled = compiled or compiling.compile(functions.update.lower(state, batch))
     # Every bucket holds about as much audio; in the longest the attention matrices, t * t a row, are largest.
-    compiled = compiled or compiling.compile(functions.update.lower(state, batches[-1]))
-    g, a, rows, samples = batches[-1]["audio"].shape
+    rows = groups * layout.group_rows
     parts = {
         "parameters": report.bytes_per_device(state["params"]),
         "optimizer": report.bytes_per_device(state["opt_state"]),
         **({"average": report.bytes_per_device(state["ema"])} if "ema" in state else {}),
-        "batch": report.bytes_per_device(batches[-1]),
+        "batch": report.bytes_per_device(batch),
     }
     return report.Plan(
         machine=machine,
         title=f"{devices.title(machine)}, fsdp {config.fsdp}",
-        shapes=tuple(shapes(batches)),
+        shapes=(shapes(layout, batch),),
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state["params"])),
         parts=parts,
         # A checkpoint is copied on the device first, so that training goes on while it is written.
@@ -69,8 +69,8 @@ def plan(
         free_bytes=devices.free_bytes(machine),
         compiled=compiled,
         work=roofline.Work(
-            flops=g * a * rows * sum(flops.training(model, samples).values()),
-            audio_seconds=g * a * rows * samples / audio.RATE_HZ,
+            flops=rows * sum(flops.training(model, layout.crop_samples).values()),
+            audio_seconds=rows * layout.crop_samples / audio.RATE_HZ,
             dtype=model.encoder.dtype,
             precision=config.matmul_precision,
         ),
@@ -79,12 +79,14 @@ def plan(
     )
 
 
-def shapes(batches: list[dict]) -> Iterator[str]:
-    """The batch of every bucket."""
-    for batch in batches:
-        g, a, rows, samples = batch["audio"].shape
-        heard = g * a * rows * samples / audio.RATE_HZ
-        yield f"batch      int16 {list(batch['audio'].shape)} (groups x micro-batches x clips x samples), {heard:.0f} s"
+def shapes(layout: batch_layout.BatchLayout, batch: dict[str, jax.ShapeDtypeStruct]) -> str:
+    """The batch of an update, and what a loss group may hold."""
+    clips = [f"{layout.group_rows_of(b)} x {samples}" for b, samples in enumerate(layout.bucket_samples)]
+    heard = layout.groups * layout.buffer_samples / audio.RATE_HZ
+    return (
+        f"batch      int16 {list(batch['audio'].shape)} (devices x micro-batches x groups x samples), {heard:.0f} s; "
+        f"clips x samples of a group: {', '.join(clips)}"
+    )
 
 
 def fitting(config: ml_collections.ConfigDict, machine: devices.Machine, large: report.Plan) -> str:
@@ -111,11 +113,11 @@ def smaller(config: ml_collections.ConfigDict, devices_: int, share: float) -> I
     Fewer groups at once leave every result as it is; fewer clips in a group change the recipe, and come last.
     """
     groups, _ = pretraining_recipe.loss_groups(config, devices_)
-    of_device, now = groups // devices_, config.groups_per_device
+    most, now = capacity.at_once(config, devices_), config.groups_per_device
     yield from (
-        {"groups_per_device": at_once}
-        for at_once in range(now - 1, 0, -1)
-        if of_device % at_once == 0 and at_once <= max(1, now * share)
+        {"groups_per_device": count}
+        for count in range(now - 1, 0, -1)
+        if most % count == 0 and count <= max(1, now * share)
     )
     share *= now
     if share < 1:

@@ -19,7 +19,7 @@ from absl import flags
 
 from voc2vec_jax import errors
 from voc2vec_jax.datasets import corpora
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining.units import store as unit_store
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -75,12 +75,12 @@ def _close_all(held: list[grain.DatasetIterator]) -> None:
 
 def read_batches(
     corpus: corpora.Corpus,
-    plan: batch_plan.BatchPlan | batch_plan.ValidationPlan,
+    plan: batch_layout.Plan,
     first_step: int,
     last_step: int,
     *,
-    batching: batch_plan.Batching = "pad",
-    row_slice: tuple[int, int] | None = None,
+    batching: batch_layout.Batching = "pad",
+    host: tuple[int, int] | None = None,
     workers: int = 0,
     threads: int = 2,
     prefetch: int = 4,
@@ -88,13 +88,13 @@ def read_batches(
 ) -> Batches:
     """Batches of steps first_step to last_step - 1, in order; to the bit what a run from step 0 would get.
 
-    A batch holds "audio": int16 [g, r, bucket] zero-padded, "lengths": int32 [g, r], "index": int64 [g, r] corpus
-    rows, and with `targets` also "units": int32 [g, r, t]. `row_slice` (i, n) reads part i of n equal parts of the
-    rows (see `batch_plan.host_rows`). `threads` threads read in this process, or in each of `workers` processes;
-    `prefetch` batches are kept ready.
+    A batch holds "audio": int16 [g, s] flat buffers, each row zero-padded to its bucket, "lengths": int32 [g, r],
+    "index": int64 [g, r] corpus rows, "bucket": int64 [g], and with `targets` also "units" (`store.units_of`).
+    `host` (i, n) reads part i of n equal parts of the groups (see `batch_layout.host_rows`). `threads` threads read in
+    this process, or in each of `workers` processes; `prefetch` batches are kept ready.
     """
-    batch_plan.check_row_slice(plan.layout, row_slice)
-    batch = functools.partial(_batch, corpus, plan, batching, row_slice, targets)
+    batch_layout.check_hosts(plan.layout, host)
+    batch = functools.partial(_batch, corpus, plan, batching, host, targets)
     source = grain.MapDataset.range(first_step, max(first_step, last_step)).map(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
     if not workers:
@@ -108,22 +108,19 @@ def read_batches(
     return Batches(dataset)
 
 
-def _batch(corpus, plan, batching, row_slice, targets, k) -> dict[str, np.ndarray]:
-    rows = batch_plan.host_rows(plan, corpus.samples, k, batching, row_slice)
-    # Zeros are both the padding behind a crop and the whole of an EMPTY row.
-    audio = np.zeros((rows.index.size, rows.bucket_samples), np.int16)
-    present = np.flatnonzero(rows.index.ravel() != batch_plan.EMPTY)
+def _batch(corpus, plan, batching, host, targets, k) -> dict[str, np.ndarray]:
+    rows = batch_layout.host_rows(plan, corpus.samples, k, batching, host)
+    # Zeros are the padding behind a crop, the whole of an EMPTY row, and the rest of a buffer.
+    audio = np.zeros((len(rows.index), plan.layout.buffer_samples), np.int16)
+    group, place = np.nonzero(rows.index != batch_layout.EMPTY)
+    begins = place * np.array(plan.layout.bucket_samples)[rows.bucket[group]]
     # All clips in one call, which the corpus reads set by set.
-    clips = corpus.read(rows.index.ravel()[present])
-    starts, lengths = rows.start.ravel()[present].tolist(), rows.lengths.ravel()[present].tolist()
-    for place, clip, start, length in zip(present.tolist(), clips, starts, lengths):
-        audio[place, :length] = clip[start : start + length]
-    return {
-        "audio": audio.reshape(*rows.index.shape, -1),
-        "lengths": rows.lengths,
-        "index": rows.index,
-        **unit_store.units_of(targets, rows.index, rows.start, rows.lengths, rows.bucket_samples),
-    }
+    clips = corpus.read(rows.index[group, place])
+    starts, lengths = rows.start[group, place].tolist(), rows.lengths[group, place].tolist()
+    for g, begin, clip, start, length in zip(group.tolist(), begins.tolist(), clips, starts, lengths):
+        audio[g, begin : begin + length] = clip[start : start + length]
+    units = unit_store.units_of(targets, plan.layout, rows)
+    return {"audio": audio, "lengths": rows.lengths, "index": rows.index, "bucket": rows.bucket, **units}
 
 
 def _become_reader(*_) -> None:
@@ -146,9 +143,8 @@ def _end_with_parent() -> None:
 def _check_shared_memory(layout, batches) -> None:
     if not SHARED_MEMORY.is_dir():
         return
-    largest = max(layout.step_rows_of(b) * s for b, s in enumerate(layout.bucket_samples))
     # Grain passes batches through shared memory, int16; Docker gives 64 MB of it and a full one kills with SIGBUS.
-    needed, free = 2 * largest * batches, shutil.disk_usage(SHARED_MEMORY).free
+    needed, free = 2 * layout.groups * layout.buffer_samples * batches, shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise errors.InputError(
             f"reading processes need {needed / 1e6:.0f} MB of {SHARED_MEMORY} and {free / 1e6:.0f} MB are free: "

@@ -16,7 +16,7 @@ from voc2vec_jax import audio, errors, models
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import dropout, optim
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_layout as layouts
 from voc2vec_jax.runs import configuration, runtime
 
 # Fields of the encoder that say how it is computed: they are fields of the whole configuration, or fixed.
@@ -43,6 +43,7 @@ def technical() -> dict[str, Any]:
         "workers": 0,  # reading processes; 0 reads in threads
         "batching": "pad",  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
         "groups_per_device": 0,  # loss groups a device computes at once; the rest is accumulated. 0: as many as fit
+        "same_length_groups": 4,  # loss groups in a row of one length, the unit of mixing; 0: all, as version 0.1.0
         "seed": 0,
         "dtype": "auto",  # of the computation: "float32" | "bfloat16" | "auto": the latter on accelerators
         "matmul_precision": "highest",  # of float32 products: "highest" is exact, "default" allows TF32
@@ -123,6 +124,7 @@ _LIMITS = (
             "workers",
             "keep_every_steps",
             "groups_per_device",
+            "same_length_groups",
             "fsdp",
             "weight_decay",
             "clip_norm",
@@ -252,9 +254,10 @@ def _check_encoder(e) -> None:
     attention_ops.check(e.attention, e.dtype, e.attention_dropout > 0)
 
 
-def batch_layout(config: ml_collections.ConfigDict, groups: int) -> batch_plan.BatchLayout:
+def batch_layout(config: ml_collections.ConfigDict, groups: int) -> layouts.BatchLayout:
     """The shapes of the batches of a configuration with `groups` loss groups."""
-    return batch_plan.BatchLayout(groups, config.group_rows, config.crop_samples, tuple(config.bucket_samples))
+    buckets = tuple(config.bucket_samples)
+    return layouts.BatchLayout(groups, config.group_rows, config.crop_samples, buckets, config.same_length_groups)
 
 
 def loss_groups(config: ml_collections.ConfigDict, devices: int) -> tuple[int, int]:
@@ -268,5 +271,11 @@ def loss_groups(config: ml_collections.ConfigDict, devices: int) -> tuple[int, i
         raise errors.InputError(
             f"batch_seconds {config.batch_seconds:g} makes {groups} loss groups of {seconds:g} s, which {devices} "
             f"devices times groups_per_device {each} do not divide: set batch_seconds={nearest:g}"
+        )
+    unit = batch_layout(config, groups).unit
+    if unit % each:
+        raise errors.InputError(
+            f"groups_per_device {each} does not divide the {unit} loss groups in a row that share a length: "
+            f"set same_length_groups={each}, or groups_per_device to a divisor of {unit}"
         )
     return groups, groups // at_once

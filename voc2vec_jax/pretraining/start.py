@@ -21,6 +21,7 @@ from voc2vec_jax.runs import checkpoint, configuration, logs
 
 # Fields on which the batch plan depends: with another value of one, the same step holds other clips.
 OF_PLAN = ("sets", "set_weights", "seed", "crop_samples", "bucket_samples", "batch_seconds", "group_rows")
+OF_PLAN += ("same_length_groups",)
 # What the clips of a run are, and the field that says so: (in the checkpoint's metadata, field, in words)
 OF_CLIPS = (
     ("corpus", "sets", "the prepared sets in {data_dir}"),

@@ -1,7 +1,9 @@
 """The training step: one update and one evaluation, compiled over a mesh.
 
-A batch is [g, a, r, s]: g * a loss groups of r rows of s int16 samples. Axis g lies over the devices; axis a is
-computed sequentially. With L_i the loss sum and w_i the weight (masked frames) of group i, the gradient is
+A batch is [d, a, g, ...]: d * a * g loss groups in the order of the plan. Axis d lies over the devices, axis a is
+computed sequentially, the g groups of a micro-batch at once. A group's audio is a flat buffer of int16 samples. The
+groups of a micro-batch share a length, so that they become rows [g, r, s]; another micro-batch, and another device,
+may have another length. With L_i the loss sum and w_i the weight (masked frames) of group i, the gradient is
 
     sum_i grad L_i / sum_i w_i
 
@@ -11,6 +13,7 @@ divided once. How groups are spread over devices and accumulation changes nothin
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -25,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from voc2vec_jax import audio
 from voc2vec_jax.models import encoder, flops
 from voc2vec_jax.ops import optim
+from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.runs import sharding
 
@@ -61,11 +65,14 @@ def averaged(state: dict) -> Any:
     return state.get("ema", state["params"])
 
 
-def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int) -> encoder.Noise:
-    """Keys of the rows of the given loss groups. They depend neither on the device nor on other groups."""
-    # Rows are numbered through all groups: with r = 3, group 0 has rows 0 1 2 and group 1 has rows 3 4 5.
+def noise(key: Key[Array, ""], groups: Int[Array, "g"], rows: int, most_rows: int | None = None) -> encoder.Noise:
+    """Keys of the rows of the given loss groups. They depend neither on the device nor on other groups.
+
+    No group of the update has more than `most_rows`; None: all have `rows`.
+    """
+    # Rows are numbered through all groups, of groups of 4 rows at most:   0 1 2 3 | 4 5 - - | 8 9 10 11
     fold = jax.vmap(jax.random.fold_in, (None, 0))
-    numbers = (groups[:, None] * rows + jnp.arange(rows)[None]).reshape(-1)
+    numbers = (groups[:, None] * (most_rows or rows) + jnp.arange(rows)[None]).reshape(-1)
     group_keys = jnp.repeat(fold(jax.random.fold_in(key, GROUPS), groups), rows, total_repeat_length=numbers.size)
     return encoder.Noise(fold(jax.random.fold_in(key, ROWS), numbers), group_keys)
 
@@ -93,11 +100,40 @@ def operations(model: Any, shape: tuple[int, int, int]) -> Float[Array, ""]:
     return jnp.float32(groups * rows * sum(flops.training(model, samples).values()))
 
 
+def as_rows(layout: batch_layout.BatchLayout, model: Any, micro: dict[str, Array], bucket: int) -> dict[str, Array]:
+    """The loss groups of a micro-batch, all of bucket number `bucket`, as rows: audio [g, r, s], units [g, r, t]."""
+    rows, samples = layout.group_rows_of(bucket), layout.bucket_samples[bucket]
+    shapes = {"audio": (rows, samples), "lengths": (rows,), "index": (rows,)}
+    if "units" in micro:
+        shapes["units"] = (rows, model.encoder.frames(samples))
+
+    def cut(x, shape):
+        return x[:, : math.prod(shape)].reshape(-1, *shape)
+
+    return {name: cut(x, shapes[name]) if name in shapes else x for name, x in micro.items()}
+
+
+def by_length(layout: batch_layout.BatchLayout, model: Any, of_rows: Callable) -> Callable:
+    """`f(params, micro, step)` for micro-batches of any length, from `of_rows(params, micro, step)` for rows."""
+
+    def of_bucket(bucket, params, micro, step):
+        return of_rows(params, as_rows(layout, model, micro, bucket), step)
+
+    branches = [functools.partial(of_bucket, bucket) for bucket in range(len(layout.bucket_samples))]
+
+    def of_micro(params, micro, step):
+        # The branches hold no collectives: devices may take different ones.
+        return jax.lax.switch(micro["bucket"][0], branches, params, micro, step)
+
+    return of_micro
+
+
 def make_update(
     family: ModuleType,
     model: Any,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
+    layout: batch_layout.BatchLayout,
     mesh: Mesh,
     rules: sharding.Rules = sharding.UNCUT,
     *,
@@ -112,17 +148,20 @@ def make_update(
     moving average of the parameters in the state follows them by `ema_decay`.
 
     An update whose loss or gradient is not finite leaves all but `bad_in_row` as it was. After `max_bad` of them in a
-    row nothing changes the state any more. In the row, `bad_in_row` counts them, and `bad_groups` [g * a] is above 0
-    for the loss groups that were computed together with one whose loss is not finite.
+    row nothing changes the state any more. In the row, `bad_in_row` counts them, and `bad_groups`, in the plan's order,
+    is above 0 for the loss groups that were computed together with one whose loss is not finite.
     """
+
+    # Where all groups of an update share a length they are numbered without gaps, as version 0.1.0 does.
+    most_rows = layout.most_rows if layout.step_units > 1 else None
 
     def update(state, batch):
         step, params = state["step"], state["params"]
-        g, a = batch["lengths"].shape[:2]
-        # Group (j, i) of [g, a] has number j * a + i, because the batch was reshaped from the plan's [g * a].
-        batch = {**batch, "group": jnp.arange(g * a).reshape(g, a)}
+        places = batch["lengths"].shape[:3]
+        batch = {**batch, "group": jnp.arange(math.prod(places)).reshape(places)}
         specs = sharding.specs(params, mesh, rules)
-        of_micro = functools.partial(_gradient, family, model, seed, equal_masks, g * a)
+        gradient = functools.partial(_gradient, family, model, seed, equal_masks, layout.groups, most_rows)
+        of_micro = by_length(layout, model, gradient)
         grads, sums = over_groups(of_micro, mesh, specs, (specs, sharding.WHOLE))(params, batch, step)
         weight = jnp.maximum(sums["weight"], 1)  # a batch of empty rows divides by 1
         grads = jax.tree.map(lambda x: x / weight, grads)
@@ -149,10 +188,10 @@ def make_update(
     return update
 
 
-def _gradient(family, model, seed, equal_masks, groups, params, micro, step):
+def _gradient(family, model, seed, equal_masks, groups, most_rows, params, micro, step):
     """Gradients and metric sums of a micro-batch; of `groups` in all, those with a loss that is not finite."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), TRAIN), step)
-    keys = noise(key, micro["group"], micro["lengths"].shape[1])
+    keys = noise(key, micro["group"], micro["lengths"].shape[1], most_rows)
 
     def loss(params):
         return loss_sums(family, model, params, micro, keys, step, train=True, equal_masks=equal_masks)
@@ -173,7 +212,7 @@ def _unless_bad(state: dict[str, Any], after: dict[str, Any], good: Bool[Array, 
 
 
 def over_groups(of_micro: Callable, mesh: Mesh, specs: Any, results: Any) -> Callable:
-    """`f(params, batch, step)`: sums of `of_micro(params, micro-batch, step)` over all groups [g, a, ...].
+    """`f(params, batch, step)`: sums of `of_micro(params, micro-batch, step)` over all groups [d, a, g, ...].
 
     `specs` say how `params` lie on the mesh, `results` how the sums do. A device computes its own groups alone; the
     parameters are gathered before, and the sums exchanged after, all of them.
@@ -181,6 +220,7 @@ def over_groups(of_micro: Callable, mesh: Mesh, specs: Any, results: Any) -> Cal
 
     def of_device(params, batch, step):
         params = sharding.gathered(params, specs)
+        batch = jax.tree.map(lambda x: x[0], batch)
         return sharding.summed(accumulate(lambda micro: of_micro(params, micro, step), batch), results)
 
     # Under automatic partitioning XLA reduces each layer's gradient of each micro-batch, in the compute dtype. So would
@@ -192,10 +232,9 @@ def over_groups(of_micro: Callable, mesh: Mesh, specs: Any, results: Any) -> Cal
 
 
 def accumulate(of_micro: Callable, batch: dict):
-    """Sum of `of_micro(micro-batch)` over axis 1 of the batch [g, a, ...], one micro-batch in memory at a time."""
-    if batch["lengths"].shape[1] == 1:
-        return of_micro(jax.tree.map(lambda x: x[:, 0], batch))
-    batch = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch)
+    """Sum of `of_micro(micro-batch)` over axis 0 of the batch [a, g, ...], one micro-batch in memory at a time."""
+    if batch["lengths"].shape[0] == 1:
+        return of_micro(jax.tree.map(lambda x: x[0], batch))
     of_micro = jax.jit(of_micro)  # so that eval_shape and the scan share one trace
     first = jax.eval_shape(of_micro, jax.tree.map(lambda x: x[0], batch))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first)
@@ -207,14 +246,21 @@ def accumulate(of_micro: Callable, batch: dict):
 
 
 def make_evaluate(
-    family: ModuleType, model: Any, mesh: Mesh, rules: sharding.Rules = sharding.UNCUT, *, seed: int, equal_masks: bool
+    family: ModuleType,
+    model: Any,
+    layout: batch_layout.BatchLayout,
+    mesh: Mesh,
+    rules: sharding.Rules = sharding.UNCUT,
+    *,
+    seed: int,
+    equal_masks: bool,
 ) -> Callable:
     """`evaluate(params, batch) -> metric sums`, without dropout. A clip has the same masks at every validation.
 
-    Its key comes from its row in the corpus (`index` [g, a, r]), so that it does not depend on the batch.
+    Its key comes from its row in the corpus (`index` [d, a, g, r]), so that it does not depend on the batch.
     """
 
-    def of_micro(params, micro, step):
+    def of_rows(params, micro, step):
         key = jax.random.fold_in(jax.random.key(seed), VALIDATION)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, micro["index"].reshape(-1))
         keys = encoder.Noise(keys, keys)
@@ -222,6 +268,7 @@ def make_evaluate(
 
     def evaluate(params, batch):
         specs = sharding.specs(params, mesh, rules)
+        of_micro = by_length(layout, model, of_rows)
         return over_groups(of_micro, mesh, specs, sharding.WHOLE)(params, batch, jnp.zeros([], jnp.int32))
 
     return evaluate
@@ -229,7 +276,7 @@ def make_evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class TrainingFunctions:
-    """All that a run computes, jitted for one mesh. Each function compiles at its first call, and once per bucket."""
+    """All that a run computes, jitted for one mesh. Each function compiles at its first call."""
 
     family: ModuleType
     model: Any
@@ -245,6 +292,7 @@ class TrainingFunctions:
 def on_mesh(config: ml_collections.ConfigDict, family: ModuleType, model: Any, mesh: Mesh) -> TrainingFunctions:
     """The functions of a configuration; InputError when its sharding rules do not fit the parameters."""
     optimizer, schedule = pretraining_recipe.build_optimizer(config)
+    layout = pretraining_recipe.batch_layout(config, pretraining_recipe.loss_groups(config, mesh.size)[0])
     averages = {"ema": config.ema_decay > 0}
     init = functools.partial(init_state, family, model, optimizer, config.seed, **averages)
     rules = tuple((pattern, None if axis < 0 else axis) for pattern, axis in config.sharding_rules)
@@ -254,8 +302,8 @@ def on_mesh(config: ml_collections.ConfigDict, family: ModuleType, model: Any, m
     # fairseq's collater crops a batch to its shortest clip and then hides equally many frames in each row.
     options = {"seed": config.seed, "equal_masks": config.batching == "crop"}
     kept = {"max_bad": config.max_bad_updates, "ema_decay": config.ema_decay}
-    update = make_update(family, model, optimizer, schedule, mesh, rules, **kept, **options)
-    evaluate = make_evaluate(family, model, mesh, rules, **options)
+    update = make_update(family, model, optimizer, schedule, layout, mesh, rules, **kept, **options)
+    evaluate = make_evaluate(family, model, layout, mesh, rules, **options)
     return TrainingFunctions(
         family,
         model,

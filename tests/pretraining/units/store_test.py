@@ -16,7 +16,7 @@ from voc2vec_jax import errors
 from voc2vec_jax.datasets import corpora, records, resident
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.models import encoder, hubert
-from voc2vec_jax.pretraining import batch_plan
+from voc2vec_jax.pretraining import batch_layout, batch_plan
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import reader as pretraining_reader
 from voc2vec_jax.pretraining.units import layers as unit_layers
@@ -262,7 +262,7 @@ def test_batches_hold_the_units_of_their_crops_from_disk_processes_and_devices(d
     corpus = corpora.open_corpus(data_dir, ("one", "two"))
     targets = unit_store.targets_for_run(config_of(data_dir), MODEL, corpus, tmp_path / "run", copy=False)
     rows = np.flatnonzero(corpus.samples >= 1000)
-    layout = batch_plan.BatchLayout(2, 2, BUCKETS[-1], BUCKETS)
+    layout = batch_layout.BatchLayout(4, 2, BUCKETS[-1], BUCKETS, same_length_groups=1)
     drawn = batch_plan.BatchPlan(layout, corpus.samples, corpus.set_index, rows, seed=0)
     found = {}
     for workers in (0, 1):
@@ -272,14 +272,20 @@ def test_batches_hold_the_units_of_their_crops_from_disk_processes_and_devices(d
     found["resident"] = [
         batch["units"] for batch in pretraining_data.resident_batches(held, corpus, drawn, 1, 5, targets=targets)
     ]
+    seen = set()
     for k, batch in enumerate(found[0], start=1):
-        step = batch_plan.host_rows(drawn, corpus.samples, k)
-        assert np.array_equal(batch, targets.classes(step.index, step.start, step.lengths, step.bucket_samples))
-        assert batch.max() >= unit_store.FIRST_CLASS
+        step = batch_layout.host_rows(drawn, corpus.samples, k)
+        seen.add(tuple(step.bucket))
+        for g, (bucket, units) in enumerate(zip(step.bucket.tolist(), batch)):
+            own = (x[g, : layout.group_rows_of(bucket)] for x in (step.index, step.start, step.lengths))
+            wanted = targets.classes(*own, BUCKETS[bucket]).ravel()
+            assert np.array_equal(units[: wanted.size], wanted) and wanted.max() >= unit_store.FIRST_CLASS
+            assert np.all(units[wanted.size :] == -1)
+    assert any(len(set(buckets)) == 2 for buckets in seen), "lengths are mixed"
     for other in (1, "resident"):
         assert all(np.array_equal(a, b) for a, b in zip(found[0], found[other], strict=True))
     with pretraining_reader.read_batches(corpus, drawn, 1, 2) as batches:
-        assert set(next(batches)) == {"audio", "lengths", "index"}
+        assert set(next(batches)) == {"audio", "lengths", "index", "bucket"}
 
 
 def test_a_run_keeps_its_units_and_is_told_what_does_not_fit(data_dir, tmp_path):

@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int, Int32, Int64, UInt16
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import records
+from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.runs import files
 
 FIRST_CLASS = 4  # fairseq's dictionary begins with bos, pad, eos and unk, and these stay among the classes
@@ -147,11 +148,15 @@ class FrameTargets:
     def __reduce__(self):
         return FrameTargets, self._arguments
 
+    def frames(self, bucket: int) -> int:
+        """Encoder frames of a row in a bucket of so many samples."""
+        return self._arguments[2][bucket]
+
     def classes(
         self, index: Int[np.ndarray, "*g"], start: Int[np.ndarray, "*g"], lengths: Int[np.ndarray, "*g"], bucket: int
     ) -> Int32[np.ndarray, "*g t"]:
         """Classes of crops (corpus row, first sample, samples) in a bucket of samples; -1 where there is no unit."""
-        frames = np.arange(self._arguments[2][bucket])
+        frames = np.arange(self.frames(bucket))
         taken = np.floor(frames * self._per_frame).astype(np.int64)
         out = np.full((*index.shape, len(frames)), -1, np.int32)
         # Side "right" counts the sets that begin at or before a row: row 3 -> 2, so set 1.
@@ -171,9 +176,22 @@ class FrameTargets:
         return out
 
 
-def units_of(targets: FrameTargets | None, *crops: Any) -> dict[str, np.ndarray]:
-    """What a batch of `crops`, as `FrameTargets.classes` takes them, gains for a family that reads units."""
-    return {} if targets is None else {"units": targets.classes(*crops)}
+def units_of(
+    targets: FrameTargets | None, layout: batch_layout.BatchLayout, rows: batch_layout.HostRows
+) -> dict[str, Int32[np.ndarray, "g u"]]:
+    """What a batch of `rows` gains for a family that reads units: "units", those of a group's rows one after another.
+
+    Buffers are as long as the longest of any bucket, -1 at their ends.
+    """
+    if targets is None:
+        return {}
+    frames = [layout.group_rows_of(b) * targets.frames(samples) for b, samples in enumerate(layout.bucket_samples)]
+    out = np.full((len(rows.bucket), max(frames)), -1, np.int32)
+    for b, samples in enumerate(layout.bucket_samples):
+        own, places = rows.bucket == b, layout.group_rows_of(b)
+        crops = (x[own, :places] for x in (rows.index, rows.start, rows.lengths))
+        out[own, : frames[b]] = targets.classes(*crops, samples).reshape(-1, frames[b])
+    return {"units": out}
 
 
 def targets_for_run(config: Any, model: Any, corpus: Any, workdir: pathlib.Path, *, copy: bool) -> FrameTargets | None:
