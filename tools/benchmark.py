@@ -8,6 +8,7 @@ python tools/benchmark.py embed --input=DIR [--model=SRC] [--clips=32] [--order=
                                 [--against=transformers] [--passes=3]
 python tools/benchmark.py finetune [--model=tiny|base] [--folds=10] [--clips=96] [--dtype=bfloat16]
                                    [--against=transformers] [--passes=3]
+python tools/benchmark.py soak [--steps=400000] [--every=1000] [--workers=0] [--folder=DIR]
 
 `NAME --help` lists all flags of a benchmark. With --against, JAX does not reserve a GPU's memory in advance, so that
 both programs fit.
@@ -23,6 +24,7 @@ from benchmarks import attention as attention_benchmark
 from benchmarks import data as data_benchmark
 from benchmarks import embed as embed_benchmark
 from benchmarks import finetune as finetune_benchmark
+from benchmarks import soak as soak_benchmark
 from benchmarks import train as train_benchmark
 
 from voc2vec_jax import errors
@@ -151,6 +153,21 @@ ATTENTION_FLAGS = {
     "passes": cli.Flag("measurements of each; the median counts", default=3, kind=int),
 }
 
+
+def soak(arguments: cli.Arguments) -> Iterator[dict]:
+    """Memory, open files and time from step to step over a whole run of a tiny model."""
+    values = {name: getattr(arguments, name) for name in SOAK_FLAGS}
+    return soak_benchmark.figures(soak_benchmark.Soak(**values))
+
+
+SOAK_FLAGS = {
+    "steps": cli.Flag("updates of the run", default=400_000, kind=int),
+    "intervals": cli.Flag("parts of the run that are compared", default=20, kind=int),
+    "every": cli.Flag("steps between validations, and between checkpoints", default=1000, kind=int),
+    "workers": cli.Flag("reading processes; 0 reads in threads", default=0, kind=int),
+    "folder": cli.Flag("where to prepare the data and train; without it, in a temporary folder"),
+}
+
 PROCESS_FLAGS = {
     "deterministic": cli.Flag(
         "compute the same bits in every run, on a GPU too, as training does", default=True, kind=bool
@@ -163,6 +180,7 @@ COMMANDS = {
     "attention": Command(ATTENTION_FLAGS, attention),
     "embed": Command(EMBED_FLAGS, embed),
     "finetune": Command(FINETUNE_FLAGS, finetune),
+    "soak": Command(SOAK_FLAGS, soak),
 }
 
 
