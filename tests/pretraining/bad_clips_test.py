@@ -95,7 +95,8 @@ def test_a_killed_run_skips_and_lists_the_same(whole, launch, tmp_path):
 
 def test_too_many_in_a_row_stop_the_run_and_without_their_clips_it_goes_on(whole, launch, tmp_path):
     workdir = tmp_path / "stopped"
-    status, _, err = training_runs.finish(launch(workdir, "--config.max_bad_updates=1"))
+    seldom = "--config.checkpoint_every_steps=100"
+    status, _, err = training_runs.finish(launch(workdir, seldom, "--config.max_bad_updates=1"))
     first = next(row["step"] for row in training_runs.rows_of(whole[0]) if row.get("bad"))
     assert status == 1
     assert f"stopped at step {first}: 1 updates in a row" in err
