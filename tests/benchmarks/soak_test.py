@@ -13,12 +13,18 @@ EVEN = {"memory_mb": 700.0, "open_files": 30, "threads": 90, "step_ms": 3.0}
 
 
 @pytest.mark.parametrize("grown", [None, *EVEN])
-def test_what_is_larger_at_the_end_is_not_flat(grown):
+def test_what_is_larger_in_the_second_half_is_not_flat(grown):
     first = {name: 10 * value for name, value in EVEN.items()}  # the first interval compiles
-    last = {name: value * (1.5 if name == grown else 1.0) for name, value in EVEN.items()}
-    found = soak.compared([first, EVEN, EVEN, last])
+    later = {name: value * (1.5 if name == grown else 1.0) for name, value in EVEN.items()}
+    found = soak.compared([first, EVEN, EVEN, later, later])
     assert found["flat"] == {name: name != grown for name in EVEN}
-    assert found["last_over_second"] == {name: 1.5 if name == grown else 1.0 for name in EVEN}
+    assert found["later_over_earlier"] == {name: 1.5 if name == grown else 1.0 for name in EVEN}
+    assert found["memory_grown_mb"] == (350 if grown == "memory_mb" else 0)
+
+
+def test_one_slow_interval_is_no_growth():
+    slow = {**EVEN, "step_ms": 30.0}
+    assert soak.compared([EVEN, EVEN, EVEN, EVEN, slow, EVEN])["flat"]["step_ms"]
 
 
 def test_files_memory_and_threads_of_a_process_and_its_children_are_seen(tmp_path):
