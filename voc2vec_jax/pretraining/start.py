@@ -22,6 +22,7 @@ from voc2vec_jax.runs import checkpoint, configuration, logs
 # Fields on which the batch plan depends: with another value of one, the same step holds other clips.
 OF_PLAN = ("sets", "set_weights", "seed", "crop_samples", "bucket_samples", "batch_seconds", "group_rows")
 OF_PLAN += ("same_length_groups",)
+SHOWN_DIGITS = 12  # of a fingerprint in the history of a run
 # What the clips of a run are, and the field that says so: (in the checkpoint's metadata, field, in words)
 OF_CLIPS = (
     ("corpus", "sets", "the prepared sets in {data_dir}"),
@@ -147,7 +148,7 @@ def _changed_clips(
                 f"{what} are not those that {workdir} was trained with: bring the old ones back, go on with the "
                 f"new ones by --resume_with={field}, or give another --workdir"
             )
-        others[name] = [saved[name], own[name]]
+        others[name] = [saved[name][:SHOWN_DIGITS], own[name][:SHOWN_DIGITS]]
     if saved.get("units") != own["units"]:
         raise errors.InputError(
             f"the units {config.units} are not those that {workdir} was trained on: bring back its "
