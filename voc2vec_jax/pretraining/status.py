@@ -141,15 +141,17 @@ def _checkpoints(folder: pathlib.Path) -> dict[str, list]:
 
 
 def _best(folder: pathlib.Path, newest: int) -> dict[str, Any] | None:
-    """Step and loss of the best validation, as the newest checkpoint or the best says it."""
-    places = [*folder.glob("best/*/metadata.json"), folder / "checkpoints" / str(newest) / "metadata.json"]
-    found = []
+    """Step and loss of the best validation, as the later of the newest checkpoint and the best says it."""
+    # Not the lower one: other clips may validate since a change of the run.
+    places = [folder / "checkpoints" / str(newest) / "metadata.json", *folder.glob("best/*/metadata.json")]
+    found = {}
     for place in places:
         try:
-            found.append(json.loads(place.read_bytes())["best"])
+            content = json.loads(place.read_bytes())
+            found[content["step"]] = content["best"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return min(filter(None, found), key=lambda best: best["loss"], default=None)
+    return found[max(found)] if found else None
 
 
 def _bad_updates(listed: pathlib.Path) -> dict[str, int | None]:
