@@ -40,10 +40,11 @@ def run(tmp_path):
     (folder / "metrics.jsonl").write_text("".join(lines) + '{"step": 1011, "lo')
     best = {"step": 800, "loss": 3.125}
     for step in (900, 1000):
-        checkpoint(folder / "checkpoints", str(step), {"best": best})
+        checkpoint(folder / "checkpoints", str(step), {"step": step, "best": best})
     checkpoint(folder / "checkpoints", "950.corrupt", {})
-    checkpoint(folder / "checkpoints", "1010", {"best": best}, whole=False)
-    checkpoint(folder / "best", "800", {"best": best})
+    checkpoint(folder / "checkpoints", "1010", {"step": 1010, "best": best}, whole=False)
+    # Of other clips, before a change of the run
+    checkpoint(folder / "best", "800", {"step": 800, "best": {"step": 800, "loss": 1.5}})
     (folder / "bad_clips.csv").write_text("id,step\na,400\nb,400\na,410\n")
     return folder
 
@@ -87,7 +88,7 @@ def test_a_folder_in_which_nothing_has_happened_yet(tmp_path):
 
 
 def test_a_run_is_complete_when_its_last_step_is_saved(run):
-    checkpoint(run / "checkpoints", "2000", {"best": None})
+    checkpoint(run / "checkpoints", "2000", {"step": 2000, "best": None})
     found = status.read(run)
     assert found["complete"] and f"{run}: complete" in status.text(found)
     assert "to go" not in status.text(found)
