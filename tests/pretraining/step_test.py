@@ -1,5 +1,6 @@
 """Devices and accumulation only distribute loss groups: same loss, gradients, parameters, examples and masks."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -15,6 +16,7 @@ from voc2vec_jax.models import wav2vec2
 from voc2vec_jax.ops import optim
 from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import data as pretraining_data
+from voc2vec_jax.pretraining import reader as pretraining_reader
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import sharding
@@ -224,6 +226,24 @@ def test_the_same_examples_on_every_mesh(source, tmp_path):
             for name, a in batch.items():
                 assert np.array_equal(a.reshape(4, -1), wanted[name].reshape(4, -1)), "groups are in order"
     assert any(len(np.unique(batch["bucket"])) == 2 for batch in seen[0]), "lengths are mixed"
+
+
+def test_a_validation_starts_no_reading_processes(tmp_path, monkeypatch):
+    datasets.prepare("synthetic", data_dir=tmp_path, clips=40, progress=False)
+    config = tiny_config.get_config()
+    config.data_dir, config.workers = str(tmp_path), 2
+    asked = []
+
+    def read_batches(*steps, workers, **options):
+        asked.append(workers)
+        return contextlib.nullcontext([])
+
+    monkeypatch.setattr(pretraining_reader, "read_batches", read_batches)
+    batches = batches_on(ONE_DEVICE, config, 4)
+    for source in (batches.train(0, 3), batches.valid()):
+        with source as found:
+            assert list(found) == []
+    assert asked == [2, 0]
 
 
 def test_validation_is_the_same_on_every_mesh(tmp_path):

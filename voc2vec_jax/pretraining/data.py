@@ -115,19 +115,22 @@ class DeviceBatches:
 
     def train(self, first_step: int, last_step: int) -> contextlib.AbstractContextManager[Iterator[dict]]:
         """The batches of steps first_step to last_step - 1."""
-        return self._batches(self.examples.plan, first_step, last_step)
+        return self._batches(self.examples.plan, first_step, last_step, self._workers)
 
     def valid(self) -> contextlib.AbstractContextManager[Iterator[dict]]:
         """Every validation row once, in order."""
-        return self._batches(self.examples.valid_plan, 0, self.examples.valid_plan.steps_per_epoch)
+        # In threads: to start processes takes longer than they would read, and the devices wait.
+        return self._batches(self.examples.valid_plan, 0, self.examples.valid_plan.steps_per_epoch, workers=0)
 
     @contextlib.contextmanager
-    def _batches(self, plan: batch_layout.Plan, first: int, last: int) -> Iterator[Iterator[dict[str, jax.Array]]]:
+    def _batches(
+        self, plan: batch_layout.Plan, first: int, last: int, workers: int
+    ) -> Iterator[Iterator[dict[str, jax.Array]]]:
         steps = (self.examples.corpus, plan, first, last)
         if self._resident is not None:
             yield map(self._cropped, resident_batches(self._resident, *steps, **self._options))
             return
-        with pretraining_reader.read_batches(*steps, workers=self._workers, **self._options) as batches:
+        with pretraining_reader.read_batches(*steps, workers=workers, **self._options) as batches:
             yield map(self._uploaded, batches)
 
     def _uploaded(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
