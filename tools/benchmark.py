@@ -1,6 +1,7 @@
 """Measures the speed of one part of the software and prints one JSON line for each figure.
 
 python tools/benchmark.py data [--data_dir=DIR --sets=a,b] [--clips=2000] [--threads=2] [--workers=2]
+python tools/benchmark.py mixing [--data_dir=DIR --sets=a,b] [--groups=64] [--devices=8] [--updates=300]
 python tools/benchmark.py train [--model=base] [--rows=2 --seconds=10] [--dtype=bfloat16] [--step=update --micros=8]
                                 [--against=transformers] [--breakdown] [--growth] [--profile=DIR] [--passes=3]
 python tools/benchmark.py attention [--frames=50,150,500,1500] [--dtype=bfloat16] [--dropout=0.1] [--passes=3]
@@ -19,11 +20,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from benchmarks import attention as attention_benchmark
 from benchmarks import data as data_benchmark
 from benchmarks import embed as embed_benchmark
 from benchmarks import finetune as finetune_benchmark
+from benchmarks import mixing as mixing_benchmark
 from benchmarks import soak as soak_benchmark
 from benchmarks import train as train_benchmark
 
@@ -44,11 +47,15 @@ class Command:
 
 def data(arguments: cli.Arguments) -> Iterator[dict]:
     """Speed of the input pipeline by itself."""
-    values = {name: getattr(arguments, name) for name in DATA_FLAGS}
+    return data_benchmark.figures(data_benchmark.DataBenchmark(**_with_sets(arguments, DATA_FLAGS)))
+
+
+def _with_sets(arguments: cli.Arguments, flags: dict[str, cli.Flag]) -> dict[str, Any]:
+    values = {name: getattr(arguments, name) for name in flags}
     values["sets"] = tuple(name for name in values["sets"].split(",") if name)
     if (values["data_dir"] is None) != (not values["sets"]):
-        raise errors.InputError("--data_dir and --sets belong together: give both, or neither to measure noise")
-    return data_benchmark.figures(data_benchmark.DataBenchmark(**values))
+        raise errors.InputError("--data_dir and --sets belong together: give both, or neither for made-up clips")
+    return values
 
 
 DATA_FLAGS = {
@@ -61,6 +68,20 @@ DATA_FLAGS = {
     "threads": cli.Flag("reader threads of the stream", default=2, kind=int),
     "workers": cli.Flag("reader processes of the stream", default=2, kind=int),
     "passes": cli.Flag("passes over the data; the median and the best are printed", default=3, kind=int),
+}
+
+
+def mixing(arguments: cli.Arguments) -> Iterator[dict]:
+    """How well updates mix the data sets."""
+    return mixing_benchmark.figures(mixing_benchmark.MixingBenchmark(**_with_sets(arguments, MIXING_FLAGS)))
+
+
+MIXING_FLAGS = {
+    "data_dir": cli.Flag("folder of prepared data sets; without it, clips like those of the paper's ten sets"),
+    "sets": cli.Flag("data sets to plan for, separated by commas", default=""),
+    "groups": cli.Flag("loss groups of 80 s in an update", default=64, kind=int),
+    "devices": cli.Flag("devices that share an update", default=8, kind=int),
+    "updates": cli.Flag("number of updates to plan", default=300, kind=int),
 }
 
 
@@ -177,6 +198,7 @@ PROCESS_FLAGS = {
 COMMANDS = {
     "train": Command(TRAIN_FLAGS, train),
     "data": Command(DATA_FLAGS, data),
+    "mixing": Command(MIXING_FLAGS, mixing),
     "attention": Command(ATTENTION_FLAGS, attention),
     "embed": Command(EMBED_FLAGS, embed),
     "finetune": Command(FINETUNE_FLAGS, finetune),

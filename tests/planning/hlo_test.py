@@ -90,6 +90,16 @@ def test_loops_of_a_compiled_program_multiply():
     assert {1, 3, 15} == {step.times for step in loops.walk(hlo.parse(text))}
 
 
+def test_a_conditional_counts_as_the_branch_that_moves_most():
+    def many(x):
+        return jnp.full(10_000, jnp.sort(jnp.cumsum(jnp.sort(x[:8])))[3])
+
+    for branches in ((many, jnp.sin), (jnp.sin, many)):
+        text = jax.jit(lambda i, x, b=branches: jax.lax.switch(i, b, x)).lower(0, jnp.ones(10_000)).compile().as_text()
+        sines = [step.times for step in loops.walk(hlo.parse(text)) if "sin" in step.instruction.label]
+        assert sines == [1]
+
+
 def test_a_text_without_a_program_is_refused():
     with pytest.raises(ValueError, match="no entry"):
         hlo.parse("HloModule empty\n")

@@ -47,7 +47,7 @@ def test_a_recipe_is_the_one_that_run_folders_hold(source):
 def test_batches_for_few_gpus_differ_in_nothing_else_and_divide_over_them(recipe, words, seconds):
     whole, found = (configuration.load(f"configs/{recipe}.py{arg}") for arg in ("", f":{words}"))
     assert found.batch_seconds == seconds and found.init_from == ("some/model" if "=" in words else "")
-    whole.batch_seconds, whole.init_from = found.batch_seconds, found.init_from
+    whole.batch_seconds, whole.init_from, whole.same_length_groups = found.batch_seconds, found.init_from, 1
     assert whole.to_dict() == found.to_dict()
     for devices in (1, 2):
         assert pretraining_recipe.loss_groups(found, devices) == (seconds / 80, seconds / 80 / devices)

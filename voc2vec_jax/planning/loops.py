@@ -1,9 +1,10 @@
 """Walk a program as it runs: every instruction with the number of times that it runs."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
-from voc2vec_jax.planning import hlo
+from voc2vec_jax.planning import hlo, traffic
 
 _TRIPS = r'"known_trip_count":\{"n":"?(\d+)'
 _SAME = ("copy", "bitcast", "copy-start", "copy-done", "reshape", "optimization-barrier", "convert")
@@ -29,7 +30,7 @@ class Step:
 
 
 def walk(program: hlo.Program) -> Iterator[Step]:
-    """All instructions that the entry runs; of a conditional, those of its longest branch. A fusion is one."""
+    """All instructions that the entry runs; of a conditional, those of the branch that moves most bytes."""
     yield from _walk(program, Place(program.entry), 1, True)
 
 
@@ -40,14 +41,17 @@ def _walk(program: hlo.Program, place: Place, times: int, counted: bool) -> Iter
             body = Place(program.computations[one.called[0]], one, place)
             yield from _walk(program, body, times * (1 if turns is None else turns), counted and turns is not None)
         elif one.opcode == "conditional":
-            branches = [program.computations[name] for name in one.called]
-            longest = max(branches, key=lambda branch: len(branch.instructions))
-            yield from _walk(program, Place(longest), times, counted)
+            branches = [list(_walk(program, Place(program.computations[name]), times, counted)) for name in one.called]
+            yield from max(branches, key=functools.partial(_moved, program))
         elif one.opcode in ("call", "async-start"):
             for name in one.called:
                 yield from _walk(program, Place(program.computations[name]), times, counted)
         else:
             yield Step(one, place, times, counted)
+
+
+def _moved(program: hlo.Program, steps: list[Step]) -> int:
+    return sum(step.times * traffic.moved(program, step.instruction, step.place.computation) for step in steps)
 
 
 def trips(program: hlo.Program, loop: hlo.Instruction, place: Place) -> int | None:
