@@ -7,7 +7,7 @@ not that of the source.
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,23 @@ def to_int16(audio: Float32[np.ndarray, " s"]) -> tuple[Int16[np.ndarray, " s"],
 def from_int16(samples: Int16[Any, "*s"]) -> Float32[Any, "*s"]:
     """samples / 32768 in [-1, 1), without rounding, for NumPy arrays and for what JAX traces."""
     return samples.astype(np.float32) * (1 / INT16_SCALE)
+
+
+def normalising(
+    clips: Sequence[Int16[np.ndarray, " _"]], eps: float
+) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """(mean, factor) of each clip: (clip / 32768 - mean) * factor has zero mean and unit variance.
+
+    `eps` is added to the variance. Sums are of whole numbers, which no order of addition changes.
+    """
+    means, factors = np.zeros(len(clips), np.float32), np.zeros(len(clips), np.float32)
+    for i, clip in enumerate(clips):
+        wide = clip.astype(np.float64)
+        n, total, squares = len(clip), int(wide.sum()), int(wide @ wide)
+        # var = E[x^2] - E[x]^2; sums stay below 2**53, up to which float64 holds every whole number
+        variance = (n * squares - total * total) / (n * INT16_SCALE) ** 2
+        means[i], factors[i] = total / (n * INT16_SCALE), 1 / np.sqrt(variance + eps)
+    return means, factors
 
 
 def segments(samples: int, at_most: int = SEGMENT_SAMPLES) -> list[tuple[int, int]]:

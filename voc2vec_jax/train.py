@@ -15,7 +15,7 @@ import jax
 import ml_collections
 
 from voc2vec_jax.planning import report
-from voc2vec_jax.pretraining import capacity, changes, dry_run, loop
+from voc2vec_jax.pretraining import capacity, changes, dry_run, initial_weights, loop
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import start as training_start
@@ -37,7 +37,7 @@ MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_ch
 MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
 MAY_DIFFER += ("deterministic", "max_bad_updates", "wandb")
 # What version 0.1.0 did where its configuration says nothing
-EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0, "same_length_groups": 0}
+EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0, "same_length_groups": 0, "normalize": "none"}
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +49,6 @@ def main(argv: list[str]) -> int:
     request = report.requested(arguments)
     distributed.join(arguments)
     if request is not None:
-        pretraining_recipe.check(arguments.config)
         return dry_run.run(arguments.config, request)
     return train(arguments.config, arguments.workdir, changes.named(arguments.config, arguments.resume_with or ""))
 
@@ -63,6 +62,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence
     pretraining_recipe.check(config)
     runtime.set_up_jax(config)
     config.dtype = runtime.computed_in(config.dtype, runtime.platform())
+    config.normalize = agreement.decided_by_first(lambda: initial_weights.settled_normalize(config, workdir))
     chosen = capacity.settle(config, jax.devices())
     family, model = pretraining_recipe.build_model(config)
     mesh = sharding.make_mesh(config.fsdp)

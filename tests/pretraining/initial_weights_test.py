@@ -1,5 +1,7 @@
 """Continuing from other weights: what is taken over, what starts fresh and is said, what is refused."""
 
+import dataclasses
+import json
 import pathlib
 
 import jax
@@ -59,6 +61,40 @@ def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
     assert "NOT in" in said
     assert "quantizer/codebook" in said
     assert "was trained with masks over channels (share 0.2)" in said
+
+
+@pytest.mark.parametrize(
+    "raw, normalize, name",
+    [
+        ({"model_type": "wav2vec2"}, True, "clip"),
+        ({"model_type": "wav2vec2"}, None, "clip"),
+        ({}, True, "clip_fairseq"),
+        ({}, False, "none"),
+    ],
+)
+def test_a_new_run_normalises_as_its_source_and_another_choice_is_said(raw, normalize, name, tmp_path, capsys):
+    whole = reader.read(SOURCE)
+    source = dataclasses.replace(whole, normalize=normalize, raw_config=raw)
+    writer.write_jax(tmp_path / "source", source)
+    config = matching_config()
+    config.init_from = str(tmp_path / "source")
+    assert initial_weights.settled_normalize(config, tmp_path / "new") == name
+    assert f"normalize is {name}, as {config.init_from} was trained" in capsys.readouterr().err
+    for chosen in ("none", "clip", "clip_fairseq"):
+        config.normalize = chosen
+        assert initial_weights.settled_normalize(config, tmp_path / "new") == chosen
+        initial_weights.continued_params(config, *pretraining_recipe.build_model(config))
+        said = f"was trained with normalize {name}, and this run is with {chosen}"
+        assert (said in capsys.readouterr().err) == (chosen != name)
+
+
+def test_a_run_that_goes_on_normalises_as_it_did_without_its_source(tmp_path):
+    config = matching_config()
+    config.init_from = str(tmp_path / "gone")
+    (tmp_path / "config.json").write_text(json.dumps({"init_from": config.init_from, "normalize": "clip"}))
+    assert initial_weights.settled_normalize(config, tmp_path) == "clip"
+    config.init_from = ""
+    assert initial_weights.settled_normalize(config, tmp_path) == "none"
 
 
 def test_another_architecture_is_refused_with_the_overrides_to_type():

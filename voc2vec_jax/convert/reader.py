@@ -29,6 +29,10 @@ _FAIRSEQ_NAMES = {
     "data2vec_multi": "emotion2vec",
 }
 _FINE_TUNED = "w2v_encoder.w2v_model."  # fairseq's prefix of the pre-trained part of a recogniser
+# Added to the variance of a clip that is normalised, by the programs that trained a checkpoint
+TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5
+# The same by a pre-training recipe's `normalize`; None: the audio as it is
+NORMALIZE_EPS = {"none": None, "clip": TRANSFORMERS_EPS, "clip_fairseq": FAIRSEQ_EPS}
 _MOST_SHARING = 4  # how often a file's bytes may be used, on average
 _DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
 
@@ -43,6 +47,7 @@ class ModelWeights:
     missing: tuple[str, ...] = ()  # our parameters that the source lacks, such as a quantizer's
     unused: Mapping[str, str] = dataclasses.field(default_factory=dict)  # tensor of the source -> why we leave it out
     normalize: bool | None = None  # clips to zero mean, unit variance; None: the source does not say
+    normalize_eps: float | None = None  # added to the variance; None: that of the program whose checkpoint it is
     labels: tuple[str, ...] = ()  # of the classification head's outputs, in order
     source_format: str = "jax"  # "hf" | "fairseq" | "jax"
     raw_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the source's own configuration
@@ -62,6 +67,13 @@ class ModelWeights:
     def normalizes(self) -> bool:
         """`normalize`, or transformers' default if the source does not say."""
         return True if self.normalize is None else self.normalize
+
+    @property
+    def eps(self) -> float:
+        """Added to the variance of a clip when it is normalised."""
+        if self.normalize_eps is not None:
+            return self.normalize_eps
+        return TRANSFORMERS_EPS if "model_type" in self.raw_config else FAIRSEQ_EPS
 
     @property
     def feature_mask_share(self) -> float:
@@ -258,6 +270,7 @@ def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Mo
     return dataclasses.replace(
         _filled(family, config, source, head),
         normalize=raw.get("normalize"),
+        normalize_eps=raw.get("normalize_eps"),
         labels=labels,
         source_format="jax",
         raw_config=raw.get("raw_config") or {},

@@ -76,10 +76,7 @@ class _Stored:
 
 
 def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
-    """The best parameters of a pre-training run, else the newest; their moving average where the run keeps one.
-
-    Pre-training does not normalise its audio.
-    """
+    """The best parameters of a pre-training run, else the newest; their moving average where the run keeps one."""
     from voc2vec_jax.runs import checkpoint  # here, because importing Orbax takes a second
 
     origin, family = str(folder / "config.json"), raw.get("family")
@@ -101,8 +98,15 @@ def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
     filled, missing, used = convert_names.fill(entries, stored, "own", "", str(chosen))
     if unknown := sorted(stored.keys() - used):
         raise errors.InputError(f"{chosen}: the parameter {unknown[0]} has no place in a {family} model of {origin}")
+    eps = reader.NORMALIZE_EPS.get(raw.get("normalize", "none"))  # version 0.1.0 normalised nothing
     return reader.ModelWeights(
-        family, config, convert_names.unflatten(filled), tuple(missing), normalize=False, mapped=len(used)
+        family,
+        config,
+        convert_names.unflatten(filled),
+        tuple(missing),
+        normalize=eps is not None,
+        normalize_eps=eps,
+        mapped=len(used),
     )
 
 

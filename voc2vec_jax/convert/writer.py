@@ -163,6 +163,7 @@ def write_jax(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str
         "family": weights.family,
         "config": configs.to_dict(weights.config),
         "normalize": weights.normalize,
+        "normalize_eps": weights.normalize_eps,
         "labels": list(weights.labels),
         "raw_config": dict(weights.raw_config) if is_hf else {},
         "preprocessor": dict(weights.preprocessor),

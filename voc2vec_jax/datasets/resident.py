@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int16, Int32, Int64
 
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 
 BLOCK_SAMPLES = 1600
 UPLOAD_BLOCKS = 20_000  # 64 MB of int16 at a time
@@ -30,13 +30,20 @@ class Resident:
     """The clips of some corpus rows as blocks [n, 1600] on every device of a mesh; each clip begins at a block.
 
     `block_start` is int32 [corpus rows], -1 for rows that are not here. It counts blocks, because 32 bits would not
-    count the samples of a large corpus.
+    count the samples of a large corpus. `mean` and `factor`, float32 [corpus rows], normalise the clips; None without
+    `eps`.
     """
 
-    def __init__(self, corpus: Clips, rows: Int64[np.ndarray, "n"], mesh: jax.sharding.Mesh | None = None):
+    def __init__(
+        self,
+        corpus: Clips,
+        rows: Int64[np.ndarray, "n"],
+        mesh: jax.sharding.Mesh | None = None,
+        eps: float | None = None,
+    ):
         """Reads and uploads `rows`; with several hosts, every process calls this with the same rows.
 
-        Raises InputError when a device reports too little free memory.
+        `eps` is that of `audio.normalising`. Raises InputError when a device reports too little free memory.
         """
         mesh = mesh or jax.sharding.Mesh(np.array(jax.local_devices()[:1]), ("replica",))
         self._corpus = corpus
@@ -52,10 +59,16 @@ class Resident:
         _check_memory(mesh.local_devices, shape, largest)
         self.block_start = np.full(len(corpus), -1, np.int32)
         self.block_start[rows] = starts
+        self.mean, self.factor = None, None
+        if eps is not None:
+            self.mean, self.factor = np.zeros((2, len(corpus)), np.float32)
         self.blocks = jax.jit(functools.partial(jnp.zeros, shape, jnp.int16), out_shardings=self._sharding)()
         put = jax.jit(_put, donate_argnums=0, out_shardings=self._sharding)
         for lo, hi in pieces:
-            piece = self._upload(_pack(corpus.read(rows[lo:hi]), largest))
+            clips = corpus.read(rows[lo:hi])
+            if eps is not None:
+                self.mean[rows[lo:hi]], self.factor[rows[lo:hi]] = audio.normalising(clips, eps)
+            piece = self._upload(_pack(clips, largest))
             self.blocks = put(self.blocks, piece, np.int32(starts[lo]))
 
     def _upload(self, piece: Int16[np.ndarray, "n 1600"]) -> Int16[Array, "n 1600"]:
@@ -77,8 +90,8 @@ def crop(
     def one(block_start, offset, length):
         # Near the end of the corpus the reach is clipped to the last block; what is read there lies beyond `length`.
         window = blocks.at[block_start + offset // BLOCK_SAMPLES + reach].get(mode="clip").ravel()
-        audio = jax.lax.dynamic_slice(window, (offset % BLOCK_SAMPLES,), (bucket_samples,))
-        return jnp.where(position < length, audio, jnp.int16(0))
+        clip = jax.lax.dynamic_slice(window, (offset % BLOCK_SAMPLES,), (bucket_samples,))
+        return jnp.where(position < length, clip, jnp.int16(0))
 
     for _ in block_start.shape:  # not flattened, so that each device crops its own rows
         one = jax.vmap(one)

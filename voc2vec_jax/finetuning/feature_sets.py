@@ -179,14 +179,8 @@ def model_features(
 def model_digest(checkpoint) -> str:
     """SHA-256 of all that a model's features depend on."""
     from voc2vec_jax.convert import digest as convert_digest
-    from voc2vec_jax.inference import pretrained as inference_pretrained
 
-    settings = (
-        checkpoint.family,
-        checkpoint.config,
-        checkpoint.normalizes,
-        inference_pretrained.normalisation_eps(checkpoint),
-    )
+    settings = (checkpoint.family, checkpoint.config, checkpoint.normalizes, checkpoint.eps)
     return convert_digest.digest(checkpoint.params["encoder"], settings, shapes=True)
 
 

@@ -19,7 +19,6 @@ from voc2vec_jax.datasets import resident
 from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
-from voc2vec_jax.inference import pretrained
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads
 from voc2vec_jax.ops import attention as attention_ops
@@ -151,7 +150,7 @@ def model_setting(
         head=heads.Config(len(task.labels), config.head_width, config.layer_sum, config.dtype),
         sub_batches=shapes,
         normalize=source.normalizes,
-        eps=pretrained.normalisation_eps(source),
+        eps=source.eps,
         attend_padding=as_paper,
         normalize_padding=as_paper and not makes_mask,
         augment=augmentation(config, source),

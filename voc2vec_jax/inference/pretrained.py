@@ -27,7 +27,6 @@ from voc2vec_jax.runs import logs, runtime, sharding
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
 FORMATS = ("hf", "fairseq", "jax")
-TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5  # added to the variance when a clip is normalised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +65,6 @@ def from_pretrained(src: str | Path, dtype: str = "auto", padding: str = "exact"
     computed = model.config.encoder.dtype
     logs.say(f"{src}: {model.family}, {model.checkpoint.parameters:,} parameters, {computed}; {model.input_text}")
     return model
-
-
-def normalisation_eps(checkpoint: reader.ModelWeights) -> float:
-    """Added to the variance of a clip: transformers' value for checkpoints of transformers, else fairseq's."""
-    return TRANSFORMERS_EPS if "model_type" in checkpoint.raw_config else FAIRSEQ_EPS
 
 
 class Model:
@@ -113,7 +107,7 @@ class Model:
             return "input normalised to zero mean and unit variance (the source is silent; transformers' default)"
         if not self.checkpoint.normalize:
             return "input taken as it is, not normalised"
-        return f"input normalised to zero mean and unit variance (eps {self._eps:g})"
+        return f"input normalised to zero mean and unit variance (eps {self.checkpoint.eps:g})"
 
     @property
     def compilations(self) -> int:
@@ -130,10 +124,6 @@ class Model:
         """The parameters on the devices, as the compiled programs take them."""
         return self._params
 
-    @property
-    def _eps(self) -> float:
-        return normalisation_eps(self.checkpoint)
-
     def prepare(self, clip: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, " s"]:
         """A clip as the model's input: normalised over its samples if the checkpoint wants that."""
         return clip if self.eps is None else loading.normalised(clip, self.eps)
@@ -141,7 +131,7 @@ class Model:
     @property
     def eps(self) -> float | None:
         """Added to the variance when a clip is normalised; None if the checkpoint wants the audio as it is."""
-        return self._eps if self.checkpoint.normalizes else None
+        return self.checkpoint.eps if self.checkpoint.normalizes else None
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -174,7 +164,7 @@ class Model:
         for row, own, length in zip(padded, lengths, seen):
             row[own:] = 0
             if wanted:
-                row[:length] = loading.normalised(row[:length], self._eps)
+                row[:length] = loading.normalised(row[:length], self.checkpoint.eps)
         self._shapes.add(("frames", padded.shape))
         with self.precision():
             x, states = forward.forward(self.family, self.config, self._params, padded, seen)

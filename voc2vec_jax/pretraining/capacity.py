@@ -139,20 +139,23 @@ def compiled_plan(config: ml_collections.ConfigDict, devices: Sequence[jax.Devic
     groups, micros = pretraining_recipe.loss_groups(config, mesh.size)
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
-    batch = batch_of(model, layout, micros, mesh)
+    batch = batch_of(model, layout, micros, mesh, pretraining_recipe.normalize_eps(config))
     found = compiling.compile(functions.update.lower(functions.state, batch), cached=True)
     return dataclasses.replace(plan, copied=report.bytes_per_device(functions.state), compiled=found)
 
 
-def batch_of(model: Any, layout: batch_layout.BatchLayout, micros: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and shardings of the arrays of a step, [d, a, g, ...] as `update` takes them."""
-    sizes = {"audio": (layout.buffer_samples,), "lengths": (layout.most_rows,), "index": (layout.most_rows,)}
+def batch_of(
+    model: Any, layout: batch_layout.BatchLayout, micros: int, mesh: Mesh, eps: float | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and shardings of the arrays of a step, [d, a, g, ...] as `update` takes them; `eps` of normalised ones."""
+    of_rows = ("lengths", "index") + ("mean", "factor") * (eps is not None)
+    sizes = {"audio": (layout.buffer_samples,), **dict.fromkeys(of_rows, (layout.most_rows,))}
     sizes["bucket"] = ()
     if hasattr(model, "label_rate_hz"):
         buckets = enumerate(layout.bucket_samples)
         sizes["units"] = (max(layout.group_rows_of(b) * model.encoder.frames(samples) for b, samples in buckets),)
     shape, place = (mesh.size, micros, layout.groups // (mesh.size * micros)), sharding.over_batch(mesh, 0)
-    types = {"audio": jnp.int16}
+    types = {"audio": jnp.int16, "mean": jnp.float32, "factor": jnp.float32}
     return {
         name: jax.ShapeDtypeStruct((*shape, *size), types.get(name, jnp.int32), sharding=place)
         for name, size in sizes.items()

@@ -16,7 +16,7 @@ from voc2vec_jax.runs import agreement, checkpoint, configuration, logs
 from voc2vec_jax.runs import folder as run_folder
 
 # Fields of which a run has one value for good: what it is, and which clips never train
-FIXED = ("family", "init_from", "units", "valid_share")
+FIXED = ("family", "init_from", "normalize", "units", "valid_share")
 OF_CLIPS = {"corpus": "other recordings", "excluded": "other clips left out", "held_out": "other clips that validate"}
 OF_RATE = ("peak_lr", "total_steps", "warmup_share")
 

@@ -23,6 +23,7 @@ from voc2vec_jax import audio, datasets, errors
 from voc2vec_jax.datasets import corpora, records, resident
 from voc2vec_jax.pretraining import batch_layout, batch_plan, held_out
 from voc2vec_jax.pretraining import reader as pretraining_reader
+from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining.units import store as unit_store
 from voc2vec_jax.runs import logs, sharding
 
@@ -104,12 +105,13 @@ class DeviceBatches:
         # Its place in the mesh, and not its number, says which groups a process reads.
         part = sharding.place_of_process(list(mesh.devices.flat), jax.process_index())
         host = part if jax.process_count() > 1 else None
+        self._eps = pretraining_recipe.normalize_eps(config)
         self._options: dict[str, Any] = {"batching": config.batching, "targets": targets, "host": host}
         self._resident = None
         if config.input == "resident":
             # Without the short rows, which no plan draws; ascending, as they lie on disk.
             rows = np.sort(np.concatenate([examples.train_rows, examples.valid_rows]))
-            self._resident = resident.Resident(examples.corpus, rows, mesh)
+            self._resident = resident.Resident(examples.corpus, rows, mesh, self._eps)
         # Made once: a jit wrapper keeps its compiled programs, a new one for each batch would look them up again.
         self._crop = jax.jit(make_crop(examples.plan.layout, mesh))
 
@@ -130,7 +132,7 @@ class DeviceBatches:
         if self._resident is not None:
             yield map(self._cropped, resident_batches(self._resident, *steps, **self._options))
             return
-        with pretraining_reader.read_batches(*steps, workers=workers, **self._options) as batches:
+        with pretraining_reader.read_batches(*steps, workers=workers, eps=self._eps, **self._options) as batches:
             yield map(self._uploaded, batches)
 
     def _uploaded(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -198,7 +200,15 @@ def resident_batches(
         first = np.where(rows.index == batch_layout.EMPTY, 0, home.block_start[rows.index])
         if first.min() < 0:
             raise ValueError(f"corpus row {rows.index[first < 0][0]} of step {k} is not resident")
+        normalising = {}
+        if home.mean is not None:
+            empty = rows.index == batch_layout.EMPTY
+            normalising = {
+                "mean": np.where(empty, np.float32(0), home.mean[rows.index]),
+                "factor": np.where(empty, np.float32(0), home.factor[rows.index]),
+            }
         yield {
+            **normalising,
             "block_start": first.astype(np.int32),
             "offset": rows.start.astype(np.int32),
             "lengths": rows.lengths,

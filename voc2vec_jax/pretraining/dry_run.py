@@ -22,7 +22,11 @@ TRIES = 3  # compilations in search of the largest batch that fits: each may tak
 
 
 def run(config: ml_collections.ConfigDict, request: report.Request) -> int:
-    """Report what `config` takes on the machine that is asked for, else on the devices that there are."""
+    """Report what `config` takes on the machine that is asked for, else on the devices that there are.
+
+    InputError for a configuration that a run would refuse.
+    """
+    pretraining_recipe.check(config)
     machine = request.machine
     runtime.set_up_jax(config)
     config.dtype = runtime.computed_in(config.dtype, request.platform)
@@ -48,7 +52,7 @@ def plan(
     layout = pretraining_recipe.batch_layout(config, groups)
     functions = training_step.on_mesh(config, family, model, mesh)
     state = functions.state
-    batch = capacity.batch_of(model, layout, micros, mesh)
+    batch = capacity.batch_of(model, layout, micros, mesh, pretraining_recipe.normalize_eps(config))
     compiled = compiled or compiling.compile(functions.update.lower(state, batch))
     # Every bucket holds about as much audio; in the longest the attention matrices, t * t a row, are largest.
     rows = groups * layout.group_rows

@@ -1,5 +1,6 @@
 """The parameters of a run that continues from other weights."""
 
+import pathlib
 from types import ModuleType
 from typing import Any
 
@@ -8,8 +9,9 @@ import ml_collections
 import numpy as np
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import sources
+from voc2vec_jax.convert import reader, sources
 from voc2vec_jax.pretraining.units import store as unit_store
+from voc2vec_jax.runs import folder as run_folder
 from voc2vec_jax.runs import logs, sharding
 
 # Fields that say how a model is trained or computed. They may differ: weights do not depend on them.
@@ -37,8 +39,8 @@ def continued_params(
     # Heads that are initialised afresh may have any shape.
     has_heads = not of_other_units and not any(name.startswith("quantizer") for name in source.missing)
     check_same_architecture(config.init_from, source.config, model, has_heads)
-    if source.normalize:
-        logs.warn(f"{config.init_from} was trained on audio of zero mean and unit variance, pre-training here is not")
+    if config.normalize not in ("auto", own := normalize_of(source)):
+        logs.warn(f"{config.init_from} was trained with normalize {own}, and this run is with {config.normalize}")
     sources.warn_of_feature_masks(config.init_from, source)
     taken = by_name(source.params)
     for name in family.OF_UNITS if of_other_units else ():
@@ -49,6 +51,26 @@ def continued_params(
     return jax.tree_util.tree_map_with_path(
         lambda path, x: np.asarray(taken.get(sharding.path_name(path), x), x.dtype), fresh
     )
+
+
+def normalize_of(source: reader.ModelWeights) -> str:
+    """The recipe's name for how a source normalises its clips."""
+    eps = source.eps if source.normalizes else None
+    return next((name for name, value in reader.NORMALIZE_EPS.items() if value == eps), "clip")
+
+
+def settled_normalize(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> str:
+    """`config.normalize`, "auto" as the run in `workdir` has it, else as `init_from` was trained, else "none"."""
+    if config.normalize != "auto":
+        return config.normalize
+    stored = run_folder.stored(workdir)
+    if "normalize" in stored and stored.get("init_from") == config.init_from:
+        return stored["normalize"]
+    if not config.init_from:
+        return "none"
+    found = normalize_of(sources.read(config.init_from))
+    logs.say(f"normalize is {found}, as {config.init_from} was trained")
+    return found
 
 
 def by_name(params: Any) -> dict[str, Any]:

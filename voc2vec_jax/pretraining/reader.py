@@ -17,7 +17,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import corpora
 from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining.units import store as unit_store
@@ -85,16 +85,18 @@ def read_batches(
     threads: int = 2,
     prefetch: int = 4,
     targets: unit_store.FrameTargets | None = None,
+    eps: float | None = None,
 ) -> Batches:
     """Batches of steps first_step to last_step - 1, in order; to the bit what a run from step 0 would get.
 
     A batch holds "audio": int16 [g, s] flat buffers, each row zero-padded to its bucket, "lengths": int32 [g, r],
-    "index": int64 [g, r] corpus rows, "bucket": int64 [g], and with `targets` also "units" (`store.units_of`).
+    "index": int64 [g, r] corpus rows, "bucket": int64 [g], with `targets` also "units" (`store.units_of`), and with
+    `eps` "mean" and "factor": float32 [g, r], which normalise each clip as a whole (`audio.normalising`).
     `host` (i, n) reads part i of n equal parts of the groups (see `batch_layout.host_rows`). `threads` threads read in
     this process, or in each of `workers` processes; `prefetch` batches are kept ready.
     """
     batch_layout.check_hosts(plan.layout, host)
-    batch = functools.partial(_batch, corpus, plan, batching, host, targets)
+    batch = functools.partial(_batch, corpus, plan, batching, host, targets, eps)
     source = grain.MapDataset.range(first_step, max(first_step, last_step)).map(batch)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch))
     if not workers:
@@ -108,19 +110,24 @@ def read_batches(
     return Batches(dataset)
 
 
-def _batch(corpus, plan, batching, host, targets, k) -> dict[str, np.ndarray]:
+def _batch(corpus, plan, batching, host, targets, eps, k) -> dict[str, np.ndarray]:
     rows = batch_layout.host_rows(plan, corpus.samples, k, batching, host)
     # Zeros are the padding behind a crop, the whole of an EMPTY row, and the rest of a buffer.
-    audio = np.zeros((len(rows.index), plan.layout.buffer_samples), np.int16)
+    buffers = np.zeros((len(rows.index), plan.layout.buffer_samples), np.int16)
     group, place = np.nonzero(rows.index != batch_layout.EMPTY)
     begins = place * np.array(plan.layout.bucket_samples)[rows.bucket[group]]
     # All clips in one call, which the corpus reads set by set.
     clips = corpus.read(rows.index[group, place])
     starts, lengths = rows.start[group, place].tolist(), rows.lengths[group, place].tolist()
     for g, begin, clip, start, length in zip(group.tolist(), begins.tolist(), clips, starts, lengths):
-        audio[g, begin : begin + length] = clip[start : start + length]
+        buffers[g, begin : begin + length] = clip[start : start + length]
     units = unit_store.units_of(targets, plan.layout, rows)
-    return {"audio": audio, "lengths": rows.lengths, "index": rows.index, "bucket": rows.bucket, **units}
+    batch = {"audio": buffers, "lengths": rows.lengths, "index": rows.index, "bucket": rows.bucket, **units}
+    if eps is None:
+        return batch
+    batch |= {name: np.zeros(rows.index.shape, np.float32) for name in ("mean", "factor")}
+    batch["mean"][group, place], batch["factor"][group, place] = audio.normalising(clips, eps)
+    return batch
 
 
 def _become_reader(*_) -> None:

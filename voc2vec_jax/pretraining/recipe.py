@@ -13,6 +13,7 @@ import ml_collections
 import optax
 
 from voc2vec_jax import audio, errors, models
+from voc2vec_jax.convert import reader
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import dropout, optim
@@ -42,6 +43,7 @@ def technical() -> dict[str, Any]:
         "input": "stream",  # "stream" from disk | "resident": the prepared corpus lives on the devices
         "workers": 0,  # reading processes; 0 reads in threads
         "batching": "pad",  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
+        "normalize": "auto",  # "none" | "clip": zero mean, unit variance | "clip_fairseq" | "auto": as in `init_from`
         "groups_per_device": 0,  # loss groups a device computes at once; the rest is accumulated. 0: as many as fit
         "same_length_groups": 4,  # loss groups in a row of one length, the unit of mixing; 0: all, as version 0.1.0
         "seed": 0,
@@ -152,6 +154,7 @@ _LIMITS = (
 _CHOICES = {
     "input": ("stream", "resident"),
     "batching": ("pad", "crop"),
+    "normalize": ("auto", *reader.NORMALIZE_EPS),
     "matmul_precision": ("highest", "high", "default"),
     "dropout_bits": dropout.BITS,
     "dtype": ("auto", "float32", "bfloat16"),
@@ -218,6 +221,11 @@ def build_model(config: ml_collections.ConfigDict) -> tuple[ModuleType, Any]:
             f"codebook_groups {groups} does not divide codebook_width {model.codebook_width}: choose a divisor"
         )
     return family, model
+
+
+def normalize_eps(config: ml_collections.ConfigDict) -> float | None:
+    """The `eps` of `audio.normalising`; None for audio as it is, as which an "auto" counts that no run has settled."""
+    return reader.NORMALIZE_EPS.get(config.normalize)
 
 
 def build_optimizer(config: ml_collections.ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:

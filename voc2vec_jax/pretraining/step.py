@@ -88,8 +88,11 @@ def loss_sums(
     train: bool,
     equal_masks: bool,
 ) -> tuple[Array, dict[str, Array]]:
-    """(loss sum, metric sums with `weight`) of loss groups [g, r, s] of int16."""
-    batch = {**micro, "audio": audio.from_int16(micro["audio"])}
+    """(loss sum, metric sums with `weight`) of loss groups [g, r, s] of int16, normalised if `micro` says how."""
+    clips = audio.from_int16(micro["audio"])
+    if "mean" in micro:
+        clips = normalised(clips, micro["lengths"], micro["mean"], micro["factor"])
+    batch = {**micro, "audio": clips}
     loss, weight, sums = family.loss_fn(model, params, batch, keys, step, train=train, equal_masks=equal_masks)
     return loss, {**sums, "weight": weight}
 
@@ -100,10 +103,18 @@ def operations(model: Any, shape: tuple[int, int, int]) -> Float[Array, ""]:
     return jnp.float32(groups * rows * sum(flops.training(model, samples).values()))
 
 
+def normalised(
+    clips: Float[Array, "g r s"], lengths: Int[Array, "g r"], mean: Float[Array, "g r"], factor: Float[Array, "g r"]
+) -> Float[Array, "g r s"]:
+    """(x - mean) * factor of each row; padding stays zero."""
+    valid = jnp.arange(clips.shape[2])[None, None] < lengths[..., None]
+    return jnp.where(valid, (clips - mean[..., None]) * factor[..., None], 0)
+
+
 def as_rows(layout: batch_layout.BatchLayout, model: Any, micro: dict[str, Array], bucket: int) -> dict[str, Array]:
     """The loss groups of a micro-batch, all of bucket number `bucket`, as rows: audio [g, r, s], units [g, r, t]."""
     rows, samples = layout.group_rows_of(bucket), layout.bucket_samples[bucket]
-    shapes = {"audio": (rows, samples), "lengths": (rows,), "index": (rows,)}
+    shapes = {"audio": (rows, samples), **dict.fromkeys(("lengths", "index", "mean", "factor"), (rows,))}
     if "units" in micro:
         shapes["units"] = (rows, model.encoder.frames(samples))
 

@@ -14,7 +14,7 @@ from voc2vec_jax import audio, errors, models
 from voc2vec_jax.convert import digest as convert_digest
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import sources
-from voc2vec_jax.inference import batch_sizes, batching, loading, pretrained, windowing
+from voc2vec_jax.inference import batch_sizes, batching, loading, windowing
 from voc2vec_jax.runs import runtime
 
 # Attention needs t * t numbers a head, so that long clips go through in windows.
@@ -40,7 +40,7 @@ class Layer:
         flat = convert_names.flatten(found.params["encoder"])
         flat.setdefault("mask_embedding", np.zeros(encoder.width, np.float32))  # not used, and not in every source
         self._params = jax.device_put({"encoder": convert_names.unflatten(flat)})
-        self._layer, self._eps = layer, pretrained.normalisation_eps(found) if found.normalizes else None
+        self._layer, self._eps = layer, found.eps if found.normalizes else None
         seconds = batch_seconds or batch_sizes.batch_seconds(runtime.platform())
         self._layout = windowing.WindowLayout(encoder, WINDOW_SECONDS, OVERLAP_SECONDS, seconds)
         self.rate_hz = audio.RATE_HZ / self._layout.hop_samples
