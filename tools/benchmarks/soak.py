@@ -30,7 +30,7 @@ FIELDS = {
     "crop_samples": 8000,
     "bucket_samples": "4000,8000",
     "group_rows": 1,
-    "batch_seconds": 1,
+    "batch_seconds": 0.5,
     "groups_per_device": 1,
     "log_every_steps": 1000,
     "model.mask_frames": 3,
