@@ -140,9 +140,9 @@ def normalising(
     """
     means, factors = np.zeros(len(clips), np.float32), np.zeros(len(clips), np.float32)
     for i, clip in enumerate(clips):
-        wide = clip.astype(np.float64)
-        n, total, squares = len(clip), int(wide.sum()), int(wide @ wide)
-        # var = E[x^2] - E[x]^2; sums stay below 2**53, up to which float64 holds every whole number
+        # No product of matrices: in reading threads its threads would get into each other's way
+        n, total, squares = len(clip), int(clip.sum(dtype=np.int64)), int(np.einsum("s,s", clip, clip, dtype=np.int64))
+        # var = E[x^2] - E[x]^2, without rounding up to the division
         variance = (n * squares - total * total) / (n * INT16_SCALE) ** 2
         means[i], factors[i] = total / (n * INT16_SCALE), 1 / np.sqrt(variance + eps)
     return means, factors
