@@ -57,6 +57,10 @@ def test_the_run_folder(whole):
     assert set(fields.split()) < set(rows[0])
     assert rows[0]["loss"] == pytest.approx(sum(rows[0][n] for n in ("contrastive", "diversity", "feature_penalty")))
     assert rows[0]["lr"] == 0.0
+    timed = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    for row in (row for row in timed if "split" not in row):
+        assert row["mfu"] is None and row["memory_bytes"] > 1e7  # no peak is known of CPUs
+        assert row["step_seconds"] > 0 and 0 <= row["data_wait_share"] <= 1
     best = min(valid, key=lambda row: row["loss"])["step"]
     assert checkpoint.steps(whole / "best") == [best]
     assert checkpoint.steps(whole / "checkpoints") == [18, 21, 24]

@@ -202,6 +202,22 @@ def test_headings_come_back_and_there_is_no_bar_without_a_terminal(capsys):
     assert len(out.splitlines()) == 32 and err == ""
 
 
+def test_a_remark_stands_before_the_headings_that_come_back(capsys):
+    made = []
+
+    def remark():
+        made.append(f"remark {len(made)}")
+        return made[-1]
+
+    with pretraining_progress.TrainingProgress(60) as progress:
+        for step in range(1, 52):
+            progress.show(step, ROW, remark)
+    lines = capsys.readouterr().out.splitlines()
+    places = [i for i, line in enumerate(lines) if line.startswith("remark")]
+    assert [lines[i] for i in places] == made == ["remark 0", "remark 1"]
+    assert all(lines[i + 1].split()[0] == "step" for i in places) and lines[0].split()[0] == "step"
+
+
 def test_a_message_does_not_break_the_bar_of_a_terminal(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
