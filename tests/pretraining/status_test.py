@@ -135,7 +135,8 @@ def test_what_is_no_run_is_one_sentence(tmp_path, capsys, content, sentence):
 
 
 @pytest.mark.parametrize(
-    "before", [[], ["--config=no/such.py", "--config.sets=a"], ["--config", "no/such.py", "--config.wandb"]]
+    "before",
+    [[], ["--config=no/such.py", "--config.sets=a"], ["--config", "no/such.py", "--resume_with=a", "--config.wandb"]],
 )
 def test_from_the_command_line_it_needs_neither_a_configuration_nor_jax(run, before):
     command = [sys.executable, "-X", "importtime", "-m", "voc2vec_jax.train", *before, "--status", "--json"]

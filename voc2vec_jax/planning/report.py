@@ -81,7 +81,7 @@ FLAGS = {
         "print what a step takes: shapes, memory, arithmetic; compute nothing", default=False, kind=bool
     ),
     "device": cli.Flag(f"with --dry_run: a machine to plan for, which need not be there: {devices.EXAMPLES}"),
-    "json": cli.Flag("with --dry_run or --status: print one line of JSON and nothing else", default=False, kind=bool),
+    "json": cli.Flag("with --dry_run: print one line of JSON and nothing else", default=False, kind=bool),
     "hlo": cli.Flag("with --dry_run: a file for the optimized program, in XLA's text form"),
 }
 

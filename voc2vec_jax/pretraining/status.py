@@ -17,7 +17,7 @@ from voc2vec_jax.runs import cli, durations, manifest, rows
 
 FLAGS = {
     "workdir": cli.Flag("run folder", required=True),
-    "status": cli.Flag("say where a run stands, and do nothing else", default=False, kind=bool),
+    "status": cli.Flag("say where a run stands, in words or by --json, and do nothing else", default=False, kind=bool),
     "json": cli.Flag("print one line of JSON and nothing else", default=False, kind=bool),
 }
 TAIL_BYTES = 200_000  # of metrics.jsonl: some 300 rows
@@ -38,10 +38,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _without_config(argv: Sequence[str]) -> list[str]:
-    """The tokens but `--config...` with its value, so that `--status` can be added to the command that trains."""
+    """The tokens that are not about a configuration, so that `--status` can be added to the command that trains."""
     kept, value_follows = [], False
     for token in argv:
-        if re.match(r"--config\b", token):
+        if re.match(r"--(config|resume_with)\b", token):
             value_follows = "=" not in token
         elif value_follows and not token.startswith("--"):
             value_follows = False
