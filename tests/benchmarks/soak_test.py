@@ -46,7 +46,8 @@ def test_too_few_intervals_are_one_sentence():
 
 
 @pytest.mark.slow
-def test_a_short_run_of_the_real_program_is_watched_to_its_end(tmp_path):
+def test_a_short_run_of_the_real_program_is_watched_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device
     found = list(soak.figures(soak.Soak(steps=3000, intervals=3, every=500, folder=str(tmp_path))))
     parts, verdict = found[:-1], found[-1]
     assert [(part["first"], part["last"]) for part in parts] == [(1, 1000), (1001, 2000), (2001, 3000)]
