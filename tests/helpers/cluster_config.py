@@ -1,4 +1,4 @@
-"""A recipe for runs of several processes: eight loss groups, so that up to eight devices share an update."""
+"""A recipe for runs of several processes: eight loss groups of two lengths, so that eight devices share an update."""
 
 import pathlib
 
@@ -8,10 +8,11 @@ from voc2vec_jax.runs import configuration
 def get_config():
     c = configuration.load(str(pathlib.Path(__file__).parents[2] / "configs" / "voc125.py:tiny"))
     c.sets = ("synthetic",)
-    c.crop_samples = 8_000
-    c.bucket_samples = (8_000,)
+    c.crop_samples = 32_000
+    c.bucket_samples = (16_000, 32_000)
+    c.same_length_groups = 1
     c.group_rows = 2
-    c.batch_seconds = 8.0
+    c.batch_seconds = 32.0
     c.total_steps = 12
     c.valid_share = 0.2
     c.checkpoint_every_steps = 2

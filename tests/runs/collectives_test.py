@@ -17,7 +17,7 @@ from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import sharding
 
 CONFIG = cluster_config.get_config()
-CONFIG.dtype, CONFIG.bucket_samples, CONFIG.same_length_groups = "bfloat16", (4_000, 8_000), 1
+CONFIG.dtype = "bfloat16"
 FAMILY, MODEL = pretraining_recipe.build_model(CONFIG)
 SCHEDULE = optim.linear_schedule(1e-3, 10, 0.0)
 ADAM = optim.fairseq_adam(SCHEDULE, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=0.0)
