@@ -19,7 +19,8 @@ def measured(config, devices):
     """Mean total variation by clips and by audio, and the mean of the largest device's work to the mean one's."""
     layout = pretraining_recipe.batch_layout(config, pretraining_recipe.loss_groups(config, devices)[0])
     samples, sets = mixing.like_voc125()
-    found = [mixing.planned(layout, samples, sets, devices)(k) for k in range(UPDATES)]
+    update = mixing.planned(layout, samples, sets, devices)
+    found = [update(k) for k in range(UPDATES)]
     weights = np.ones(len(samples)), samples.astype(float)
     by_clips, by_audio = (np.mean([mixing.variation(rows, w, sets) for rows, _ in found]) for w in weights)
     return by_clips, by_audio, np.mean([work.max() / work.mean() for _, work in found])
