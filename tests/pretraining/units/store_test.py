@@ -249,7 +249,7 @@ def save(folder, label, rate):
     return folder
 
 
-BUCKETS = (4000, 8000)
+BUCKETS = (3000, 8000)
 MODEL = hubert.Config(classes=8, label_rate_hz=100.0)
 
 
