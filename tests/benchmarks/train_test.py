@@ -55,7 +55,7 @@ def test_groups_and_accumulation_are_one_update():
     """A step of two groups, twice, holds four times the clips and has the mean gradient of them."""
     more = train_benchmark.TrainBenchmark(**{**vars(SMALL), "step": "update", "groups": 2, "micros": 2})
     ours = train_benchmark.CompiledStep(more)
-    assert ours.batch["audio"].shape == (2, 2, 2, 16_000) and more.clips == 8
+    assert ours.batch["audio"].shape == (1, 2, 2, 2 * 16_000) and more.clips == 8
     _, row = ours.compiled(ours.state, ours.batch)
     least = MODEL.masked_bound(MODEL.encoder.frames(16_000))
     assert more.clips * least // 3 < row["masked_frames"] <= more.clips * least

@@ -12,6 +12,7 @@ def get_config():
     for name in set(other) - {"family", "model", "clip_norm"}:
         c[name] = other[name]
     c.model.encoder = other.model.encoder.copy_and_resolve_references()
+    c.bucket_samples = (c.crop_samples,)
     c.units = "tiny"
     c.model.classes = 8 + unit_store.FIRST_CLASS
     c.model.label_rate_hz = 100.0

@@ -41,9 +41,8 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def launch(cache, data_dir):
     def start(workdir, *more):
-        return training_runs.train(
-            cache, data_dir, workdir, "--config.sets=calls", *more, module="planted_program"
-        )  # fmt: skip
+        given = ("--config.sets=calls", "--config.bucket_samples=16_000", *more)
+        return training_runs.train(cache, data_dir, workdir, *given, module="planted_program")
 
     return start
 
@@ -93,6 +92,7 @@ def test_a_killed_run_skips_and_lists_the_same(whole, launch, tmp_path):
     assert listed(workdir) == listed(whole[0])
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_stop_the_run_and_without_their_clips_it_goes_on(whole, launch, tmp_path):
     workdir = tmp_path / "stopped"
     seldom = "--config.checkpoint_every_steps=100"

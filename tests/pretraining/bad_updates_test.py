@@ -64,7 +64,9 @@ def assert_same(state, wanted):
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(wanted)))
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "fsdp and accumulate")) for name in WAYS]
+)
 def test_a_bad_update_changes_nothing_and_names_its_groups(name, planted):
     way, together = WAYS[name]
     (before, good), (after, bad), (end, row) = updates(way, [batch_of(0), batch_of(1, bad=True), batch_of(2)])

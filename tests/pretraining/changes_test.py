@@ -36,6 +36,7 @@ def passes(workdir, step):
     return place["plan_step"] / place["steps_per_epoch"]
 
 
+@pytest.mark.slow
 def test_a_run_is_changed_twice_and_extended_and_its_history_reads_back(data_dir, tmp_path):
     workdir, cache = tmp_path / "run", tmp_path / "cache"
 

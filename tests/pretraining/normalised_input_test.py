@@ -114,6 +114,7 @@ def continued(source, data, tmp_path_factory):
     moved = run.with_name("source")
     shutil.copytree(source, moved)
     given = cache, data, run, f"--config.init_from={moved}", "--config.total_steps=6"
+    given += ("--config.bucket_samples=16_000",)
     first = training_runs.finish(training_runs.train(*given))
     shutil.rmtree(moved)
     return run, first, training_runs.finish(training_runs.train(*given)), (*given[:2], source)

@@ -118,6 +118,7 @@ def test_the_moving_average_begins_at_the_parameters_and_follows_them():
     assert max(moved) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_may_begin_to_average_later():
     """The state of a run without an average, given one, is updated as if nothing else had changed."""
     config = tiny_config.get_config()

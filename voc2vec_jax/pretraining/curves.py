@@ -26,7 +26,7 @@ def curves(history: series.History, picture: str | pathlib.Path, view: display.V
     """
     # A figure of its own and not pyplot, which keeps every figure alive and is not made for threads.
     sheet = figure.Figure(figsize=(15, 8.4))
-    sheet.subplots_adjust(left=0.05, right=0.95, bottom=0.07, top=0.9, wspace=0.42, hspace=0.32)
+    sheet.subplots_adjust(left=0.06, right=0.95, bottom=0.07, top=0.9, wspace=0.42, hspace=0.32)
     backend_agg.FigureCanvasAgg(sheet)
     described = [_TOTAL, *view.panels, _NORM]
     draws = [functools.partial(_draw, description=panel) for panel in described] + [_draw_rate, _draw_speed]
