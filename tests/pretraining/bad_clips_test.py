@@ -67,9 +67,12 @@ def test_a_run_with_a_bad_clip_ends_well_and_names_it(whole):
     bad = [row for row in rows if row.get("bad")]
     assert 2 <= len(bad) < STEPS / 2
     for row in bad:
-        assert row["loss"] is None and row["bad_in_row"] == 1
+        before = rows[row["step"] - 2]  # the clip may end one epoch and begin the next
+        assert row["loss"] is None and row["bad_in_row"] == before.get("bad_in_row", 0) + 1
         assert "calls/07.wav" in row["clips"] and len(row["clips"]) <= 4  # of the two groups at once
-        assert f"step {row['step']}: the loss is not finite, the update is skipped (1 in a row)" in err
+        assert (
+            f"step {row['step']}: the loss is not finite, the update is skipped ({row['bad_in_row']} in a row)" in err
+        )
     assert listed(workdir) == [(clip, row["step"]) for row in bad for clip in row["clips"]]
     assert all(np.isfinite(row["loss"]) for row in rows if "bad" not in row)
     state = training_runs.params_of(workdir)
