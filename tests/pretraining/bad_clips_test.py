@@ -25,9 +25,8 @@ def data_dir(tmp_path_factory):
     (folder / "audio").mkdir()
     rng = np.random.default_rng(0)
     for i in range(40):
-        samples = 15_000 if i == 7 else int(rng.integers(6_000, 16_000))
-        clip = rng.integers(-3000, 3000, samples).astype(np.int16)
-        clip[100] = PLANTED if i == 7 else 0
+        clip = rng.integers(-3000, 3000, int(rng.integers(6_000, 16_000))).astype(np.int16)
+        clip[100] = PLANTED if i == 3 else 0  # which comes first at step 3
         soundfile.write(folder / "audio" / f"{i:02d}.wav", clip, 16_000, "PCM_16")
     datasets.prepare("folder", data_dir=folder, manual_dir=folder / "audio", name="calls", progress=False)
     return folder
@@ -69,7 +68,7 @@ def test_a_run_with_a_bad_clip_ends_well_and_names_it(whole):
     for row in bad:
         before = rows[row["step"] - 2]  # the clip may end one epoch and begin the next
         assert row["loss"] is None and row["bad_in_row"] == before.get("bad_in_row", 0) + 1
-        assert "calls/07.wav" in row["clips"] and len(row["clips"]) <= 4  # of the two groups at once
+        assert "calls/03.wav" in row["clips"] and len(row["clips"]) <= 4  # of the two groups at once
         assert (
             f"step {row['step']}: the loss is not finite, the update is skipped ({row['bad_in_row']} in a row)" in err
         )

@@ -51,11 +51,13 @@ class BadUpdates:
 
     def give_up(self, step: int, in_row: int, saved: int | None) -> errors.RunError:
         """The error that ends a run after so many bad updates in a row, the last of them `step`."""
+        # Without a checkpoint nothing is resumed, and every field may have another value.
         newest = "there is no checkpoint yet" if saved is None else f"the newest checkpoint is of step {saved}"
+        without, lower = ("", "") if saved is None else ("--resume_with=exclude ", "--resume_with=peak_lr ")
         return errors.RunError(
             f"stopped at step {step}: {in_row} updates in a row have a loss or gradient that is not finite, and "
-            f"{newest}; leave their clips out by --resume_with=exclude --config.exclude={self.path}, or lower the rate "
-            "by --resume_with=peak_lr --config.peak_lr=RATE"
+            f"{newest}; leave their clips out by {without}--config.exclude={self.path}, or lower the rate by "
+            f"{lower}--config.peak_lr=RATE"
         )
 
     def _write(self) -> None:
