@@ -5,13 +5,12 @@ import json
 import signal
 import time
 
+import noise_set
 import numpy as np
 import pytest
-import soundfile
 import training_runs
 from planted_program import PLANTED
 
-from voc2vec_jax import datasets
 from voc2vec_jax.runs import checkpoint
 from voc2vec_jax.runs import rows as metrics_rows
 
@@ -22,13 +21,7 @@ STEPS = 24
 def data_dir(tmp_path_factory):
     """Forty clips of noise in a set `calls`, of which one holds the planted sample."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "audio").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(40):
-        clip = rng.integers(-3000, 3000, int(rng.integers(6_000, 16_000))).astype(np.int16)
-        clip[100] = PLANTED if i == 3 else 0  # which comes first at step 3
-        soundfile.write(folder / "audio" / f"{i:02d}.wav", clip, 16_000, "PCM_16")
-    datasets.prepare("folder", data_dir=folder, manual_dir=folder / "audio", name="calls", progress=False)
+    noise_set.prepare(folder, PLANTED)  # its clip 3 comes first at step 3
     return folder
 
 

@@ -2,9 +2,8 @@
 
 import json
 
-import numpy as np
+import noise_set
 import pytest
-import soundfile
 import training_runs
 
 from voc2vec_jax import datasets, errors
@@ -18,12 +17,7 @@ def data_dir(tmp_path_factory):
     """The synthetic set, and forty clips of noise in a set `calls`."""
     folder = tmp_path_factory.mktemp("data")
     datasets.prepare("synthetic", data_dir=folder, clips=60, progress=False)
-    (folder / "audio").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(40):
-        clip = rng.integers(-3000, 3000, int(rng.integers(6_000, 16_000))).astype(np.int16)
-        soundfile.write(folder / "audio" / f"{i:02d}.wav", clip, 16_000, "PCM_16")
-    datasets.prepare("folder", data_dir=folder, manual_dir=folder / "audio", name="calls", progress=False)
+    noise_set.prepare(folder)
     return folder
 
 
