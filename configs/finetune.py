@@ -51,7 +51,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     # [S] SpecAugment as the checkpoint's config.json says; [T] else 0.05 of the frames, spans of 10, at least 2.
     # Under 0: so; a share of 0: no masks.
     c.mask_share, c.mask_frames, c.min_masks = -1.0, -1, -1
-    c.head_width = 256  # [T] linear, mean over frames, linear
+    c.head_width = 256  # [T] linear, pooling over frames, linear
+    c.pooling = "mean"  # [T] over frames; "attention" [-]: weights by a learned query, from the mean (Safari 2020)
     c.hidden_width = 256  # [-] of openSMILE's and emotion2vec's network: linear, ReLU, linear [P]
     c.scale = "standard"  # [-] of their features, by the training clips; "none": as the paper's scores suggest
     return finetuning_recipe.complete(c)

@@ -50,6 +50,7 @@ EVERY_FIELD = {
     "on_unreadable": "stop",
     "patience": 5,
     "peak_lr": 1e-4,
+    "pooling": "mean",
     "protocol": "strict",
     "rare": "auto",
     "remat": "none",

@@ -13,14 +13,14 @@ from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads
 
 
-def write(folder: pathlib.Path, labels: tuple[str, ...] = (), **options) -> pathlib.Path:
+def write(folder: pathlib.Path, labels: tuple[str, ...] = (), pooling: str = "mean", **options) -> pathlib.Path:
     """A wav2vec 2.0 of two blocks, 50 frames a second; with `labels` it has a head."""
     encoder = encoders.EncoderConfig(
         conv_channels=(8, 8, 8), conv_kernels=(40, 8, 4), conv_strides=(20, 4, 4), width=16, depth=2, heads=2,
         inner_width=32, positional_kernel=4, positional_groups=2, **options,
     )  # fmt: skip
     config = models.FAMILIES["wav2vec2"].Config(encoder=encoder)
-    head = heads.Config(classes=len(labels), width=8) if labels else None
+    head = heads.Config(classes=len(labels), width=8, pooling=pooling) if labels else None
     rng = np.random.default_rng(0)
     flat = {}
     for entry in convert_names.table("wav2vec2", config, head):

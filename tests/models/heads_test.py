@@ -78,3 +78,28 @@ def test_layer_sum_asks_for_hidden_states():
     x, valid = jnp.ones((1, 2, 3)), jnp.ones((1, 2), bool)
     with pytest.raises(ValueError, match="collect=True"):
         heads.Classifier(heads.Config(layer_sum=True)).init(jax.random.key(0), x, valid)
+
+
+def test_attention_weighs_the_valid_frames_by_the_softmax_of_their_scores():
+    rng = np.random.default_rng(0)
+    x, query = rng.standard_normal((2, 5, 3)).astype(np.float32), rng.standard_normal(3).astype(np.float32)
+    valid = np.arange(5) < np.array([[5], [2]])
+    shares = [np.exp(row[own] @ query) for row, own in zip(x.astype(np.float64), valid)]
+    expected = [share @ row[own] / share.sum() for share, row, own in zip(shares, x, valid)]
+    rubbish = np.where(valid[..., None], x, np.nan)
+    pooled, weight = heads.attend(jnp.array(rubbish), jnp.array(valid), jnp.array(query))
+    np.testing.assert_allclose(pooled, expected, rtol=1e-5)
+    np.testing.assert_allclose(weight, [np.log(share.sum()) for share in shares], rtol=1e-5)
+    slope = jax.grad(lambda query: heads.attend(jnp.array(rubbish), jnp.array(valid), query)[0].sum())(jnp.array(query))
+    assert np.isfinite(slope).all() and np.asarray(slope).any()
+    nothing, weight = heads.attend(jnp.ones((1, 2, 3)), jnp.zeros((1, 2), bool), jnp.ones(3))
+    assert not nothing.any() and np.isneginf(weight).all()
+
+
+def test_a_fresh_attention_is_the_mean():
+    x, valid = jax.random.normal(jax.random.key(0), (2, 4, 8)), jnp.array([[True] * 4, [True] * 3 + [False]])
+    head = heads.Classifier(heads.Config(pooling="attention"))
+    params = head.init(jax.random.key(1), x, valid)["params"]
+    mean = {name: params[name] for name in ("projector", "classifier")}
+    expected = heads.Classifier(heads.Config()).apply({"params": mean}, x, valid)
+    np.testing.assert_allclose(head.apply({"params": params}, x, valid), expected, atol=1e-6)

@@ -270,6 +270,8 @@ def _head(config: Any, head: Any) -> Iterator[Entry]:
     yield from _module("linear", "head/classifier", None, "classifier", head.width, head.classes)
     if head.layer_sum:
         yield Entry("head/layer_weights", (config.encoder.depth + 1,), (), ("layer_weights",))
+    if head.pooling == "attention":
+        yield Entry("head/query", (head.width,), (), ())
 
 
 _TABLES = {"wav2vec2": _wav2vec2, "hubert": _hubert, "wavlm": _wavlm, "data2vec": _base, "emotion2vec": _emotion2vec}

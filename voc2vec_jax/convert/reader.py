@@ -61,7 +61,7 @@ class ModelWeights:
         if head is None:
             return None
         width, classes = np.shape(head["classifier"]["kernel"])
-        return heads.Config(classes=classes, width=width, layer_sum="layer_weights" in head)
+        return heads.Config.of(width, classes, head)
 
     @property
     def normalizes(self) -> bool:
@@ -239,7 +239,7 @@ def _find_head(source: _Source) -> heads.Config | None:
     ends = [source.tensors.get(f"{name}.weight") for name in ("projector", "classifier")]
     if any(end is None or len(end.shape) != 2 for end in ends) or any(name.startswith("tdnn.") for name in names):
         return None
-    return heads.Config(classes=ends[1].shape[0], width=ends[0].shape[0], layer_sum="layer_weights" in names)
+    return heads.Config.of(ends[0].shape[0], ends[1].shape[0], names)
 
 
 def _labels(raw: Mapping[str, Any], head: heads.Config, folder: Path) -> tuple[str, ...]:
@@ -262,8 +262,8 @@ def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Mo
     classifier = source.tensors.get("head.classifier.kernel")
     head = None
     if classifier is not None and len(classifier.shape) == 2:
-        width, classes = classifier.shape
-        head = heads.Config(classes=classes, width=width, layer_sum="head.layer_weights" in source.tensors)
+        names = [name.removeprefix("head.") for name in source.tensors]
+        head = heads.Config.of(*classifier.shape, names)
     labels = tuple(str(label) for label in raw.get("labels") or ())
     if head and len(labels) != head.classes:
         raise errors.InputError(f"{origin} names {len(labels)} labels, but the classifier has {head.classes} outputs")

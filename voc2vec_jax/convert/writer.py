@@ -29,6 +29,8 @@ def write_hf(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str]
     """
     if weights.family not in _CLASSES:
         raise errors.InputError(f"transformers has no {weights.family}; convert it to fairseq or jax")
+    if weights.head and weights.head.pooling != "mean":
+        raise errors.InputError("transformers has no classification head with attentive pooling; convert it to jax")
     flat = convert_names.flatten(weights.params)
     architecture = _architecture(weights, flat)
     config = _hf_config(weights, architecture, _MASK in flat)

@@ -8,6 +8,7 @@ import ml_collections
 from voc2vec_jax import errors
 from voc2vec_jax.finetuning import folds, tasks
 from voc2vec_jax.models import encoder as encoders
+from voc2vec_jax.models import heads
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import dropout
 from voc2vec_jax.runs import configuration
@@ -17,7 +18,7 @@ HOW = ("auto", "finetune", "features", "probe")
 # What a configuration must state itself: a reader looks for it there, with its source.
 STATED = ("datasets", "protocol", "folds", "validation_share", "max_seconds", "scale", "head_width", "hidden_width")
 STATED += ("epochs", "patience", "batch_clips", "peak_lr", "warmup_steps", "weight_decay", "clip_norm")
-STATED += ("class_weights", "dropouts", "mask_share", "mask_frames", "min_masks", "seed")
+STATED += ("class_weights", "pooling", "dropouts", "mask_share", "mask_frames", "min_masks", "seed")
 
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -63,7 +64,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 MAY_DIFFER = ("data_dir", "manual_dir", "folds_at_once", "fold_axis", "checkpoint_every_epochs", "save_models")
 MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 # What version 0.1.0 did where its configuration says nothing
-EARLIER = {"dropout_bits": "threefry"}
+EARLIER = {"dropout_bits": "threefry", "pooling": "mean"}
 
 _AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs")
 _LIMITS = (
@@ -81,6 +82,7 @@ _CHOICES = {
     "rare": ("auto", *folds.RARE),
     "how": HOW,
     "scale": ("none", "standard"),
+    "pooling": heads.POOLINGS,
     "protocol": folds.PROTOCOLS,
     "dtype": ("auto", "float32", "bfloat16"),
     "matmul_precision": ("highest", "high", "default"),

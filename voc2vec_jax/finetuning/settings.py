@@ -147,7 +147,7 @@ def model_setting(
     learner = learners.Finetuner(
         family=source.family,
         config=dataclasses.replace(source.config, encoder=encoder),
-        head=heads.Config(len(task.labels), config.head_width, config.layer_sum, config.dtype),
+        head=heads.Config(len(task.labels), config.head_width, config.layer_sum, config.dtype, config.pooling),
         sub_batches=shapes,
         normalize=source.normalizes,
         eps=source.eps,

@@ -25,6 +25,7 @@ FILLED = 0.8  # least share of a left-over batch that its windows must fill
 AHEAD = 1  # batches made in advance
 RUNNING = 2  # batches in computation or waiting to be collected; two at a time keep a CPU's cores busiest
 POOLS = ("mean", "max", "first", None)
+Whole = Callable[[list[tuple[int, np.ndarray]]], np.ndarray]  # windows, each with its number of frames, to one value
 
 
 class Recording(NamedTuple):
@@ -166,7 +167,7 @@ def _sent(
 class Collector:
     """Puts the windows of recordings together as they come in, in any order."""
 
-    def __init__(self, pool: str | None, whole: Callable[[list[tuple[int, np.ndarray]]], np.ndarray] | None = None):
+    def __init__(self, pool: str | None, whole: Whole | None = None):
         """`whole` makes one value of a recording's windows, each with its number of frames; `join` by default."""
         self._pool = pool
         self._whole = whole or functools.partial(join, pool=pool)
@@ -198,12 +199,16 @@ class EmbeddingPass:
         pool: str | None,
         prepare: Callable[[np.ndarray], np.ndarray],
         advance: Callable[[], Any],
+        whole: Whole | None = None,
     ):
-        """`prepare` turns a clip's samples into the model's input; `advance` is called once for each item."""
+        """`prepare` turns a clip's samples into the model's input; `advance` is called once for each item.
+
+        `whole` is that of `Collector`.
+        """
         self.layout, self.prepare, self.advance = layout, prepare, advance
         self.unusable: dict[int, errors.InputError] = {}
         self.done: dict[int, np.ndarray] = {}
-        self._collector = Collector(pool)
+        self._collector = Collector(pool, whole)
 
     def run(self, items: Sequence[Any], compute: Callable[[Batch], Any], skip: bool) -> None:
         """Fills `done` and, with `skip`, `unusable`; without it the first unusable item is raised."""
@@ -245,3 +250,17 @@ def join(parts: Sequence[tuple[int, np.ndarray]], pool: str | None) -> np.ndarra
         return values.max(0)
     frames = [count for count, _ in parts]
     return np.average(values.astype(np.float64), axis=0, weights=frames).astype(np.float32)
+
+
+def join_logits(parts: Sequence[tuple[int, Float32[np.ndarray, " k"]]]) -> Float32[np.ndarray, " v"]:
+    """The logits of one recording from those of its windows, each with the logarithm of its weight behind them.
+
+    Logits are linear in what is pooled, and pooling is a weighted mean over frames, so this is exact.
+    """
+    values = np.stack([value for _, value in parts])
+    if len(values) == 1:
+        return values[0, :-1]
+    weight = values[:, -1].astype(np.float64)
+    return np.average(values[:, :-1].astype(np.float64), axis=0, weights=np.exp(weight - weight.max())).astype(
+        np.float32
+    )

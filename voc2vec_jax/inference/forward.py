@@ -1,4 +1,7 @@
-"""Compiled forward passes of pre-trained and fine-tuned models: frames, pooled features, logits."""
+"""Compiled forward passes of pre-trained and fine-tuned models: frames, pooled features, logits.
+
+b, n = rows, s = samples, t = frames, l = layers, d = width, k = classes and one more column.
+"""
 
 import functools
 from collections.abc import Callable
@@ -78,8 +81,27 @@ def embed_batch(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def classify(config: heads.Config, params: Any, pooled: Float[Array, "n l d"]) -> Float[Array, "n v"]:
-    """Logits from means over frames: the head's projection is linear, so it may come after the mean."""
+def classify(
+    config: heads.Config, params: Any, pooled: Float[Array, "n l d"], kept: Int[Array, "n 2"]
+) -> Float[Array, "n k"]:
+    """Logits of means over the frames kept[:, 0] to kept[:, 1], and behind them the logarithm of their number.
+
+    The head's projection is linear, so it may come after the mean.
+    """
     valid = jnp.ones((pooled.shape[0], 1), bool)
     states = pooled.transpose(1, 0, 2)[:, :, None]
-    return heads.Classifier(config).apply({"params": params}, states[-1], valid, states)
+    logits = heads.Classifier(config).apply({"params": params}, states[-1], valid, states)
+    return jnp.concatenate([logits, jnp.log((kept[:, 1:] - kept[:, :1]).astype(logits.dtype))], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def classify_frames(
+    config: heads.Config, params: Any, frames: Float[Array, "n t l d"], kept: Int[Array, "n 2"]
+) -> Float[Array, "n k"]:
+    """As `classify`, for a head that weighs the frames; the last column is the logarithm of their weight."""
+    t = jnp.arange(frames.shape[1])[None]
+    inside = (t >= kept[:, :1]) & (t < kept[:, 1:])
+    states = frames.transpose(2, 0, 1, 3)
+    head = heads.Classifier(config)
+    logits, weight = head.apply({"params": params}, states[-1], inside, states, method="weighed")
+    return jnp.concatenate([logits, weight[:, None]], axis=1)

@@ -259,8 +259,8 @@ class Model:
 
         return compute
 
-    def logits(self) -> Callable[[batching.Batch], Float[Array, "b v"]]:
-        """As `features`, but the head's logits: the mean over the kept frames.
+    def logits(self) -> Callable[[batching.Batch], Float[Array, "b k"]]:
+        """As `features`, but the head's logits over the kept frames; `batching.join_logits` joins windows.
 
         InputError for a model without a trained classification head; no head is ever made up.
         """
@@ -271,12 +271,14 @@ class Model:
                 f"voc2vec_jax.finetune --config.model={self.name}), or take its features with embed"
             )
         last = self.config.encoder.depth + 1
-        pooled = self.features(tuple(range(last)) if head.layer_sum else (last,), "mean")
+        # The mean of a linear projection is the projection of the mean, so that only other poolings need all frames.
+        pool, classify = ("mean", forward.classify) if head.pooling == "mean" else (None, forward.classify_frames)
+        features = self.features(tuple(range(last)) if head.layer_sum else (last,), pool)
         params = jax.device_put(self.checkpoint.params["head"])
 
-        def compute(batch: batching.Batch) -> Float[Array, "b v"]:
+        def compute(batch: batching.Batch) -> Float[Array, "b k"]:
             with self.precision():
-                return forward.classify(head, params, pooled(batch))
+                return classify(head, params, features(batch), batch.kept)
 
         return compute
 
@@ -315,8 +317,10 @@ class Model:
             shape_seconds=batch_sizes.shape_seconds(self.config, platform or self.platform),
         )
 
-    def _run(self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress):
-        """The finished pass over `items`, and their number."""
+    def _run(
+        self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress, whole=None
+    ):
+        """The finished pass over `items`, and their number; `whole` is that of `batching.Collector`."""
         for name, value, allowed in (
             ("pool", pool, batching.POOLS),
             ("on_unreadable", on_unreadable, ("raise", "skip")),
@@ -328,7 +332,7 @@ class Model:
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
         layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
-            result = batching.EmbeddingPass(layout, pool, self.prepare, bar.update)
+            result = batching.EmbeddingPass(layout, pool, self.prepare, bar.update, whole)
             result.run(items, compute, skip=on_unreadable == "skip")
         if result.unusable:
             reasons = "; ".join(map(str, result.unusable.values()))
@@ -347,7 +351,8 @@ class Model:
 
         InputError for a model without a trained classification head; no head is ever made up.
         """
-        result, n = self._run(items, "mean", self.logits(), batch_seconds, 30.0, 2.0, on_unreadable, progress)
+        options = (batch_seconds, 30.0, 2.0, on_unreadable, progress)
+        result, n = self._run(items, "mean", self.logits(), *options, whole=batching.join_logits)
         probabilities = np.full((n, len(self.labels)), np.nan, np.float32)
         for index, logits in result.done.items():
             probabilities[index] = special.softmax(logits)

@@ -93,5 +93,6 @@ def _wanted(model: pretrained.Model, settings: worker.EvaluationSettings) -> tup
     if settings.kind == "embeddings":
         return model.layer_numbers(settings.layers), None if settings.pool == "none" else settings.pool
     last = model.config.encoder.depth + 1
-    every = model.checkpoint.head is not None and model.checkpoint.head.layer_sum
-    return (tuple(range(last)) if every else (last,)), "mean"
+    head = model.checkpoint.head
+    pool = None if head is not None and head.pooling != "mean" else "mean"
+    return (tuple(range(last)) if head is not None and head.layer_sum else (last,)), pool

@@ -267,7 +267,8 @@ class Worker:
 
     def _collector(self) -> batching.Collector:
         pool = self._settings.pool
-        return batching.Collector(None if pool == "none" else pool, _stacked if self._timeline else None)
+        whole = {"timeline": _stacked, "probabilities": batching.join_logits}.get(self._settings.kind)
+        return batching.Collector(None if pool == "none" else pool, whole)
 
     def _not_finite(self, value: np.ndarray) -> errors.InputError:
         """Why a result cannot be stored."""
@@ -294,4 +295,5 @@ def _error_rows(part: batching.Part, items: list[evaluation_inputs.Item]) -> lis
 
 
 def _stacked(windows: list[tuple[int, np.ndarray]]) -> np.ndarray:
-    return np.stack([value for _, value in windows])
+    """The logits of each window; behind them stands the weight that a join would need."""
+    return np.stack([value[:-1] for _, value in windows])
