@@ -41,7 +41,8 @@ def write(
         logits = rng.normal(size=(len(test), len(labels))) + skill * np.eye(len(labels))[true[test]]
         p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         ids = [f"{labels[true[row]]}/{row}.wav" for row in range(clips)]
-        entries.append(fold_entry(fold, ids, test, metrics.scores(true[test], p.argmax(1), len(labels))))
+        matrix = metrics.confusion(true[test], p.argmax(1), len(labels))
+        entries.append(fold_entry(fold, ids, test, matrix))
         for row, chances in zip(test, p):
             words = (fold, ids[row], ids[row] + suffix, 0.5, 1.25, labels[true[row]], labels[chances.argmax()])
             rows.append([*words, chances.max(), *chances])
@@ -63,11 +64,11 @@ def write(
     return folder
 
 
-def fold_entry(fold, ids, test, scores):
+def fold_entry(fold, ids, test, matrix):
     """A fold of a summary."""
     return {
-        **{name: getattr(scores, name) for name in metrics.NAMES},
-        **{"fold": fold, "best_epoch": 2, "epochs": 3, "confusion": scores.confusion.tolist()},
+        **{name: float(value) for name, value in metrics.of_confusion(matrix).items()},
+        **{"fold": fold, "best_epoch": 2, "epochs": 3, "confusion": matrix.tolist()},
         **{"train": [name for row, name in enumerate(ids) if row not in test], "validation": []},
         "test": [ids[row] for row in test],
     }

@@ -11,6 +11,7 @@ import pytest
 
 from voc2vec_jax import errors
 from voc2vec_jax.ops import metrics
+from voc2vec_jax.reports import comparisons
 from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
@@ -89,7 +90,8 @@ BAD = {
     "labels twice": (broken(labels=["a", "a", "b"]), "'labels' is not a list of different names"),
     "more labels": (broken(labels=["a", "b", "c", "d"]), "fold 0: 'confusion' is not a table of counts of 4 by 4"),
     "no confusion": (broken_fold(confusion=...), "fold 0: 'confusion' is missing"),
-    "score": (broken_fold(uar=float("nan")), "fold 0 has a score outside 0 to 1"),
+    "score": (broken_fold(uar=float("nan")), "fold 0 has a score that is no number"),
+    "share": (broken_fold(uar=1.5), "fold 0 has a score outside 0 to 1"),
     "score text": (broken_fold(uar="high"), "fold 0 is not as fine-tuning writes it"),
     "sizes": (broken_fold(test=["a"]), "fold 0: 'fold', 'test' and 'confusion' do not fit"),
     "twice": (broken_fold(fold=1), "a fold is there twice"),
@@ -157,16 +159,19 @@ def six(folder, system="voc2vec-ls", tasks=tuple(report_paper.TASKS), **options)
 
 def test_table_iv_shows_our_number_the_papers_and_their_difference(tmp_path):
     run = report_runs.read(fake_runs.write(tmp_path / "run", system="voc2vec-ls"))
-    ((name, pretraining, protocol, folds, ours, paper, difference, *_),) = rows_of(report_tables.table_iv([run]))
+    ((name, pretraining, protocol, folds, ours, pooled, paper, difference, *_),) = rows_of(
+        report_tables.table_iv([run])
+    )
     assert (name, pretraining, protocol, folds) == ("voc2vec-ls", "LS960 + Voc125", "strict", "3 of 3")
     mean, std = run.summary.mean["uar"], run.summary.std["uar"]
+    assert pooled == f"{np.trace(run.confusion) / run.confusion.sum():.3f}"  # of an earlier version: no interval
     assert ours == f"{mean:.3f}±{std:.3f}" and paper == "0.573±0.062"
     assert difference.replace("\N{MINUS SIGN}", "-") == f"{mean - 0.573:+.3f}"
 
 
 def test_a_system_that_the_paper_lacks_has_dashes(tmp_path):
     run = report_runs.read(fake_runs.write(tmp_path / "run", system="mine"))
-    ((_, pretraining, _, _, _, paper, difference, *_),) = rows_of(report_tables.table_iv([run]))
+    ((_, pretraining, _, _, _, _, paper, difference, *_),) = rows_of(report_tables.table_iv([run]))
     assert pretraining == paper == difference == report_text.DASH
 
 
@@ -187,10 +192,12 @@ def test_table_iii_averages_six_tasks_and_otherwise_says_over_which(tmp_path):
     rows = {row[0]: row for row in rows_of(report_tables.table_iii(runs))}
     means = [run.summary.mean["uar"] for run in runs if run.system == "voc2vec-ls" and run.dataset != "own"]
     assert len(means) == 6
-    assert rows["voc2vec-ls"][3:6] == ["all six", f"{np.mean(means):.3f}±{np.std(means):.3f}", "0.661±0.206"]
+    assert rows["voc2vec-ls"][3:5] == ["all six", f"{np.mean(means):.3f}±{np.std(means):.3f}"]
+    pooled = [run.pooled["uar"]["value"] for run in runs if run.system == "voc2vec-ls" and run.dataset != "own"]
+    assert rows["voc2vec-ls"][5:7] == [f"{np.mean(pooled):.3f}±{np.std(pooled):.3f}", "0.661±0.206"]
     assert rows["wavlm"][3] == "2 of 6: CNVVE, VIVAE"
-    assert rows["wavlm"][5] == f"{(0.976 + 0.230) / 2:.3f}±{(0.976 - 0.230) / 2:.3f}"  # the paper's on the same two
-    assert rows["mine"][3] == "1 of 6: VIVAE" and "±" not in rows["mine"][4] and rows["mine"][5] == report_text.DASH
+    assert rows["wavlm"][6] == f"{(0.976 + 0.230) / 2:.3f}±{(0.976 - 0.230) / 2:.3f}"  # the paper's on the same two
+    assert rows["mine"][3] == "1 of 6: VIVAE" and "±" not in rows["mine"][4] and rows["mine"][6] == report_text.DASH
 
 
 def test_without_a_task_of_the_paper_table_iii_says_so(tmp_path):
@@ -204,11 +211,11 @@ def test_pairs_are_the_paired_tests_of_the_same_folds(tmp_path):
         report_runs.read(fake_runs.write(tmp_path / name, system=name, folds=6, planned=6, clips=60, seed=seed))
         for seed, name in enumerate(("a", "b"))
     )
-    assert report_tables.refusal(a, b) is None
-    got = report_tables.compare(a, b, "uar")
-    values = [[fold.scores.uar for fold in run.folds] for run in (a, b)]
+    assert comparisons.refusal(a, b) is None
+    got = comparisons.compare(a, b, "uar")
+    values = [[fold.scores["uar"] for fold in run.folds] for run in (a, b)]
     assert got == metrics.paired(*values, train=50, test=10)
-    table = report_tables.pairs([a, b])
+    table = comparisons.pairs([a, b])
     assert [row[0] for row in rows_of(table)] == ["UAR", "accuracy", "macro F1"]
     assert rows_of(table)[0][8] == f"{got.p_corrected:.4f}" and rows_of(table)[0][1:4] == ["a", "b", "6"]
 
@@ -218,17 +225,17 @@ def test_runs_on_other_folds_are_refused_by_name(tmp_path):
     b = report_runs.read(fake_runs.write(tmp_path / "b", system="b", shuffle=1))
     one = report_runs.read(fake_runs.write(tmp_path / "one", system="one", folds=1))
     paper = report_runs.read(fake_runs.write(tmp_path / "paper", system="p", protocol="paper"))
-    assert report_tables.refusal(a, b) == "they were tested on different clips in folds 0, 1, 2"
-    assert report_tables.refusal(a, one) == "they have 1 fold in common, and a test needs two"
-    assert report_tables.refusal(a, paper) == "one ran under protocol strict, the other under paper"
-    table = report_tables.pairs([a, b])
+    assert comparisons.refusal(a, b) == "they were tested on different clips in folds 0, 1, 2"
+    assert comparisons.refusal(a, one) == "they have 1 fold in common, and a test needs two"
+    assert comparisons.refusal(a, paper) == "one ran under protocol strict, the other under paper"
+    table = comparisons.pairs([a, b])
     assert not table.groups
     assert "On VIVAE, a and b are not paired: they were tested on different clips in folds 0, 1, 2." in table.notes
 
 
 def test_holm_steps_down_and_keeps_the_order():
-    assert report_tables.holm([0.04, 0.01, None, 0.03]) == [pytest.approx(0.06), pytest.approx(0.03), None, 0.06]
-    assert report_tables.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert comparisons.holm([0.04, 0.01, None, 0.03]) == [pytest.approx(0.06), pytest.approx(0.03), None, 0.06]
+    assert comparisons.holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def test_the_tool_says_what_it_wrote_and_what_is_incomplete(tmp_path, capsys, draws_nothing):

@@ -11,7 +11,7 @@ import numpy as np
 
 from voc2vec_jax import audio
 from voc2vec_jax.convert import reader, sources
-from voc2vec_jax.finetuning import experiment, feature_sets, folds, jobs, leaks, settings, tasks
+from voc2vec_jax.finetuning import experiment, feature_sets, folds, jobs, leaks, scoring, settings, tasks
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.ops import masking
@@ -116,7 +116,8 @@ def gather(job: jobs.CrossValidationJob, task: tasks.Task) -> bool:
     """Sum up the folds that are done; whether these are all."""
     config = job.config
     fold_results.gather_metrics(job.workdir, config.folds)
-    fold_results.write_summary(job.workdir, job.title, job.source, task, config.protocol, config.folds)
+    averaged = scoring.averaged_classes(config.averaged_classes, config.protocol)
+    fold_results.write_summary(job.workdir, job.title, job.source, task, config.protocol, config.folds, averaged)
     if not fold_results.status(job.workdir, config.folds).complete:
         return False
     logs.say(f"{job.workdir}: {fold_results.summary_line(job.workdir)}")

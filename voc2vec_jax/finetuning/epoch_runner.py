@@ -4,7 +4,6 @@ n = clips, d = width, v = classes, f = slots, k = batches, c = batches of a chun
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +13,9 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import batches, settings, slot_table
+from voc2vec_jax.finetuning import batches, scoring, settings, slot_table
 from voc2vec_jax.finetuning import engine as fold_engine
-from voc2vec_jax.ops import metrics
 
-MONITOR = "f1_macro"  # selects the epoch, as in the official script
 CPU_STEPS = 8  # of a compiled call on a CPU: no signal and no progress bar waits longer than this
 
 
@@ -125,8 +122,9 @@ class EpochRunner:
         splits = self.setting.splits
         wanted = [progress and splits[progress.fold].validation for progress in table.slots]
         found = self.outputs(self.state.params, wanted)
+        monitor = scoring.KINDS[self.setting.task.kind].monitor
         slots = [
-            progress and slot_table.after_epoch(progress, *self._rows(progress, loss, one.logits), MONITOR)
+            progress and slot_table.after_epoch(progress, *self._rows(progress, loss, one.logits), monitor)
             for progress, loss, one in zip(table.slots, losses, found)
         ]
         # The best parameters stay on the device: copying a whole model to the host may take longer than an epoch.
@@ -139,11 +137,10 @@ class EpochRunner:
     ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The rows of metrics.jsonl for the epoch that has just been trained: training, then validation."""
         setting, fold, epoch = self.setting, progress.fold, progress.epoch + 1
-        true = setting.task.label[setting.splits[fold].validation]
-        scored = metrics.scores(true, logits.argmax(1), len(setting.task.labels))
+        kind, true = setting.task.kind, setting.task.targets[setting.splits[fold].validation]
         where = {"fold": fold, "epoch": epoch}
-        loss = cross_entropy(logits, true, setting.class_weights[fold])
-        scores = {name: getattr(scored, name) for name in metrics.NAMES}
+        loss = scoring.loss(kind, true, logits, setting.class_weights[fold])
+        scores = scoring.scores(kind, true, logits, setting.averaged)
         return (
             {**where, "split": "train", "loss": float(np.mean(losses)), "lr": self._rate(fold, epoch)},
             {**where, "split": "validation", "loss": loss, **scores},
@@ -212,16 +209,3 @@ def with_losses(
             )
         longer[slot] = (*longer[slot], *real.tolist())
     return tuple(longer)
-
-
-def cross_entropy(
-    logits: Float32[np.ndarray, "n v"], true: Int64[np.ndarray, "n"], class_weights: Float32[np.ndarray, "v"]
-) -> float:
-    """Class-weighted cross-entropy, sum w_i l_i / sum w_i, in float64."""
-    wide = logits.astype(np.float64)
-    # log softmax(x) = x - max - log sum exp(x - max), which cannot overflow
-    wide = wide - wide.max(1, keepdims=True)
-    own = wide[np.arange(len(true)), true] - np.log(np.exp(wide).sum(1))
-    weight = class_weights[true].astype(np.float64)
-    # ulp(0.0) is the smallest number above 0: no clip with a weight gives 0 and not NaN.
-    return float(-(own * weight).sum() / max(weight.sum(), math.ulp(0.0)))

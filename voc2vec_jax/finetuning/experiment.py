@@ -11,6 +11,7 @@ what is in progress in RUN/processes/<i>_of_<n>/.
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.finetuning import capacity, epoch_runner, fold_writer, settings, slot_table
+from voc2vec_jax.finetuning import capacity, epoch_runner, fold_writer, scoring, settings, slot_table
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.runs import agreement, checkpoint, logs, signals
@@ -225,14 +226,14 @@ class Experiment:
         """A line on the epoch: means over the folds in slots, and audio-seconds trained per second."""
         last = [progress.history[-1] for progress in self.table.active]
         train = np.mean([progress.history[-2]["loss"] for progress in self.table.active])
-        names = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "F1"}
-        scores = ", ".join(f"{text} {np.mean([row[name] for row in last]):.3f}" for name, text in names.items())
-        where = slot_table.described(self.table)
+        kind = self.setting.task.kind
+        means = {name: float(np.mean([row[name] for row in last])) for name in scoring.KINDS[kind].titles}
+        where, scores = slot_table.described(self.table), scoring.described(means, kind)
         self._show(f"{where}: loss {train:.3f}, validation {scores}; {speed:.0f} audio-seconds per second")
 
-    def _show_fold(self, progress: slot_table.FoldProgress, scores: Any) -> None:
+    def _show_fold(self, progress: slot_table.FoldProgress, scores: Mapping[str, float]) -> None:
         clips = len(self.setting.splits[progress.fold].test)
         self._show(
-            f"fold {progress.fold} done after {progress.epoch} epochs (best {progress.best_epoch}): UAR "
-            f"{scores.uar:.3f}, accuracy {scores.accuracy:.3f}, F1 {scores.f1_macro:.3f} on {clips} clips"
+            f"fold {progress.fold} done after {progress.epoch} epochs (best {progress.best_epoch}): "
+            f"{scoring.described(scores, self.setting.task.kind)} on {clips} clips"
         )

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax.finetuning import epoch_runner, settings, slot_table
+from voc2vec_jax.finetuning import epoch_runner, scoring, settings, slot_table
 from voc2vec_jax.finetuning import results as fold_results
-from voc2vec_jax.ops import metrics
 
 
 class FoldWriter:
@@ -18,25 +17,29 @@ class FoldWriter:
         self.setting = setting
         self.histories = {fold: fold_results.read_fold(setting.workdir, fold)["history"] for fold in done}
 
-    def write(self, progress: slot_table.FoldProgress, found: epoch_runner.FoldOutputs, params: Any) -> metrics.Scores:
+    def write(
+        self, progress: slot_table.FoldProgress, found: epoch_runner.FoldOutputs, params: Any
+    ) -> dict[str, float]:
         """Write a fold that has ended; returns its scores on the test clips. `params` are saved unless None."""
         setting, task, fold = self.setting, self.setting.task, progress.fold
         split, folder = setting.splits[fold], fold_results.fold_folder(setting.workdir, fold)
         folder.mkdir(parents=True, exist_ok=True)
-        true = task.label[split.test]
-        scored = metrics.scores(true, found.logits.argmax(1), len(task.labels))
+        true = task.targets[split.test]
+        scored = scoring.scores(task.kind, true, found.logits, setting.averaged)
         if params is not None:
             setting.trained.save_model(folder / "model", params)
-        vectors = found.vectors.astype(np.float32)
-        fold_results.write_npz(folder / "embeddings.npz", ids=task.ids[split.test], labels=true, vectors=vectors)
+        arrays = {"vectors": found.vectors.astype(np.float32), "logits": found.logits.astype(np.float32)}
+        arrays |= {"ids": task.ids[split.test], "targets": true, "groups": task.group[split.test]}
+        arrays |= {"labels": true} if task.kind == "classes" else {}
+        fold_results.write_npz(folder / "embeddings.npz", **arrays)
         fold_results.write_predictions(folder / "predictions.csv", task, fold, split.test, found.logits)
         record = {
             "fold": fold,
-            **{name: getattr(scored, name) for name in metrics.NAMES},
+            **scored,
             "best_epoch": progress.best_epoch,
             "epochs": progress.epoch,
             **{name: task.ids[getattr(split, name)].tolist() for name in ("train", "validation", "test")},
-            "confusion": scored.confusion.tolist(),
+            "confusion": scoring.confusion(task.kind, true, found.logits),
             "history": progress.history,
             "task": task.fingerprint,
         }

@@ -58,7 +58,7 @@ def strict(
     """
     if not 0 < validation_share <= 0.5:
         raise errors.InputError(f"validation_share is {validation_share}: give a share above 0 and at most 0.5")
-    own = _own_groups(groups)
+    own = own_groups(groups)
     _check_count(folds, len(np.unique(own)), "groups of clips")
     # Separate streams, [seed, 0] here and [seed, 1, fold] below: a change of validation_share moves no test part.
     part = _deal(labels, own, folds, np.random.default_rng([seed, 0]))
@@ -76,7 +76,7 @@ def strict(
     return splits
 
 
-def _own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+def own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     """Dense group numbers; every clip of an unknown group gets a number of its own."""
     # groups 0 1 1 -1 -1  ->  0 1 1 5 6  ->  0 1 1 2 3
     alone = groups.max(initial=-1) + 1 + np.arange(len(groups))
@@ -174,7 +174,7 @@ def _rare_classes(
     labels: Int64[np.ndarray, "n"], names: Sequence[str], folds: int, groups: Int64[np.ndarray, "n"]
 ) -> list[tuple[int, str]]:
     """(number of groups, a sentence) for each class that cannot be in every test part."""
-    own, found = _own_groups(groups), []
+    own, found = own_groups(groups), []
     for k, name in enumerate(names):
         clips, sets = int((labels == k).sum()), len(np.unique(own[labels == k]))
         if 0 < sets < folds:

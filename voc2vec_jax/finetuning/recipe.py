@@ -10,7 +10,7 @@ from voc2vec_jax.finetuning import folds, tasks
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads
 from voc2vec_jax.ops import attention as attention_ops
-from voc2vec_jax.ops import dropout
+from voc2vec_jax.ops import dropout, metrics
 from voc2vec_jax.runs import configuration
 
 HOW = ("auto", "finetune", "features", "probe")
@@ -34,6 +34,9 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data_dir = "data"  # of prepared sets
     c.manual_dir = ""  # of publishers' archives, from which sets are prepared when needed
     c.on_unreadable = "stop"  # "stop" | "drop": what to do about clips that cannot be used
+    # Recall and F1 are averaged over the classes that have clips in the scored part ("tested"), or over those among
+    # labels or predictions ("occurring"), as in the official script. "auto": the former in strict, the latter in paper
+    c.averaged_classes = "auto"
     c.rare = "auto"  # classes too small for the folds: "stop" | "keep" | "auto": keep only in the paper's sets
     c.split_seed = 0  # of strict folds
 
@@ -65,6 +68,7 @@ MAY_DIFFER = ("data_dir", "manual_dir", "folds_at_once", "fold_axis", "checkpoin
 MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 # What version 0.1.0 did where its configuration says nothing
 EARLIER = {"dropout_bits": "threefry", "pooling": "mean"}
+EARLIER |= {"averaged_classes": "occurring"}
 
 _AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs")
 _LIMITS = (
@@ -80,6 +84,7 @@ _LIMITS = (
 _CHOICES = {
     "on_unreadable": tasks.ON_UNREADABLE,
     "rare": ("auto", *folds.RARE),
+    "averaged_classes": ("auto", *metrics.AVERAGED),
     "how": HOW,
     "scale": ("none", "standard"),
     "pooling": heads.POOLINGS,

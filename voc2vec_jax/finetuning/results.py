@@ -2,7 +2,7 @@
 
     RUN/fold_03/fold.json           the scores of a fold, its clips and its history; written last
     RUN/fold_03/predictions.csv     one line for each test clip
-    RUN/fold_03/embeddings.npz      the features of the test clips
+    RUN/fold_03/embeddings.npz      the features of the test clips, with logits, targets and groups
     RUN/fold_03/model/              the trained model (fold_03/model.npz for networks on features)
     RUN/metrics.jsonl               every epoch of every fold
     RUN/summary.json, summary.md, predictions.csv     all folds together
@@ -22,13 +22,12 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.finetuning import tasks
+from voc2vec_jax.finetuning import scoring, tasks
 from voc2vec_jax.ops import metrics
 from voc2vec_jax.runs import agreement, files
 
 PREDICTION_COLUMNS = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
 _FOLD, _SUMMARY = "fold.json", "summary.json"
-_TITLES = {"uar": "UAR", "accuracy": "accuracy", "f1_macro": "macro F1"}
 
 
 # --- what is done -----------------------------------------------------------------------------------------------------
@@ -150,16 +149,21 @@ def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
 
 
 def write_summary(
-    workdir: pathlib.Path, system: str, source: str, task: tasks.Task, protocol: str, planned_folds: int
+    workdir: pathlib.Path,
+    system: str,
+    source: str,
+    task: tasks.Task,
+    protocol: str,
+    planned_folds: int,
+    averaged: str,
 ) -> None:
     """Sum up the folds that are done; with fewer than `planned_folds` the summary says that it is not complete."""
     done = status(workdir, planned_folds).done
     if not done:
         return
     records = [_scored(workdir, fold, task) for fold in done]
-    mean, std = metrics.summarise(
-        [metrics.Scores(**{name: record[name] for name in metrics.Scores._fields}) for record in records]
-    )
+    titles = scoring.KINDS[task.kind].titles
+    mean, std = metrics.summarise([{name: record[name] for name in titles} for record in records])
     leaks = workdir / "leaks.json"
     found = {
         "dataset": task.name,
@@ -167,11 +171,14 @@ def write_summary(
         "model": source,
         "system": system,
         "protocol": protocol,
+        "kind": task.kind,
+        "averaged_classes": averaged,
         "complete": len(done) == planned_folds,
         "planned_folds": planned_folds,
         "folds": records,
         "mean": mean,
         "std": std,
+        "pooled": pooled(task.kind, [(workdir, records)], averaged),
         "labels": list(task.labels),
         "clips": len(task),
         "hours": float(task.samples.sum()) / audio.RATE_HZ / 3600,
@@ -195,6 +202,25 @@ def _scored(workdir: pathlib.Path, fold: int, task: tasks.Task) -> dict[str, Any
     return record
 
 
+def pooled(
+    kind: str, runs: Sequence[tuple[pathlib.Path, Sequence[Mapping[str, Any]]]], averaged: str
+) -> dict[str, dict[str, float | None]]:
+    """`scoring.pooled` of the test clips of some folds (run folder, their records).
+
+    Without intervals where a fold was written by a version that did not store what they need.
+    """
+    stored = []
+    for path in (fold_folder(workdir, record["fold"]) for workdir, records in runs for record in records):
+        with np.load(path / "embeddings.npz", allow_pickle=False) as arrays:
+            names = ("targets", "logits", "groups")
+            stored.append([arrays[name] for name in names] if all(name in arrays for name in names) else None)
+    if None in stored:
+        matrix = sum(np.array(record["confusion"]) for _, records in runs for record in records)
+        value = metrics.of_confusion(matrix, averaged)
+        return {name: {"value": float(value[name]), "low": None, "high": None} for name in value}
+    return scoring.pooled(kind, *map(np.concatenate, zip(*stored)), averaged)
+
+
 def _join_predictions(workdir: pathlib.Path, done: Sequence[int]) -> None:
     text = io.StringIO()
     writer = files.csv_writer(text)
@@ -209,19 +235,28 @@ def _markdown(found: Mapping[str, Any]) -> str:
     lines = [f"# {found['system']} on {found['title']}, protocol {found['protocol']}", ""]
     if not found["complete"]:
         lines += [f"**Incomplete: {len(found['folds'])} of {found['planned_folds']} folds.**", ""]
-    lines += ["| fold | " + " | ".join(_TITLES.values()) + " | best epoch | epochs |", "|---|---|---|---|---|---|"]
+    titles = scoring.KINDS[found["kind"]].titles
+    lines += [f"| fold | {' | '.join(titles.values())} | best epoch | epochs |", "|---" * (len(titles) + 3) + "|"]
     for fold in found["folds"]:
-        values = " | ".join(f"{fold[name]:.3f}" for name in _TITLES)
+        values = " | ".join(f"{fold[name]:.3f}" for name in titles)
         lines.append(f"| {fold['fold']} | {values} | {fold['best_epoch']} | {fold['epochs']} |")
-    values = " | ".join(f"{found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name in _TITLES)
-    lines += [f"| mean ± std | {values} | | |", "", f"{found['clips']} clips, {found['hours']:.2f} h."]
+    values = " | ".join(f"{found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name in titles)
+    lines.append(f"| mean ± std | {values} | | |")
+    values = " | ".join(scoring.with_interval(found["pooled"][name]) for name in titles)
+    lines += [f"| all clips [95 % interval] | {values} | | |", ""]
+    lines.append(f"{found['clips']} clips, {found['hours']:.2f} h.")
     return "\n".join(lines) + "\n"
 
 
 def summary_line(workdir: pathlib.Path) -> str:
-    """The means and deviations over the folds in one line."""
+    """The means and deviations over the folds, and the scores of all clips, in one line."""
     found = read_summary(workdir)
+    titles = scoring.KINDS[found.get("kind", "classes")].titles
     values = ", ".join(
-        f"{title} {found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name, title in _TITLES.items()
+        f"{title} {found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name, title in titles.items()
     )
-    return f"{values} over {len(found['folds'])} folds"
+    line = f"{values} over {len(found['folds'])} folds"
+    if "pooled" not in found:  # of an earlier version
+        return line
+    values = ", ".join(f"{title} {scoring.with_interval(found['pooled'][name])}" for name, title in titles.items())
+    return f"{line}; over all clips {values}"

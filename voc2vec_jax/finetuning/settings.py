@@ -16,7 +16,7 @@ from voc2vec_jax import audio
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.datasets import resident
-from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, tasks
+from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, scoring, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.models import encoder as encoders
@@ -47,6 +47,7 @@ class CrossValidationSetting:
     splits: Sequence[folds.FoldSplit]
     recipe: fold_engine.FineTuningRecipe
     class_weights: Float32[np.ndarray, "k v"]
+    averaged: str  # the classes that recall and F1 are averaged over: one of `metrics.AVERAGED`
     trained: LearnerSetting
     axis: str  # "map" | "vmap": how a device runs its slots
     folds_at_once: int  # 0: as many as memory allows
@@ -92,6 +93,7 @@ def build(
         splits=splits,
         recipe=fold_recipe(config),
         class_weights=np.stack([class_weights(task, split.train, config.class_weights) for split in splits]),
+        averaged=scoring.averaged_classes(config.averaged_classes, config.protocol),
         trained=feature_setting(job, task, splits) if source is None else model_setting(job, task, splits, source),
         axis=axis,
         folds_at_once=config.folds_at_once,

@@ -52,6 +52,12 @@ class Task:
     dropped: tuple[dict[str, str], ...]
     prepared: records.PreparedSet
     segments: tuple[tuple[int, ...], ...]  # records of each clip, in order
+    kind: str = "classes"  # one of `scoring.KINDS`
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What a model is to say of each clip, as `scoring.scores` takes it."""
+        return self.label
 
     def __len__(self) -> int:
         return len(self.samples)

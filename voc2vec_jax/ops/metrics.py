@@ -1,27 +1,22 @@
-"""Scores of a classifier, their summary over folds, and paired tests between two systems.
+"""Scores of classes, tags and numbers, their summary over folds, and paired tests between two systems.
 
-n (and m) = clips, v = classes, k = folds.
+Scores of tags and numbers take weights of the clips, a row for each set of weights, so that a bootstrap is one call.
+n (and m) = clips, v = classes or tags, k = folds, b = sets of weights.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-NAMES = ("uar", "accuracy", "f1_macro")
+NAMES = ("uar", "accuracy", "f1_macro")  # of classes
+# Over which classes recall and F1 are averaged: those with clips, or those that occur among labels or predictions.
+AVERAGED = ("tested", "occurring")
 Values = Sequence[float] | Float[np.ndarray, "_"]  # one per fold
-
-
-class Scores(NamedTuple):
-    """Shares in [0, 1], and the confusion matrix (rows true, columns predicted)."""
-
-    uar: float
-    accuracy: float
-    f1_macro: float
-    confusion: Int[np.ndarray, "v v"]
+Weights = Float[np.ndarray, "b n"]
 
 
 class Summary(NamedTuple):
@@ -61,32 +56,111 @@ def recalls(matrix: Int[np.ndarray, "v v"]) -> Float[np.ndarray, "v"]:
     return np.where(count > 0, np.diagonal(matrix) / np.maximum(count, 1), np.nan)
 
 
-def scores(true: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "m"], classes: int) -> Scores:
-    """UAR, accuracy and macro F1: scikit-learn's recall_score, accuracy_score and f1_score.
+def scores(
+    true: Int[np.ndarray, "n"], predicted: Int[np.ndarray, "m"], classes: int, averaged: str = "occurring"
+) -> dict[str, float]:
+    """UAR, accuracy and macro F1 of clips; ValueError without clips.
 
-    With average="macro" and zero_division=0, over the classes that occur among labels or predictions. A class that is
-    only predicted counts with recall and F1 of 0. ValueError without clips.
+    With `averaged` "occurring" these are scikit-learn's recall_score, accuracy_score and f1_score with average="macro"
+    and zero_division=0: a class that is only predicted counts with recall and F1 of 0. With "tested" recall and F1 are
+    averaged over the classes that have clips, as with `labels=np.unique(true)`.
     """
     if len(true) == 0:
         raise ValueError("there are no scores of no clips")
-    return scores_of(confusion(true, predicted, classes))
+    return {name: float(value) for name, value in of_confusion(confusion(true, predicted, classes), averaged).items()}
 
 
-def scores_of(matrix: Int[np.ndarray, "v v"]) -> Scores:
-    """`scores` of the clips in a confusion matrix, which must hold at least one."""
-    hits, occurring = np.diagonal(matrix), matrix.sum(1) + matrix.sum(0)
-    present = occurring > 0
-    recall = hits[present] / np.maximum(matrix.sum(1)[present], 1)
+def of_confusion(
+    matrix: Int[np.ndarray, "*b v v"] | Float[np.ndarray, "*b v v"], averaged: str = "occurring"
+) -> dict[str, Float[np.ndarray, "*b"]]:
+    """`scores` of the clips in each confusion matrix, which must hold at least one."""
+    hits, true = np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1)
+    occurring = true + matrix.sum(-2)
+    counted = occurring > 0 if averaged == "occurring" else true > 0
+    recall = hits / np.maximum(true, 1)
     # F1 = 2 TP / (2 TP + FP + FN), and a class's row and column together count TP twice.
-    f1 = 2 * hits[present] / occurring[present]
-    return Scores(float(recall.mean()), float(hits.sum() / matrix.sum()), float(f1.mean()), matrix)
+    f1 = 2 * hits / np.maximum(occurring, 1)
+    return {
+        "uar": _mean_of(recall, counted),
+        "accuracy": np.asarray(hits.sum(-1) / true.sum(-1)),
+        "f1_macro": _mean_of(f1, counted),
+    }
 
 
-def summarise(folds: Sequence[Scores]) -> Summary:
+def _mean_of(values: Float[np.ndarray, "*b v"], counted: Bool[np.ndarray, "*b v"]) -> Float[np.ndarray, "*b"]:
+    if values.ndim == 1:  # zeros in between would regroup the sum, and equal scores of two versions must be equal
+        return np.asarray(values[counted].mean())
+    return (values * counted).sum(-1) / counted.sum(-1)
+
+
+def of_tags(
+    true: Bool[np.ndarray, "n v"], values: Float[np.ndarray, "n v"], weights: Weights | None = None
+) -> dict[str, Float[np.ndarray, "b"]]:
+    """Macro average precision and macro AUROC of clips with any number of tags.
+
+    scikit-learn's average_precision_score and roc_auc_score with sample weights, of each tag; the means are over the
+    tags that some weighted clip has, and for AUROC that some has not. Without any such tag they are 0 and 0.5, what
+    chance approaches.
+    """
+    weights = np.ones((1, len(true))) if weights is None else weights
+    found = [_of_tag(true[:, tag], values[:, tag], weights) for tag in range(true.shape[1])]
+    precision, auroc = (np.stack(each) for each in zip(*found))
+    return {"map": _mean_of_defined(precision, 0.0), "auroc": _mean_of_defined(auroc, 0.5)}
+
+
+def _of_tag(
+    true: Bool[np.ndarray, "n"], values: Float[np.ndarray, "n"], weights: Weights
+) -> tuple[Float[np.ndarray, "b"], Float[np.ndarray, "b"]]:
+    """Average precision and AUROC of one tag, NaN where they are undefined."""
+    order = np.argsort(-values, kind="stable")
+    # Clips of equal value come in together: only the last of each run is a threshold.
+    last = np.flatnonzero(np.diff(values[order], append=-np.inf))
+    weights, true = weights[:, order], true[order]
+    hits, taken = np.cumsum(weights * true, 1)[:, last], np.cumsum(weights, 1)[:, last]
+    gained, alarms = np.diff(hits, prepend=0), np.diff(taken - hits, prepend=0)
+    positive, negative = hits[:, -1], taken[:, -1] - hits[:, -1]
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, which says undefined
+        precision = (gained * hits / np.maximum(taken, math.ulp(0.0))).sum(1) / positive
+        # The trapezoid under hits over false alarms: a tie counts half.
+        auroc = (alarms * (hits - gained / 2)).sum(1) / (positive * negative)
+    return precision, auroc
+
+
+def _mean_of_defined(values: Float[np.ndarray, "v b"], otherwise: float) -> Float[np.ndarray, "b"]:
+    defined = np.isfinite(values)
+    total = np.where(defined, values, 0).sum(0)
+    return np.where(defined.any(0), total / np.maximum(defined.sum(0), 1), otherwise)
+
+
+def of_numbers(
+    true: Float[np.ndarray, "n v"], values: Float[np.ndarray, "n v"], weights: Weights | None = None
+) -> dict[str, Float[np.ndarray, "b"]]:
+    """CCC, Pearson's r and mean absolute error of v numbers for each clip, averaged over the v.
+
+    The concordance correlation coefficient (Lin 1989, Biometrics 45) is 2 s_xy / (s_x^2 + s_y^2 + (m_x - m_y)^2), with
+    population moments. It and r are 0 where they are undefined, as for a constant.
+    """
+    weights = np.ones((1, len(true))) if weights is None else weights
+    share = weights / weights.sum(1, keepdims=True)
+    true, values = true.astype(np.float64), values.astype(np.float64)
+    centre = true.mean(0)  # moments about a common point lose no digits
+    x, y = true - centre, values - centre
+    mean_x, mean_y = share @ x, share @ y  # [b, v]
+    var_x, var_y = share @ x**2 - mean_x**2, share @ y**2 - mean_y**2
+    both = share @ (x * y) - mean_x * mean_y
+    # Below rounding a variance is that of a constant.
+    tiny = 1e-12 * (share @ x**2 + share @ y**2) + math.ulp(0.0)
+    agreed, varied = var_x + var_y + (mean_x - mean_y) ** 2, (var_x > tiny) & (var_y > tiny)
+    ccc = np.where(agreed > tiny, 2 * both / np.maximum(agreed, tiny), 0)
+    r = np.where(varied, both / np.sqrt(np.maximum(var_x, tiny) * np.maximum(var_y, tiny)), 0)
+    return {"ccc": ccc.mean(1), "pearson": r.mean(1), "mae": (share @ np.abs(x - y)).mean(1)}
+
+
+def summarise(folds: Sequence[Mapping[str, float]]) -> Summary:
     """Mean and population standard deviation of each metric, as in the paper; ValueError without folds."""
     if not folds:
         raise ValueError("there is no mean over no folds")
-    values = {name: np.array([getattr(fold, name) for fold in folds], float) for name in NAMES}
+    values = {name: np.array([fold[name] for fold in folds], float) for name in folds[0]}
     return Summary(
         {name: float(value.mean()) for name, value in values.items()},
         {name: float(value.std()) for name, value in values.items()},

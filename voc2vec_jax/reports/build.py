@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import errors
+from voc2vec_jax.reports import comparisons
 from voc2vec_jax.reports import figures as report_figures
 from voc2vec_jax.reports import page as report_page
 from voc2vec_jax.reports import runs as report_runs
@@ -41,7 +42,7 @@ def write(
     page = _checked(output, audio, formats)
     runs, waiting = report_runs.find(words)
     warnings = _warnings(runs, waiting)
-    tables = [report_tables.table_iii(runs), report_tables.table_iv(runs), report_tables.pairs(runs)]
+    tables = [report_tables.table_iii(runs), *report_tables.tables_iv(runs), comparisons.pairs(runs)]
     sections = []
     for members in report_tables.by_dataset(runs).values():
         say(f"{members[0].title}: {', '.join(run.name for run in members)}")
@@ -83,13 +84,18 @@ def draw(
     places = places or _places(runs)
     stem = slug(runs[0].dataset)
     names = [f"{stem}_{slug(run.name)}_{slug(run.protocol)}" for run in runs]
-    confusion = {run: report_figures.confusion(run, f"confusion_{name}", formats) for run, name in zip(runs, names)}
+    of_classes = [run for run in runs if run.kind == "classes"]
+    confusion = {
+        run: report_figures.confusion(run, f"confusion_{name}", formats)
+        for run, name in zip(runs, names)
+        if run in of_classes
+    }
     curves = {
         run: report_figures.curves(run, rows, f"curves_{name}", formats)
         for run, name in zip(runs, names)
         if (rows := report_runs.curves(run))
     }
-    recalls = report_figures.recalls(runs, places, f"recall_{stem}", formats)
+    recalls = report_figures.recalls(of_classes, places, f"recall_{stem}", formats) if of_classes else None
     return report_page.Section(runs, _tsne(runs, f"tsne_{stem}", formats), recalls, curves, confusion)
 
 
@@ -125,7 +131,7 @@ def _picture_files(
     found: dict[pathlib.Path, bytes] = {}
     for section in sections:
         drawn = [section.tsne, section.recalls, *section.confusion.values(), *section.curves.values()]
-        for picture in (picture for picture in drawn if not isinstance(picture, str)):
+        for picture in (picture for picture in drawn if isinstance(picture, report_figures.Figure)):
             name, count = picture.name, 1
             while any(folder / f"{name}.{kind}" in found for kind in formats):
                 count += 1

@@ -15,6 +15,7 @@ from matplotlib import axes, colors, figure, lines
 from matplotlib.backends import backend_agg
 
 from voc2vec_jax import errors
+from voc2vec_jax.finetuning import scoring
 from voc2vec_jax.ops import metrics
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
@@ -144,10 +145,11 @@ def curves(
         loss, score = sheet.subplots(1, 2)
         _folds(loss, rows, "train", "loss", PALETTE[0], "training")
         _folds(loss, rows, "validation", "loss", PALETTE[1], judged)
-        for colour, (metric, label) in zip(PALETTE, report_tables.TITLES.items()):
-            _folds(score, rows, "validation", metric, colour, label, thin=metric == "uar")
+        titles = scoring.KINDS[run.kind].titles
+        for place, (metric, label) in enumerate(titles.items()):
+            _folds(score, rows, "validation", metric, PALETTE[place], label, thin=place == 0)
         _best(score, run, rows)
-        loss.set(title="loss", ylabel="cross-entropy")
+        loss.set(title="loss", ylabel="cross-entropy" if run.kind == "classes" else "")
         score.set(title=f"scores on the {judged}")
         for panel in (loss, score):
             _epoch_axis(panel)
@@ -180,13 +182,13 @@ def _folds(
 
 def _best(panel: axes.Axes, run: report_runs.ReportedRun, rows: Sequence[Mapping]) -> None:
     """A dot at the epoch whose model each fold kept."""
-    uar = {(row["fold"], row["epoch"]): row.get("uar") for row in rows if row.get("split") == "validation"}
-    chosen = [(fold.best_epoch, uar.get((fold.fold, fold.best_epoch))) for fold in run.folds]
+    name, title = next(iter(scoring.KINDS[run.kind].titles.items()))
+    values = {(row["fold"], row["epoch"]): row.get(name) for row in rows if row.get("split") == "validation"}
+    chosen = [(fold.best_epoch, values.get((fold.fold, fold.best_epoch))) for fold in run.folds]
     points = [(epoch, value) for epoch, value in chosen if isinstance(value, (int, float))]
     if points:
-        panel.plot(
-            *zip(*points), "o", color=PALETTE[0], markersize=4.5, markeredgecolor="white", label="kept epoch (UAR)"
-        )
+        label = f"kept epoch ({title})"
+        panel.plot(*zip(*points), "o", color=PALETTE[0], markersize=4.5, markeredgecolor="white", label=label)
 
 
 def _epoch_axis(panel: axes.Axes) -> None:

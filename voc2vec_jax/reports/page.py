@@ -51,9 +51,9 @@ class Section(NamedTuple):
 
     runs: Sequence[report_runs.ReportedRun]
     tsne: report_figures.Figure | str  # a sentence where it cannot be drawn
-    recalls: report_figures.Figure
+    recalls: report_figures.Figure | None  # None where the runs have no classes
     curves: Mapping[report_runs.ReportedRun, report_figures.Figure]  # of the runs that recorded any
-    confusion: Mapping[report_runs.ReportedRun, report_figures.Figure]
+    confusion: Mapping[report_runs.ReportedRun, report_figures.Figure]  # of the runs that have classes
 
 
 def page(
@@ -113,6 +113,7 @@ def _counts(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
 
 def recall_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     """Recall of each class over the test clips of all folds, a column for each run of one data set."""
+    runs = [run for run in runs if run.kind == "classes"]
     labels = list(dict.fromkeys(label for run in runs for label in run.labels))
     matrices = [(dict(zip(run.labels, metrics.recalls(run.confusion))), run) for run in runs]
     clips = [dict(zip(run.labels, run.confusion.sum(1))) for run in runs]

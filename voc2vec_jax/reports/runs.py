@@ -13,20 +13,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import paper_systems
+from voc2vec_jax.finetuning import paper_systems, scoring
 from voc2vec_jax.ops import metrics
 
 _NEEDED = {"dataset": str, "system": str, "protocol": str, "planned_folds": int, "folds": list, "labels": list}
 _OPTIONAL = {"title": str, "model": str, "complete": bool, "audio_root": str, "clips": int, "leaks": dict}
+_OPTIONAL |= {"kind": str, "averaged_classes": str, "pooled": dict}
 _PREDICTION = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
 _TRACES = ("config.json", "metrics.jsonl", "fold_00")  # of a run that has no summary yet
 
 
 class ReportedFold(NamedTuple):
-    """One fold's scores on its test clips; `train` is the number of training clips."""
+    """One fold's scores on its test clips; `train` counts training clips, `confusion` is None without classes."""
 
     fold: int
-    scores: metrics.Scores
+    scores: Mapping[str, float]
+    confusion: Int[np.ndarray, "v v"] | None
     best_epoch: int | None
     train: int
     test: frozenset[str]
@@ -65,10 +67,13 @@ class ReportedRun:
     name: str
     model: str
     protocol: str
+    kind: str  # of `scoring.KINDS`
+    averaged: str  # of `metrics.AVERAGED`
     complete: bool
     planned_folds: int
     folds: tuple[ReportedFold, ...]
     labels: tuple[str, ...]
+    pooled: Mapping[str, Mapping[str, float | None]]  # as `scoring.pooled` makes them; empty without folds
     clips: int | None
     audio_root: str | None
     leaks: Mapping[str, Any]
@@ -85,9 +90,9 @@ class ReportedRun:
 
     @property
     def confusion(self) -> Int[np.ndarray, "v v"]:
-        """Test clips of all folds; rows are true classes, columns predicted ones."""
+        """Test clips of all folds; rows are true classes, columns predicted ones. For kind "classes" alone."""
         empty = np.zeros((len(self.labels),) * 2, np.int64)
-        return sum((fold.scores.confusion for fold in self.folds), empty)
+        return sum((fold.confusion for fold in self.folds), empty)
 
 
 def find(words: Sequence[str | os.PathLike]) -> tuple[list[ReportedRun], list[pathlib.Path]]:
@@ -160,7 +165,11 @@ def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRu
     labels = tuple(raw["labels"])
     if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
         _refuse(path, "'labels' is not a list of different names")
-    folds = sorted((_fold(path, entry, len(labels)) for entry in raw["folds"]), key=lambda fold: fold.fold)
+    # Summaries of earlier versions do not say these: there were only classes, averaged as the official script does.
+    kind, averaged = raw.get("kind") or "classes", raw.get("averaged_classes") or "occurring"
+    if kind not in scoring.KINDS:
+        _refuse(path, f"'kind' is none of {', '.join(scoring.KINDS)}")
+    folds = sorted((_fold(path, entry, kind, len(labels)) for entry in raw["folds"]), key=lambda fold: fold.fold)
     if len({fold.fold for fold in folds}) < len(folds):
         _refuse(path, "a fold is there twice")
     return ReportedRun(
@@ -172,36 +181,62 @@ def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRu
         name=raw["system"],
         model=raw.get("model") or "",
         protocol=raw["protocol"],
+        kind=kind,
+        averaged=averaged,
         complete=raw.get("complete", True) is True and len(folds) == raw["planned_folds"],
         planned_folds=raw["planned_folds"],
         folds=tuple(folds),
         labels=labels,
+        pooled=_pooled(path, raw.get("pooled"), kind, averaged, folds),
         clips=raw.get("clips"),
         audio_root=raw.get("audio_root"),
         leaks=raw.get("leaks") or {},
     )
 
 
-def _fold(path: pathlib.Path, entry: Any, classes: int) -> ReportedFold:
+def _fold(path: pathlib.Path, entry: Any, kind: str, classes: int) -> ReportedFold:
     place = f"fold {entry.get('fold')}" if isinstance(entry, dict) else "a fold"
     try:
-        matrix = np.array(entry["confusion"])
-        values = [float(entry[name]) for name in metrics.NAMES]
+        matrix = np.array(entry["confusion"]) if kind == "classes" else None
+        scores = {name: float(entry[name]) for name in scoring.KINDS[kind].titles}
         number, best, train, test = entry["fold"], entry.get("best_epoch"), len(entry["train"]), entry["test"]
     except KeyError as error:
         _refuse(path, f"{place}: {error} is missing")
     except (TypeError, ValueError, AttributeError):
         _refuse(path, f"{place} is not as fine-tuning writes it")
-    if not all(0 <= value <= 1 for value in values):
-        _refuse(path, f"{place} has a score outside 0 to 1")
-    if matrix.shape != (classes, classes) or matrix.dtype.kind not in "iu" or matrix.min() < 0:
-        _refuse(path, f"{place}: 'confusion' is not a table of counts of {classes} by {classes} classes")
-    if type(number) is not int or not isinstance(test, list) or matrix.sum() != len(test):
+    if not all(map(math.isfinite, scores.values())):
+        _refuse(path, f"{place} has a score that is no number")
+    if matrix is not None:
+        if not all(0 <= value <= 1 for value in scores.values()):
+            _refuse(path, f"{place} has a score outside 0 to 1")
+        if matrix.shape != (classes, classes) or matrix.dtype.kind not in "iu" or matrix.min() < 0:
+            _refuse(path, f"{place}: 'confusion' is not a table of counts of {classes} by {classes} classes")
+        matrix = matrix.astype(np.int64)
+    if type(number) is not int or not isinstance(test, list) or (matrix is not None and matrix.sum() != len(test)):
         _refuse(path, f"{place}: 'fold', 'test' and 'confusion' do not fit each other")
     best = best if type(best) is int else None
-    return ReportedFold(
-        number, metrics.Scores(*values, matrix.astype(np.int64)), best, train, frozenset(map(str, test))
-    )
+    return ReportedFold(number, scores, matrix, best, train, frozenset(map(str, test)))
+
+
+def _pooled(
+    path: pathlib.Path, found: Any, kind: str, averaged: str, folds: Sequence[ReportedFold]
+) -> Mapping[str, Mapping[str, float | None]]:
+    """The summary's scores of all clips; those of an earlier version are made from its confusion matrices."""
+    if not folds:
+        return {}
+    if found is None:
+        if kind != "classes":
+            _refuse(path, "'pooled' is missing")
+        value = metrics.of_confusion(sum(fold.confusion for fold in folds), averaged)
+        return {name: {"value": float(value[name]), "low": None, "high": None} for name in value}
+    for name in scoring.KINDS[kind].titles:
+        entry = found.get(name)
+        numbers = [entry.get(key) for key in ("value", "low", "high")] if isinstance(entry, dict) else [None]
+        if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in numbers if one is not None):
+            _refuse(path, f"'pooled' holds no numbers for {name}")
+        if numbers[0] is None or (numbers[1] is None) != (numbers[2] is None):
+            _refuse(path, f"'pooled' lacks numbers for {name}")
+    return found
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -272,6 +307,8 @@ def embeddings(run: ReportedRun) -> Embeddings | None:
             return None
         try:
             with np.load(path, allow_pickle=False) as stored:
+                if run.kind != "classes":  # there is no class to colour by
+                    return None
                 labels, vectors = stored["labels"].astype(np.int64), stored["vectors"].astype(np.float32)
         except Exception as error:  # zip, zlib, NumPy and struct each have their own
             _refuse(path, f"it cannot be read ({type(error).__name__})")

@@ -77,11 +77,11 @@ def _scores(output: evaluation_output.OutputFolder, unusable: int) -> dict[str, 
                 foreign[label] += 1
     if not confusion.any():
         return {}
-    found = metrics.scores_of(confusion)
+    found = metrics.of_confusion(confusion)
     recalls = metrics.recalls(confusion)
     return {
         "clips": int(confusion.sum()),
-        **{name: getattr(found, name) for name in metrics.NAMES},
+        **{name: float(found[name]) for name in metrics.NAMES},
         "recall": {label: None if np.isnan(r) else float(r) for label, r in zip(classes, recalls)},
         "labels": classes,
         "confusion": confusion.tolist(),
