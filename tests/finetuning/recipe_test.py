@@ -16,6 +16,7 @@ CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
 # As run folders hold it: a value that changes here stops every run that was begun before from being resumed.
 EVERY_FIELD = {
     "attention": "auto",
+    "averaged_classes": "auto",
     "batch_clips": 16,
     "checkpoint_every_epochs": 1,
     "class_weights": True,
