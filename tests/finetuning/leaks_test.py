@@ -60,12 +60,12 @@ def test_copies_and_speakers_across_a_fold_are_counted_and_named(task, data_dir)
     assert 0.7 < near["similarity"] < 1 and near["same_label"]
     assert second["worst"][1]["part"] == "validation" and second["worst"][1]["test"] == "clip1.wav"
     assert (second["same_group"], second["shared_groups"]) == (3, 2)  # clips 0, 1 and 3, not speaker 2's
-    tested = dict(clips=7, identical=2, near_identical=2, same_group=5, unknown_group=1)
+    tested = dict(clips=7, identical=2, near_identical=2, overlapping=0, same_group=5, unknown_group=1)
     assert found["tested"] == tested and not found["selected_on_test"]
     assert found["pretraining"] == {"clips": 0, "sets": {}, "unchecked": []}
     copies, speakers, unknown = found["warnings"]
     assert copies.startswith(
-        "2 of 7 tested clips are trained on too, sample for sample, and 2 more nearly so (clip6.wav"
+        "2 of 7 tested clips are trained on too, sample for sample, 2 more nearly so, and 0 more in part (clip6.wav"
     )
     assert "5 of 7 tested clips are of a speaker or group that is trained on too" in speakers
     assert "the speakers of 1 of 7 tested clips are not known" in unknown
@@ -154,7 +154,7 @@ def test_fingerprints_are_made_once_and_the_report_is_written(task, data_dir, tm
     assert "no sound and no known speaker is on both sides of a fold" in capsys.readouterr().err
     leaks.write(tmp_path, task, folds.paper(8, 2), data_dir)
     assert "warning: the epoch is selected" in capsys.readouterr().err
-    changed = dataclasses.replace(task, fingerprint="changed")
+    changed = dataclasses.replace(task, samples=task.samples - 1)
     with pytest.raises(AssertionError, match="made again"):
         leaks.report(changed, splits, data_dir)
 

@@ -34,6 +34,7 @@ EVERY_FIELD = {
     "folds": 10,
     "folds_at_once": 0,
     "fresh": False,
+    "group_copies": "auto",
     "head_width": 256,
     "hidden_width": 256,
     "how": "auto",
@@ -123,6 +124,7 @@ def test_a_configuration_must_state_the_recipe(name):
         ("validation_share", 0.6, "validation_share is 0.6: set it to a value above 0 and at most 0.5"),
         ("seed", 2**32, r"seed is 4294967296: set it to a value from 0 to 2\*\*32 - 1"),
         ("on_unreadable", "skip", "on_unreadable 'skip' is none of stop, drop"),
+        ("group_copies", "yes", "group_copies 'yes' is none of auto, true, false"),
         ("rare", "drop", "rare 'drop' is none of auto, stop, keep"),
         ("how", "train", "how 'train' is none of auto, finetune, features, probe"),
         ("datasets", (), "datasets is empty: name at least one data set"),
@@ -135,4 +137,17 @@ def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(field, value, sa
     finetuning_recipe.check(config)
     config[field] = value
     with pytest.raises(errors.InputError, match=says):
+        finetuning_recipe.check(config)
+
+
+def test_copies_are_grouped_if_strict_and_never_in_the_papers_folds():
+    config = load()
+    assert finetuning_recipe.groups_copies(config)
+    config.group_copies = "false"
+    assert not finetuning_recipe.groups_copies(config)
+    config.model, config.protocol, config.group_copies = "voc2vec", "paper", "auto"
+    finetuning_recipe.check(config)
+    assert not finetuning_recipe.groups_copies(config) and finetuning_recipe.EARLIER["group_copies"] == "false"
+    config.group_copies = "true"
+    with pytest.raises(errors.InputError, match="group_copies=true needs --config.protocol=strict: the paper's folds"):
         finetuning_recipe.check(config)

@@ -34,6 +34,7 @@ MOST_ERRORS = 0.3  # share of bits: measured 0 to 0.2 for copies, 0.39 and more 
 CERTAINTY = 5.0  # standard deviations below one half, the share by chance; matters for short overlaps
 INDEPENDENT_BITS = 4.0  # of the 32 of a frame, because neighbouring frames overlap
 LEAST_SHARE = 0.5  # of the shorter clip's audible frames that must overlap
+LEAST_FRAMES = 16  # audible ones, of an overlap of any share
 MOST_IN_GROUP = 64  # equal clips, up to which all pairs are formed
 MOST_ALIKE = 32  # clips compared because of one common code
 CHUNK_FRAMES = 1 << 20
@@ -80,10 +81,10 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Fingerprints))
 
 
 class Pair(NamedTuple):
-    """Two clips that hold the same sound: `kind` is "identical" (every sample) or "near".
+    """Two clips that hold the same sound: `kind` is "identical" (every sample), "near", or "overlap" (`overlaps.find`).
 
     `first` and `second` are the clips' rows. `similarity` is the share of equal bits where both are audible: 1 for
-    identical clips, about 0.5 for unrelated ones.
+    identical clips, about 0.5 for unrelated ones. For an overlap it is the correlation of the samples.
     """
 
     first: int
@@ -112,12 +113,15 @@ def fingerprints(clips: Iterable[Int16[np.ndarray, "_"]]) -> Fingerprints:
     )
 
 
-def cached(recordings: Recordings, data_dir: str | os.PathLike, workers: int | None = None) -> Fingerprints:
+def cached(
+    recordings: Recordings, data_dir: str | os.PathLike, workers: int | None = None, key: str | None = None
+) -> Fingerprints:
     """The fingerprints of every row of a prepared set or task, computed once and kept in `data_dir/fingerprints`.
 
-    `workers` threads compute them (default: one per core). If the folder cannot be written, a warning says so.
+    `workers` threads compute them (default: one per core). If the folder cannot be written, a warning says so. `key`
+    stands for the audio of all rows; by default that is the recordings' fingerprint.
     """
-    key = hashlib.sha256(f"{recordings.fingerprint} {HOP_SAMPLES}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{key or recordings.fingerprint} {HOP_SAMPLES}".encode()).hexdigest()[:16]
     path = pathlib.Path(data_dir) / "fingerprints" / f"{recordings.name}-{key}.npz"
     if path.is_file():
         return load(path)
@@ -245,10 +249,26 @@ def _near(
     table, frames = _code_table(b, rows_b)
     for rows in _chunks(a, rows_a):
         candidates = _candidates(*_code_table(a, rows), table, frames, within)
-        i, j, errors_found = _best_alignments(a, b, candidates)
-        different = (a.digests[i] != b.digests[j]).any(1)
-        for k in np.flatnonzero(different & np.isfinite(errors_found)):
-            yield int(i[k]), int(j[k]), 1.0 - float(errors_found[k])
+        best, wrong = _best_alignments(a, b, candidates, LEAST_SHARE)
+        different = (a.digests[best[:, 0]] != b.digests[best[:, 1]]).any(1)
+        for k in np.flatnonzero(different & np.isfinite(wrong)):
+            yield int(best[k, 0]), int(best[k, 1]), 1.0 - float(wrong[k])
+
+
+def alignments(prints: Fingerprints) -> Int64[np.ndarray, "p 3"]:
+    """The two rows of each pair of clips that agree where they overlap, and the frame of the first where the second
+    begins (negative: the second begins earlier).
+
+    An overlap may be any share of the clips, from `LEAST_FRAMES` audible frames. Of equal clips only the first counts.
+    """
+    rows = _first(_members(prints))
+    table, frames = _code_table(prints, rows)
+    found = [np.zeros((0, 3), np.int64)]
+    for chunk in _chunks(prints, rows):
+        candidates = _candidates(*_code_table(prints, chunk), table, frames, True)
+        best, wrong = _best_alignments(prints, prints, candidates, 0.0)
+        found.append(best[np.isfinite(wrong)])
+    return np.concatenate(found)
 
 
 def _chunks(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Iterator[Int64[np.ndarray, " k"]]:
@@ -308,15 +328,16 @@ def _distinct(
 
 
 def _best_alignments(
-    a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, "c 3"]
-) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"], Float64[np.ndarray, " p"]]:
-    """Each pair of clips once, with its smallest share of differing bits; inf where no alignment is good enough."""
-    wrong = np.concatenate([np.zeros(0), *(_bit_errors(a, b, part) for part in _by_frames(a, candidates))])
+    a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, "c 3"], least_share: float
+) -> tuple[Int64[np.ndarray, "p 3"], Float64[np.ndarray, " p"]]:
+    """The best candidate of each pair of clips and its share of differing bits; inf where none is good enough."""
+    parts = _by_frames(a, candidates)
+    wrong = np.concatenate([np.zeros(0), *(_bit_errors(a, b, part, least_share) for part in parts)])
+    order = np.lexsort((wrong, candidates[:, 1], candidates[:, 0]))
+    candidates, wrong = candidates[order], wrong[order]
     fresh = np.ones(len(candidates), bool)
     fresh[1:] = (candidates[1:, :2] != candidates[:-1, :2]).any(1)
-    starts = np.flatnonzero(fresh)
-    best = np.minimum.reduceat(wrong, starts) if len(starts) else wrong
-    return candidates[starts, 0], candidates[starts, 1], best
+    return candidates[fresh], wrong[fresh]
 
 
 def _by_frames(a: Fingerprints, candidates: Int64[np.ndarray, "c 3"]) -> Iterator[Int64[np.ndarray, "k 3"]]:
@@ -324,8 +345,13 @@ def _by_frames(a: Fingerprints, candidates: Int64[np.ndarray, "c 3"]) -> Iterato
     yield from np.split(candidates, np.flatnonzero(np.diff(frames // CHUNK_FRAMES)) + 1)
 
 
-def _bit_errors(a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, "c 3"]) -> Float64[np.ndarray, " c"]:
-    """The share of differing bits at each alignment; inf where too few frames overlap or too many bits differ."""
+def _bit_errors(
+    a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, "c 3"], least_share: float
+) -> Float64[np.ndarray, " c"]:
+    """The share of differing bits at each alignment; inf where too few frames overlap or too many bits differ.
+
+    Enough frames are `least_share` of the shorter clip's audible ones, or `LEAST_FRAMES` if that is 0.
+    """
     i, j, offset = candidates.T
     begin = np.maximum(0, offset)
     counts = np.maximum(np.minimum(_length(a, i), _length(b, j) + offset) - begin, 0)
@@ -337,7 +363,8 @@ def _bit_errors(a: Fingerprints, b: Fingerprints, candidates: Int64[np.ndarray, 
     with np.errstate(divide="ignore", invalid="ignore"):
         share = wrong / (32.0 * compared)
         allowed = np.minimum(MOST_ERRORS, 0.5 - CERTAINTY * 0.5 / np.sqrt(INDEPENDENT_BITS * compared))
-    enough = compared >= LEAST_SHARE * np.minimum(a.audible_frames[i], b.audible_frames[j])
+    shorter = np.minimum(a.audible_frames[i], b.audible_frames[j])
+    enough = compared >= (least_share * shorter if least_share else LEAST_FRAMES)
     return np.where(enough & (share <= allowed), share, np.inf)
 
 

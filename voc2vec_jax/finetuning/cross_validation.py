@@ -11,7 +11,7 @@ import numpy as np
 
 from voc2vec_jax import audio
 from voc2vec_jax.convert import reader, sources
-from voc2vec_jax.finetuning import experiment, feature_sets, folds, jobs, leaks, scoring, settings, tasks
+from voc2vec_jax.finetuning import copies, experiment, feature_sets, folds, jobs, leaks, scoring, settings, tasks
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.ops import masking
@@ -66,7 +66,7 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
         encoder = source.config.encoder
         # A clip must give the encoder one frame, or there is nothing to pool.
         least = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
-    return tasks.open_task(
+    task = tasks.open_task(
         job.dataset,
         data_dir=config.data_dir,
         data=config.data or None,
@@ -75,6 +75,9 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
         max_seconds=config.max_seconds,
         least_samples=least,
     )
+    if finetuning_recipe.groups_copies(config):
+        task = copies.merge(task, copies.find(task, config.data_dir).pairs)
+    return task
 
 
 def split(config: ml_collections.ConfigDict, task: tasks.Task) -> list[folds.FoldSplit]:

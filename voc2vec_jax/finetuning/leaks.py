@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax.datasets import fingerprints, records
-from voc2vec_jax.finetuning import folds, tasks
+from voc2vec_jax.finetuning import copies, folds, tasks
 from voc2vec_jax.runs import files, logs
 
 FILE = "leaks.json"
@@ -42,18 +42,19 @@ def report(
 ) -> dict[str, Any]:
     """Leaks within each fold and from the `pretraining` sets, as plain values for JSON.
 
-    "folds"         for each fold: how many test clips have an identical, else a near-identical clip in train or
-                    validation; how many belong to a group that is there too; how many such groups; the worst examples
+    "folds"         for each fold: how many test clips have an identical, else a near-identical, else an overlapping
+                    clip in train or validation; how many belong to a group that is there too; how many such groups;
+                    the worst examples
     "tested"        the same, summed over folds
     "pretraining"   the task's clips that occur in each set, and the sets that `data_dir` lacks ("unchecked")
+    "group_copies"  pairs of copies, and the groups before and after these were merged; None: they were not
     "warnings"      a sentence for each kind of leak
 
     Fingerprints are kept in `data_dir`.
     """
-    prints = fingerprints.cached(task, data_dir)
-    pairs = fingerprints.pairs(prints)
+    prints, pairs = copies.find(task, data_dir)
     found = [_fold(task, prints, pairs, number, split) for number, split in enumerate(splits)]
-    keys = ("clips", "identical", "near_identical", "same_group")
+    keys = ("clips", "identical", "near_identical", "overlapping", "same_group")
     tested = {key: sum(fold[key] for fold in found) for key in keys}
     tested["unknown_group"] = int((task.group[np.concatenate([split.test for split in splits])] < 0).sum())
     overlap = _pretraining(task, prints, data_dir, pretraining)
@@ -63,6 +64,7 @@ def report(
         "selected_on_test": bool(selected),
         "folds": found,
         "pretraining": overlap,
+        "group_copies": task.merged and dict(task.merged),
         "warnings": [*_split_warnings(tested, found, selected), *_pretraining_warnings(overlap, len(task), data_dir)],
     }
 
@@ -85,16 +87,18 @@ def _fold(
     # By digest, because `pairs` links clips of a large group of copies only to the first of them.
     identical = {int(row) for row in split.test if prints.digests[row].tobytes() in known}
     near = {row for row, _, pair in crossing if pair.kind == "near"} - identical
+    overlapping = {row for row, _, pair in crossing if pair.kind == "overlap"} - identical - near
     group = task.group[split.test]
     # Without -1: two clips of unknown speakers are not of the same speaker.
     shared = np.intersect1d(group[group >= 0], task.group[learnt])
-    # "identical" comes before "near" in the alphabet too.
+    # "identical", "near" and "overlap" stand in this order in the alphabet too.
     worst = sorted(crossing, key=lambda each: (each[2].kind, -each[2].similarity, each[0]))[:WORST]
     return {
         "fold": number,
         "clips": len(split.test),
         "identical": len(identical),
         "near_identical": len(near),
+        "overlapping": len(overlapping),
         "same_group": int(np.isin(group, shared).sum()),
         "shared_groups": len(shared),
         "worst": [
@@ -162,12 +166,13 @@ def _best(pairs: Sequence[fingerprints.Pair]) -> list[fingerprints.Pair]:
 
 def _split_warnings(tested: dict[str, int], found: Sequence[dict[str, Any]], selected: bool) -> list[str]:
     clips, warnings = tested["clips"], []
-    if tested["identical"] or tested["near_identical"]:
+    if tested["identical"] or tested["near_identical"] or tested["overlapping"]:
         examples = [(fold["fold"], pair["test"], pair["other"]) for fold in found for pair in fold["worst"]]
         example = " ({1} and {2} in fold {0})".format(*examples[0]) if examples else ""
         warnings.append(
-            f"{tested['identical']} of {clips} tested clips are trained on too, sample for sample, and "
-            f"{tested['near_identical']} more nearly so{example}: scores of these measure memory"
+            f"{tested['identical']} of {clips} tested clips are trained on too, sample for sample, "
+            f"{tested['near_identical']} more nearly so, and {tested['overlapping']} more in part{example}: scores of "
+            "these measure memory"
         )
     if tested["same_group"]:
         warnings.append(

@@ -6,7 +6,7 @@ import re
 import ml_collections
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import folds, tasks
+from voc2vec_jax.finetuning import copies, folds, tasks
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads
 from voc2vec_jax.ops import attention as attention_ops
@@ -39,6 +39,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.averaged_classes = "auto"
     c.rare = "auto"  # classes too small for the folds: "stop" | "keep" | "auto": keep only in the paper's sets
     c.split_seed = 0  # of strict folds
+    c.group_copies = "auto"  # "true": copies and slices of one recording are one group | "false" | "auto": if strict
 
     # "auto": as the paper uses the system | "finetune": train all parameters | "features": two linear layers over
     # fixed features | "probe": one linear layer over each of `layers`
@@ -69,6 +70,7 @@ MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 # What version 0.1.0 did where its configuration says nothing
 EARLIER = {"dropout_bits": "threefry", "pooling": "mean"}
 EARLIER |= {"averaged_classes": "occurring"}
+EARLIER |= {"group_copies": "false"}
 
 _AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs")
 _LIMITS = (
@@ -85,6 +87,7 @@ _CHOICES = {
     "on_unreadable": tasks.ON_UNREADABLE,
     "rare": ("auto", *folds.RARE),
     "averaged_classes": ("auto", *metrics.AVERAGED),
+    "group_copies": copies.GROUP_COPIES,
     "how": HOW,
     "scale": ("none", "standard"),
     "pooling": heads.POOLINGS,
@@ -110,6 +113,15 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise errors.InputError(f"{name} {values[name]!r} is none of {', '.join(allowed)}")
     _check_model(config)
     _check_data(config)
+    if config.group_copies == "true" and config.protocol == "paper":
+        raise errors.InputError(
+            "--config.group_copies=true needs --config.protocol=strict: the paper's folds do not keep groups together"
+        )
+
+
+def groups_copies(config: ml_collections.ConfigDict) -> bool:
+    """Whether clips that are copies or slices of one recording become one group."""
+    return config.group_copies == "true" or (config.group_copies == "auto" and config.protocol == "strict")
 
 
 def _check_model(config: ml_collections.ConfigDict) -> None:

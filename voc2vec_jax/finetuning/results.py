@@ -183,6 +183,7 @@ def write_summary(
         "clips": len(task),
         "hours": float(task.samples.sum()) / audio.RATE_HZ / 3600,
         "audio_root": task.audio_root and str(task.audio_root),
+        "group_copies": task.merged and dict(task.merged),
         "leaks": json.loads(leaks.read_bytes()) if leaks.is_file() else None,
     }
     # Before summary.json: the last file says that the others are there.

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float64, Int16, Int32, Int64
@@ -34,7 +34,7 @@ class Task:
     `groups`, or -1 where the set knows none. `ids` are unique. `paths` are posix, relative to `audio_root` where that
     is known. `samples` are lengths at 16 kHz after the cut, and `start_seconds` is where a clip begins in its
     recording. `fingerprint` changes with the audio, the labels, the groups and the choice of clips. `dropped` tells
-    what was left out, and why.
+    what was left out, and why. `merged` counts the pairs of copies whose groups became one (`copies.merge`).
     """
 
     name: str
@@ -53,6 +53,7 @@ class Task:
     prepared: records.PreparedSet
     segments: tuple[tuple[int, ...], ...]  # records of each clip, in order
     kind: str = "classes"  # one of `scoring.KINDS`
+    merged: Mapping[str, int] | None = None
 
     @property
     def targets(self) -> np.ndarray:
@@ -184,7 +185,7 @@ def _task(
         prepared=prepared,
         segments=tuple(segments[row] for row in kept),
     )
-    return dataclasses.replace(task, fingerprint=_fingerprint(task))
+    return with_fingerprint(task)
 
 
 def _clips(
@@ -252,6 +253,11 @@ def _audio_root(root: pathlib.Path | None, name: str, path: str) -> pathlib.Path
         [root, root / name, *sorted(root.glob("*/")), *sorted(root.glob("*/*/"))] if root.is_dir() else [root.parent]
     )
     return next((place for place in places if (place / path).is_file()), None)
+
+
+def with_fingerprint(task: Task) -> Task:
+    """The task with the fingerprint of what it holds."""
+    return dataclasses.replace(task, fingerprint=_fingerprint(task))
 
 
 def _fingerprint(task: Task) -> str:
