@@ -32,6 +32,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     #   best epoch    chosen on clips held out of training     chosen on the test clips themselves
     #   padding       invisible to the model                   up to max_seconds, taken for audio
     #   batches       clips of all lengths in each             shuffled
+    #   stopping      patience counts behind the warm-up       patience counts from the first epoch
+    #   masks         short clips get shorter spans            at least two spans of ten frames in any clip
     c.protocol = "strict"
     c.folds = 10  # [P]
     c.validation_share = 0.1  # [-] of the clips that are not tested; strict only
@@ -42,6 +44,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.batch_clips = 16  # [P]
     c.peak_lr = 1e-4  # [P]
     c.warmup_steps = 500  # [P] linear from 0, then linear to 0 at the last step of `epochs`
+    # "published" [S]: as stated above | "after_warmup" [-]: the warm-up is at most a tenth of a fold's updates, and
+    # patience counts only behind it | "auto": the latter in strict, else most folds of a small set end before the peak
+    c.stopping = "auto"
     c.weight_decay = 0.0  # [T] AdamW with betas 0.9 and 0.999, eps 1e-8
     c.clip_norm = 1.0  # [T] of the gradient; 0: no clipping
     c.class_weights = True  # [S] a clip's loss times n / (classes * clips of its class)
@@ -51,6 +56,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     # [S] SpecAugment as the checkpoint's config.json says; [T] else 0.05 of the frames, spans of 10, at least 2.
     # Under 0: so; a share of 0: no masks.
     c.mask_share, c.mask_frames, c.min_masks = -1.0, -1, -1
+    # "published" [T]: as stated above, whatever a clip's length | "scaled" [-]: clips too short for two spans within
+    # the share get shorter ones | "auto": the latter in strict, else two spans hide 40 % of a clip of a second
+    c.masks = "auto"
     c.head_width = 256  # [T] linear, pooling over frames, linear
     c.pooling = "mean"  # [T] over frames; "attention" [-]: weights by a learned query, from the mean (Safari 2020)
     c.hidden_width = 256  # [-] of openSMILE's and emotion2vec's network: linear, ReLU, linear [P]

@@ -111,9 +111,18 @@ def test_chunks_fill_up_with_empty_batches():
 
 
 def test_rate_is_transformers_linear_schedule():
-    recipe = tiny_learners.recipe(peak_lr=2.0, warmup_steps=4)
+    recipe = tiny_learners.recipe(peak_lr=2.0, warmup_steps=4, short_warmup=False)
     found = [float(fold_engine.rate(recipe, jnp.int32(k), jnp.int32(12))) for k in range(13)]
     np.testing.assert_allclose(found, [0, 0.5, 1, 1.5, 2, 1.75, 1.5, 1.25, 1, 0.75, 0.5, 0.25, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("total", "peak"), [(40, 4), (60, 6), (200, 6)])
+def test_a_short_warmup_is_a_tenth_of_each_folds_updates(total, peak):
+    recipe = tiny_learners.recipe(peak_lr=2.0, warmup_steps=6, short_warmup=True)
+    found = jax.jit(jax.vmap(lambda k: fold_engine.rate(recipe, k, jnp.int32(total))))(jnp.arange(total + 1))
+    assert int(found.argmax()) == peak
+    np.testing.assert_allclose(found[: peak + 1], np.linspace(0, 2, peak + 1), atol=1e-6)
+    np.testing.assert_allclose(found[peak:], np.linspace(2, 0, total - peak + 1), atol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -403,9 +403,11 @@ def test_masks_are_the_checkpoints_unless_the_configuration_says_otherwise():
     own = dataclasses.replace(plain, raw_config=said)
     off = dataclasses.replace(plain, raw_config={**said, "apply_spec_augment": False})
     found = [dataclasses.astuple(settings.augmentation(config, source)) for source in (plain, own, off)]
-    assert found == [(0.05, 10, 2), (0.2, 5, 0), (0.0, 5, 0)]
-    config.mask_share, config.min_masks = 0.0, 1
-    assert dataclasses.astuple(settings.augmentation(config, own)) == (0.0, 5, 1)
+    assert found == [(0.05, 10, 2, True), (0.2, 5, 0, True), (0.0, 5, 0, True)]
+    config.mask_share, config.min_masks, config.protocol = 0.0, 1, "paper"
+    assert dataclasses.astuple(settings.augmentation(config, own)) == (0.0, 5, 1, False)
+    config.masks = "scaled"
+    assert settings.augmentation(config, own).scaled
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(model, data_dir, tmp_path, capsys):

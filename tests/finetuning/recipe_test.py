@@ -44,6 +44,7 @@ EVERY_FIELD = {
     "manual_dir": "",
     "mask_frames": -1,
     "mask_share": -1.0,
+    "masks": "auto",
     "matmul_precision": "highest",
     "max_seconds": 7.0,
     "min_masks": -1,
@@ -60,6 +61,7 @@ EVERY_FIELD = {
     "scale": "standard",
     "seed": 0,
     "split_seed": 0,
+    "stopping": "auto",
     "systems": [],
     "validation_share": 0.1,
     "warmup_steps": 500,
@@ -78,9 +80,21 @@ def test_every_value_is_the_one_that_run_folders_hold():
 
 def test_a_folds_recipe_has_the_papers_values():
     expected = fold_engine.FineTuningRecipe(
-        epochs=50, batch_clips=16, peak_lr=1e-4, warmup_steps=500, patience=5, clip_norm=1.0, weight_decay=0.0, seed=0
-    )
-    assert settings.fold_recipe(load()) == expected
+        epochs=50, batch_clips=16, peak_lr=1e-4, warmup_steps=500, patience=5, short_warmup=False, clip_norm=1.0,
+        weight_decay=0.0, seed=0,
+    )  # fmt: skip
+    config = load()
+    config.protocol = "paper"
+    assert settings.fold_recipe(config) == expected
+
+
+def test_patience_waits_for_the_warmup_in_strict_and_in_no_run_of_earlier_versions():
+    config = load()
+    assert settings.fold_recipe(config).short_warmup
+    config.update(finetuning_recipe.EARLIER)
+    assert not settings.fold_recipe(config).short_warmup
+    config.protocol, config.stopping = "paper", "after_warmup"
+    assert settings.fold_recipe(config).short_warmup
 
 
 def test_the_argument_names_data_sets_or_the_six_tasks_of_the_paper():

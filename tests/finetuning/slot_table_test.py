@@ -100,6 +100,14 @@ def test_a_fold_ends_after_its_epochs_or_its_patience(epoch, best, ended):
     assert slot_table.FoldProgress(0, epoch, best).ended(recipe) is ended
 
 
+@pytest.mark.parametrize(
+    ("epoch", "best", "ended"), [(6, 1, False), (7, 1, True), (4, 1, False), (8, 6, False), (9, 6, True), (10, 9, True)]
+)
+def test_patience_may_count_behind_the_warmup_only(epoch, best, ended):
+    recipe = tiny_learners.recipe(epochs=10, patience=3)
+    assert slot_table.FoldProgress(0, epoch, best).ended(recipe, warmup_epochs=4) is ended
+
+
 def test_tables_are_never_changed_in_place():
     before = table_of([0, None, 2, None], [5])
     kept = table_of([0, None, 2, None], [5])

@@ -126,3 +126,45 @@ def test_samples_for_frames_inverts_frame_lengths():
         samples = masking.samples_for_frames(frames, kernels, strides)
         assert masking.frame_lengths(samples, kernels, strides) == frames
         assert masking.frame_lengths(samples - 1, kernels, strides) == frames - 1
+
+
+PUBLISHED = {"share": 0.05, "span": 10, "min_spans": 2}
+SECONDS = (0.1, 0.2, 0.3, 0.5, 0.78, 0.9, 1.5, 3.0, 5.0, 7.0)
+FRAMES = [masking.frame_lengths(round(16_000 * s), (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)) for s in SECONDS]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def augmentation_mask(keys, frames, share, scaled):
+    return masking.augmentation_mask(keys, frames, 349, **{**PUBLISHED, "share": share, "scaled": scaled})
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_scaled_spans_hide_the_configured_share_of_a_clip_of_any_length(share):
+    """On average between share (1 - share / 2 - 2 / 100) and share; of no draw more than the share and one span."""
+    n, rule = 1000, {**PUBLISHED, "share": share, "scaled": True}
+    masked = np.asarray(augmentation_mask(keys(n * len(FRAMES)), jnp.repeat(jnp.asarray(FRAMES), n), share, True))
+    for f, rows in zip(FRAMES, masked.reshape(len(FRAMES), n, -1)):
+        found, expected = rows.sum(1) / f, masking.augmentation_share(f, **rule)
+        assert share * (1 - share / 2 - 0.02) <= expected <= share + 1e-7
+        assert found.mean() == pytest.approx(expected, abs=5 * found.std() / n**0.5)
+        length = int(masking.span_counts(np.int64(f), **rule)[0])
+        assert rows.sum(1).max() <= share * f + length
+        assert length == 1 or length <= share * f / 2
+
+
+def test_published_spans_hide_much_of_a_short_clip():
+    n = 1000
+    masked = np.asarray(augmentation_mask(keys(n * len(FRAMES)), jnp.repeat(jnp.asarray(FRAMES), n), 0.05, False))
+    expected = [masking.augmentation_share(f, **PUBLISHED) for f in FRAMES]
+    found = masked.sum(1).reshape(len(FRAMES), n).mean(1) / FRAMES
+    assert found == pytest.approx(expected, abs=0.01)
+    # No span fits into .1 s and .2 s, two of ten frames are 5.7 % of 7 s and 45 % of .78 s.
+    assert expected == pytest.approx([0, 0, 0.71, 0.63, 0.45, 0.40, 0.25, 0.13, 0.079, 0.057], abs=0.005)
+
+
+def test_rows_of_a_batch_are_scaled_one_by_one():
+    frames = jnp.asarray([5, 50, 349, 0])
+    found = augmentation_mask(keys(4, 1), frames, 0.2, True)
+    alone = [augmentation_mask(keys(4, 1)[k : k + 1], frames[k : k + 1], 0.2, True)[0] for k in range(4)]
+    assert np.array_equal(found, np.stack(alone)) and found.any(1).tolist() == [True, True, True, False]
+    assert not (found & (jnp.arange(349)[None] >= frames[:, None])).any()

@@ -11,7 +11,18 @@ import numpy as np
 
 from voc2vec_jax import audio
 from voc2vec_jax.convert import reader, sources
-from voc2vec_jax.finetuning import copies, experiment, feature_sets, folds, jobs, leaks, scoring, settings, tasks
+from voc2vec_jax.finetuning import (
+    copies,
+    experiment,
+    feature_sets,
+    folds,
+    jobs,
+    leaks,
+    preview,
+    scoring,
+    settings,
+    tasks,
+)
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.ops import masking
@@ -49,6 +60,7 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         saver = stack.enter_context(checkpoint.Checkpoints(own, keep=1, alone=True))
         platform = runtime.platform()
         setting = agreement.first_before_others(lambda: settings.build(job, task, splits, source, platform))
+        preview.say_masks(setting)
         # One report for the run folder; a resumed run keeps it, since its clips and folds are the same.
         if config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
             leaks.write(job.workdir, task, splits, config.data_dir, pretraining_sets(job.source))
@@ -124,4 +136,6 @@ def gather(job: jobs.CrossValidationJob, task: tasks.Task) -> bool:
     if not fold_results.status(job.workdir, config.folds).complete:
         return False
     logs.say(f"{job.workdir}: {fold_results.summary_line(job.workdir)}")
+    for warning in fold_results.read_summary(job.workdir)["warnings"]:
+        logs.warn(warning)
     return True

@@ -47,6 +47,7 @@ class FineTuningRecipe:
     peak_lr: float
     warmup_steps: int
     patience: int  # epochs without improvement after which a fold ends
+    short_warmup: bool  # the warm-up is at most a tenth of a fold's updates, and patience counts only behind it
     clip_norm: float | int  # of the gradient over all parameters; 0: no clipping
     weight_decay: float | int
     seed: int
@@ -70,14 +71,21 @@ def optimizer(recipe: FineTuningRecipe) -> optax.GradientTransformation:
     return optax.chain(*parts)
 
 
+def warmup(recipe: FineTuningRecipe, total: int | Int[Array, ""]) -> int | Int[Array, ""]:
+    """The updates of the warm-up of a fold of `total` updates."""
+    return jnp.minimum(recipe.warmup_steps, total // 10) if recipe.short_warmup else recipe.warmup_steps
+
+
 def rate(recipe: FineTuningRecipe, steps: Int[Array, ""], total: Int[Array, ""]) -> Float[Array, ""]:
     """The learning rate after `steps` updates: linear from 0 to the peak, then linear to 0 at `total`.
 
-    transformers' `get_linear_schedule_with_warmup`: a fold shorter than the warm-up never reaches the peak.
+    transformers' `get_linear_schedule_with_warmup`, with the fold's `warmup`: unless it is short, a fold of fewer
+    updates never reaches the peak.
     """
-    rise = steps / max(1, recipe.warmup_steps)
-    fall = (total - steps) / jnp.maximum(1, total - recipe.warmup_steps)
-    return recipe.peak_lr * jnp.where(steps < recipe.warmup_steps, rise, jnp.maximum(fall, 0))
+    rising = warmup(recipe, total)
+    rise = steps / jnp.maximum(1, rising)
+    fall = (total - steps) / jnp.maximum(1, total - rising)
+    return recipe.peak_lr * jnp.where(steps < rising, rise, jnp.maximum(fall, 0))
 
 
 def start(learner: Learner, recipe: FineTuningRecipe, fold: int | Int[Array, ""], initial: Any = None) -> FoldState:

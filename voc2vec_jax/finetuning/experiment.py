@@ -202,8 +202,8 @@ class Experiment:
 
     def _finish_ended(self) -> None:
         """Write the folds that have ended, and free their slots."""
-        recipe, slots = self.setting.recipe, self.table.slots
-        ended = [slot for slot, progress in enumerate(slots) if progress and progress.ended(recipe)]
+        slots = self.table.slots
+        ended = [slot for slot, progress in enumerate(slots) if progress and self.setting.ended(progress)]
         if not ended:
             return
         found = self.runner.test_outputs(self.table, ended)

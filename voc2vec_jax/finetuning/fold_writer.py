@@ -38,6 +38,7 @@ class FoldWriter:
             **scored,
             "best_epoch": progress.best_epoch,
             "epochs": progress.epoch,
+            "best_in_warmup": setting.best_in_warmup(progress),
             **{name: task.ids[getattr(split, name)].tolist() for name in ("train", "validation", "test")},
             "confusion": scoring.confusion(task.kind, true, found.logits),
             "history": progress.history,

@@ -28,6 +28,7 @@ class SpecAugment:
     share: float = 0.05  # of the frames, about; 0 hides none
     span: int = 10  # frames
     min_spans: int = 2
+    scaled: bool = False  # spans are shortened in clips too short for so many, see `masking.span_counts`
 
 
 @dataclasses.dataclass(frozen=True)

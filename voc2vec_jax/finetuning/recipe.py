@@ -19,6 +19,7 @@ HOW = ("auto", "finetune", "features", "probe")
 STATED = ("datasets", "protocol", "folds", "validation_share", "max_seconds", "scale", "head_width", "hidden_width")
 STATED += ("epochs", "patience", "batch_clips", "peak_lr", "warmup_steps", "weight_decay", "clip_norm")
 STATED += ("class_weights", "pooling", "dropouts", "mask_share", "mask_frames", "min_masks", "seed")
+STATED += ("stopping", "masks")
 
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -71,6 +72,7 @@ MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 EARLIER = {"dropout_bits": "threefry", "pooling": "mean"}
 EARLIER |= {"averaged_classes": "occurring"}
 EARLIER |= {"group_copies": "false"}
+EARLIER |= {"stopping": "published", "masks": "published"}
 
 _AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs")
 _LIMITS = (
@@ -97,6 +99,8 @@ _CHOICES = {
     "remat": tuple(encoders.REMAT),
     "attention": attention_ops.IMPLEMENTATIONS,
     "dropout_bits": dropout.BITS,
+    "stopping": ("auto", "published", "after_warmup"),
+    "masks": ("auto", "published", "scaled"),
     "fold_axis": ("auto", "map", "vmap"),
 }
 

@@ -185,11 +185,24 @@ def write_summary(
         "audio_root": task.audio_root and str(task.audio_root),
         "group_copies": task.merged and dict(task.merged),
         "leaks": json.loads(leaks.read_bytes()) if leaks.is_file() else None,
+        "warnings": _warnings(records),
     }
     # Before summary.json: the last file says that the others are there.
     _join_predictions(workdir, done)
     files.write_atomic(workdir / "summary.md", _markdown(found).encode())
     files.write_atomic(workdir / _SUMMARY, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def _warnings(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader of the scores must know of the folds, a sentence each."""
+    early = [str(record["fold"]) for record in records if record.get("best_in_warmup")]
+    if not early:
+        return []
+    return [
+        f"{len(early)} of {len(records)} folds (fold {', '.join(early)}) have their best epoch in the warm-up, before "
+        "the learning rate reached its peak: their scores say little of the recipe; lower warmup_steps, raise patience "
+        "or set --config.stopping=after_warmup"
+    ]
 
 
 def _scored(workdir: pathlib.Path, fold: int, task: tasks.Task) -> dict[str, Any]:

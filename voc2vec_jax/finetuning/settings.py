@@ -16,7 +16,7 @@ from voc2vec_jax import audio
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.datasets import resident
-from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, scoring, tasks
+from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, scoring, slot_table, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.models import encoder as encoders
@@ -60,6 +60,20 @@ class CrossValidationSetting:
     def total_steps(self, fold: int) -> int:
         """The steps after which a fold's learning rate is 0, if it is not stopped before."""
         return self.recipe.epochs * self.epoch_steps(fold)
+
+    def warmup_steps(self, fold: int) -> int:
+        """The steps after which a fold's learning rate is at its peak."""
+        return int(fold_engine.warmup(self.recipe, self.total_steps(fold)))
+
+    def ended(self, progress: slot_table.FoldProgress) -> bool:
+        """Whether a fold has ended, by its epochs or its patience."""
+        # An epoch in which the rate still rises counts as one of the warm-up.
+        rising = -(-self.warmup_steps(progress.fold) // self.epoch_steps(progress.fold))
+        return progress.ended(self.recipe, rising if self.recipe.short_warmup else 0)
+
+    def best_in_warmup(self, progress: slot_table.FoldProgress) -> bool:
+        """Whether a fold's best epoch ended before its learning rate had reached the peak."""
+        return progress.best_epoch * self.epoch_steps(progress.fold) < self.warmup_steps(progress.fold)
 
     def fold_batch(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
         """What the compiled programs need of some folds, stacked."""
@@ -114,8 +128,12 @@ def fold_axis(platform: str, *, convolves: bool) -> str:
 
 def fold_recipe(config: ml_collections.ConfigDict) -> fold_engine.FineTuningRecipe:
     """The fields of the configuration that a fold's steps depend on."""
-    names = [field.name for field in dataclasses.fields(fold_engine.FineTuningRecipe)]
-    return fold_engine.FineTuningRecipe(**{name: config[name] for name in names})
+    stopping = config.stopping
+    if stopping == "auto":
+        stopping = "published" if config.protocol == "paper" else "after_warmup"
+    names = [field.name for field in dataclasses.fields(fold_engine.FineTuningRecipe) if field.name in config]
+    own = {name: config[name] for name in names}
+    return fold_engine.FineTuningRecipe(**own, short_warmup=stopping == "after_warmup")
 
 
 def class_weights(task: tasks.Task, rows: Int64[np.ndarray, "n"], balanced: bool) -> Float32[np.ndarray, "v"]:
@@ -200,6 +218,7 @@ def augmentation(config: ml_collections.ConfigDict, source: reader.ModelWeights)
         share=float(config.mask_share if config.mask_share >= 0 else share),
         span=int(config.mask_frames if config.mask_frames >= 0 else raw.get("mask_time_length", default.span)),
         min_spans=int(config.min_masks if config.min_masks >= 0 else raw.get("mask_time_min_masks", default.min_spans)),
+        scaled=config.masks == "scaled" or (config.masks == "auto" and config.protocol != "paper"),
     )
 
 

@@ -24,10 +24,14 @@ class FoldProgress:
     best_score: float = -1.0
     history: tuple[Mapping[str, Any], ...] = ()  # two rows an epoch: split "train", then split "validation"
 
-    def ended(self, recipe: fold_engine.FineTuningRecipe) -> bool:
-        """Whether all epochs are done, or too many have passed since the best one."""
+    def ended(self, recipe: fold_engine.FineTuningRecipe, warmup_epochs: int = 0) -> bool:
+        """Whether all epochs are done, or too many have passed since the best one.
+
+        Of the first `warmup_epochs` none counts as passed.
+        """
         # patience 2, the best is epoch 3:   epoch 4: 1 without improvement   epoch 5: 2, the fold ends
-        return self.epoch >= recipe.epochs or self.epoch - self.best_epoch >= recipe.patience
+        # the same, warm-up of 4 epochs:     epoch 5: 1 behind the warm-up    epoch 6: 2, the fold ends
+        return self.epoch >= recipe.epochs or self.epoch - max(self.best_epoch, warmup_epochs) >= recipe.patience
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,8 @@
 Each row draws from its own key. Its draws depend neither on its batch nor on the number of devices.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,24 +66,78 @@ def span_mask(
 
 
 def augmentation_mask(
-    keys: Key[Array, "b"], frames: Int[Array, "b"], t: int, *, share: float, span: int, min_spans: int
+    keys: Key[Array, "b"],
+    frames: Int[Array, "b"],
+    t: int,
+    *,
+    share: float,
+    span: int,
+    min_spans: int,
+    scaled: bool = False,
 ) -> Bool[Array, "b {t}"]:
     """Union of spans per row, as transformers draws them for SpecAugment (`_compute_mask_indices`).
 
     A row of f frames gets n = max(min_spans, floor(share * f / span + u)) spans, with u uniform per row, but at most
     f // span. Starts are drawn without replacement from all places where a span fits. Rows shorter than a span, which
     transformers refuses, get none.
+
+    That hides 40 % of 50 frames, whatever the share, by two spans of ten. `scaled` keeps to the share in rows too short
+    for `min_spans` spans: see `span_counts`.
     """
+    at = jnp.arange(t)
 
     def row(key, f):
         count_key, start_key = jax.random.split(key)
-        n = jnp.floor(share * f / span + jax.random.uniform(count_key)).astype(jnp.int32)
-        n = jnp.minimum(jnp.maximum(n, min_spans), f // span)
-        starts = choose(start_key, jnp.arange(t) < f - span + 1, n)
+        length, mean, least = span_counts(f, share=share, span=span, min_spans=min_spans, scaled=scaled)
+        n = jnp.floor(mean + jax.random.uniform(count_key)).astype(jnp.int32)
+        n = jnp.minimum(jnp.maximum(n, least), f // length)
+        starts = choose(start_key, at < f - length + 1, n)
         begun = jnp.cumsum(starts)
-        return begun > jnp.concatenate([jnp.zeros(span, begun.dtype), begun])[:t]
+        return begun > jnp.where(at >= length, begun[at - length], 0)
 
     return jax.vmap(row)(keys, frames)
+
+
+def span_counts(frames, *, share: float, span: int, min_spans: int, scaled: bool):
+    """Of rows of `frames` (an integer array): the length of the spans, their mean number and their least number.
+
+    Published: `span`, share * f / span and `min_spans`, as in transformers. Scaled: spans are shortened until
+    `min_spans` of them have no more than the share, to one frame at last, and their number has no least:
+
+        length s = clip(floor(share * f / min_spans), 1, span)     mean number share * f / s
+
+    So the spans of a row add up to share * f frames on average, whatever f is, and to at most share * f + s.
+    """
+    if not scaled:
+        return span, share * frames / span, min_spans
+    length = jnp.clip((share * frames / max(1, min_spans)).astype(jnp.int32), 1, span)
+    return length, share * frames / length, 0
+
+
+def augmentation_share(frames: int, *, share: float, span: int, min_spans: int, scaled: bool = False) -> float:
+    """The share of a row's frames that `augmentation_mask` hides on average.
+
+    n spans hide frame i unless all their starts are among the P - c_i places whose span does not reach it:
+    1 - C(P - c_i, n) / C(P, n), of P = f - s + 1 places.
+    """
+    if not share:
+        return 0.0
+    rule = span_counts(np.int64(frames), share=share, span=span, min_spans=min_spans, scaled=scaled)
+    length, mean, least = int(rule[0]), float(rule[1]), int(rule[2])
+    if frames < length:
+        return 0.0
+    at = np.arange(frames)
+    places = frames - length + 1
+    reaching = np.minimum(at, places - 1) - np.maximum(0, at - length + 1) + 1
+    hidden = 0.0
+    # floor(mean + u) is one of two numbers; the larger one as often as the mean exceeds the smaller.
+    for drawn, chance in ((math.floor(mean), 1 - mean % 1), (math.floor(mean) + 1, mean % 1)):
+        n = min(max(drawn, least), frames // length)
+        spared = np.ones(frames)
+        for k in range(n):
+            spared *= np.maximum(places - reaching - k, 0) / (places - k)
+        hidden += chance * (1 - spared.mean())
+    return hidden
 
 
 def choose(key: Key[Array, ""], candidates: Bool[Array, "n"], count: Int[Array, ""]) -> Bool[Array, "n"]:
