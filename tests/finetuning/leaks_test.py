@@ -10,7 +10,7 @@ import soundfile
 from voc2vec_jax import datasets
 from voc2vec_jax.datasets import fingerprints
 from voc2vec_jax.datasets.published import synthetic
-from voc2vec_jax.finetuning import folds, leaks, tasks
+from voc2vec_jax.finetuning import folds, leaks, provenance, tasks
 
 
 def noise_free(number):
@@ -87,7 +87,7 @@ def test_the_closest_come_first(task, data_dir, monkeypatch):
         return [fingerprints.Pair(row, 4 if others is None else 0, *each) for row, each in enumerate(made)]
 
     monkeypatch.setattr(fingerprints, "pairs", pairs)
-    found = leaks.report(task, [fold([4, 5], [6], [0, 1, 2, 3])], data_dir, ["other"])
+    found = leaks.report(task, [fold([4, 5], [6], [0, 1, 2, 3])], data_dir, provenance.TrainingData(("other",)))
     assert [pair["test"] for pair in found["folds"][0]["worst"]] == [f"clip{k}.wav" for k in (3, 1, 2, 0)]
     assert [pair["clip"] for pair in found["pretraining"]["sets"]["other"]["worst"]] == [
         f"clip{k}.wav" for k in (3, 1, 2, 0)
@@ -126,19 +126,33 @@ def test_a_clip_counts_once_by_its_closest_copy_and_unknown_speakers_are_not_sha
 
 
 def test_overlap_with_the_pretraining_data_is_found_and_what_is_absent_is_said(task, data_dir):
-    found = leaks.report(task, [fold([0], [1], [2])], data_dir, ("other", "voices"))
+    found = leaks.report(
+        task, [fold([0], [1], [2])], data_dir, provenance.TrainingData(("other", "voices"), ("LibriSpeech",))
+    )
     overlap = found["pretraining"]
-    assert overlap["clips"] == 2 and overlap["unchecked"] == ["voices"]
+    assert overlap["clips"] == 2 and overlap["unchecked"] == ["voices", "LibriSpeech"]
     counts = overlap["sets"]["other"]
     assert (counts["identical"], counts["near_identical"]) == (1, 1)  # each clip once, by its closest copy
     assert [(pair["clip"], pair["other"]) for pair in counts["worst"]] == [
         ("clip3.wav", "same3.wav"),
         ("clip2.wav", "quiet2.wav"),
     ]
-    assert found["warnings"][-2].startswith(
+    assert found["warnings"][-3].startswith(
         "2 of 8 clips, or near copies of them, were in the pre-training data (other)"
     )
-    assert found["warnings"][-1].startswith("overlap with the pre-training sets voices is not checked")
+    assert found["warnings"][-2].startswith("overlap with the pre-training sets voices is not checked")
+    assert found["warnings"][-1].endswith("the model was trained on is not checked: LibriSpeech")
+
+
+def test_a_large_set_is_compared_part_by_part_with_the_same_result(task, data_dir, monkeypatch):
+    split, heard = [fold([0], [1], [2])], provenance.TrainingData(("other",))
+    whole = leaks.report(task, split, data_dir, heard)["pretraining"]
+    sizes = []
+    pairs = fingerprints.pairs
+    monkeypatch.setattr(fingerprints, "pairs", lambda *a: sizes.append(len(a[-1])) or pairs(*a))
+    monkeypatch.setattr(fingerprints, "PART_FRAMES", 1)
+    assert leaks.report(task, split, data_dir, heard)["pretraining"] == whole
+    assert sizes == [8, 1, 1, 1, 1]  # the task itself, then each clip of the other set
 
 
 def test_fingerprints_are_made_once_and_the_report_is_written(task, data_dir, tmp_path, monkeypatch, capsys):

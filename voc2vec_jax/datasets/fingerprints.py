@@ -38,6 +38,7 @@ LEAST_FRAMES = 16  # audible ones, of an overlap of any share
 MOST_IN_GROUP = 64  # equal clips, up to which all pairs are formed
 MOST_ALIKE = 32  # clips compared because of one common code
 CHUNK_FRAMES = 1 << 20
+PART_FRAMES = 1 << 22  # 19 h of clips, whose table of codes takes about 0.1 GB
 BLOCK_ROWS = 64  # read by a thread at a time
 
 
@@ -165,6 +166,15 @@ def join(parts: Sequence[Fingerprints]) -> Fingerprints:
     )
 
 
+def parts(prints: Fingerprints) -> Iterator[tuple[int, Fingerprints]]:
+    """Consecutive clips with at most about `PART_FRAMES` frames, and the row of the first, for bounded memory."""
+    for rows in _chunks(prints, np.arange(len(prints)), PART_FRAMES):
+        first, stop = int(rows[0]), int(rows[-1]) + 1
+        frames = slice(prints.starts[first], prints.starts[stop])
+        starts = prints.starts[first : stop + 1] - prints.starts[first]
+        yield first, Fingerprints(prints.codes[frames], prints.audible[frames], starts, prints.digests[first:stop])
+
+
 def pairs(a: Fingerprints, b: Fingerprints | None = None) -> list[Pair]:
     """The pairs of clips with the same sound: within `a` (first < second), or one clip in `a` and one in `b`.
 
@@ -247,7 +257,7 @@ def _near(
 ) -> Iterator[tuple[int, int, float]]:
     """Pairs of clips that differ but agree in enough bits, with their share of equal bits."""
     table, frames = _code_table(b, rows_b)
-    for rows in _chunks(a, rows_a):
+    for rows in _chunks(a, rows_a, CHUNK_FRAMES):
         candidates = _candidates(*_code_table(a, rows), table, frames, within)
         best, wrong = _best_alignments(a, b, candidates, LEAST_SHARE)
         different = (a.digests[best[:, 0]] != b.digests[best[:, 1]]).any(1)
@@ -264,18 +274,18 @@ def alignments(prints: Fingerprints) -> Int64[np.ndarray, "p 3"]:
     rows = _first(_members(prints))
     table, frames = _code_table(prints, rows)
     found = [np.zeros((0, 3), np.int64)]
-    for chunk in _chunks(prints, rows):
+    for chunk in _chunks(prints, rows, CHUNK_FRAMES):
         candidates = _candidates(*_code_table(prints, chunk), table, frames, True)
         best, wrong = _best_alignments(prints, prints, candidates, 0.0)
         found.append(best[np.isfinite(wrong)])
     return np.concatenate(found)
 
 
-def _chunks(prints: Fingerprints, rows: Int64[np.ndarray, " m"]) -> Iterator[Int64[np.ndarray, " k"]]:
-    """Runs of consecutive rows with about `CHUNK_FRAMES` frames each."""
+def _chunks(prints: Fingerprints, rows: Int64[np.ndarray, " m"], frames: int) -> Iterator[Int64[np.ndarray, " k"]]:
+    """Runs of consecutive rows with about `frames` frames each; none where there are no rows."""
     lengths = prints.starts[rows + 1] - prints.starts[rows]
-    chunk = np.cumsum(lengths) // CHUNK_FRAMES
-    yield from np.split(rows, np.flatnonzero(np.diff(chunk)) + 1)
+    chunk = np.cumsum(lengths) // frames
+    yield from filter(len, np.split(rows, np.flatnonzero(np.diff(chunk)) + 1))
 
 
 def _code_table(

@@ -1,8 +1,6 @@
 """One cross-validation from its run folder to its summary."""
 
 import contextlib
-import json
-import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -19,6 +17,7 @@ from voc2vec_jax.finetuning import (
     jobs,
     leaks,
     preview,
+    provenance,
     scoring,
     settings,
     tasks,
@@ -63,7 +62,7 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         preview.say_masks(setting)
         # One report for the run folder; a resumed run keeps it, since its clips and folds are the same.
         if config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
-            leaks.write(job.workdir, task, splits, config.data_dir, pretraining_sets(job.source))
+            leaks.write(job.workdir, task, splits, config.data_dir, heard(job))
         experiment.run(setting, saver, stop)
         agreement.wait_for_all()  # or process 0 would sum up before the others have written their folds
         return agreement.decided_by_first(lambda: gather(job, task))
@@ -118,13 +117,11 @@ def describe(job: jobs.CrossValidationJob, task: tasks.Task, splits: Sequence[fo
     )
 
 
-def pretraining_sets(source: str) -> tuple[str, ...]:
-    """The data sets that one of our pre-training runs was trained on; () for any other source."""
-    path = pathlib.Path(source) / "config.json"
-    if not path.is_file():
-        return ()
-    found = json.loads(path.read_bytes())
-    return tuple(str(name) for name in found.get("sets") or ()) if isinstance(found, dict) else ()
+def heard(job: jobs.CrossValidationJob) -> provenance.TrainingData:
+    """What the model of a job, or that of its features, was trained on before."""
+    if job.config.fresh and job.how == "finetune":
+        return provenance.NONE
+    return provenance.of_model(job.source if job.how == "finetune" else settings.feature_source(job))
 
 
 def gather(job: jobs.CrossValidationJob, task: tasks.Task) -> bool:

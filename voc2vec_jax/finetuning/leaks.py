@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax.datasets import fingerprints, records
-from voc2vec_jax.finetuning import copies, folds, tasks
+from voc2vec_jax.finetuning import copies, folds, provenance, tasks
 from voc2vec_jax.runs import files, logs
 
 FILE = "leaks.json"
@@ -25,10 +25,10 @@ def write(
     task: tasks.Task,
     splits: Sequence[folds.FoldSplit],
     data_dir: str | os.PathLike,
-    pretraining: Sequence[str] = (),
+    heard: provenance.TrainingData = provenance.NONE,
 ) -> dict[str, Any]:
     """Write `report` as `leaks.json` into `workdir`, and its warnings to stderr."""
-    found = report(task, splits, data_dir, pretraining)
+    found = report(task, splits, data_dir, heard)
     for sentence in found["warnings"]:
         logs.warn(sentence)
     if not found["warnings"]:
@@ -38,15 +38,19 @@ def write(
 
 
 def report(
-    task: tasks.Task, splits: Sequence[folds.FoldSplit], data_dir: str | os.PathLike, pretraining: Sequence[str] = ()
+    task: tasks.Task,
+    splits: Sequence[folds.FoldSplit],
+    data_dir: str | os.PathLike,
+    heard: provenance.TrainingData = provenance.NONE,
 ) -> dict[str, Any]:
-    """Leaks within each fold and from the `pretraining` sets, as plain values for JSON.
+    """Leaks within each fold and from what the model has `heard` before, as plain values for JSON.
 
     "folds"         for each fold: how many test clips have an identical, else a near-identical, else an overlapping
                     clip in train or validation; how many belong to a group that is there too; how many such groups;
                     the worst examples
     "tested"        the same, summed over folds
-    "pretraining"   the task's clips that occur in each set, and the sets that `data_dir` lacks ("unchecked")
+    "pretraining"   the task's clips that occur in each set, and the data that cannot be compared ("unchecked"): sets
+                    that `data_dir` lacks, corpora that the library has no page for, data that nobody tells
     "group_copies"  pairs of copies, and the groups before and after these were merged; None: they were not
     "warnings"      a sentence for each kind of leak
 
@@ -57,7 +61,7 @@ def report(
     keys = ("clips", "identical", "near_identical", "overlapping", "same_group")
     tested = {key: sum(fold[key] for fold in found) for key in keys}
     tested["unknown_group"] = int((task.group[np.concatenate([split.test for split in splits])] < 0).sum())
-    overlap = _pretraining(task, prints, data_dir, pretraining)
+    overlap = _pretraining(task, prints, data_dir, heard)
     selected = any(np.isin(split.validation, split.test).any() for split in splits)
     return {
         "tested": tested,
@@ -65,7 +69,10 @@ def report(
         "folds": found,
         "pretraining": overlap,
         "group_copies": task.merged and dict(task.merged),
-        "warnings": [*_split_warnings(tested, found, selected), *_pretraining_warnings(overlap, len(task), data_dir)],
+        "warnings": [
+            *_split_warnings(tested, found, selected),
+            *_pretraining_warnings(overlap, heard, len(task), data_dir),
+        ],
     }
 
 
@@ -128,15 +135,17 @@ def _crossing(pairs: Sequence[fingerprints.Pair], part: np.ndarray) -> list[tupl
 
 
 def _pretraining(
-    task: tasks.Task, prints: fingerprints.Fingerprints, data_dir: str | os.PathLike, names: Sequence[str]
+    task: tasks.Task,
+    prints: fingerprints.Fingerprints,
+    data_dir: str | os.PathLike,
+    heard: provenance.TrainingData,
 ) -> dict[str, Any]:
     there = set(records.list_sets(data_dir))
     sets: dict[str, Any] = {}
     overlapping: set[int] = set()
-    for name in (name for name in names if name in there):
+    for name in (name for name in heard.sets if name in there):
         prepared = records.open_set(data_dir, name)
-        theirs = fingerprints.cached(prepared, data_dir)
-        best = _best(fingerprints.pairs(prints, theirs))
+        best = _closest(prints, fingerprints.cached(prepared, data_dir))
         kinds = collections.Counter(pair.kind for pair in best)
         overlapping |= {pair.first for pair in best}
         sets[name] = {
@@ -152,7 +161,17 @@ def _pretraining(
                 for pair in best[:WORST]
             ],
         }
-    return {"clips": len(overlapping), "sets": sets, "unchecked": [name for name in names if name not in there]}
+    unchecked = [*(name for name in heard.sets if name not in there), *heard.unchecked]
+    return {"clips": len(overlapping), "sets": sets, "unchecked": unchecked}
+
+
+def _closest(mine: fingerprints.Fingerprints, theirs: fingerprints.Fingerprints) -> list[fingerprints.Pair]:
+    """The closest pair of each clip of mine that has one in theirs, closest first; in the memory of one part."""
+    best: list[fingerprints.Pair] = []
+    for first, part in fingerprints.parts(theirs):
+        found = fingerprints.pairs(mine, part)
+        best = _best([*best, *(pair._replace(second=pair.second + first) for pair in found)])
+    return best
 
 
 def _best(pairs: Sequence[fingerprints.Pair]) -> list[fingerprints.Pair]:
@@ -191,7 +210,9 @@ def _split_warnings(tested: dict[str, int], found: Sequence[dict[str, Any]], sel
     return warnings
 
 
-def _pretraining_warnings(overlap: dict[str, Any], clips: int, data_dir: str | os.PathLike) -> list[str]:
+def _pretraining_warnings(
+    overlap: dict[str, Any], heard: provenance.TrainingData, clips: int, data_dir: str | os.PathLike
+) -> list[str]:
     warnings = []
     if overlap["clips"]:
         names = [name for name, found in overlap["sets"].items() if found["worst"]]
@@ -199,9 +220,14 @@ def _pretraining_warnings(overlap: dict[str, Any], clips: int, data_dir: str | o
             f"{overlap['clips']} of {clips} clips, or near copies of them, were in the pre-training data "
             f"({', '.join(names)}), though without their labels"
         )
-    if overlap["unchecked"]:
+    absent = [name for name in heard.sets if name not in overlap["sets"]]
+    if absent:
         warnings.append(
-            f"overlap with the pre-training sets {', '.join(overlap['unchecked'])} is not checked, for they are not "
-            f"prepared in {data_dir}"
+            f"overlap with the pre-training sets {', '.join(absent)} is not checked, for they are not prepared in "
+            f"{data_dir}"
+        )
+    if heard.unchecked:
+        warnings.append(
+            f"overlap with other data that the model was trained on is not checked: {', '.join(heard.unchecked)}"
         )
     return warnings
