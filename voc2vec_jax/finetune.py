@@ -5,11 +5,10 @@ import sys
 
 import ml_collections
 
-from voc2vec_jax import errors
-from voc2vec_jax.finetuning import cross_validation, dry_run, jobs
+from voc2vec_jax.finetuning import dry_run, grid
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.planning import report
-from voc2vec_jax.runs import agreement, cli, configuration, cpu_tuning, distributed, logs, runtime, signals
+from voc2vec_jax.runs import agreement, cli, configuration, cpu_tuning, distributed, runtime, signals
 
 FLAGS = {
     "config": cli.Flag("the recipe and the data sets, PATH:DATASET", kind=cli.CONFIG, required=True),
@@ -40,13 +39,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
     with signals.StopSignal() as stop:  # before any work: JAX's runtime would swallow a SIGTERM
         distributed.share_stop(stop)
         agreement.check_same(dict(configuration.fields(config)))
-        planned = list(jobs.plan_jobs(config, pathlib.Path(workdir)))
-        for number, job in enumerate(planned):
-            if len(planned) > 1:
-                logs.say(f"[{number + 1}/{len(planned)}] {job.dataset}, {job.title}: {job.workdir}")
-            if not cross_validation.run(job, stop):
-                return errors.EXIT_STOPPED
-    return errors.EXIT_DONE
+        return grid.run(config, pathlib.Path(workdir), stop)
 
 
 if __name__ == "__main__":

@@ -211,13 +211,13 @@ def test_sigterm_saves_and_the_rerun_goes_on(cache, model, data_dir, whole, tmp_
 
 
 def test_a_signal_while_jobs_are_planned_is_not_lost(model, data_dir, tmp_path, monkeypatch):
-    def plan(*given):
+    def plan(config, workdir):
         os.kill(os.getpid(), signal.SIGTERM)
-        yield "a job"
+        yield jobs.CrossValidationJob("synthetic", "a job", "source", "finetune", None, workdir, config)
 
     begun = []
     monkeypatch.setattr(jobs, "plan_jobs", plan)
-    monkeypatch.setattr(cross_validation, "run", lambda job, stop: begun.append((job, stop.requested)))
+    monkeypatch.setattr(cross_validation, "run", lambda job, stop: begun.append((job.title, stop.requested)))
     assert run("synthetic", model, data_dir, tmp_path) == 75
     assert begun == [("a job", "SIGTERM")]
 
@@ -239,7 +239,8 @@ def test_an_incomplete_summary_says_so(whole, tmp_path):
     (part / "fold_02" / "fold.json").unlink()
     data = json.loads((whole / "config.json").read_text())["data_dir"]
     task = tasks.open_task("synthetic", data_dir=data, max_seconds=0.5, least_samples=440)
-    results.write_summary(part, "system", "source", task, "strict", 3)
+    about = dict.fromkeys(("system", "model", "protocol", "fewer_folds"), "") | {"averaged_classes": "tested"}
+    results.write_summary(part, task, 3, about)
     found = summary_of(part)
     assert not found["complete"] and len(found["folds"]) == 2 and found["planned_folds"] == 3
     assert "Incomplete: 2 of 3 folds" in (part / "summary.md").read_text()
@@ -350,7 +351,8 @@ WRONG = {
     "field": (("synthetic", "--config.epoch=3"), "did you mean --config.epochs"),
     "value": (("synthetic", "--config.protocol=official"), "none of paper, strict"),
     "folds": (("synthetic", "--config.folds=1"), "2 or more"),
-    "too many folds": (("synthetic", "--config.folds=13"), "8 groups"),
+    "seeds": (("synthetic", "--config.seeds=1,1"), "names 1 twice"),
+    "no seeds": (("synthetic", "--config.seeds=1,x"), "--config.seeds=x is not an int"),
     "no data": (("folder",), "--config.data=PATH"),
     "data for a set": (("synthetic", "--config.data=x"), "folder"),
     "layer": (("synthetic", "--config.how=probe", "--config.layers=0,3"), "layers 0 to 2"),

@@ -60,6 +60,7 @@ EVERY_FIELD = {
     "save_models": True,
     "scale": "standard",
     "seed": 0,
+    "seeds": "",
     "split_seed": 0,
     "stopping": "auto",
     "systems": [],

@@ -12,6 +12,7 @@ from voc2vec_jax.convert import reader, sources
 from voc2vec_jax.finetuning import (
     copies,
     experiment,
+    faults,
     feature_sets,
     folds,
     jobs,
@@ -44,28 +45,46 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         values = {**configuration.as_dict(config), "layer": job.layer}
         may_differ, earlier = finetuning_recipe.MAY_DIFFER, finetuning_recipe.EARLIER
         run_folder.claim_for_all(stack, job.workdir, values, may_differ, MARKS, earlier=earlier)
-        if agreement.decided_by_first(lambda: fold_results.status(job.workdir, config.folds).complete):
-            logs.say(f"{job.workdir} is complete: {fold_results.summary_line(job.workdir)}")
-            return True
-        source = None
-        if job.how == "finetune":
-            source = agreement.first_before_others(lambda: sources.read(job.source))
-        # Process 0 goes first: it downloads weights and prepares the set, and the others find them on disk.
-        task = agreement.first_before_others(lambda: open_task(job, source))
-        splits = split(config, task)
-        describe(job, task, splits)
-        own = fold_results.own_folder(job.workdir)
-        own.mkdir(parents=True, exist_ok=True)
-        saver = stack.enter_context(checkpoint.Checkpoints(own, keep=1, alone=True))
-        platform = runtime.platform()
-        setting = agreement.first_before_others(lambda: settings.build(job, task, splits, source, platform))
-        preview.say_masks(setting)
+        try:
+            return _validate(job, stop)
+        except Exception as fault:
+            faults.write(job, fault)
+            raise
+
+
+def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
+    """`run` in a folder that is claimed."""
+    config = job.config
+    if agreement.decided_by_first(lambda: fold_results.status(job.workdir, config.folds).complete):
+        logs.say(f"{job.workdir} is complete: {fold_results.summary_line(job.workdir)}")
+        return True
+    faults.clear(job.workdir)
+    if job.fault:
+        raise job.fault
+    source = None
+    if job.how == "finetune":
+        source = agreement.first_before_others(lambda: sources.read(job.source))
+    # Process 0 goes first: it downloads weights and prepares the set, and the others find them on disk.
+    task = agreement.first_before_others(lambda: open_task(job, source))
+    dealt = split(config, task)
+    describe(job, task, dealt.splits)
+    platform = runtime.platform()
+    setting = agreement.first_before_others(lambda: settings.build(job, task, dealt.splits, source, platform))
+    preview.say_masks(setting)
+    # All end before process 0 sums up, or the others would not have written their folds.
+    agreement.together(lambda: _train(job, setting, stop))
+    return agreement.decided_by_first(lambda: gather(job, task, dealt))
+
+
+def _train(job: jobs.CrossValidationJob, setting: settings.CrossValidationSetting, stop: signals.StopSignal) -> None:
+    """Train this process's folds."""
+    own = fold_results.own_folder(job.workdir)
+    own.mkdir(parents=True, exist_ok=True)
+    with checkpoint.Checkpoints(own, keep=1, alone=True) as saver:
         # One report for the run folder; a resumed run keeps it, since its clips and folds are the same.
-        if config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
-            leaks.write(job.workdir, task, splits, config.data_dir, heard(job))
+        if job.config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
+            leaks.write(job.workdir, setting.task, setting.splits, job.config.data_dir, heard(job))
         experiment.run(setting, saver, stop)
-        agreement.wait_for_all()  # or process 0 would sum up before the others have written their folds
-        return agreement.decided_by_first(lambda: gather(job, task))
 
 
 def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) -> tasks.Task:
@@ -91,17 +110,20 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
     return task
 
 
-def split(config: ml_collections.ConfigDict, task: tasks.Task) -> list[folds.FoldSplit]:
+def split(config: ml_collections.ConfigDict, task: tasks.Task) -> folds.DealtFolds:
     """The protocol's folds; InputError when the clips do not allow them."""
     if config.protocol == "paper":
-        splits = folds.paper(len(task), config.folds)
+        dealt = folds.DealtFolds(folds.paper(len(task), config.folds))
     else:
-        splits = folds.strict(task.label, task.group, config.folds, config.split_seed, config.validation_share)
+        dealt = folds.strict_or_fewer(task.label, task.group, config.folds, config.split_seed, config.validation_share)
+    splits = dealt.splits
+    if dealt.fewer:
+        logs.warn(f"{task.title}: {len(splits)} folds and not {config.folds}, since {dealt.fewer}")
     # The paper's sets have rare classes and were published with them; in a user's own set they are a fault to report.
     rare = config.rare if config.rare != "auto" else "keep" if task.name in tasks.PAPER_TASKS else "stop"
     for warning in folds.check(task.label, task.labels, splits, config.protocol, task.group, rare):
         logs.warn(warning)
-    return splits
+    return dealt
 
 
 def describe(job: jobs.CrossValidationJob, task: tasks.Task, splits: Sequence[folds.FoldSplit]) -> None:
@@ -124,13 +146,20 @@ def heard(job: jobs.CrossValidationJob) -> provenance.TrainingData:
     return provenance.of_model(job.source if job.how == "finetune" else settings.feature_source(job))
 
 
-def gather(job: jobs.CrossValidationJob, task: tasks.Task) -> bool:
+def gather(job: jobs.CrossValidationJob, task: tasks.Task, dealt: folds.DealtFolds) -> bool:
     """Sum up the folds that are done; whether these are all."""
-    config = job.config
-    fold_results.gather_metrics(job.workdir, config.folds)
-    averaged = scoring.averaged_classes(config.averaged_classes, config.protocol)
-    fold_results.write_summary(job.workdir, job.title, job.source, task, config.protocol, config.folds, averaged)
-    if not fold_results.status(job.workdir, config.folds).complete:
+    config, planned = job.config, len(dealt.splits)
+    fold_results.gather_metrics(job.workdir, planned)
+    about = {
+        "system": job.title,
+        "model": job.source,
+        "protocol": config.protocol,
+        "averaged_classes": scoring.averaged_classes(config.averaged_classes, config.protocol),
+        "asked_folds": config.folds,
+        "fewer_folds": dealt.fewer,
+    }
+    fold_results.write_summary(job.workdir, task, planned, about)
+    if not fold_results.status(job.workdir, planned).complete:
         return False
     logs.say(f"{job.workdir}: {fold_results.summary_line(job.workdir)}")
     for warning in fold_results.read_summary(job.workdir)["warnings"]:

@@ -40,7 +40,7 @@ def plan(job: jobs.CrossValidationJob, request: report.Request) -> report.Plan:
     config.dtype = runtime.computed_in(config.dtype, request.platform)
     source = sources.read(job.source)
     task = cross_validation.open_task(job, source)
-    splits = cross_validation.split(config, task)
+    splits = cross_validation.split(config, task).splits
     setting = settings.build(job, task, splits, source, request.platform)
     learner, recipe = setting.trained.learner, setting.recipe
     abstract = jax.eval_shape(lambda: fold_engine.start(learner, recipe, 0, setting.trained.initial))

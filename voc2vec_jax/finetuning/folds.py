@@ -76,6 +76,45 @@ def strict(
     return splits
 
 
+class DealtFolds(NamedTuple):
+    """Folds, and why they are fewer than were asked for; "" where they are not."""
+
+    splits: list[FoldSplit]
+    fewer: str = ""
+
+
+def strict_or_fewer(
+    labels: Int64[np.ndarray, "n"],
+    groups: Int64[np.ndarray, "n"],
+    folds: int = 10,
+    seed: int = 0,
+    validation_share: float = 0.1,
+) -> DealtFolds:
+    """`strict`; of clips from fewer groups than folds, as many folds as there are groups.
+
+    Fewer still, at least 2, where a fold has no group to spare for validation. InputError where not even that can be,
+    and for clips of one group.
+    """
+    there = len(np.unique(own_groups(groups)))
+    if there >= folds:
+        return DealtFolds(strict(labels, groups, folds, seed, validation_share))
+    if there < 2:
+        raise errors.InputError(
+            f"all {len(labels)} clips are of one group, so that none can be tested by a model that has not heard it: "
+            "give clips of three groups or more, or take --config.protocol=paper"
+        )
+    first = None
+    for made in range(there, 1, -1):
+        try:
+            splits = strict(labels, groups, made, seed, validation_share)
+        except errors.InputError as fault:
+            first = first or fault
+            continue
+        kept = "that no speaker or recording is on both sides of a fold"
+        return DealtFolds(splits, f"the clips come from {there} groups, and {made} folds are the most so {kept}")
+    raise first
+
+
 def own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     """Dense group numbers; every clip of an unknown group gets a number of its own."""
     # groups 0 1 1 -1 -1  ->  0 1 1 5 6  ->  0 1 1 2 3
@@ -146,7 +185,8 @@ def check(
     """Refuse folds that cannot train or be scored, by InputError; returns the warnings, each a sentence.
 
     Refused are fewer than two classes, a class that a train part lacks, and a class of fewer clips or `groups` than
-    folds, which some test parts will lack. The last is only a warning with protocol "paper" or `rare` "keep".
+    folds, which some test parts will lack. The last is only a warning with protocol "paper" or `rare` "keep"; so is
+    the second with "keep", where two classes are left to train on.
     """
     for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("rare", rare, RARE)):
         if value not in allowed:
@@ -155,19 +195,21 @@ def check(
     if np.count_nonzero(clips) < 2:
         there = names[int(clips.argmax())] if len(labels) else "none"
         raise errors.InputError(f"all {len(labels)} clips are of one class ({there}): give clips of two or more")
+    untrained = []
     for number, fold in enumerate(folds):
-        absent = np.flatnonzero((np.bincount(labels[fold.train], minlength=len(names)) == 0) & (clips > 0))
-        if len(absent):
-            raise errors.InputError(
-                f"class {names[absent[0]]} ({clips[absent[0]]} clips) is absent from the train part of fold {number}: "
-                "give more clips of it, or leave the class out"
-            )
+        trained = np.bincount(labels[fold.train], minlength=len(names))
+        absent = np.flatnonzero((trained == 0) & (clips > 0))
+        for k in absent:
+            text = f"class {names[k]} ({clips[k]} clips) is absent from the train part of fold {number}"
+            if rare == "stop" or np.count_nonzero(trained) < 2:
+                raise errors.InputError(f"{text}: give more clips of it, or leave the class out")
+            untrained.append(f"{text}, which can only miss it")
     warnings = _rare_classes(labels, names, len(folds), np.full(len(labels), -1) if groups is None else groups)
     if warnings and protocol == "strict" and rare == "stop":
         fewest = min(number for number, _ in warnings)
         fewer = f"take --config.folds={fewest} or fewer, " if fewest > 1 else ""
         raise errors.InputError(f"{warnings[0][1]}: {fewer}leave the class out, or accept it with --config.rare=keep")
-    return [sentence for _, sentence in warnings]
+    return [*(sentence for _, sentence in warnings), *untrained]
 
 
 def _rare_classes(

@@ -41,6 +41,9 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.rare = "auto"  # classes too small for the folds: "stop" | "keep" | "auto": keep only in the paper's sets
     c.split_seed = 0  # of strict folds
     c.group_copies = "auto"  # "true": copies and slices of one recording are one group | "false" | "auto": if strict
+    # One run for each, such as "0,1,2", in place of `seed`. The folds stay the same, so that their spread is that of
+    # training; empty: one run
+    c.seeds = ""
 
     # "auto": as the paper uses the system | "finetune": train all parameters | "features": two linear layers over
     # fixed features | "probe": one linear layer over each of `layers`
@@ -73,6 +76,7 @@ EARLIER = {"dropout_bits": "threefry", "pooling": "mean"}
 EARLIER |= {"averaged_classes": "occurring"}
 EARLIER |= {"group_copies": "false"}
 EARLIER |= {"stopping": "published", "masks": "published"}
+EARLIER |= {"seeds": ""}
 
 _AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs")
 _LIMITS = (
@@ -115,6 +119,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name, allowed in _CHOICES.items():
         if values[name] not in allowed:
             raise errors.InputError(f"{name} {values[name]!r} is none of {', '.join(allowed)}")
+    seeds(config)
     _check_model(config)
     _check_data(config)
     if config.group_copies == "true" and config.protocol == "paper":
@@ -126,6 +131,17 @@ def check(config: ml_collections.ConfigDict) -> None:
 def groups_copies(config: ml_collections.ConfigDict) -> bool:
     """Whether clips that are copies or slices of one recording become one group."""
     return config.group_copies == "true" or (config.group_copies == "auto" and config.protocol == "strict")
+
+
+def seeds(config: ml_collections.ConfigDict) -> list[int]:
+    """The seeds to run, empty for the one `seed`; InputError for what is no list of different seeds."""
+    found = [configuration.parse_value("--config.seeds", item, int) for item in config.seeds.split(",") if item.strip()]
+    for seed in found:
+        if not 0 <= seed < 2**32:
+            raise errors.InputError(f"--config.seeds={config.seeds}: {seed} is not from 0 to 2**32 - 1")
+        if found.count(seed) > 1:
+            raise errors.InputError(f"--config.seeds={config.seeds} names {seed} twice: give each seed once")
+    return found
 
 
 def _check_model(config: ml_collections.ConfigDict) -> None:

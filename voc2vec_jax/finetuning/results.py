@@ -148,16 +148,12 @@ def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
 # --- all folds together -----------------------------------------------------------------------------------------------
 
 
-def write_summary(
-    workdir: pathlib.Path,
-    system: str,
-    source: str,
-    task: tasks.Task,
-    protocol: str,
-    planned_folds: int,
-    averaged: str,
-) -> None:
-    """Sum up the folds that are done; with fewer than `planned_folds` the summary says that it is not complete."""
+def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, about: Mapping[str, Any]) -> None:
+    """Sum up the folds that are done; with fewer than `planned_folds` the summary says that it is not complete.
+
+    `about` holds what the run was asked for: "system", "model", "protocol", "averaged_classes", "asked_folds" and
+    "fewer_folds", the reason why fewer are planned ("" where they are not).
+    """
     done = status(workdir, planned_folds).done
     if not done:
         return
@@ -168,17 +164,14 @@ def write_summary(
     found = {
         "dataset": task.name,
         "title": task.title,
-        "model": source,
-        "system": system,
-        "protocol": protocol,
+        **about,
         "kind": task.kind,
-        "averaged_classes": averaged,
         "complete": len(done) == planned_folds,
         "planned_folds": planned_folds,
         "folds": records,
         "mean": mean,
         "std": std,
-        "pooled": pooled(task.kind, [(workdir, records)], averaged),
+        "pooled": pooled(task.kind, [(workdir, records)], about["averaged_classes"]),
         "labels": list(task.labels),
         "clips": len(task),
         "hours": float(task.samples.sum()) / audio.RATE_HZ / 3600,
@@ -226,13 +219,17 @@ def pooled(
     stored = []
     for path in (fold_folder(workdir, record["fold"]) for workdir, records in runs for record in records):
         with np.load(path / "embeddings.npz", allow_pickle=False) as arrays:
-            names = ("targets", "logits", "groups")
+            names = ("targets", "logits", "groups", "ids")
             stored.append([arrays[name] for name in names] if all(name in arrays for name in names) else None)
     if None in stored:
         matrix = sum(np.array(record["confusion"]) for _, records in runs for record in records)
         value = metrics.of_confusion(matrix, averaged)
         return {name: {"value": float(value[name]), "low": None, "high": None} for name in value}
-    return scoring.pooled(kind, *map(np.concatenate, zip(*stored)), averaged)
+    targets, logits, groups, ids = map(np.concatenate, zip(*stored))
+    # A clip of an unknown group is one group however many of the runs tested it.
+    clip = np.unique(ids, return_inverse=True)[1].reshape(-1)
+    groups = np.where(groups < 0, groups.max(initial=-1) + 1 + clip, groups)
+    return scoring.pooled(kind, targets, logits, groups, averaged)
 
 
 def _join_predictions(workdir: pathlib.Path, done: Sequence[int]) -> None:
@@ -249,6 +246,8 @@ def _markdown(found: Mapping[str, Any]) -> str:
     lines = [f"# {found['system']} on {found['title']}, protocol {found['protocol']}", ""]
     if not found["complete"]:
         lines += [f"**Incomplete: {len(found['folds'])} of {found['planned_folds']} folds.**", ""]
+    if found["fewer_folds"]:
+        lines += [f"{found['planned_folds']} folds and not {found['asked_folds']}, since {found['fewer_folds']}.", ""]
     titles = scoring.KINDS[found["kind"]].titles
     lines += [f"| fold | {' | '.join(titles.values())} | best epoch | epochs |", "|---" * (len(titles) + 3) + "|"]
     for fold in found["folds"]:
@@ -265,10 +264,9 @@ def _markdown(found: Mapping[str, Any]) -> str:
 def summary_line(workdir: pathlib.Path) -> str:
     """The means and deviations over the folds, and the scores of all clips, in one line."""
     found = read_summary(workdir)
-    titles = scoring.KINDS[found.get("kind", "classes")].titles
-    values = ", ".join(
-        f"{title} {found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name, title in titles.items()
-    )
+    kind = found.get("kind", "classes")
+    titles = scoring.KINDS[kind].titles
+    values = scoring.with_deviation(kind, found["mean"], found["std"])
     line = f"{values} over {len(found['folds'])} folds"
     if "pooled" not in found:  # of an earlier version
         return line

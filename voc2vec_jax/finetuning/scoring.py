@@ -88,6 +88,11 @@ def described(values: Mapping[str, float], kind: str) -> str:
     return ", ".join(f"{title} {values[name]:.3f}" for name, title in KINDS[kind].titles.items())
 
 
+def with_deviation(kind: str, mean: Mapping[str, float], std: Mapping[str, float]) -> str:
+    """Means and deviations in one line: "UAR 0.512 ± 0.031, ..."."""
+    return ", ".join(f"{title} {mean[name]:.3f} ± {std[name]:.3f}" for name, title in KINDS[kind].titles.items())
+
+
 def with_interval(found: Mapping[str, float | None]) -> str:
     """A pooled score: "0.512 [0.480, 0.551]", without brackets where it has no interval."""
     interval = f" [{found['low']:.3f}, {found['high']:.3f}]" if found["low"] is not None else ""

@@ -74,6 +74,16 @@ class Task:
         ]
 
 
+def check_name(name: str, data_dir: str | os.PathLike) -> None:
+    """InputError, with the nearest name, for a data set that is neither known nor prepared."""
+    there = records.list_sets(data_dir)
+    if name not in datasets.CATALOG and name not in there:
+        known = sorted({*datasets.CATALOG, *there})
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise errors.InputError(f"there is no data set {name!r}: {hint}")
+
+
 def open_task(
     name: str,
     *,
@@ -113,14 +123,9 @@ def open_task(
 
 
 def _named(name: str, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None) -> records.PreparedSet:
-    there = records.list_sets(data_dir)
-    if name in there:
+    check_name(name, data_dir)
+    if name in records.list_sets(data_dir):
         return records.open_set(data_dir, name)
-    if name not in datasets.CATALOG:
-        known = sorted({*datasets.CATALOG, *there})
-        near = difflib.get_close_matches(name, known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        raise errors.InputError(f"there is no data set {name!r}: {hint}")
     return datasets.prepare(name, data_dir=data_dir, manual_dir=manual_dir)
 
 

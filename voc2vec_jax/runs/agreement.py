@@ -55,13 +55,38 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     return value
 
 
+def together(make: Callable[[], T]) -> T:
+    """`make()` in every process, each at its own pace; returns when all have ended.
+
+    An InputError or RunError of one is raised in every one, that of the lowest process where there are several: no
+    process waits for another that has given up. `make` must not call functions of this module.
+    """
+    if process_count() == 1:
+        return make()
+    key, own, value = f"{PREFIX}/together/{next(_numbers)}", None, None
+    try:
+        value = make()
+    except tuple(_FAULTS.values()) as error:
+        own = error
+    ended = {"fault": type(own).__name__, "text": str(own)} if own else {}
+    client().key_value_set(f"{key}/{process_index()}", json.dumps(ended))
+    for index in range(process_count()):
+        answer = json.loads(client().blocking_key_value_get(f"{key}/{index}", _WAIT_MS))
+        if "fault" in answer:
+            raise own if own and index == process_index() else _FAULTS[answer["fault"]](answer["text"])
+    return value
+
+
 def first_before_others(make: Callable[[], T]) -> T:
-    """`make()` in every process, in process 0 before the others, which may use files that it leaves."""
+    """`make()` in every process, in process 0 before the others, which may use files that it leaves.
+
+    Faults are raised as by `together`.
+    """
     if process_count() == 1:
         return make()
     made = []
     decided_by_first(lambda: made.append(make()))
-    return made[0] if made else make()
+    return together(lambda: made[0] if made else make())
 
 
 def check_same(values: Mapping[str, Any]) -> None:
