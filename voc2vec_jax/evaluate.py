@@ -38,6 +38,7 @@ FLAGS = {
     "hop_seconds": cli.Flag("hop between the windows of a timeline; 0 means half a window", default=0.0, kind=float),
     "dtype": cli.Flag("type of the computation; auto: bfloat16 off CPUs", default="auto", choices=pretrained.DTYPES),
     "attention": cli.Flag("implementation of attention", default="auto", choices=attention_ops.IMPLEMENTATIONS),
+    "context": cli.Flag("Whisper: a clip padded to 30 s, or cut", default="auto", choices=pretrained.CONTEXTS),
     "store_dtype": cli.Flag("type of the stored vectors", default="float32", choices=("float32", "float16")),
     "batch_seconds": cli.Flag("audio per batch and device; 0 chooses by platform", default=0.0, kind=float),
     "part_files": cli.Flag("recordings per part; 0 chooses by the length of the list", default=0, kind=int),
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     )
     items = evaluation_inputs.open_input(arguments.input, arguments.data_dir)
     dtype = runtime.computed_in(arguments.dtype, request.platform if request else runtime.platform())
-    model = pretrained.from_pretrained(arguments.model, dtype=dtype, attention=arguments.attention)
+    model = pretrained.from_pretrained(arguments.model, dtype, attention=arguments.attention, context=arguments.context)
     if request is not None:
         return dry_run.run(model, items, settings, request)
     output = evaluation_output.OutputFolder(arguments.output, worker.describe(model, items, settings))

@@ -9,10 +9,12 @@ import checkpoints
 import numpy as np
 import pytest
 import safetensors.numpy
+import tiny_whisper
 import torch
+import transformers
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import torch_files, writer
+from voc2vec_jax.convert import reader, torch_files, writer
 
 
 def rewritten(folder, change):
@@ -67,6 +69,50 @@ def test_a_wrong_config_gives_one_sentence(tmp_path, change, reason):
     checkpoints.source(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | change))
+    checkpoints.assert_refused(reason, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"activation_function": "relu"}, "activation_function is 'relu', but only 'gelu'"),
+        ({"d_model": 22}, "width 22 is not divisible by 3 attention heads"),
+        ({"d_model": 27}, "width 27 is not divisible by 2 to hold sines"),
+        ({"d_model": 2, "encoder_attention_heads": 1}, "width 2 has no room for sines and cosines"),
+        ({"d_model": -3}, "d_model is -3 where a positive whole number"),
+        ({"num_mel_bins": 128}, r"conv1.weight has shape \(24, 80, 3\) where its config calls for \(24, 128, 3\)"),
+        ({"max_source_positions": 10**9}, "max_source_positions is 1000000000 where a positive whole number"),
+        ({"max_source_positions": 60_000}, r"embed_positions.weight has shape \(1500, 24\)"),
+        ({"encoder_layers": 3}, "lacks the tensors encoder.layers.2"),
+        ({"encoder_layers": 1}, "encoder.layers.1.* have no place in a whisper model"),
+        ({"dropout": "much"}, "dropout is 'much' where a number"),
+        ({"model_type": "wav2vec2", "hidden_size": 48}, "lacks the tensors feature_extractor"),
+    ],
+)
+def test_a_wrong_config_of_whisper_gives_one_sentence(tmp_path, change, reason):
+    tiny_whisper.model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    checkpoints.assert_refused(reason, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"hop_length": 320}, "hop_length is 320, but only 160"),
+        ({"n_fft": 512}, "n_fft is 512, but only 400"),
+        ({"sampling_rate": 8000}, "sampling_rate is 8000, but only 16000"),
+        ({"feature_size": 128}, "feature_size is 128, but only 80"),
+        ({"n_samples": 160_000}, "n_samples is 160000, but only 480000"),
+        ({"dither": 0.1}, "dither is 0.1, but only 0.0"),
+    ],
+)
+def test_a_spectrum_that_is_not_whispers_is_refused(tmp_path, change, reason):
+    tiny_whisper.model().save_pretrained(tmp_path)
+    transformers.WhisperFeatureExtractor().save_pretrained(tmp_path)
+    assert reader.read(tmp_path).normalize is False
+    saved = tmp_path / "preprocessor_config.json"
+    saved.write_text(json.dumps(json.loads(saved.read_text()) | change))
     checkpoints.assert_refused(reason, tmp_path)
 
 

@@ -21,6 +21,7 @@ EVERY_FIELD = {
     "checkpoint_every_epochs": 1,
     "class_weights": True,
     "clip_norm": 1.0,
+    "context": "auto",
     "data": "",
     "data_dir": "data",
     "datasets": ["donateacry"],

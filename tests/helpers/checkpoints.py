@@ -59,6 +59,9 @@ def random_checkpoint(family, config=None, head=None):
 def small_config(family):
     """A Config of odd sizes."""
     config = families.FAMILIES[family].Config()
+    if family == "whisper":
+        sizes = {"mel_bands": 11, "positions": 50, "width": 24, "depth": 5, "heads": 3, "inner_width": 20}
+        return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, **sizes))
     encoder = dataclasses.replace(
         config.encoder,
         conv_channels=(6, 8) * 3 + (10,),

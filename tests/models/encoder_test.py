@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import parity
 import pytest
+import tiny_whisper
 
 from voc2vec_jax import errors, models
-from voc2vec_jax.models import data2vec, emotion2vec, encoder, hubert, wav2vec2, wavlm
+from voc2vec_jax.models import data2vec, emotion2vec, encoder, hubert, wav2vec2, wavlm, whisper
 
 SMALL = {"conv_channels": (12,) * 3, "conv_kernels": (10, 3, 2), "conv_strides": (8, 4, 2)}
 SMALL |= {"width": 24, "depth": 2, "heads": 3, "inner_width": 40, "positional_kernel": 8, "positional_groups": 4}
@@ -27,8 +28,14 @@ FAMILIES = {
 LENGTHS = (4000, 2345)
 
 
+WHISPER = {"whisper padded": "padded", "whisper cut": "cut"}
+
+
 def build(name: str, dtype: str = "float32"):
     """The family's module at toy size, and random parameters."""
+    if name in WHISPER:
+        model = whisper.Model(tiny_whisper.config(WHISPER[name], dtype=dtype))
+        return model, jax.tree.map(lambda leaf: leaf.astype(dtype), parity.random_parameters(model))
     family, own, fields = FAMILIES[name]
     config = family.Config(encoder=encoder.EncoderConfig(**{**SMALL, **fields}, dtype=dtype), **own)
     model = family.Model(config)
@@ -50,7 +57,7 @@ def states(model, params, audio, lengths):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 5e-5)])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *WHISPER])
 def test_a_clip_does_not_notice_its_batch(name, dtype, tolerance):
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         model, params = build(name, dtype)
@@ -59,12 +66,13 @@ def test_a_clip_does_not_notice_its_batch(name, dtype, tolerance):
         assert together.dtype == dtype
         row, length = 1, LENGTHS[1]
         alone = states(model, params, audio[row : row + 1, :length], np.array([length]))
-        frames = model.config.encoder.frames(length)
+        # An encoder that pads has frames of the silence too, and no others
+        frames = together.shape[2] if model.config.encoder.pads else model.config.encoder.frames(length)
         assert alone.shape[2] == frames
         np.testing.assert_allclose(together[:, row, :frames], alone[:, 0], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *WHISPER])
 def test_no_gradient_leaks_past_padding(name):
     model, params = build(name)
 
@@ -86,6 +94,7 @@ PARAMETERS = {
     "wavlm": 94_381_936,
     "data2vec": 93_164_288,
     "emotion2vec": 93_171_212,
+    "whisper": 8_208_384,
 }
 
 

@@ -15,12 +15,19 @@ import numpy as np
 import safetensors
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import configs, torch_files, torch_pickle
+from voc2vec_jax.convert import configs, entries, fields, torch_files, torch_pickle
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.models import heads
+from voc2vec_jax.ops import log_mel
 
 OWN_FORMAT = "voc2vec_jax"
-HF_TYPES = {"wav2vec2": "wav2vec2", "hubert": "hubert", "wavlm": "wavlm", "data2vec-audio": "data2vec"}
+HF_TYPES = {
+    "wav2vec2": "wav2vec2",
+    "hubert": "hubert",
+    "wavlm": "wavlm",
+    "data2vec-audio": "data2vec",
+    "whisper": "whisper",
+}
 _FAIRSEQ_NAMES = {
     "wav2vec2": "wav2vec2",
     "hubert": "hubert",
@@ -75,11 +82,20 @@ class ModelWeights:
             return self.normalize_eps
         return TRANSFORMERS_EPS if "model_type" in self.raw_config else FAIRSEQ_EPS
 
+    def in_context(self, context: str) -> "ModelWeights":
+        """The same weights in one of `whisper.CONTEXTS`; "auto" changes nothing. InputError for other families."""
+        if context == "auto":
+            return self
+        if self.family != "whisper":
+            raise errors.InputError(f"context {context!r} is a choice for Whisper, and this is {self.family}: leave it")
+        encoder = dataclasses.replace(self.config.encoder, context=context)
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, encoder=encoder))
+
     @property
     def feature_mask_share(self) -> float:
         """The share of channels whose spans the source's training hides: transformers' `mask_feature_prob`, fairseq's
         `mask_channel_prob`. Training here has no such masks."""
-        if not self.raw_config.get("apply_spec_augment", True):
+        if not self.raw_config.get("apply_spec_augment", self.family != "whisper"):
             return 0.0
         name = "mask_feature_prob" if "model_type" in self.raw_config else "mask_channel_prob"
         share = self.raw_config.get(name)
@@ -188,9 +204,9 @@ def _only_tensors(tree: Any, path: Path) -> dict[str, torch_pickle.Tensor]:
 
 
 def _source(tensors: Mapping[str, Any], layout: str, prefix: str, origin: str) -> _Source:
-    spelt = {convert_names.spell(name, layout): name for name in tensors}
+    spelt = {entries.spell(name, layout): name for name in tensors}
     if len(spelt) < len(tensors):
-        twice = next(name for name in tensors if spelt[convert_names.spell(name, layout)] != name)
+        twice = next(name for name in tensors if spelt[entries.spell(name, layout)] != name)
         raise errors.InputError(f"{origin} has the tensor {twice} under two spellings of its name; keep one")
     prefix = prefix if any(name.startswith(prefix) for name in spelt) else ""
     return _Source({name: tensors[own] for name, own in spelt.items()}, spelt, layout, prefix, origin)
@@ -218,6 +234,9 @@ def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
     preprocessor = folder / "preprocessor_config.json"
     preprocessor = read_json(preprocessor) if preprocessor.exists() else {}
     normalize = bool(preprocessor.get("do_normalize", True)) if preprocessor else None
+    if family == "whisper":
+        _check_extractor(config, preprocessor, folder)
+        normalize = False
     return dataclasses.replace(
         _filled(family, config, source, head),
         normalize=normalize,
@@ -231,6 +250,17 @@ def _check_family(family: str, tensors: Mapping[str, Any], folder: Path) -> None
     for other, prefix in convert_names.HF_PREFIXES.items():
         if other != family and any(name.startswith(f"{prefix}.") for name in tensors):
             raise errors.InputError(f"{folder} holds the tensors of a {other} model, but its config.json says {family}")
+
+
+def _check_extractor(config: Any, preprocessor: Mapping[str, Any], folder: Path) -> None:
+    """Raises InputError for a spectrum that is not the one of `ops.log_mel`."""
+    raw = fields.Raw(preprocessor, str(folder / "preprocessor_config.json"))
+    raw.demand("feature_size", config.encoder.mel_bands)
+    raw.demand("sampling_rate", log_mel.RATE_HZ)
+    raw.demand("n_fft", log_mel.WINDOW)
+    raw.demand("hop_length", log_mel.HOP)
+    raw.demand("dither", 0.0)
+    raw.demand("n_samples", config.encoder.window_samples)
 
 
 def _find_head(source: _Source) -> heads.Config | None:
@@ -318,12 +348,12 @@ def _fairseq_configs(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any
 
 def _filled(family: str, config: Any, source: _Source, head: heads.Config | None) -> ModelWeights:
     """Fills the family's parameters from the source and accounts for every tensor."""
-    entries = convert_names.table(family, config, head)
+    table = convert_names.table(family, config, head)
     if source.layout == "own":
-        entries = tuple(entry.own() for entry in entries)
-    filled, missing, used = convert_names.fill(entries, source.tensors, source.layout, source.prefix, source.origin)
+        table = tuple(entry.own() for entry in table)
+    filled, missing, used = convert_names.fill(table, source.tensors, source.layout, source.prefix, source.origin)
     left = [name for name in source.tensors if name not in used]
-    unused = {source.spelt[name]: convert_names.reason_unused(name, source.layout) for name in left}
+    unused = {source.spelt[name]: convert_names.reason_unused(name, source.layout, family) for name in left}
     unexplained = [name for name, reason in unused.items() if reason is None]
     if unexplained:
         more = f" and {len(unexplained) - 3} more" if len(unexplained) > 3 else ""
@@ -355,5 +385,5 @@ def to_hf(
     With `prefixed`, the encoder's names start with the family's, as they do beside a head.
     """
     prefix = f"{convert_names.HF_PREFIXES[family]}." if prefixed else ""
-    entries = convert_names.table(family, config, head)
-    return convert_names.spread(entries, convert_names.flatten(params), "hf", prefix)
+    table = convert_names.table(family, config, head)
+    return convert_names.spread(table, convert_names.flatten(params), "hf", prefix)

@@ -16,6 +16,7 @@ import numpy as np
 from voc2vec_jax import errors, models
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, writer
+from voc2vec_jax.ops import log_mel
 from voc2vec_jax.runs import program
 
 SAMPLES = 16000
@@ -68,7 +69,9 @@ def _folder(path: Path) -> Path:
 def compared(weights: reader.ModelWeights, folder: Path) -> dict[str, float]:
     """The largest difference between our hidden states and those of the transformers model in `folder`."""
     audio = np.random.default_rng(0).standard_normal((1, SAMPLES), dtype=np.float32)
-    ours, theirs = _ours(weights, audio), _theirs(folder, audio, weights.head is not None)
+    if weights.family == "whisper":
+        weights = weights.in_context("padded")  # the only one that transformers knows
+    ours, theirs = _ours(weights, audio), _theirs(weights, folder, audio)
     if len(ours) != len(theirs):
         raise errors.RunError(f"our model has {len(ours)} outputs and that of transformers {len(theirs)}")
     return {
@@ -96,16 +99,23 @@ def _ours(weights: reader.ModelWeights, audio: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(array, np.float32) for array in found]
 
 
-def _theirs(folder: Path, audio: np.ndarray, head: bool) -> list[np.ndarray]:
+def _theirs(weights: reader.ModelWeights, folder: Path, audio: np.ndarray) -> list[np.ndarray]:
     import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    head, given = weights.head is not None, torch.from_numpy(audio)
     kind = transformers.AutoModelForAudioClassification if head else transformers.AutoModel
     model = kind.from_pretrained(folder, dtype=torch.float32).eval()
+    if weights.family == "whisper":
+        encoder = weights.config.encoder
+        longest = encoder.window_samples // log_mel.RATE_HZ
+        extractor = transformers.WhisperFeatureExtractor(feature_size=encoder.mel_bands, chunk_length=longest)
+        given = extractor(list(audio), sampling_rate=log_mel.RATE_HZ, return_tensors="pt").input_features
+        model = model if head else model.encoder
     with torch.no_grad():
-        out = model(torch.from_numpy(audio), output_hidden_states=True)
+        out = model(given, output_hidden_states=True)
     return [tensor.numpy() for tensor in (*out.hidden_states, *([out.logits] if head else []))]
 
 

@@ -12,32 +12,49 @@ import safetensors.numpy
 from voc2vec_jax import errors
 from voc2vec_jax.convert import configs, reader, torch_files
 from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.ops import log_mel
 from voc2vec_jax.runs import files
 
-_CLASSES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM", "data2vec": "Data2VecAudio"}
+_CLASSES = {
+    "wav2vec2": "Wav2Vec2",
+    "hubert": "Hubert",
+    "wavlm": "WavLM",
+    "data2vec": "Data2VecAudio",
+    "whisper": "Whisper",
+}
+_CLASSIFIERS = {"whisper": "ForAudioClassification"}  # "ForSequenceClassification" in other families
 _MASK = "encoder/mask_embedding"
-_RUNTIME = ("dtype", "padding", "remat", "attention")  # fields that say how to compute, not what
+# Fields that say how to compute, not what; a cut context is told among what is dropped
+_RUNTIME = ("dtype", "padding", "remat", "attention", "context")
 
 
 def write_hf(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str]:
     """Writes config.json, preprocessor_config.json, model.safetensors and README.md for transformers.
 
-    We choose the architecture that keeps most parameters: ForSequenceClassification for a classification head,
-    ForPreTraining when wav2vec 2.0's quantizer and projections are complete, else the bare model. Returns the
-    parameters that transformers cannot hold, each with the reason. Raises InputError for a family or an encoder
-    that transformers does not have, OSError when the folder cannot be written.
+    We choose the architecture that keeps most parameters: ForSequenceClassification (Whisper: ForAudioClassification)
+    for a classification head, ForPreTraining when wav2vec 2.0's quantizer and projections are complete, else the bare
+    model, which Whisper does not have without its decoder. Returns what transformers cannot hold, each with the reason.
+    Raises InputError for a family or an encoder that transformers does not have, OSError when the folder cannot be
+    written.
     """
     if weights.family not in _CLASSES:
         raise errors.InputError(f"transformers has no {weights.family}; convert it to fairseq or jax")
     if weights.head and weights.head.pooling != "mean":
         raise errors.InputError("transformers has no classification head with attentive pooling; convert it to jax")
+    if weights.family == "whisper" and not weights.head:
+        raise errors.InputError(
+            "transformers has no Whisper encoder without a decoder or a classification head; convert it to jax, or "
+            "fine-tune it first"
+        )
     flat = convert_names.flatten(weights.params)
     architecture = _architecture(weights, flat)
     config = _hf_config(weights, architecture, _MASK in flat)
     dropped = _dropped(weights, flat, architecture, config)
+    if getattr(weights.config.encoder, "context", "padded") != "padded":
+        dropped["encoder/context"] = "it is cut, and transformers fills up every clip with silence"
     kept = convert_names.unflatten({path: array for path, array in flat.items() if path not in dropped})
     head = weights.head if "head" in kept else None
-    prefixed = architecture != "Model"
+    prefixed = architecture != "Model" and weights.family != "whisper"
     arrays = reader.to_hf(weights.family, weights.config, kept, head, prefixed=prefixed)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +67,7 @@ def write_hf(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str]
 
 def _architecture(weights: reader.ModelWeights, flat: Mapping[str, Any]) -> str:
     if weights.head:
-        return "ForSequenceClassification"
+        return _CLASSIFIERS.get(weights.family, "ForSequenceClassification")
     entries = convert_names.table(weights.family, weights.config)
     objective = [entry.ours for entry in entries if not entry.needed and entry.hf and entry.ours != _MASK]
     return "ForPreTraining" if objective and all(path in flat for path in objective) else "Model"
@@ -62,11 +79,12 @@ def _hf_config(weights: reader.ModelWeights, architecture: str, has_mask: bool) 
     kind = next(kind for kind, name in reader.HF_TYPES.items() if name == family)
     if raw.get("model_type") != kind:
         raw = {"model_type": kind, "mask_feature_prob": 0.0}
-    if "hidden_size" not in raw or configs.from_hf(family, raw, "config.json") != weights.config:
+    described = "hidden_size" in raw or "d_model" in raw
+    if not described or configs.from_hf(family, raw, "config.json") != weights.config:
         raw |= configs.to_hf(family, weights.config)
     raw.pop("torch_dtype", None)
     raw |= {"architectures": [_CLASSES[family] + architecture], "dtype": "float32"}
-    if not has_mask:  # else transformers would report the embedding as missing
+    if not has_mask and family != "whisper":  # else transformers would report the embedding as missing
         raw |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
     _check_expressible("transformers", configs.from_hf(family, raw, "config.json"), weights)
     if weights.head:
@@ -108,6 +126,8 @@ def _dropped(
 
 
 def _preprocessor(weights: reader.ModelWeights) -> dict[str, Any]:
+    if weights.family == "whisper":
+        return _whisper_extractor(weights.config.encoder) | dict(weights.preprocessor)
     built = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
@@ -119,6 +139,22 @@ def _preprocessor(weights: reader.ModelWeights) -> dict[str, Any]:
     return built | dict(weights.preprocessor) | {"do_normalize": weights.normalizes}
 
 
+def _whisper_extractor(encoder: Any) -> dict[str, Any]:
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": encoder.mel_bands,
+        "sampling_rate": log_mel.RATE_HZ,
+        "n_fft": log_mel.WINDOW,
+        "hop_length": log_mel.HOP,
+        "chunk_length": encoder.window_samples // log_mel.RATE_HZ,
+        "n_samples": encoder.window_samples,
+        "nb_max_frames": log_mel.frames(encoder.window_samples),
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+    }
+
+
 def write_fairseq(path: str | Path, weights: reader.ModelWeights) -> dict[str, str]:
     """Writes a `.pt` in fairseq's layout (`cfg`, `model`) that torch.load(weights_only=True) can read.
 
@@ -126,6 +162,8 @@ def write_fairseq(path: str | Path, weights: reader.ModelWeights) -> dict[str, s
     fairseq cannot express, OSError when the file cannot be written.
     """
     family, config = weights.family, weights.config
+    if family == "whisper":
+        raise errors.InputError("fairseq has no whisper; convert it to jax, or to hf once it has a classification head")
     raw = {key: value for key, value in weights.raw_config.items() if _is_plain(value)}
     if weights.source_format != "fairseq":
         raw = {}

@@ -25,7 +25,6 @@ from voc2vec_jax.finetuning import (
 )
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.finetuning import results as fold_results
-from voc2vec_jax.ops import masking
 from voc2vec_jax.runs import agreement, checkpoint, configuration, logs, runtime, signals
 from voc2vec_jax.runs import folder as run_folder
 
@@ -93,9 +92,8 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
     if source is None:
         least = feature_sets.least_samples(settings.feature_source(job))
     else:
-        encoder = source.config.encoder
         # A clip must give the encoder one frame, or there is nothing to pool.
-        least = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
+        least = source.config.encoder.samples_for(1)
     task = tasks.open_task(
         job.dataset,
         data_dir=config.data_dir,

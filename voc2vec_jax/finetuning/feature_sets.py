@@ -43,15 +43,16 @@ def features(
     source: str,
     *,
     layer: int | str = -1,
+    context: str = "auto",
     cache_dir: str | os.PathLike,
     workers: int | None = None,
 ) -> Float32[np.ndarray, "n *d"]:
-    """Features of every clip; `source` names one of FEATURE_SETS, an `.npz` file, or a model."""
+    """Features of every clip; `source` names one of FEATURE_SETS, an `.npz` file, or a model (in `context`)."""
     if source in FEATURE_SETS:
         return opensmile(task, source, cache_dir=cache_dir, workers=workers)
     if str(source).endswith(".npz"):
         return read_features(source, task)
-    return model_features(task, source, layer, cache_dir=cache_dir)
+    return model_features(task, source, layer, context, cache_dir=cache_dir)
 
 
 def least_samples(source: str) -> int:
@@ -148,19 +149,19 @@ def _functionals(rows: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n d"]:
 
 
 def model_features(
-    task: tasks.Task, source: str, layer: int | str = -1, *, cache_dir: str | os.PathLike
+    task: tasks.Task, source: str, layer: int | str = -1, context: str = "auto", *, cache_dir: str | os.PathLike
 ) -> Float32[np.ndarray, "n *d"]:
     """The mean over frames of a frozen model's layer, [n, d]; with `layer` "all" of every layer, [n, l, d].
 
     `source` is what `pretrained.from_pretrained` takes, and `layer` what `Model.embed` takes. InputError for clips
     shorter than one frame of the model, which are named.
     """
+    # Imported here, because openSMILE's workers need no JAX
     from voc2vec_jax.inference import pretrained as inference_pretrained
-    from voc2vec_jax.ops import masking  # imported here, because openSMILE's workers need no JAX
 
-    model = inference_pretrained.from_pretrained(source)
+    model = inference_pretrained.from_pretrained(source, context=context)
     encoder = model.config.encoder
-    _check_lengths(task, masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides), str(source))
+    _check_lengths(task, encoder.samples_for(1), str(source))
     # A numbered layer is wanted by a probe, which will ask for the others next: one pass computes and keeps them all.
     every = layer == "all" or layer >= 0
     if every and layer != "all" and layer > encoder.depth:

@@ -97,13 +97,13 @@ class Finetuner:
             # By clip and not by row: a clip's noise must not depend on its place in the batch or its neighbours.
             row_keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows + 1)
             fold_in = jax.vmap(jax.random.fold_in, (0, None))
-            frames = self.config.encoder.frames(seen)
+            frames = self.config.encoder.maskable(seen)
             options["noise"] = encoders.Noise(fold_in(row_keys, _NOISE), jnp.broadcast_to(key, rows.shape))
             if self.augment.share:
                 options["masked"] = masking.augmentation_mask(
                     fold_in(row_keys, _MASKS),
                     frames,
-                    self.config.encoder.frames(samples),
+                    self.config.encoder.maskable(samples),
                     **dataclasses.asdict(self.augment),
                 )
         x, out = self._model().apply(

@@ -8,7 +8,7 @@ import ml_collections
 from voc2vec_jax import errors
 from voc2vec_jax.finetuning import copies, folds, tasks
 from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.models import heads
+from voc2vec_jax.models import heads, whisper
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import dropout, metrics
 from voc2vec_jax.runs import configuration
@@ -51,6 +51,9 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.layers = "all"  # of a probe: "all", or numbers separated by commas
     c.features = ""  # of openSMILE: ComParE_2016 or eGeMAPSv02; or an .npz of ids and vectors
     c.layer_sum = False  # classify a learned average of all layers instead of the last one
+    # What Whisper sees behind a clip: "padded": silence up to 30 s, as in transformers | "cut": nothing, and it costs
+    # what the clip's length costs | "auto": cut to fine-tune under `strict`, else as the source was trained
+    c.context = "auto"
     c.fresh = False  # random weights instead of the source's: the same architecture from scratch
 
     c.dtype = "float32"  # of the computation: "float32" | "bfloat16" | "auto": the latter on accelerators
@@ -105,6 +108,7 @@ _CHOICES = {
     "dropout_bits": dropout.BITS,
     "stopping": ("auto", "published", "after_warmup"),
     "masks": ("auto", "published", "scaled"),
+    "context": ("auto", *whisper.CONTEXTS),
     "fold_axis": ("auto", "map", "vmap"),
 }
 

@@ -12,15 +12,14 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from voc2vec_jax import audio
+from voc2vec_jax import audio, errors
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.datasets import resident
 from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, scoring, slot_table, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
-from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.models import heads
+from voc2vec_jax.models import block_config, heads
 from voc2vec_jax.ops import attention as attention_ops
 
 SaveModel = Callable[[pathlib.Path, Any], None]  # (path without a suffix, parameters)
@@ -156,13 +155,15 @@ def model_setting(
     """Fine-tune all parameters of a model."""
     config, as_paper = job.config, job.config.protocol == "paper"
     sources.warn_of_feature_masks(job.source, source)
+    cut = config.context == "auto" and source.family == "whisper" and not as_paper
+    source = source.in_context("cut" if cut else config.context)
     encoder = encoder_config(config, source)
     if as_paper:  # the official script pads every clip to the same length and shuffles without regard to it
         shapes = ((config.batch_clips, round(config.max_seconds * audio.RATE_HZ)),)
     else:
         # Train, validation and test: all are computed in the shapes of the same compiled program.
         sets = [task.samples[rows] for split in splits for rows in split]
-        shapes = batches.sub_batches(sets, config.batch_clips, int(np.prod(encoder.conv_strides)))
+        shapes = batches.sub_batches(sets, config.batch_clips, encoder.hop_samples)
     makes_mask = bool(source.preprocessor.get("return_attention_mask", False)) if source.preprocessor else False
     learner = learners.Finetuner(
         family=source.family,
@@ -192,7 +193,7 @@ def model_setting(
     )
 
 
-def encoder_config(config: ml_collections.ConfigDict, source: reader.ModelWeights) -> encoders.EncoderConfig:
+def encoder_config(config: ml_collections.ConfigDict, source: reader.ModelWeights) -> block_config.BlockConfig:
     """The source's encoder as the configuration wants it computed; InputError for an attention that cannot be."""
     encoder = dataclasses.replace(
         source.config.encoder,
@@ -203,17 +204,21 @@ def encoder_config(config: ml_collections.ConfigDict, source: reader.ModelWeight
         padding="exact",
     )
     if not config.dropouts:
-        encoder = dataclasses.replace(
-            encoder, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, input_dropout=0.0, layerdrop=0.0
-        )
+        shares = ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop")
+        encoder = dataclasses.replace(encoder, **{name: 0.0 for name in shares if hasattr(encoder, name)})
     attention_ops.check(encoder.attention, encoder.dtype, encoder.attention_dropout > 0)
+    if encoder.window_samples and config.max_seconds * audio.RATE_HZ > encoder.window_samples:
+        most = encoder.window_samples / audio.RATE_HZ
+        raise errors.InputError(f"max_seconds is {config.max_seconds}: this model takes {most:g} s at most")
     return encoder
 
 
 def augmentation(config: ml_collections.ConfigDict, source: reader.ModelWeights) -> learners.SpecAugment:
     """The masks that the configuration asks for; fields under 0 take the checkpoint's value, else transformers'."""
     raw, default = source.raw_config, learners.SpecAugment()
-    share = raw.get("mask_time_prob", default.share) if raw.get("apply_spec_augment", True) else 0.0
+    # transformers masks Whisper's spectrum only where its configuration asks for it
+    applies = raw.get("apply_spec_augment", source.family != "whisper")
+    share = raw.get("mask_time_prob", default.share) if applies else 0.0
     return learners.SpecAugment(
         share=float(config.mask_share if config.mask_share >= 0 else share),
         span=int(config.mask_frames if config.mask_frames >= 0 else raw.get("mask_time_length", default.span)),
@@ -242,6 +247,7 @@ def feature_setting(
         task,
         feature_source(job),
         layer=-1 if job.layer is None else job.layer,
+        context=config.context,
         cache_dir=pathlib.Path(config.data_dir) / "features",
     )
     width = 0 if job.how == "probe" else config.hidden_width

@@ -9,10 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from voc2vec_jax import models
+from voc2vec_jax.convert import names as convert_names
+from voc2vec_jax.convert import reader
 from voc2vec_jax.models import heads
 from voc2vec_jax.ops import cpu
 from voc2vec_jax.runs import sharding
@@ -80,6 +83,19 @@ def embed_batch(
     return jnp.where(inside, frames, 0).sum(1) / jnp.maximum(inside.sum(1), 1)
 
 
+def kept_by_head(
+    encoder: Any, lengths: Int[Array | np.ndarray, "b"], kept: Int[Array | np.ndarray, "b 2"]
+) -> Int[Array | np.ndarray, "b 2"]:
+    """The frames of each window that a classification head sees: `kept`, and the silence that the encoder adds.
+
+    In Whisper's padded context transformers' heads are trained with the mean over all frames.
+    """
+    if not encoder.pads:
+        return kept
+    ends = kept[:, 1] == encoder.frames(lengths)
+    return jnp.stack([kept[:, 0], jnp.where(ends, encoder.frames(encoder.window_samples), kept[:, 1])], axis=1)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def classify(
     config: heads.Config, params: Any, pooled: Float[Array, "n l d"], kept: Int[Array, "n 2"]
@@ -105,3 +121,13 @@ def classify_frames(
     head = heads.Classifier(config)
     logits, weight = head.apply({"params": params}, states[-1], inside, states, method="weighed")
     return jnp.concatenate([logits, weight[:, None]], axis=1)
+
+
+def complete(checkpoint: reader.ModelWeights) -> Any:
+    """The encoder's parameters; zeros where the source lacks one that features do not need (mask embedding)."""
+    flat = convert_names.flatten(checkpoint.params["encoder"])
+    for entry in convert_names.table(checkpoint.family, checkpoint.config):
+        name = entry.ours.removeprefix("encoder/")
+        if name != entry.ours and name not in flat:
+            flat[name] = np.zeros(entry.full_shape, np.float32)
+    return convert_names.unflatten(flat)

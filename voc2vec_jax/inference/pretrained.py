@@ -17,15 +17,15 @@ from scipy import special
 from voc2vec_jax import audio as recordings
 from voc2vec_jax import errors
 from voc2vec_jax.convert import digest as convert_digest
-from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.inference import batch_sizes, batching, buckets, forward, loading, windowing
+from voc2vec_jax.models import whisper
 from voc2vec_jax.ops import attention as attention_ops
-from voc2vec_jax.ops import masking
 from voc2vec_jax.runs import logs, runtime, sharding
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
+CONTEXTS = ("auto", *whisper.CONTEXTS)
 FORMATS = ("hf", "fairseq", "jax")
 
 
@@ -47,21 +47,28 @@ class Prediction:
     classes: tuple[str, ...]  # of the columns
 
 
-def from_pretrained(src: str | Path, dtype: str = "auto", padding: str = "exact", attention: str = "auto") -> "Model":
+def from_pretrained(
+    src: str | Path, dtype: str = "auto", padding: str = "exact", attention: str = "auto", context: str = "auto"
+) -> "Model":
     """The model that `src` names: a Hub id, a folder written by transformers or by this library, a `.safetensors`,
     `.bin` or fairseq `.pt` file, or a run folder.
 
     `dtype` is the type of the computation: float32, bfloat16, float16, or auto: float32 on CPUs and bfloat16 on
     accelerators. `padding` is "exact", or "legacy" to compute what transformers computes for the same padded batch
-    (`Model.__call__`). `attention` is one of `attention.IMPLEMENTATIONS`. Prints on stderr what was loaded and how the
+    (`Model.__call__`). `attention` is one of `attention.IMPLEMENTATIONS`. `context` is for Whisper, one of
+    `whisper.CONTEXTS` or auto: as the model was trained. Prints on stderr what was loaded and how the
     input is normalised. InputError for anything that cannot be read.
     """
-    for name, value, allowed in (("dtype", dtype, DTYPES), ("padding", padding, PADDINGS)):
+    for name, value, allowed in (
+        ("dtype", dtype, DTYPES),
+        ("padding", padding, PADDINGS),
+        ("context", context, CONTEXTS),
+    ):
         if value not in allowed:
             raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
     dtype = runtime.computed_in(dtype, runtime.platform())
     attention_ops.check(attention, dtype, False)
-    model = Model(str(src), sources.read(src), dtype, padding, attention)
+    model = Model(str(src), sources.read(src).in_context(context), dtype, padding, attention)
     computed = model.config.encoder.dtype
     logs.say(f"{src}: {model.family}, {model.checkpoint.parameters:,} parameters, {computed}; {model.input_text}")
     return model
@@ -87,8 +94,8 @@ class Model:
         how = {"dtype": dtype, "padding": padding, "remat": "none", "attention": attention}
         encoder = dataclasses.replace(checkpoint.config.encoder, **how)
         self.config = dataclasses.replace(checkpoint.config, encoder=encoder)
-        self.frame_rate_hz = recordings.RATE_HZ / np.prod(encoder.conv_strides)
-        self._params = jax.device_put({"encoder": _complete(checkpoint)})
+        self.frame_rate_hz = recordings.RATE_HZ / encoder.hop_samples
+        self._params = jax.device_put({"encoder": forward.complete(checkpoint)})
         self._shapes: set[tuple] = set()
         self._mesh: jax.sharding.Mesh | None = None
 
@@ -188,8 +195,7 @@ class Model:
         given = np.full(b, s) if lengths is None else np.asarray(lengths)
         if given.shape != (b,) or given.dtype.kind not in "iu":
             raise errors.InputError(f"lengths {given.dtype}{given.shape} are not {b} whole numbers, one for each row")
-        e = self.config.encoder
-        least = masking.samples_for_frames(1, e.conv_kernels, e.conv_strides)
+        least = self.config.encoder.samples_for(1)
         for row, length in enumerate(given):
             if not least <= length <= s:
                 raise errors.InputError(f"row {row} has length {length}: one frame needs {least}, the batch has {s}")
@@ -278,6 +284,7 @@ class Model:
 
         def compute(batch: batching.Batch) -> Float[Array, "b k"]:
             with self.precision():
+                batch = batch._replace(kept=forward.kept_by_head(self.config.encoder, batch.lengths, batch.kept))
                 return classify(head, params, features(batch), batch.kept)
 
         return compute
@@ -381,13 +388,3 @@ class Model:
             name, reason = next(iter(dropped.items()))
             more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
             logs.warn(f"not in {target}: {name}{more} ({reason})")
-
-
-def _complete(checkpoint: reader.ModelWeights) -> Any:
-    """The encoder's parameters; zeros where the source lacks one that features do not need (mask embedding)."""
-    flat = convert_names.flatten(checkpoint.params["encoder"])
-    for entry in convert_names.table(checkpoint.family, checkpoint.config):
-        name = entry.ours.removeprefix("encoder/")
-        if name != entry.ours and name not in flat:
-            flat[name] = np.zeros(entry.full_shape, np.float32)
-    return convert_names.unflatten(flat)

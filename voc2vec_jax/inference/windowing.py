@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import buckets
-from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.ops import masking
+from voc2vec_jax.models import block_config
 
 
 class Window(NamedTuple):
@@ -43,7 +42,7 @@ class WindowLayout:
 
     def __init__(
         self,
-        encoder: encoders.EncoderConfig,
+        encoder: block_config.BlockConfig,
         window_seconds: float,
         overlap_seconds: float,
         batch_seconds: float,
@@ -59,10 +58,12 @@ class WindowLayout:
         bucket must save `shape_seconds` of audio. Without, the buckets grow geometrically. InputError for durations
         that do not fit together.
         """
-        stem = encoder.conv_kernels, encoder.conv_strides
+        if encoder.window_samples and window_seconds * audio.RATE_HZ > encoder.window_samples:
+            most = encoder.window_samples / audio.RATE_HZ
+            raise errors.InputError(f"window_seconds is {window_seconds}: this model takes {most:g} s at most")
         self.frames = encoder.frames
-        self.hop_samples = math.prod(encoder.conv_strides)
-        self.least_samples = masking.samples_for_frames(1, *stem)
+        self.hop_samples = encoder.hop_samples
+        self.least_samples = encoder.samples_for(1)
         self.window_frames = encoder.frames(round(window_seconds * audio.RATE_HZ))
         self.overlap_frames = round(overlap_seconds * audio.RATE_HZ) // self.hop_samples
         if not 0 <= self.overlap_frames <= self.window_frames // 2 or self.window_frames < 2:
@@ -72,15 +73,19 @@ class WindowLayout:
             )
         if not batch_seconds > 0:
             raise errors.InputError(f"batch_seconds is {batch_seconds}: give the seconds of audio in one batch")
-        self.window_samples = masking.samples_for_frames(self.window_frames, *stem)
-        longest = masking.samples_for_frames(self.window_frames + 1, *stem) - 1
+        self.window_samples = encoder.samples_for(self.window_frames)
+        longest = encoder.samples_for(self.window_frames + 1) - 1
         windows = [w.stop - w.start for samples in lengths if self.frames(samples) > 0 for w in self.windows(samples)]
-        if windows:
+        if encoder.pads:
+            self.buckets = [longest]
+        elif windows:
             shape_samples = shape_seconds * audio.RATE_HZ
             self.buckets = buckets.fitted(windows, copies, longest, self.hop_samples, shape_samples)
         else:
             self.buckets = buckets.geometric(longest, self.hop_samples)
-        most = {b: _power_of_two_below(batch_seconds * audio.RATE_HZ / b) for b in self.buckets}
+        # However short a clip is, an encoder that pads computes its whole window
+        costs = {b: max(b, encoder.window_samples) if encoder.pads else b for b in self.buckets}
+        most = {b: _power_of_two_below(batch_seconds * audio.RATE_HZ / costs[b]) for b in self.buckets}
         self.sizes = {b: [devices * rows for rows in _quarters(most[b])] for b in self.buckets}
 
     @property

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from voc2vec_jax.models import layers
+from voc2vec_jax.models import block_config, layers
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import convolution, masking, norms
 from voc2vec_jax.ops import dropout as dropouts
@@ -28,7 +28,7 @@ REMAT = {
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(block_config.BlockConfig):
     """Shapes and rates of the shared encoder; the defaults are wav2vec 2.0 base."""
 
     conv_channels: tuple[int, ...] = (512,) * 7
@@ -54,19 +54,25 @@ class EncoderConfig:
     padding: str = "exact"  # "exact": padding changes nothing | "legacy": what transformers computes when padded
     remat: str = "none"  # of REMAT: what of each block the backward pass recomputes
     attention: str = "auto"  # of attention.IMPLEMENTATIONS
-    dropout_bits: str = dataclasses.field(default="hash", repr=False)  # of dropout.BITS; digests on disk lack it
+    # Digests on disk lack the fields that follow
+    dropout_bits: str = dataclasses.field(default="hash", repr=False)  # of dropout.BITS
+    feature_norm: bool = dataclasses.field(default=True, repr=False)  # between stem and projection; not in DistilHuBERT
 
     @property
-    def head_width(self) -> int:
-        return self.width // self.heads
-
-    @property
-    def compute_dtype(self) -> jnp.dtype:
-        return jnp.dtype(self.dtype)
+    def hop_samples(self) -> int:
+        return math.prod(self.conv_strides)
 
     def frames(self, samples):
         """Frames for `samples` samples at 16 kHz (an int or an integer array)."""
         return masking.frame_lengths(samples, self.conv_kernels, self.conv_strides)
+
+    def samples_for(self, frames: int) -> int:
+        """The fewest samples that give so many frames."""
+        return masking.samples_for_frames(frames, self.conv_kernels, self.conv_strides)
+
+    @property
+    def middle_samples(self) -> float:
+        return self.samples_for(1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Parts:
     mask_embedding: bool = True  # learned, in the place of masked frames; else zeros
     hide_padding: bool = True  # zeros for padding before the positional convolution, with legacy padding too
     feature_norm_eps: float | None = None  # of the norm after the stem; None: `norm_eps`
+    key_bias: bool = True  # the projection to keys has a bias
 
 
 class Noise(NamedTuple):
@@ -101,12 +108,14 @@ def _folded(keys, purpose):
     return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
 
 
-def dropout(config: EncoderConfig, x: Float[Array, "b *d"], share: float, noise: Noise | None) -> Float[Array, "b *d"]:
+def dropout(
+    config: block_config.BlockConfig, x: Float[Array, "b *d"], share: float, noise: Noise | None
+) -> Float[Array, "b *d"]:
     """Zero a share of the entries and scale up the rest, each row by its own key; None: no dropout."""
     return x if noise is None else dropouts.drop(x, noise.rows, dropouts.rule(share, config.dropout_bits))
 
 
-def layer_norm(config: EncoderConfig, name: str | None = None, eps: float | None = None) -> layers.LayerNorm:
+def layer_norm(config: block_config.BlockConfig, name: str | None = None, eps: float | None = None) -> layers.LayerNorm:
     """Layer norm over channels of the config's type, and of its `norm_eps` unless another is given."""
     return layers.LayerNorm(config.norm_eps if eps is None else eps, config.compute_dtype, name=name)
 
@@ -166,7 +175,7 @@ class PositionalConv(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention over each row's own frames, its first; softmax in float32 or wider."""
 
-    config: EncoderConfig
+    config: block_config.BlockConfig
     parts: Parts
 
     @nn.compact
@@ -180,13 +189,14 @@ class Attention(nn.Module):
         c = self.config
         b, t, d = x.shape
 
-        def product(name):
-            return layers.dense(d, c.compute_dtype, name)(x)
+        def product(name, bias=True):
+            return layers.dense(d, c.compute_dtype, name, bias=bias)(x)
 
         # softmax(q k' / sqrt(head_width) + gate * bias) v, over valid keys only
         gate = self.parts.position_gate
         gate = None if bias is None or gate is None else gate(self, x)
-        query, key, value = product("query") * c.head_width**-0.5, product("key"), product("value")
+        query, value = product("query") * c.head_width**-0.5, product("value")
+        key = product("key", self.parts.key_bias)
         drops = None if noise is None else dropouts.rule(c.attention_dropout, c.dropout_bits)
         attention_ops.check(c.attention, c.dtype, drops is not None)
         if c.attention in attention_ops.OWN:
@@ -206,7 +216,7 @@ class Block(nn.Module):
     row, whether LayerDrop keeps the layer; the bias of the attention scores is the same for every layer.
     """
 
-    config: EncoderConfig
+    config: block_config.BlockConfig
     parts: Parts
     collect: bool
 
@@ -270,7 +280,9 @@ class Encoder(nn.Module):
         conv_features = layers.scale_gradient(ConvStem(c, name="conv_stem")(audio, lengths), feature_gradient_scale)
         frames = c.frames(lengths)
         valid = masking.valid_frames(frames, conv_features.shape[1])
-        features = layer_norm(c, "feature_norm", parts.feature_norm_eps)(conv_features)
+        features = conv_features
+        if c.feature_norm:
+            features = layer_norm(c, "feature_norm", parts.feature_norm_eps)(conv_features)
         x = layers.projection(features.shape[-1], c.width, c.compute_dtype, "feature_projection")(features)
         x = dropout(c, x, c.input_dropout, noise and noise.fold_in(4 * c.depth))
         x = self.positioned(self.hidden(x, masked), valid)
@@ -329,7 +341,7 @@ class Encoder(nn.Module):
 
 
 def block_stack(
-    config: EncoderConfig,
+    config: block_config.BlockConfig,
     parts: Parts = Parts(),
     collect: bool = False,
     narrow: bool = True,

@@ -6,8 +6,8 @@ activations, softmax and dropout are left out, whatever they cost.
 
 from typing import Any
 
-from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.ops import masking
+from voc2vec_jax.models import block_config, whisper
+from voc2vec_jax.ops import log_mel, masking
 
 BACKWARD = 2  # a product's gradient is two products of its size
 
@@ -19,14 +19,13 @@ def forward(config: Any, samples: int) -> dict[str, float]:
     without one.
     """
     e = config.encoder
-    t = e.frames(samples)
+    t = e.frames(e.window_samples if e.pads else samples)
     pairs = 2 * t * t * e.width * 2  # queries against keys, and weights against values
     # query, key, value and out: 4 d^2; the two layers of the MLP: 2 d inner
     linear = 2 * t * (4 * e.width**2 + 2 * e.width * e.inner_width)
     return {
         "conv stem": sum(_stem(e, samples)),
-        "projection": 2.0 * t * e.conv_channels[-1] * e.width,
-        "positional conv": 2.0 * t * e.positional_kernel * e.width**2 / e.positional_groups * e.positional_depth,
+        **_behind_stem(e, t),
         "blocks": float(e.depth * (linear + pairs)),
         "objective": _objective(config, t),
     }
@@ -35,13 +34,29 @@ def forward(config: Any, samples: int) -> dict[str, float]:
 def training(config: Any, samples: int) -> dict[str, float]:
     """Operations of one clip's forward and backward pass, by part: the audio itself needs no gradient."""
     parts = {name: (1 + BACKWARD) * count for name, count in forward(config, samples).items()}
-    # One of the two gradients, the one for the input, is not computed for the first convolution
-    parts["conv stem"] -= _stem(config.encoder, samples)[0]
+    # One of the two gradients, the one for the input, is not computed for the first convolution; a spectrum has none
+    spectrum, first, *_ = _stem(config.encoder, samples)
+    parts["conv stem"] -= BACKWARD * spectrum + first
     return parts
 
 
-def _stem(e: encoders.EncoderConfig, samples: int) -> list[float]:
-    operations, fan_in = [], 1
+def _behind_stem(e: block_config.BlockConfig, t: int) -> dict[str, float]:
+    """What is between the stem and the blocks: no product in Whisper."""
+    if isinstance(e, whisper.EncoderConfig):
+        return {"projection": 0.0, "positional conv": 0.0}
+    return {
+        "projection": 2.0 * t * e.conv_channels[-1] * e.width,
+        "positional conv": 2.0 * t * e.positional_kernel * e.width**2 / e.positional_groups * e.positional_depth,
+    }
+
+
+def _stem(e: block_config.BlockConfig, samples: int) -> list[float]:
+    """The spectrum, which only Whisper has, and each convolution."""
+    if isinstance(e, whisper.EncoderConfig):
+        m, bins = e.maskable(e.window_samples if e.pads else samples), log_mel.WINDOW // 2 + 1
+        spectrum = 2.0 * m * bins * (2 * log_mel.WINDOW + e.mel_bands)
+        return [spectrum, 6.0 * m * e.mel_bands * e.width, 6.0 * ((m + 1) // 2) * e.width**2]
+    operations, fan_in = [0.0], 1
     for i, (channels, kernel) in enumerate(zip(e.conv_channels, e.conv_kernels)):
         t = masking.frame_lengths(samples, e.conv_kernels[: i + 1], e.conv_strides[: i + 1])
         operations.append(2.0 * t * kernel * fan_in * channels)

@@ -60,14 +60,14 @@ def projection(fan_in: int, fan_out: int, dtype: jnp.dtype, name: str) -> nn.Den
     return nn.Dense(fan_out, dtype=dtype, kernel_init=init, bias_init=init, dot_general=_rows_dot, name=name)
 
 
-def dense(width: int, dtype: jnp.dtype, name: str, before: Callable | None = None) -> nn.Dense:
+def dense(width: int, dtype: jnp.dtype, name: str, before: Callable | None = None, *, bias: bool = True) -> nn.Dense:
     """A dense layer inside the blocks, with BERT's initialisation.
 
     The layer applies `before` to its input. The backward pass recomputes that result instead of storing it.
     """
     init = nn.initializers.normal(0.02)
     dot = _rows_dot if before is None else functools.partial(_rows_dot_after, before)
-    return nn.Dense(width, dtype=dtype, kernel_init=init, dot_general=dot, name=name)
+    return nn.Dense(width, use_bias=bias, dtype=dtype, kernel_init=init, dot_general=dot, name=name)
 
 
 def _rows_dot(x, kernel, dimension_numbers, precision=None, **options):

@@ -88,6 +88,8 @@ def _report_taken(source: str, names: list[str], taken: dict[str, Any], of_other
 
 def check_same_architecture(name: str, source: Any, model: Any, has_heads: bool) -> None:
     """InputError when the weights are of another architecture; it names the overrides to type."""
+    if not getattr(source.encoder, "feature_norm", True):
+        raise errors.InputError(f"{name} has no norm behind its stem, so pre-training cannot continue it: fine-tune it")
     # Fields that change no shape count too, such as norm_first: the same weights would compute something else.
     encoder = {field: value for field, value in vars(source.encoder).items() if field not in NOT_ARCHITECTURE}
     heads = [field for field in HEAD_SHAPES if has_heads and hasattr(model, field)]

@@ -21,7 +21,7 @@ from voc2vec_jax.pretraining import batch_layout as layouts
 from voc2vec_jax.runs import configuration, runtime
 
 # Fields of the encoder that say how it is computed: they are fields of the whole configuration, or fixed.
-OF_COMPUTATION = ("dtype", "remat", "attention", "padding", "dropout_bits")
+OF_COMPUTATION = ("dtype", "remat", "attention", "padding", "dropout_bits", "feature_norm")
 REFERENCE_BATCH = {  # of fairseq's recipes for speech: GPUs of 1.4 million samples each
     "wav2vec2": f"fairseq's for speech is {64 * 1.4e6 / audio.RATE_HZ:,.0f} s on 64 GPUs",
     "hubert": f"fairseq's for speech is {32 * 1.4e6 / audio.RATE_HZ:,.0f} s on 32 GPUs",

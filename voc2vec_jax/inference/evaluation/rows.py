@@ -34,12 +34,12 @@ COMMON = [
 class Columns:
     """The columns of an evaluation's rows, as its description (evaluation.json) defines them."""
 
-    def __init__(self, description: Mapping[str, Any], hop_samples: int, field_samples: int):
-        """A frame starts every `hop_samples` and sees `field_samples`."""
+    def __init__(self, description: Mapping[str, Any], hop_samples: int, middle_samples: float):
+        """The first frame sees audio around `middle_samples`, each other `hop_samples` further on."""
         self.kind, self.layers = description["kind"], description["layers"]
         self.classes, self.framed = description["classes"], description["pool"] == "none"
         self.item = pa.float16() if description["store_dtype"] == "float16" else pa.float32()
-        self._hop, self._field = hop_samples, field_samples
+        self._hop, self._middle = hop_samples, middle_samples
         own = self._vector_fields(description["width"]) if self.kind == "embeddings" else self._class_fields()
         self.schema = pa.schema([*COMMON, *own], {"voc2vec_jax": json.dumps(dict(description))})
         self.plain = [field.name for field in self.schema if field.name in ("id", "path", "label", "predicted")]
@@ -74,8 +74,8 @@ class Columns:
         return [pa.ListArray.from_arrays(offsets, column) for column in (pa.array(times), *vectors)]
 
     def frame_times(self, frames: int) -> Float[np.ndarray, "t"]:
-        """The middle of each frame's field of view, in seconds."""
-        return ((np.arange(frames) * self._hop + self._field / 2) / audio.RATE_HZ).astype(np.float32)
+        """The middle of what each frame sees, in seconds."""
+        return ((np.arange(frames) * self._hop + self._middle) / audio.RATE_HZ).astype(np.float32)
 
     def holds(self, value: np.ndarray) -> bool:
         """Whether every number is finite, also in the type that is stored."""

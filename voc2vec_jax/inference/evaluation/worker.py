@@ -26,7 +26,6 @@ from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import recordings
 from voc2vec_jax.inference.evaluation import rows as evaluation_rows
-from voc2vec_jax.ops import masking
 from voc2vec_jax.runs import sharding
 
 LEAST_PART, MOST_PART, MOST_FRAMED_PART, PARTS = 64, 4096, 512, 64
@@ -176,8 +175,7 @@ class Worker:
             window, hop = (round(s * audio.RATE_HZ) for s in (settings.window, settings.hop))
             self._cut = windowing.sliding(window, max(1, hop), lambda samples: int(encoder.frames(samples)))
         self._reader = recordings.Reader(items, self._cut, self._layout.least_samples, model.eps, self._timeline)
-        field = masking.samples_for_frames(1, encoder.conv_kernels, encoder.conv_strides)
-        self._columns = evaluation_rows.Columns(output.description, self._layout.hop_samples, field)
+        self._columns = evaluation_rows.Columns(output.description, self._layout.hop_samples, encoder.middle_samples)
         mesh = sharding.make_mesh(devices=devices)
         self._model = model.spread(mesh)
         self._put = functools.partial(jax.device_put, device=sharding.over_batch(mesh, 0))

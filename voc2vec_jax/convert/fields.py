@@ -1,0 +1,107 @@
+"""The fields of foreign configurations: how they are read and checked."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from voc2vec_jax import errors
+from voc2vec_jax.convert import conv_spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """A foreign configuration. Its values are checked when they are read."""
+
+    values: Mapping[str, Any]
+    origin: str
+
+    def take(self, key: str, kind: str, default: Any) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        try:
+            return _CHECKS[kind](value)
+        except (TypeError, ValueError) as fault:
+            raise errors.InputError(f"{self.origin}: {key} is {value!r} where a {kind} is needed") from fault
+
+    def demand(self, key: str, *allowed: Any, remedy: str = "") -> Any:
+        """The value, by default the first of `allowed`. Raises InputError for one that is not in `allowed`."""
+        value = self.values.get(key, allowed[0])
+        if value not in allowed:
+            choices = " or ".join(repr(choice) for choice in allowed)
+            remedy = f": {remedy}" if remedy else ""
+            raise errors.InputError(f"{self.origin}: {key} is {value!r}, but only {choices} is supported{remedy}")
+        return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 < value <= conv_spec.LARGEST:
+        raise ValueError(value)
+    return value
+
+
+def _count(value: Any) -> int:
+    return 0 if value == 0 and type(value) is int else _whole(value)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(value)
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError(value)
+    return value
+
+
+def _wholes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)) or not 0 < len(value) <= conv_spec.MOST_LAYERS:
+        raise ValueError(value)
+    return tuple(_whole(item) for item in value)
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if isinstance(value, str):  # older checkpoints hold a tuple as text
+        return tuple(float(part) for part in value.strip("()[] ").split(","))
+    return tuple(_number(item) for item in value)
+
+
+def _stem(value: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(zip(*conv_spec.parse(value)))
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "positive whole number": _whole,
+    "whole number": _count,
+    "number": _number,
+    "boolean": _flag,
+    "list of positive whole numbers": _wholes,
+    "list of numbers": _numbers,
+    "sum of lists of (channels, kernel, stride)": _stem,
+}
+WHOLE, COUNT, NUMBER, FLAG, WHOLES, NUMBERS, STEM = _CHECKS
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of a Config and its names in other layouts; None: absent there, so our default applies."""
+
+    ours: str
+    fairseq: str | None
+    hf: str | None
+    kind: str
+    hf_default: Any = None  # transformers' default where it differs from ours
+
+
+def taken(fields: tuple[Field, ...], layout: str, raw: Raw, defaults: Any) -> dict[str, Any]:
+    """The values of `fields` by our names, from a configuration in `layout` ("fairseq" or "hf")."""
+    taken = {}
+    for field in fields:
+        name = getattr(field, layout)
+        default = getattr(defaults, field.ours)
+        if layout == "hf" and field.hf_default is not None:
+            default = field.hf_default
+        taken[field.ours] = default if name is None else raw.take(name, field.kind, default)
+    return taken
