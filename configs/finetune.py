@@ -50,6 +50,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.weight_decay = 0.0  # [T] AdamW with betas 0.9 and 0.999, eps 1e-8
     c.clip_norm = 1.0  # [T] of the gradient; 0: no clipping
     c.class_weights = True  # [S] a clip's loss times n / (classes * clips of its class)
+    c.sampling = "all"  # [S] every clip once an epoch; "balanced" [-]: as many, classes evenly, without class weights
     c.seed = 0  # [-] of heads, batches, masks and dropout
 
     c.dropouts = True  # [S] those of the checkpoint's config.json, LayerDrop too
@@ -59,6 +60,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     # "published" [T]: as stated above, whatever a clip's length | "scaled" [-]: clips too short for two spans within
     # the share get shorter ones | "auto": the latter in strict, else two spans hide 40 % of a clip of a second
     c.masks = "auto"
+    # [-] Of training clips, 0: not. Speed 0.1: factors of 0.9 to 1.1. Shift: of the clip's length. Noise: share of the
+    # clips, white or pink. Gain: dB. Mixup: alpha of lambda ~ Beta(alpha, alpha) (Zhang et al. 2018).
+    c.augment_speed, c.augment_shift, c.augment_noise, c.augment_gain, c.mixup = 0.0, 0.0, 0.0, 0.0, 0.0
+    c.noise_snr = (10.0, 40.0)  # [-] dB, from and to
     c.head_width = 256  # [T] linear, pooling over frames, linear
     c.pooling = "mean"  # [T] over frames; "attention" [-]: weights by a learned query, from the mean (Safari 2020)
     c.hidden_width = 256  # [-] of openSMILE's and emotion2vec's network: linear, ReLU, linear [P]

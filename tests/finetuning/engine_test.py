@@ -16,12 +16,13 @@ from voc2vec_jax.finetuning import batches as fold_batches
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import learners, settings
 from voc2vec_jax.models import heads
+from voc2vec_jax.ops import augmentation
 
 
-def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),)):
+def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),), **options):
     """Logits on all clips after one epoch of each fold, whatever the number of slots."""
     clips = tiny_learners.Clips(18)
-    learner = tiny_learners.tiny_learner(parts)
+    learner = tiny_learners.tiny_learner(parts, **options)
     recipe = recipe or tiny_learners.recipe(batch_clips=4, warmup_steps=2, peak_lr=1e-2, epochs=3)
     engine = fold_engine.Engine(learner, recipe, slots, axis, jax.devices()[:devices])
     kept = resident.Resident(clips, np.arange(len(clips)))
@@ -82,6 +83,20 @@ def test_every_batch_has_one_clip_of_each_length_stratum():
     strata = np.sort(samples[found], axis=0)
     for r in range(16):  # stratum r holds the lengths 64 - 4r ... 61 - 4r
         assert strata[:, r].tolist() == [61 - 4 * r, 62 - 4 * r, 63 - 4 * r, 64 - 4 * r]
+
+
+def test_a_balanced_epoch_has_every_class_and_every_clip_of_it_equally_often():
+    label = np.array([0] * 20 + [1] * 3 + [2] * 7 + [3] * 9)
+    rows = np.setdiff1d(np.arange(30), [4])  # 29 clips of classes 0 to 2
+    found = fold_batches.balanced(rows, label, (0, 1, 2))
+    assert len(found) == 29 and set(found) <= set(rows)
+    assert sorted(np.bincount(label[found], minlength=4)) == [0, 9, 10, 10]
+    for k in range(3):
+        counts = np.bincount(found, minlength=39)[rows[label[rows] == k]]
+        assert counts.max() - counts.min() <= 1
+    np.testing.assert_array_equal(found, fold_batches.balanced(rows, label, (0, 1, 2)))
+    others = [np.sort(fold_batches.balanced(rows, label, key)) for key in ((1, 1, 2), (0, 0, 2), (0, 1, 3))]
+    assert all((np.sort(found) != other).any() for other in others)
 
 
 def test_parts_hold_the_longest_clip_of_their_strata_and_are_as_few_as_pay():
@@ -146,6 +161,17 @@ def test_a_fold_does_not_depend_on_its_neighbours(alone, slots, axis, devices):
         assert np.abs(logits).max() > 0.01
         np.testing.assert_allclose(found[fold], logits, atol=1e-4)
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+CHANGES = {"mixup": 0.4, "waveform": augmentation.Waveform(0.1, 0.1, 0.5, (5.0, 20.0), 3.0)}
+
+
+@pytest.mark.slow
+def test_a_fold_of_changed_clips_does_not_depend_on_its_neighbours(alone):
+    found, other = run_folds([1, 0], 1, "map", 1, **CHANGES), run_folds([0, 2, 1], 3, "vmap", 1, **CHANGES)
+    for fold, logits in found.items():
+        np.testing.assert_allclose(other[fold], logits, atol=1e-4)
+        assert np.abs(logits - alone[fold]).max() > 1e-3
 
 
 def test_lengths_of_the_parts_change_nothing(alone):

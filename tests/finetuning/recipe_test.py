@@ -16,6 +16,10 @@ CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "finetune.py"
 # As run folders hold it: a value that changes here stops every run that was begun before from being resumed.
 EVERY_FIELD = {
     "attention": "auto",
+    "augment_gain": 0.0,
+    "augment_noise": 0.0,
+    "augment_shift": 0.0,
+    "augment_speed": 0.0,
     "averaged_classes": "auto",
     "batch_clips": 16,
     "checkpoint_every_epochs": 1,
@@ -49,8 +53,10 @@ EVERY_FIELD = {
     "matmul_precision": "highest",
     "max_seconds": 7.0,
     "min_masks": -1,
+    "mixup": 0.0,
     "model": "",
     "name": "",
+    "noise_snr": [10.0, 40.0],
     "on_unreadable": "stop",
     "patience": 5,
     "peak_lr": 1e-4,
@@ -58,6 +64,7 @@ EVERY_FIELD = {
     "protocol": "strict",
     "rare": "auto",
     "remat": "none",
+    "sampling": "all",
     "save_models": True,
     "scale": "standard",
     "seed": 0,
@@ -116,7 +123,8 @@ def test_what_is_no_part_of_the_recipe_is_completed():
     c = stated()
     c.epochs, c.data_dir = 3, "elsewhere"
     found = configuration.as_dict(finetuning_recipe.complete(c))
-    expected = {**EVERY_FIELD, "epochs": 3, "data_dir": "elsewhere", "datasets": ("donateacry",), "systems": ()}
+    pairs = {"datasets": ("donateacry",), "systems": (), "noise_snr": (10.0, 40.0)}
+    expected = {**EVERY_FIELD, "epochs": 3, "data_dir": "elsewhere", **pairs}
     assert found == expected
 
 
@@ -137,6 +145,16 @@ def test_a_configuration_must_state_the_recipe(name):
         ("peak_lr", 0.0, "peak_lr is 0.0: set it to a value above 0"),
         ("mask_share", 1.0, "mask_share is 1.0: set it to a value under 1"),
         ("mask_frames", 0, "mask_frames is 0: set it to a value 1 or more, or under 0"),
+        ("mixup", -0.1, "mixup is -0.1: set it to a value 0 or more"),
+        ("augment_speed", 0.6, "augment_speed is 0.6: set it to a value from 0 to 0.5"),
+        ("augment_noise", 1.5, "augment_noise is 1.5: set it to a value from 0 to 1"),
+        (
+            "noise_snr",
+            (20.0, 10.0),
+            r"noise_snr is \(20.0, 10.0\): set it to a value of two numbers, the lower one first",
+        ),
+        ("sampling", "even", "sampling 'even' is none of all, balanced"),
+        ("pooling", "max", "pooling 'max' is none of mean, attention"),
         ("validation_share", 0.6, "validation_share is 0.6: set it to a value above 0 and at most 0.5"),
         ("seed", 2**32, r"seed is 4294967296: set it to a value from 0 to 2\*\*32 - 1"),
         ("on_unreadable", "skip", "on_unreadable 'skip' is none of stop, drop"),

@@ -3,17 +3,18 @@
 n = clips, k = batches, r = rows of a batch, f = slots, c = batches of a chunk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+SAMPLINGS = ("all", "balanced")
 EMPTY = -1  # a row of a batch that holds no clip
-_ORDER = 7  # keeps the random order of clips apart from any other use of the seed in Philox's key
+_ORDER, _DRAW = 7, 11  # keep the uses of the seed apart in Philox's key: the order of clips, and their choice
 
 
 def sub_batches(
-    lengths: Sequence[Int32[np.ndarray, "_"]], batch_clips: int, multiple: int
+    lengths: Iterable[Int32[np.ndarray, "_"]], batch_clips: int, multiple: int
 ) -> tuple[tuple[int, int], ...]:
     """Shapes (rows, samples) into which a stratified batch is cut, longest first; each is computed at its own length.
 
@@ -79,11 +80,30 @@ def batches(
     return np.ascontiguousarray(strata.T)
 
 
-def _generator(key: tuple[int, int, int]) -> np.random.Generator:
+def balanced(
+    rows: Int64[np.ndarray, "n"], label: Int64[np.ndarray, "m"], key: tuple[int, int, int]
+) -> Int64[np.ndarray, "n"]:
+    """As many of the clips `rows` as there are, drawn so that every class of them comes equally often, or once more.
+
+    A class's clips come equally often too, or once more. `key` is (seed, fold, epoch). `label` is of all m clips.
+    """
+    rng, own = _generator(key, _DRAW), label[rows]
+    classes = rng.permutation(np.unique(own))
+    # n = 11 clips of 3 classes: 4 4 3, and which class gets 3 is drawn anew every epoch
+    wanted = [(len(rows) + k) // len(classes) for k in reversed(range(len(classes)))]
+    drawn = []
+    for k, count in zip(classes, wanted):
+        clips = rows[own == k]
+        whole = np.repeat(clips, count // len(clips))
+        drawn += [whole, rng.permutation(clips)[: count - len(whole)]]
+    return np.concatenate(drawn)
+
+
+def _generator(key: tuple[int, int, int], use: int = _ORDER) -> np.random.Generator:
     # Counter-based: the order of any epoch of any fold is known without drawing those before, so a resumed run and
     # a fold in another process see the same batches.
     seed, fold, epoch = key
-    words = np.array([seed | _ORDER << 32, fold << 32 | epoch], np.uint64)
+    words = np.array([seed | use << 32, fold << 32 | epoch], np.uint64)
     return np.random.Generator(np.random.Philox(key=words))
 
 

@@ -96,7 +96,7 @@ class EpochRunner:
             nothing
             if progress is None
             else batches.batches(
-                setting.splits[progress.fold].train,
+                setting.training_rows(progress.fold, progress.epoch),
                 setting.task.samples,
                 recipe.batch_clips,
                 stratified=setting.trained.stratified,

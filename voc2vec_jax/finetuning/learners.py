@@ -4,7 +4,8 @@ r = rows of a batch, b = rows of a sub-batch, s = samples, d = width, v = classe
 """
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ from voc2vec_jax import models
 from voc2vec_jax.datasets import resident
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads, layers
-from voc2vec_jax.ops import losses, masking
+from voc2vec_jax.ops import augmentation, losses, masking
 
-_MASKS, _NOISE = 1, 2  # what a row's key is split for
+_MASKS, _NOISE, _WAVEFORM, _SHARE = 1, 2, 3, 4  # what a row's key is split for
+_PAIRS = 2_000_003  # folded into a step's key, so that the pairs of mixup differ from any row's draws
 _HEAD = 1_000_003  # folded into the key of the head's initial parameters, so that they differ from the encoder's
 
 
@@ -29,6 +31,13 @@ class SpecAugment:
     span: int = 10  # frames
     min_spans: int = 2
     scaled: bool = False  # spans are shortened in clips too short for so many, see `masking.span_counts`
+
+
+class Mixed(NamedTuple):
+    """With which clips mixup mixed those of a batch; `share` is lambda, and 1 for a row that is alone."""
+
+    partner: Int[Array, "r"]  # rows of the task, as `rows`
+    share: Float[Array, "r"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Finetuner:
     attend_padding: bool = False  # the model takes padding for audio (the paper's protocol)
     normalize_padding: bool = False  # so does the normalisation (extractors that make no attention mask)
     augment: SpecAugment = SpecAugment()
+    waveform: augmentation.Waveform = augmentation.Waveform()  # changes before the normalisation
+    mixup: float = 0.0  # alpha; 0: no mixup
 
     def init(self, key: Key[Array, ""]) -> Any:
         """Random parameters: the encoder's as pre-training starts from, the head's as transformers draws them."""
@@ -63,39 +74,38 @@ class Finetuner:
         return models.FAMILIES[self.family].Model(self.config)
 
     def loss(self, params, fold, data, rows: Int[Array, "r"], key: Key[Array, ""]):
-        """Sum of w_i l_i and sum of w_i; their ratio is torch's CrossEntropyLoss with class weights."""
-        logits, _ = self._forward(params, data, rows, key)
-        return weighted_cross_entropy(logits, data["labels"], rows, fold["class_weights"])
+        """Sum of w_i l_i and sum of w_i; their ratio is torch's CrossEntropyLoss with class weights.
+
+        With mixup, row i counts as clip i with lambda w_i and as its partner j with (1 - lambda) w_j.
+        """
+        logits, _, mixed = self._forward(params, data, rows, key)
+        return mixed_loss(functools.partial(weighted_cross_entropy, logits), data, fold, rows, mixed)
 
     def outputs(self, params, fold, data, rows: Int[Array, "r"]):
         """Logits [r, v] and the mean over the frames of the last layer [r, d]."""
-        return self._forward(params, data, rows, None)
+        return self._forward(params, data, rows, None)[:2]
 
     def _forward(self, params, data, rows, key):
         """One sub-batch after another, each at its own length."""
+        # By clip and not by row: a clip's noise must not depend on its place in the batch or its neighbours.
+        row_keys = None
+        if key is not None:
+            row_keys = jax.vmap(lambda clip: jax.random.fold_in(key, clip))(_told_apart(rows, len(data["samples"])))
         results, at = [], 0
         for count, samples in self.sub_batches:
-            results.append(self._sub_batch(params, data, rows[at : at + count], samples, key))
+            own = slice(at, at + count)
+            keys = None if key is None else (jax.random.fold_in(key, _PAIRS + at), key, row_keys[own])
+            results.append(self._sub_batch(params, data, rows[own], samples, keys))
             at += count
-        logits, vectors = zip(*results)
-        return jnp.concatenate(logits), jnp.concatenate(vectors)
+        logits, vectors, mixed = zip(*results)
+        mixed = Mixed(*map(jnp.concatenate, zip(*mixed))) if self.mixup and key is not None else None
+        return jnp.concatenate(logits), jnp.concatenate(vectors), mixed
 
-    def _sub_batch(self, params, data, rows: Int[Array, "b"], samples: int, key):
-        # An EMPTY row reads the clip at index -1 and block 0: harmless, because its length is 0 and its weight too.
-        lengths = jnp.where(rows >= 0, jnp.minimum(data["samples"][rows], samples), 0)
-        starts = jnp.maximum(data["block_start"][rows], 0)
-        clips = resident.crop(data["blocks"], starts, jnp.zeros_like(starts), lengths, samples)
-        # clip       |##########|......|      # audio, . padding up to the sub-batch's samples
-        # lengths    |<-------->|             what the clip holds
-        # seen       |<--------------->|      what the model takes for audio when padding is attended to
-        seen = jnp.where(rows >= 0, samples, 0) if self.attend_padding else lengths
-        audio = audio_files.from_int16(clips)
-        if self.normalize:
-            audio = normalised(audio, seen if self.normalize_padding else lengths, self.eps)
+    def _sub_batch(self, params, data, rows: Int[Array, "b"], samples: int, keys):
+        audio, lengths, seen, mixed = self._input(data, rows, samples, keys)
         options: dict[str, Any] = {}
-        if key is not None:
-            # By clip and not by row: a clip's noise must not depend on its place in the batch or its neighbours.
-            row_keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows + 1)
+        if keys is not None:
+            _, key, row_keys = keys
             fold_in = jax.vmap(jax.random.fold_in, (0, None))
             frames = self.config.encoder.maskable(seen)
             options["noise"] = encoders.Noise(fold_in(row_keys, _NOISE), jnp.broadcast_to(key, rows.shape))
@@ -113,7 +123,38 @@ class Finetuner:
             {"params": params["head"]}, x, out["valid"], out["hidden_states"] if self.head.layer_sum else None
         )
         # The embedding is of the last layer even when the head sums all of them.
-        return logits, heads.pool(x.astype(jnp.float32), out["valid"])
+        return logits, heads.pool(x.astype(jnp.float32), out["valid"]), mixed
+
+    def _input(self, data, rows: Int[Array, "b"], samples: int, keys):
+        """The model's input [b, s], the clips' lengths, what the model takes for audio, and what mixup mixed."""
+        # An EMPTY row reads the clip at index -1 and block 0: harmless, because its length is 0 and its weight too.
+        lengths = jnp.where(rows >= 0, jnp.minimum(data["samples"][rows], samples), 0)
+        starts = jnp.maximum(data["block_start"][rows], 0)
+        clips = resident.crop(data["blocks"], starts, jnp.zeros_like(starts), lengths, samples)
+        audio, mixed = audio_files.from_int16(clips), None
+        fold_in = jax.vmap(jax.random.fold_in, (0, None))
+        if keys is not None and self.waveform.any:
+            own, least = fold_in(keys[2], _WAVEFORM), self.config.encoder.samples_for(1)
+            audio, lengths = augmentation.augment(own, audio, lengths, self.waveform, least)
+        # clip       |##########|......|      # audio, . padding up to the sub-batch's samples
+        # lengths    |<-------->|             what the clip holds
+        # seen       |<--------------->|      what the model takes for audio when padding is attended to
+        seen = jnp.where(rows >= 0, samples, 0) if self.attend_padding else lengths
+        if self.normalize:
+            audio = normalised(audio, seen if self.normalize_padding else lengths, self.eps)
+        if keys is not None and self.mixup:
+            # Behind the normalisation, so that lambda is the share of both and a loud clip does not drown a soft one.
+            own = fold_in(keys[2], _SHARE)
+            audio, lengths, partner, share = augmentation.mix(keys[0], own, audio, lengths, self.mixup)
+            mixed = Mixed(rows[partner], share)
+            seen = seen if self.attend_padding else lengths
+        return audio, lengths, seen, mixed
+
+
+def _told_apart(rows: Int[Array, "r"], clips: int) -> Int[Array, "r"]:
+    """A number for each row: the clip's own, and another for every further row of a batch with the same clip."""
+    earlier = jnp.tril(rows[:, None] == rows[None, :], -1).sum(1)
+    return rows + 1 + clips * earlier
 
 
 def normalised(audio: Float[Array, "b s"], lengths: Int[Array, "b"], eps: float) -> Float[Array, "b s"]:
@@ -151,7 +192,7 @@ class FeatureLearner:
     def loss(self, params, fold, data, rows: Int[Array, "r"], key: Key[Array, ""]):
         """As `Finetuner.loss`."""
         logits, _ = self._forward(params, fold, data, rows)
-        return weighted_cross_entropy(logits, data["labels"], rows, fold["class_weights"])
+        return mixed_loss(functools.partial(weighted_cross_entropy, logits), data, fold, rows, None)
 
     def outputs(self, params, fold, data, rows: Int[Array, "r"]):
         """Logits [r, v] and the input of the last layer [r, d]."""
@@ -166,11 +207,19 @@ class FeatureLearner:
         return x @ last["kernel"] + last["bias"][None], x
 
 
+def mixed_loss(loss, data, fold, rows: Int[Array, "r"], mixed: Mixed | None) -> tuple[Array, Array]:
+    """Sum and weight of `loss(data, fold, rows, share)`, over the clips and the partners that they were mixed with."""
+    if mixed is None:
+        return loss(data, fold, rows, None)
+    one, other = loss(data, fold, rows, mixed.share), loss(data, fold, mixed.partner, 1 - mixed.share)
+    return one[0] + other[0], one[1] + other[1]
+
+
 def weighted_cross_entropy(
-    logits: Float[Array, "r v"], labels: Int[Array, "n"], rows: Int[Array, "r"], class_weights: Float[Array, "v"]
+    logits: Float[Array, "r v"], data, fold, rows: Int[Array, "r"], share: Float[Array, "r"] | None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sum and weight of the loss over the rows that hold a clip."""
-    target = labels[rows]
+    """Sum and weight of the loss over the rows that hold a clip; each counts by the weight of its class."""
+    target = data["labels"][rows]
     # labels[EMPTY] is the last clip's label, which a weight of 0 drops.
-    weight = jnp.where(rows >= 0, class_weights[target], 0)
-    return losses.cross_entropy(logits, target, weight)
+    weight = jnp.where(rows >= 0, fold["class_weights"][target], 0)
+    return losses.cross_entropy(logits, target, weight if share is None else share * weight)

@@ -2,11 +2,12 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 import ml_collections
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import copies, folds, tasks
+from voc2vec_jax.finetuning import batches, copies, folds, tasks
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads, whisper
 from voc2vec_jax.ops import attention as attention_ops
@@ -20,6 +21,7 @@ STATED = ("datasets", "protocol", "folds", "validation_share", "max_seconds", "s
 STATED += ("epochs", "patience", "batch_clips", "peak_lr", "warmup_steps", "weight_decay", "clip_norm")
 STATED += ("class_weights", "pooling", "dropouts", "mask_share", "mask_frames", "min_masks", "seed")
 STATED += ("stopping", "masks")
+STATED += ("sampling", "augment_speed", "augment_shift", "augment_noise", "augment_gain", "noise_snr", "mixup")
 
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -75,17 +77,27 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 MAY_DIFFER = ("data_dir", "manual_dir", "folds_at_once", "fold_axis", "checkpoint_every_epochs", "save_models")
 MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 # What version 0.1.0 did where its configuration says nothing
-EARLIER = {"dropout_bits": "threefry", "pooling": "mean"}
+EARLIER = {"dropout_bits": "threefry", "pooling": "mean", "sampling": "all", "mixup": 0.0, "noise_snr": (10.0, 40.0)}
+EARLIER |= dict.fromkeys(("augment_speed", "augment_shift", "augment_noise", "augment_gain"), 0.0)
 EARLIER |= {"averaged_classes": "occurring"}
 EARLIER |= {"group_copies": "false"}
 EARLIER |= {"stopping": "published", "masks": "published"}
 EARLIER |= {"seeds": ""}
+
+
+def _is_range(pair: Sequence[float]) -> bool:
+    return len(pair) == 2 and all(map(math.isfinite, pair)) and pair[0] <= pair[1]
+
 
 _AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs")
 _LIMITS = (
     ("1 or more", lambda x: x >= 1, _AT_LEAST_ONE),
     ("2 or more", lambda x: x >= 2, ("folds",)),
     ("0 or more", lambda x: 0 <= x < math.inf, ("warmup_steps", "weight_decay", "clip_norm", "folds_at_once")),
+    ("0 or more", lambda x: 0 <= x < math.inf, ("augment_gain", "mixup")),
+    ("from 0 to 0.5", lambda x: 0 <= x <= 0.5, ("augment_speed",)),
+    ("from 0 to 1", lambda x: 0 <= x <= 1, ("augment_noise", "augment_shift")),
+    ("of two numbers, the lower one first", _is_range, ("noise_snr",)),
     ("above 0", lambda x: 0 < x < math.inf, ("peak_lr", "max_seconds")),
     ("under 1", lambda x: x < 1, ("mask_share",)),
     ("1 or more, or under 0", lambda x: x != 0, ("mask_frames",)),
@@ -100,6 +112,7 @@ _CHOICES = {
     "how": HOW,
     "scale": ("none", "standard"),
     "pooling": heads.POOLINGS,
+    "sampling": batches.SAMPLINGS,
     "protocol": folds.PROTOCOLS,
     "dtype": ("auto", "float32", "bfloat16"),
     "matmul_precision": ("highest", "high", "default"),

@@ -5,7 +5,7 @@ n = clips, d = width, v = classes, k = folds.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -21,7 +21,10 @@ from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.models import block_config, heads
 from voc2vec_jax.ops import attention as attention_ops
+from voc2vec_jax.ops import augmentation as augmentation_ops
+from voc2vec_jax.runs import logs
 
+AUDIO_CHANGES = ("augment_speed", "augment_shift", "augment_noise", "augment_gain", "mixup")  # of training clips
 SaveModel = Callable[[pathlib.Path, Any], None]  # (path without a suffix, parameters)
 
 
@@ -51,6 +54,12 @@ class CrossValidationSetting:
     axis: str  # "map" | "vmap": how a device runs its slots
     folds_at_once: int  # 0: as many as memory allows
     checkpoint_every_epochs: int = 1
+
+    sampling: str = "all"  # one of batches.SAMPLINGS
+
+    def training_rows(self, fold: int, epoch: int) -> Int64[np.ndarray, "n"]:
+        """The clips of an epoch of a fold."""
+        return training_rows(self.task, self.splits[fold], self.sampling, (self.recipe.seed, fold, epoch))
 
     def epoch_steps(self, fold: int) -> int:
         """The batches of one epoch of a fold."""
@@ -85,6 +94,16 @@ class CrossValidationSetting:
         }
 
 
+def training_rows(
+    task: tasks.Task, split: folds.FoldSplit, sampling: str, key: tuple[int, int, int]
+) -> Int64[np.ndarray, "n"]:
+    """The clips of one epoch: all that a fold trains on, or as many in which classes are equally frequent.
+
+    `key` is (seed, fold, epoch).
+    """
+    return batches.balanced(split.train, task.label, key) if sampling == "balanced" else split.train
+
+
 def build(
     job: jobs.CrossValidationJob,
     task: tasks.Task,
@@ -98,6 +117,8 @@ def build(
     """
     config = job.config
     axis = config.fold_axis
+    # Balanced epochs are even already: weights beside them would count rare classes twice.
+    weighted = config.class_weights and config.sampling == "all"
     if axis == "auto":
         axis = fold_axis(platform, convolves=source is not None)
     return CrossValidationSetting(
@@ -105,12 +126,13 @@ def build(
         task=task,
         splits=splits,
         recipe=fold_recipe(config),
-        class_weights=np.stack([class_weights(task, split.train, config.class_weights) for split in splits]),
+        class_weights=np.stack([class_weights(task, split.train, weighted) for split in splits]),
         averaged=scoring.averaged_classes(config.averaged_classes, config.protocol),
         trained=feature_setting(job, task, splits) if source is None else model_setting(job, task, splits, source),
         axis=axis,
         folds_at_once=config.folds_at_once,
         checkpoint_every_epochs=config.checkpoint_every_epochs,
+        sampling=config.sampling,
     )
 
 
@@ -161,8 +183,7 @@ def model_setting(
     if as_paper:  # the official script pads every clip to the same length and shuffles without regard to it
         shapes = ((config.batch_clips, round(config.max_seconds * audio.RATE_HZ)),)
     else:
-        # Train, validation and test: all are computed in the shapes of the same compiled program.
-        sets = [task.samples[rows] for split in splits for rows in split]
+        sets = (task.samples[rows] for rows in computed_sets(config, task, splits))
         shapes = batches.sub_batches(sets, config.batch_clips, encoder.hop_samples)
     makes_mask = bool(source.preprocessor.get("return_attention_mask", False)) if source.preprocessor else False
     learner = learners.Finetuner(
@@ -175,6 +196,8 @@ def model_setting(
         attend_padding=as_paper,
         normalize_padding=as_paper and not makes_mask,
         augment=augmentation(config, source),
+        waveform=waveform(config, source.normalizes),
+        mixup=float(config.mixup),
     )
     # All audio lives on the devices: a task is small, and a step then needs nothing from the host but indices.
     clips = resident.Resident(task, np.arange(len(task)))
@@ -190,6 +213,34 @@ def model_setting(
         initial=None if config.fresh else {"encoder": source.params["encoder"]},
         stratified=len(shapes) > 1,
         save_model=_model_saver(task, source) if config.save_models else None,
+    )
+
+
+def computed_sets(
+    config: ml_collections.ConfigDict, task: tasks.Task, splits: Sequence[folds.FoldSplit]
+) -> Iterator[Int64[np.ndarray, "_"]]:
+    """Every set of clips that is cut into batches: train, validation and test share one compiled program."""
+    for number, split in enumerate(splits):
+        yield from split
+        if config.sampling != "all":
+            # A draw may hold a long clip twice: it then needs more rows of that length than its training set has.
+            for epoch in range(config.epochs):
+                yield training_rows(task, split, config.sampling, (config.seed, number, epoch))
+
+
+def waveform(config: ml_collections.ConfigDict, normalizes: bool) -> augmentation_ops.Waveform:
+    """The changes to training clips that the configuration asks for, with a warning for one that has no effect."""
+    if config.augment_gain and normalizes:
+        logs.warn(
+            "augment_gain changes nothing: this model's input is normalised, which takes any gain back; leave it at 0"
+        )
+    low, high = config.noise_snr
+    return augmentation_ops.Waveform(
+        speed=float(config.augment_speed),
+        shift=float(config.augment_shift),
+        noise=float(config.augment_noise),
+        snr=(float(low), float(high)),
+        gain=float(config.augment_gain),
     )
 
 
@@ -243,6 +294,9 @@ def feature_setting(
 ) -> LearnerSetting:
     """Train a small network on fixed features."""
     config = job.config
+    unused = [name for name in AUDIO_CHANGES if config[name]]
+    if unused:
+        logs.warn(f"{', '.join(unused)} change nothing in {job.title}, which learns from fixed features")
     found = feature_sets.features(
         task,
         feature_source(job),
