@@ -11,7 +11,7 @@ import pytest
 
 from voc2vec_jax import errors
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.reports import comparisons
+from voc2vec_jax.reports import comparisons, details
 from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
@@ -41,7 +41,7 @@ def test_runs_are_found_alone_and_in_grids_once_each_and_those_without_summary_a
     fake_runs.write(tmp_path / "grid" / "cnvve" / "voc2vec-ls", dataset="cnvve", title="CNVVE", system="voc2vec-ls")
     fake_runs.write(tmp_path / "grid" / "vivae" / "mine", system="mine")
     (tmp_path / "grid" / "vivae" / "wavlm" / "fold_00").mkdir(parents=True)
-    runs, waiting = report_runs.find([tmp_path / "grid", a / ".." / a.name, tmp_path / "grid" / "vivae"])
+    runs, waiting, _ = report_runs.find([tmp_path / "grid", a / ".." / a.name, tmp_path / "grid" / "vivae"])
     assert [(run.dataset, run.name) for run in runs] == [
         ("cnvve", "voc2vec-ls"),
         ("vivae", "hubert-ls"),
@@ -56,9 +56,9 @@ def test_one_system_of_two_grids_is_told_apart_on_every_data_set(tmp_path):
         fake_runs.write(tmp_path / grid / dataset / "hubert-ls", dataset=dataset)
     fake_runs.write(tmp_path / "one" / "donateacry" / "hubert-ls", dataset="donateacry")
     fake_runs.write(tmp_path / "one" / "vivae" / "mine", system="mine")
-    runs, _ = report_runs.find([tmp_path / "one", tmp_path / "two"])
+    runs = report_runs.find([tmp_path / "one", tmp_path / "two"]).runs
     assert sorted(run.name for run in runs) == ["hubert-ls (one)"] * 3 + ["hubert-ls (two)"] * 2 + ["mine"]
-    alone, _ = report_runs.find([tmp_path / grid / "vivae" / "hubert-ls" for grid in ("one", "two")])
+    alone = report_runs.find([tmp_path / grid / "vivae" / "hubert-ls" for grid in ("one", "two")]).runs
     assert [run.name for run in alone] == ["hubert-ls (one/vivae/hubert-ls)", "hubert-ls (two/vivae/hubert-ls)"]
 
 
@@ -138,7 +138,7 @@ def test_scores_and_marks_come_from_the_folds(tmp_path):
     assert not report_runs.read(tmp_path / "run").complete  # the folds decide
     with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
         file.write('\n{"fold": 0, "loss": 1}\n[1]\n')
-    assert {row["epoch"] for row in report_runs.curves(run)} == {1, 2, 3}  # and the line cut short is no row
+    assert {row["epoch"] for row in details.curves(run)} == {1, 2, 3}  # and the line cut short is no row
     fake_runs.edit(tmp_path / "run", folds=[])
     empty = report_runs.read(tmp_path / "run")
     assert empty.summary is None and empty.confusion.shape == (3, 3)
@@ -188,7 +188,7 @@ def test_table_iii_averages_six_tasks_and_otherwise_says_over_which(tmp_path):
     six(tmp_path, "wavlm", ("vivae", "cnvve"))
     six(tmp_path, "mine", ("vivae",))
     fake_runs.write(tmp_path / "own" / "voc2vec-ls", dataset="own", title="Own", system="voc2vec-ls", skill=9.0)
-    runs, _ = report_runs.find([tmp_path])
+    runs = report_runs.find([tmp_path]).runs
     rows = {row[0]: row for row in rows_of(report_tables.table_iii(runs))}
     means = [run.summary.mean["uar"] for run in runs if run.system == "voc2vec-ls" and run.dataset != "own"]
     assert len(means) == 6

@@ -16,7 +16,7 @@ import pytest
 from matplotlib import figure
 
 from voc2vec_jax import errors
-from voc2vec_jax.reports import build
+from voc2vec_jax.reports import build, details
 from voc2vec_jax.reports import figures as report_figures
 from voc2vec_jax.reports import page as report_page
 from voc2vec_jax.reports import runs as report_runs
@@ -202,7 +202,7 @@ def test_players_open_the_very_file_at_the_clip(tmp_path):
     file = tmp_path / "own files" / "anger" / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"RIFF")
-    row = report_runs.ReportedPrediction(0, "id<", f"anger/{name}", 1.5, 2.25, "anger", "fear", 0.9)
+    row = details.ReportedPrediction(0, "id<", f"anger/{name}", 1.5, 2.25, "anger", "fear", 0.9)
     ((tag, found),) = Page(played(run, row)).tags
     url, fragment = found["src"].split("#")
     assert tag == "audio" and fragment == "t=1.500,3.750" and found["preload"] == "none"
@@ -232,12 +232,12 @@ def test_a_file_that_is_not_there_or_not_the_runs_is_a_sentence(path, root, says
     (tmp_path / "here").mkdir()
     (tmp_path / "secret.wav").write_bytes(b"RIFF")
     run = report_runs.read(fake_runs.write(tmp_path / "run", audio_root=root and tmp_path / root))
-    text = played(run, report_runs.ReportedPrediction(0, "i", path, 0, 1, "a", "b", 0.5))
+    text = played(run, details.ReportedPrediction(0, "i", path, 0, 1, "a", "b", 0.5))
     assert re.search(says, text) and "<audio" not in text
 
 
 def test_wrong_clips_are_wrong_and_by_falling_confidence():
-    rows = [report_runs.ReportedPrediction(0, str(at), "", 0, 1, "a", "ab"[at % 2], at / 40) for at in range(40)]
+    rows = [details.ReportedPrediction(0, str(at), "", 0, 1, "a", "ab"[at % 2], at / 40) for at in range(40)]
     got = report_page.wrong_clips(rows)
     assert [row.id for row in got] == [str(at) for at in range(39, 19, -2)]
 
@@ -313,7 +313,7 @@ def test_models_share_one_palette_and_one_legend_in_the_map(tmp_path, monkeypatc
     pairs = []
     for system, labels in (("a", ("x", "y")), ("b", ("y", "x"))):
         run = report_runs.read(fake_runs.write(tmp_path / system, system=system, labels=labels, planned=2, folds=2))
-        pairs.append((run, report_runs.embeddings(run)))
+        pairs.append((run, details.embeddings(run)))
     report_figures.tsne(pairs, "tsne", [])
     (sheet,) = sheets
     assert [panel.get_title() for panel in sheet.axes] == ["a", "b"]

@@ -35,6 +35,8 @@ def write(job: jobs.CrossValidationJob, fault: Exception) -> None:
         "of_input": isinstance(fault, errors.InputError),
         "reason": sentence(fault),
     }
+    if job.seeds_of is not None:
+        found["seed"] = job.config.seed
     if not isinstance(fault, (errors.InputError, errors.RunError)):  # nobody foresaw it, so its place is asked for
         found["traceback"] = "".join(traceback.format_exception(fault))
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import errors
-from voc2vec_jax.reports import comparisons
+from voc2vec_jax.reports import comparisons, details
 from voc2vec_jax.reports import figures as report_figures
 from voc2vec_jax.reports import page as report_page
 from voc2vec_jax.reports import runs as report_runs
@@ -40,9 +40,10 @@ def write(
     drawn. InputError for anything that cannot be read or written.
     """
     page = _checked(output, audio, formats)
-    runs, waiting = report_runs.find(words)
-    warnings = _warnings(runs, waiting)
-    tables = [report_tables.table_iii(runs), *report_tables.tables_iv(runs), comparisons.pairs(runs)]
+    found = report_runs.find(words)
+    runs, warnings = found.runs, _warnings(found)
+    tables = [report_tables.table_iii(runs, found.faults), *report_tables.tables_iv(runs, found.faults)]
+    tables += [comparisons.systems(runs), comparisons.pairs(runs)]
     sections = []
     for members in report_tables.by_dataset(runs).values():
         say(f"{members[0].title}: {', '.join(run.name for run in members)}")
@@ -66,10 +67,13 @@ def _checked(output: str | os.PathLike, audio: str | os.PathLike | None, formats
     return page
 
 
-def _warnings(runs: Sequence[report_runs.ReportedRun], waiting: Sequence[pathlib.Path]) -> list[str]:
-    """A sentence for each run that is incomplete."""
-    found = [f"{run.name} on {run.title}: {run.progress} folds are done." for run in runs if not run.complete]
-    return found + [f"{folder} has begun and has no summary yet; it is left out." for folder in waiting]
+def _warnings(found: report_runs.Found) -> list[str]:
+    """A sentence for each run that is incomplete or failed."""
+    unfinished = [
+        f"{run.name} on {run.title}: {run.progress} folds are done." for run in found.runs if not run.complete
+    ]
+    begun = [f"{folder} has begun and has no summary yet; it is left out." for folder in found.waiting]
+    return [*unfinished, *map(report_tables.failed, found.faults), *begun]
 
 
 def _places(runs: Sequence[report_runs.ReportedRun]) -> dict[str, int]:
@@ -93,14 +97,14 @@ def draw(
     curves = {
         run: report_figures.curves(run, rows, f"curves_{name}", formats)
         for run, name in zip(runs, names)
-        if (rows := report_runs.curves(run))
+        if (rows := details.curves(run))
     }
     recalls = report_figures.recalls(of_classes, places, f"recall_{stem}", formats) if of_classes else None
     return report_page.Section(runs, _tsne(runs, f"tsne_{stem}", formats), recalls, curves, confusion)
 
 
 def _tsne(runs: Sequence[report_runs.ReportedRun], name: str, formats: Sequence[str]) -> report_figures.Figure | str:
-    found = [(run, vectors) for run in runs if (vectors := report_runs.embeddings(run)) is not None]
+    found = [(run, vectors) for run in runs if (vectors := details.embeddings(run)) is not None]
     if not found:
         return "None of the runs has embeddings of its first fold."
     return report_figures.tsne(found, name, formats)

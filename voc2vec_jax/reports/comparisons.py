@@ -1,12 +1,13 @@
-"""Tests between runs of a report: pairs of systems over the folds of a data set."""
+"""Tests between runs of a report: pairs of systems over the folds of a data set, and over data sets."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from voc2vec_jax.finetuning import scoring
 from voc2vec_jax.ops import metrics
+from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
@@ -113,3 +114,87 @@ def _chance(p: float | None) -> report_text.Cell:
     if p is None:
         return report_text.Cell(report_text.DASH)
     return report_text.Cell("<0.0001" if p < 1e-4 else f"{p:.4f}")
+
+
+# --- over data sets ---------------------------------------------------------------------------------------------------
+
+_SYSTEM_COLUMNS = (
+    *(report_text.TableColumn(title, number=False) for title in ("A", "B", "data sets", "A better, B better")),
+    *(report_text.TableColumn(title, "mean") for title in ("A", "B", "A \N{MINUS SIGN} B")),
+    *(report_text.TableColumn(title, "Wilcoxon") for title in ("p", "p, Holm")),
+)
+_SYSTEM_NOTE = (
+    "The Wilcoxon signed-rank test over data sets (Dem\u0161ar 2006, JMLR 7), on the means over folds of the paper's tasks "
+    "that both systems completed; ties are split, p is exact and two-sided, and Holm's adjustment is over all pairs of a "
+    "protocol in one metric."
+)
+LEVEL = 0.05
+
+
+def systems(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
+    """Tests of every two systems of table III over the data sets that both have; the notes say what n allows."""
+    members: dict[str, dict[str, dict[str, report_runs.ReportedRun]]] = {}
+    for run in runs:
+        if run.dataset in report_paper.TASKS and run.kind == "classes" and run.complete:
+            members.setdefault(run.protocol, {}).setdefault(run.name, {})[run.dataset] = run
+    groups, notes = [], []
+    for protocol, found in members.items():
+        pairs = [(a, b, _common(found[a], found[b])) for a, b in itertools.combinations(found, 2)]
+        pairs = [(a, b, tasks) for a, b, tasks in pairs if len(tasks) > 1]
+        for metric, title in scoring.KINDS["classes"].titles.items():
+            rows = _system_rows(found, pairs, metric)
+            groups += [report_text.Group(f"protocol {protocol}, {title}", rows)] if rows else []
+        notes += _what_n_allows(protocol, [len(tasks) for *_, tasks in pairs])
+    if not groups:
+        notes = [
+            "No two systems completed two of the paper's tasks under one protocol, so there is no test over data sets."
+        ]
+    else:
+        notes = [_SYSTEM_NOTE, *notes]
+    return report_text.Table("systems", "Table III: tests over data sets", _SYSTEM_COLUMNS, groups, notes, folded=True)
+
+
+def _common(a: Mapping[str, report_runs.ReportedRun], b: Mapping[str, report_runs.ReportedRun]) -> list[str]:
+    """The data sets on which two systems can be compared."""
+    return [dataset for dataset in a if dataset in b and a[dataset].averaged == b[dataset].averaged]
+
+
+def _what_n_allows(protocol: str, counts: Sequence[int]) -> list[str]:
+    """A sentence where no p of the test can be small enough, whatever the scores are."""
+    if not counts:
+        return []
+    most = max(counts)
+    least = 2 / 2**most  # all differences of one sign
+    if least >= LEVEL:
+        return [
+            f"Under protocol {protocol} systems share at most {most} data sets: no p of this test can be below "
+            f"{least:.4g}, and it takes six data sets for one below {LEVEL}. It cannot tell these systems apart."
+        ]
+    if len(counts) * least >= LEVEL:
+        return [
+            f"Under protocol {protocol} the least p that {most} data sets allow is {least:.4g}; adjusted for {len(counts)} "
+            f"pairs it is {min(1.0, len(counts) * least):.4g}, so that no adjusted p can be below {LEVEL}. Compare fewer "
+            "systems, or read the tests across folds."
+        ]
+    return []
+
+
+def _system_rows(
+    found: Mapping[str, Mapping[str, report_runs.ReportedRun]],
+    pairs: Sequence[tuple[str, str, Sequence[str]]],
+    metric: str,
+) -> list[list[report_text.Cell]]:
+    values = [
+        [np.array([found[name][task].summary.mean[metric] for task in tasks]) for name in (a, b)]
+        for a, b, tasks in pairs
+    ]
+    chances = [metrics.signed_rank(a - b) for a, b in values]
+    rows = []
+    for (a, b, tasks), (mine, other), p, adjusted in zip(pairs, values, chances, holm(chances)):
+        difference = np.round(mine - other, 12)
+        words = [a, b, str(len(tasks)), f"{(difference > 0).sum()}, {(difference < 0).sum()}"]
+        words += [report_tables.number(float(each.mean())) for each in (mine, other)]
+        words += [report_tables.number(float(difference.mean()), signed=True)]
+        last = _chance(adjusted)._replace(strong=adjusted is not None and adjusted < LEVEL)
+        rows.append([*map(report_text.Cell, words), _chance(p), last])
+    return rows

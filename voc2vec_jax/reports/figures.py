@@ -17,6 +17,7 @@ from matplotlib.backends import backend_agg
 from voc2vec_jax import errors
 from voc2vec_jax.finetuning import scoring
 from voc2vec_jax.ops import metrics
+from voc2vec_jax.reports import details
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
@@ -220,7 +221,7 @@ def flatten(vectors: Float[np.ndarray, "n d"], seed: int = 0) -> Float[np.ndarra
 
 
 def tsne(
-    found: Sequence[tuple[report_runs.ReportedRun, report_runs.Embeddings]],
+    found: Sequence[tuple[report_runs.ReportedRun, details.Embeddings]],
     name: str,
     formats: Sequence[str],
 ) -> Figure:
@@ -251,7 +252,7 @@ def _handle(place: int, label: str) -> lines.Line2D:
     return lines.Line2D([], [], linestyle="", marker=marker, color=colour, label=short(label), markersize=6)
 
 
-def _map(panel: axes.Axes, run: report_runs.ReportedRun, found: report_runs.Embeddings, labels: Sequence[str]) -> None:
+def _map(panel: axes.Axes, run: report_runs.ReportedRun, found: details.Embeddings, labels: Sequence[str]) -> None:
     kept = np.sort(np.random.default_rng(0).permutation(len(found.labels))[:TSNE_CLIPS])
     panel.set(xticks=[], yticks=[], title=_fold_line(short(run.name), run))
     panel.spines[:].set_visible(True)

@@ -12,6 +12,7 @@ import jinja2
 import markupsafe
 
 from voc2vec_jax.ops import metrics
+from voc2vec_jax.reports import details
 from voc2vec_jax.reports import figures as report_figures
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
@@ -129,8 +130,8 @@ def recall_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
 
 
 def wrong_clips(
-    rows: Sequence[report_runs.ReportedPrediction], count: int = WRONG_CLIPS
-) -> list[report_runs.ReportedPrediction]:
+    rows: Sequence[details.ReportedPrediction], count: int = WRONG_CLIPS
+) -> list[details.ReportedPrediction]:
     """The wrong predictions with the highest probabilities, highest first."""
     wrong = [row for row in rows if row.predicted != row.label]
     return sorted(wrong, key=lambda row: (-row.probability, row.fold, row.id))[:count]
@@ -153,19 +154,19 @@ class Mistakes(NamedTuple):
     """The most confidently wrong of a run's `total` clips, each with its recording."""
 
     total: int
-    clips: Sequence[tuple[report_runs.ReportedPrediction, Playback]]
+    clips: Sequence[tuple[details.ReportedPrediction, Playback]]
 
 
 def mistakes(run: report_runs.ReportedRun, audio: str | os.PathLike | None) -> Mistakes | None:
     """None for a run without predictions.csv; `audio` is the first folder to search for recordings."""
-    rows = report_runs.predictions(run)
+    rows = details.predictions(run)
     if rows is None:
         return None
     return Mistakes(len(rows), [(row, playback(run, row, audio)) for row in wrong_clips(rows)])
 
 
 def playback(
-    run: report_runs.ReportedRun, row: report_runs.ReportedPrediction, audio: str | os.PathLike | None
+    run: report_runs.ReportedRun, row: details.ReportedPrediction, audio: str | os.PathLike | None
 ) -> Playback:
     """The recording of one clip, from the clip's start to its end.
 

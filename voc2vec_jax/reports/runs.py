@@ -1,6 +1,5 @@
 """Reads and checks finished and unfinished runs of fine-tuning for a report."""
 
-import csv
 import dataclasses
 import json
 import math
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from voc2vec_jax import errors
 from voc2vec_jax.finetuning import paper_systems, scoring
@@ -18,8 +17,15 @@ from voc2vec_jax.ops import metrics
 
 _NEEDED = {"dataset": str, "system": str, "protocol": str, "planned_folds": int, "folds": list, "labels": list}
 _OPTIONAL = {"title": str, "model": str, "complete": bool, "audio_root": str, "clips": int, "leaks": dict}
-_OPTIONAL |= {"kind": str, "averaged_classes": str, "pooled": dict}
-_PREDICTION = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
+_OPTIONAL |= {
+    "kind": str,
+    "averaged_classes": str,
+    "pooled": dict,
+    "asked_folds": int,
+    "fewer_folds": str,
+    "seeds": list,
+}
+_FAULT = "fault.json"
 _TRACES = ("config.json", "metrics.jsonl", "fold_00")  # of a run that has no summary yet
 
 
@@ -32,27 +38,6 @@ class ReportedFold(NamedTuple):
     best_epoch: int | None
     train: int
     test: frozenset[str]
-
-
-class ReportedPrediction(NamedTuple):
-    """One test clip; `path` is relative to the run's audio root, "" when unknown; `probability` of `predicted`."""
-
-    fold: int
-    id: str
-    path: str
-    start_seconds: float
-    seconds: float
-    label: str
-    predicted: str
-    probability: float
-
-
-class Embeddings(NamedTuple):
-    """Vectors of one fold's test clips; `labels` index the run's labels."""
-
-    fold: int
-    labels: Int[np.ndarray, "n"]
-    vectors: Float[np.ndarray, "n d"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,16 +62,28 @@ class ReportedRun:
     clips: int | None
     audio_root: str | None
     leaks: Mapping[str, Any]
+    fewer: str  # why these are fewer folds than were asked for; "" where they are not
+    # With several seeds each of `folds` holds the mean of its scores over them and all their predictions.
+    seeds: Mapping[int, tuple[ReportedFold, ...]]
 
     @property
     def progress(self) -> str:
-        """Such as "7 of 10"."""
-        return f"{len(self.folds)} of {self.planned_folds}"
+        """Such as "7 of 10", or "10 of 10, 3 seeds"."""
+        if not self.seeds:
+            return f"{len(self.folds)} of {self.planned_folds}"
+        done = {len(folds) for folds in self.seeds.values()}
+        if len(done) == 1:
+            return f"{done.pop()} of {self.planned_folds}, {len(self.seeds)} seeds"
+        total = sum(len(folds) for folds in self.seeds.values())
+        return f"{total} of {self.planned_folds * len(self.seeds)}, {len(self.seeds)} seeds"
 
     @property
     def summary(self) -> metrics.Summary | None:
-        """Over the finished folds; None without any."""
-        return metrics.summarise([fold.scores for fold in self.folds]) if self.folds else None
+        """Over the finished folds; with several seeds the deviation is over their means. None without any fold."""
+        if not self.folds:
+            return None
+        each = [metrics.summarise([fold.scores for fold in folds]).mean for folds in self.seeds.values()]
+        return metrics.summarise(each or [fold.scores for fold in self.folds])
 
     @property
     def confusion(self) -> Int[np.ndarray, "v v"]:
@@ -95,30 +92,80 @@ class ReportedRun:
         return sum((fold.confusion for fold in self.folds), empty)
 
 
-def find(words: Sequence[str | os.PathLike]) -> tuple[list[ReportedRun], list[pathlib.Path]]:
-    """The runs under the given folders, in the order of the tables, and run folders without a summary yet.
+class ReportedFault(NamedTuple):
+    """A job that failed; `name` is its system's."""
 
-    A word is a run folder, or a folder of them: `<system>/summary.json` or `<dataset>/<system>/summary.json`. A run
-    found twice counts once. InputError for a word with no run, or a summary that cannot be used.
+    folder: pathlib.Path
+    dataset: str
+    title: str
+    system: str
+    name: str
+    protocol: str
+    reason: str
+
+    def left_nothing(self, runs: Sequence[ReportedRun]) -> bool:
+        """Whether no run stands for it: neither one of the same folder nor one of all its seeds."""
+        return not {self.folder, self.folder.parent} & {run.folder for run in runs}
+
+
+class Found(NamedTuple):
+    """What lies under some folders."""
+
+    runs: list[ReportedRun]  # in the order of the tables
+    waiting: list[pathlib.Path]  # run folders without a summary yet
+    faults: list[ReportedFault]  # run folders that failed
+
+
+def find(words: Sequence[str | os.PathLike]) -> Found:
+    """The runs under the given folders, and what has no summary yet.
+
+    A word is a run folder, or a folder of them: `<system>/summary.json` or `<dataset>/<system>/summary.json`, or one
+    level more for the layers of probes. Runs of several seeds are one run. A run found twice counts once. InputError
+    for a word with no run, or a summary that cannot be used.
     """
     found: dict[pathlib.Path, ReportedRun] = {}
+    failed: dict[pathlib.Path, ReportedFault] = {}
     waiting = set()
     for word in words:
         origin = pathlib.Path(word).expanduser()
         if not origin.is_dir():
             raise errors.InputError(f"{origin} is not a folder; give a run folder of fine-tuning, or a folder of them")
         folders = [origin, *sorted(origin.glob("*/")), *sorted(origin.glob("*/*/"))]
-        done = [folder for folder in folders if (folder / "summary.json").is_file()]
+        deepest = [*folders, *sorted(origin.glob("*/*/*/"))]
+        done = [folder for folder in deepest if (folder / "summary.json").is_file() and not _of_seeds(folder, origin)]
+        faulty = [folder for folder in deepest if (folder / _FAULT).is_file()]
         if not done:
+            why = f": {read_fault(faulty[0]).reason}" if faulty else "; let at least one fold of a run finish"
             raise errors.InputError(
-                f"{origin} holds no summary.json, neither itself nor in RUN/<system> or RUN/<dataset>/<system>; "
-                f"let at least one fold of a run finish"
+                f"{origin} holds no summary.json, neither itself nor in RUN/<system> or RUN/<dataset>/<system>{why}"
             )
         for folder in done:
             found.setdefault(folder.resolve(), read(folder, origin))
+        for folder in faulty:
+            failed.setdefault(folder.resolve(), read_fault(folder))
         if origin not in done:
-            waiting |= {folder for folder in folders[1:] if folder not in done and _started(folder)}
-    return named(sorted(found.values(), key=_rank)), sorted(waiting)
+            settled = {*done, *faulty}
+            waiting |= {folder for folder in folders[1:] if folder not in settled and _started(folder)}
+    runs = named(sorted(found.values(), key=_rank))
+    return Found(runs, sorted(waiting), list(failed.values()))
+
+
+def _of_seeds(folder: pathlib.Path, origin: pathlib.Path) -> bool:
+    """Whether a folder is one of several seeds, which the folder above sums up."""
+    return folder != origin and folder.name.startswith("seed_") and (folder.parent / "summary.json").is_file()
+
+
+def read_fault(folder: pathlib.Path) -> ReportedFault:
+    """The fault that the job of one folder ended with; InputError if its file cannot be used."""
+    path = folder / _FAULT
+    raw = _json(path)
+    for key in ("dataset", "system", "protocol", "reason"):
+        if not isinstance(raw.get(key), str):
+            refuse(path, f"{key!r} is {'missing' if key not in raw else 'not a str'}")
+    title, seed = raw.get("title"), raw.get("seed")
+    name = raw["system"] if seed is None else f"{raw['system']}, seed {seed}"
+    title = title if isinstance(title, str) else raw["dataset"]
+    return ReportedFault(folder, raw["dataset"], title, raw["system"], name, raw["protocol"], raw["reason"])
 
 
 def _started(folder: pathlib.Path) -> bool:
@@ -161,17 +208,16 @@ def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRu
         if value is None and key in _OPTIONAL:
             continue
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            _refuse(path, f"{key!r} is {'missing' if key not in raw else f'not a {kind.__name__}'}")
+            refuse(path, f"{key!r} is {'missing' if key not in raw else f'not a {kind.__name__}'}")
     labels = tuple(raw["labels"])
     if not labels or not all(isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        _refuse(path, "'labels' is not a list of different names")
+        refuse(path, "'labels' is not a list of different names")
     # Summaries of earlier versions do not say these: there were only classes, averaged as the official script does.
     kind, averaged = raw.get("kind") or "classes", raw.get("averaged_classes") or "occurring"
     if kind not in scoring.KINDS:
-        _refuse(path, f"'kind' is none of {', '.join(scoring.KINDS)}")
-    folds = sorted((_fold(path, entry, kind, len(labels)) for entry in raw["folds"]), key=lambda fold: fold.fold)
-    if len({fold.fold for fold in folds}) < len(folds):
-        _refuse(path, "a fold is there twice")
+        refuse(path, f"'kind' is none of {', '.join(scoring.KINDS)}")
+    each = _folds(path, raw["folds"], kind, len(labels))
+    folds = _merged(path, each) if raw.get("seeds") else each.get(None, ())
     return ReportedRun(
         folder=folder,
         origin=origin or folder,
@@ -184,14 +230,41 @@ def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRu
         kind=kind,
         averaged=averaged,
         complete=raw.get("complete", True) is True and len(folds) == raw["planned_folds"],
+        fewer=raw.get("fewer_folds") or "",
+        seeds=each if raw.get("seeds") else {},
         planned_folds=raw["planned_folds"],
-        folds=tuple(folds),
+        folds=folds,
         labels=labels,
         pooled=_pooled(path, raw.get("pooled"), kind, averaged, folds),
         clips=raw.get("clips"),
         audio_root=raw.get("audio_root"),
         leaks=raw.get("leaks") or {},
     )
+
+
+def _folds(path: pathlib.Path, entries: Sequence[Any], kind: str, classes: int) -> dict[Any, tuple[ReportedFold, ...]]:
+    """The folds of each seed in order; those of a run of one seed under None."""
+    each: dict[Any, list[ReportedFold]] = {}
+    for entry in entries:
+        seed = entry.get("seed") if isinstance(entry, dict) else None
+        each.setdefault(seed, []).append(_fold(path, entry, kind, classes))
+    for folds in each.values():
+        if len({fold.fold for fold in folds}) < len(folds):
+            refuse(path, "a fold is there twice")
+    return {seed: tuple(sorted(folds, key=lambda fold: fold.fold)) for seed, folds in each.items()}
+
+
+def _merged(path: pathlib.Path, each: Mapping[int, tuple[ReportedFold, ...]]) -> tuple[ReportedFold, ...]:
+    """Each fold over its seeds: mean scores, and all predictions."""
+    found = []
+    for number in sorted({fold.fold for folds in each.values() for fold in folds}):
+        same = [fold for folds in each.values() for fold in folds if fold.fold == number]
+        if len({fold.test for fold in same}) > 1:
+            refuse(path, f"fold {number} was tested on other clips with another seed")
+        matrix = None if same[0].confusion is None else sum(fold.confusion for fold in same)
+        scores = metrics.summarise([fold.scores for fold in same]).mean
+        found.append(same[0]._replace(scores=scores, confusion=matrix, best_epoch=None))
+    return tuple(found)
 
 
 def _fold(path: pathlib.Path, entry: Any, kind: str, classes: int) -> ReportedFold:
@@ -201,19 +274,19 @@ def _fold(path: pathlib.Path, entry: Any, kind: str, classes: int) -> ReportedFo
         scores = {name: float(entry[name]) for name in scoring.KINDS[kind].titles}
         number, best, train, test = entry["fold"], entry.get("best_epoch"), len(entry["train"]), entry["test"]
     except KeyError as error:
-        _refuse(path, f"{place}: {error} is missing")
+        refuse(path, f"{place}: {error} is missing")
     except (TypeError, ValueError, AttributeError):
-        _refuse(path, f"{place} is not as fine-tuning writes it")
+        refuse(path, f"{place} is not as fine-tuning writes it")
     if not all(map(math.isfinite, scores.values())):
-        _refuse(path, f"{place} has a score that is no number")
+        refuse(path, f"{place} has a score that is no number")
     if matrix is not None:
         if not all(0 <= value <= 1 for value in scores.values()):
-            _refuse(path, f"{place} has a score outside 0 to 1")
+            refuse(path, f"{place} has a score outside 0 to 1")
         if matrix.shape != (classes, classes) or matrix.dtype.kind not in "iu" or matrix.min() < 0:
-            _refuse(path, f"{place}: 'confusion' is not a table of counts of {classes} by {classes} classes")
+            refuse(path, f"{place}: 'confusion' is not a table of counts of {classes} by {classes} classes")
         matrix = matrix.astype(np.int64)
     if type(number) is not int or not isinstance(test, list) or (matrix is not None and matrix.sum() != len(test)):
-        _refuse(path, f"{place}: 'fold', 'test' and 'confusion' do not fit each other")
+        refuse(path, f"{place}: 'fold', 'test' and 'confusion' do not fit each other")
     best = best if type(best) is int else None
     return ReportedFold(number, scores, matrix, best, train, frozenset(map(str, test)))
 
@@ -226,16 +299,16 @@ def _pooled(
         return {}
     if found is None:
         if kind != "classes":
-            _refuse(path, "'pooled' is missing")
+            refuse(path, "'pooled' is missing")
         value = metrics.of_confusion(sum(fold.confusion for fold in folds), averaged)
         return {name: {"value": float(value[name]), "low": None, "high": None} for name in value}
     for name in scoring.KINDS[kind].titles:
         entry = found.get(name)
         numbers = [entry.get(key) for key in ("value", "low", "high")] if isinstance(entry, dict) else [None]
         if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in numbers if one is not None):
-            _refuse(path, f"'pooled' holds no numbers for {name}")
+            refuse(path, f"'pooled' holds no numbers for {name}")
         if numbers[0] is None or (numbers[1] is None) != (numbers[2] is None):
-            _refuse(path, f"'pooled' lacks numbers for {name}")
+            refuse(path, f"'pooled' lacks numbers for {name}")
     return found
 
 
@@ -243,78 +316,13 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_bytes())
     except OSError as error:
-        _refuse(path, f"it cannot be read ({error.strerror})")
+        refuse(path, f"it cannot be read ({error.strerror})")
     except (ValueError, RecursionError):
-        _refuse(path, "it is not JSON")
+        refuse(path, "it is not JSON")
     if not isinstance(raw, dict):
-        _refuse(path, "it is not a JSON object")
+        refuse(path, "it is not a JSON object")
     return raw
 
 
-def _refuse(path: pathlib.Path, what: str) -> None:
+def refuse(path: pathlib.Path, what: str) -> None:
     raise errors.InputError(f"{path}: {what}; run the fine-tuning again with the same --workdir, or leave it out")
-
-
-def predictions(run: ReportedRun) -> list[ReportedPrediction] | None:
-    """The run's predictions.csv, or None if it has none; InputError, naming the line, for a broken one."""
-    path = run.folder / "predictions.csv"
-    if not path.is_file():
-        return None
-    rows = []
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        reader = csv.DictReader(file, restval="")
-        try:
-            absent = [name for name in _PREDICTION if name not in (reader.fieldnames or ())]
-            if absent:
-                _refuse(path, f"the column {absent[0]!r} is missing")
-            rows = [_prediction(path, reader.line_num, row) for row in reader]
-        except csv.Error as error:
-            _refuse(path, f"line {reader.line_num} is not csv ({error})")
-    return rows
-
-
-def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> ReportedPrediction:
-    try:
-        numbers = [float(row[name]) for name in ("start_seconds", "seconds", "probability")]
-        fold = int(row["fold"])
-    except ValueError as error:
-        _refuse(path, f"line {line}: {error}")
-    if not all(map(math.isfinite, numbers)):
-        _refuse(path, f"line {line} holds a number that is not finite")
-    start, seconds, probability = numbers
-    return ReportedPrediction(fold, row["id"], row["path"], start, seconds, row["label"], row["predicted"], probability)
-
-
-def curves(run: ReportedRun) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl that have a fold and an epoch; a line cut short by a kill is skipped."""
-    path = run.folder / "metrics.jsonl"
-    rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and type(row.get("fold")) is int and type(row.get("epoch")) is int:
-            rows.append(row)
-    return rows
-
-
-def embeddings(run: ReportedRun) -> Embeddings | None:
-    """Of the first finished fold, or None if it stored none; InputError for a file that cannot be used."""
-    for fold in run.folds[:1]:
-        path = run.folder / f"fold_{fold.fold:02d}" / "embeddings.npz"
-        if not path.is_file():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                if run.kind != "classes":  # there is no class to colour by
-                    return None
-                labels, vectors = stored["labels"].astype(np.int64), stored["vectors"].astype(np.float32)
-        except Exception as error:  # zip, zlib, NumPy and struct each have their own
-            _refuse(path, f"it cannot be read ({type(error).__name__})")
-        if vectors.ndim != 2 or labels.shape != vectors.shape[:1] or not np.isfinite(vectors).all():
-            _refuse(path, f"labels of shape {labels.shape} and finite vectors of shape {vectors.shape} do not fit")
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(run.labels):
-            _refuse(path, f"a label is none of the run's {len(run.labels)}")
-        return Embeddings(fold.fold, labels, vectors)
-    return None

@@ -10,6 +10,10 @@ from voc2vec_jax.reports import text as report_text
 
 Row = list[report_text.Cell]
 _DAGGER_NOTE = f"{report_text.DAGGER} Incomplete: fewer folds than planned are done; this is no result yet."
+_ALL_CLIPS = (
+    "All clips: the score of all tested clips at once, with a 95 % percentile interval from a bootstrap over groups "
+    "(speakers or recordings); runs of an earlier version have none."
+)
 _OTHER_PROTOCOL = (
     "The paper's numbers come from protocol paper; a difference to them under protocol strict is also one between ways "
     "of testing."
@@ -86,16 +90,30 @@ def _best(rows: Sequence[report_paper.Row], kind: str) -> dict[str, float]:
     return {name: choose[name](row[name].mean for row in rows if name in row) for name in choose}
 
 
-def tables_iv(runs: Sequence[report_runs.ReportedRun]) -> list[report_text.Table]:
-    """`table_iv` of each kind of task that has runs; that of classes in any case."""
+def tables_iv(
+    runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault] = ()
+) -> list[report_text.Table]:
+    """`table_iv` of each kind of task that has runs; that of classes in any case, with the `faults`."""
     kinds = [kind for kind in scoring.KINDS if kind == "classes" or any(run.kind == kind for run in runs)]
-    return [table_iv([run for run in runs if run.kind == kind], kind) for kind in kinds]
+    return [
+        table_iv([run for run in runs if run.kind == kind], kind, faults if kind == "classes" else ()) for kind in kinds
+    ]
 
 
-def table_iv(runs: Sequence[report_runs.ReportedRun], kind: str = "classes") -> report_text.Table:
-    """A group for each data set, a row for each run; the best complete run of each protocol is bold."""
-    groups = []
-    for dataset, members in by_dataset(runs).items():
+def table_iv(
+    runs: Sequence[report_runs.ReportedRun],
+    kind: str = "classes",
+    faults: Sequence[report_runs.ReportedFault] = (),
+) -> report_text.Table:
+    """A group for each data set, a row for each run; the best complete run of each protocol is bold.
+
+    A job that failed without a score has a row of dashes, and its reason is among the notes.
+    """
+    lost = [fault for fault in faults if fault.left_nothing(runs)]
+    columns = _columns(("system", "pre-training", "protocol", "folds"), kind)
+    groups, members_of = [], by_dataset(runs)
+    for dataset in dict.fromkeys([*members_of, *(fault.dataset for fault in lost)]):
+        members = members_of.get(dataset, [])
         rows = []
         for run in members:
             rivals = [own(other) for other in members if other.complete and other.protocol == run.protocol]
@@ -104,11 +122,16 @@ def table_iv(runs: Sequence[report_runs.ReportedRun], kind: str = "classes") -> 
             words = map(report_text.Cell, (name, pretraining(run.system), run.protocol, run.progress))
             best = _best(rivals, kind) if run.complete else {}
             rows.append([*words, *_scores(kind, own(run), _pooled(run), paper, best)])
-        groups.append(report_text.Group(members[0].title, rows))
-    columns = _columns(("system", "pre-training", "protocol", "folds"), kind)
+        failed = [fault for fault in lost if fault.dataset == dataset]
+        for fault in failed:
+            words = (fault.name, pretraining(fault.system), fault.protocol, "failed")
+            dashes = [report_text.DASH] * (len(columns) - len(words))
+            rows.append([report_text.Cell(text) for text in (*words, *dashes)])
+        groups.append(report_text.Group(members[0].title if members else failed[0].title, rows))
+    notes = _notes_iv(runs, faults)
     if kind == "classes":
-        return report_text.Table("table4", "Table IV: every data set", columns, groups, _notes_iv(runs))
-    return report_text.Table(f"table4_{kind}", f"Every data set of kind {kind}", columns, groups, _notes_iv(runs))
+        return report_text.Table("table4", "Table IV: every data set", columns, groups, notes)
+    return report_text.Table(f"table4_{kind}", f"Every data set of kind {kind}", columns, groups, notes)
 
 
 def _pooled(run: report_runs.ReportedRun) -> dict[str, str]:
@@ -116,8 +139,27 @@ def _pooled(run: report_runs.ReportedRun) -> dict[str, str]:
     return {name: scoring.with_interval(found) for name, found in run.pooled.items()}
 
 
-def _notes_iv(runs: Sequence[report_runs.ReportedRun]) -> list[str]:
-    notes = ["Mean and population standard deviation over folds; the highest mean of a protocol is bold."]
+def failed(fault: report_runs.ReportedFault) -> str:
+    """A sentence that says what failed and why."""
+    return f"{fault.name} on {fault.title} failed: {fault.reason.rstrip('.')}."
+
+
+def _notes_iv(runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault]) -> list[str]:
+    notes = ["Mean and population standard deviation over folds; the best mean of a protocol is bold.", _ALL_CLIPS]
+    if any(run.seeds for run in runs):
+        notes.append("With several seeds the mean is over seeds and folds, and the deviation over the seeds' means.")
+    notes += [failed(fault) for fault in faults]
+    notes += dict.fromkeys(
+        f"{run.title} has {run.planned_folds} folds and not the number asked for, since {run.fewer}."
+        for run in runs
+        if run.fewer
+    )
+    earlier = [run.name for run in runs if run.protocol == "strict" and run.averaged == "occurring" and run.folds]
+    if earlier and len(earlier) < len([run for run in runs if run.protocol == "strict"]):
+        notes.append(
+            "Recall and F1 are averaged over the classes that are tested, but over those that are only predicted too in "
+            f"the runs of an earlier version: {', '.join(dict.fromkeys(earlier))}."
+        )
     notes += [_OTHER_PROTOCOL] if any(run.protocol != "paper" for run in runs) else []
     misprints = [
         f"In the paper's row of {system} on {report_paper.TASKS[task]}, {reason}."
@@ -160,7 +202,9 @@ def _average(runs: list[report_runs.ReportedRun]) -> _Average:
     return _Average(runs, ours, report_paper.average(pooled), paper, whole and all(run.complete for run in runs))
 
 
-def table_iii(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
+def table_iii(
+    runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault] = ()
+) -> report_text.Table:
     """A row for each system and protocol: the average over the paper's six tasks, or over those present."""
     members: dict[tuple[str, str], list[report_runs.ReportedRun]] = {}
     for run in runs:
@@ -188,7 +232,7 @@ def table_iii(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     columns = _columns(("system", "pre-training", "protocol", "tasks"), "classes")
     groups = [report_text.Group("", rows)] if rows else []
     return report_text.Table(
-        "table3", "Table III: averages over tasks", columns, groups, _notes_iii(list(averages.values()))
+        "table3", "Table III: averages over tasks", columns, groups, _notes_iii(list(averages.values()), faults)
     )
 
 
@@ -200,10 +244,13 @@ def _tasks(row: _Average) -> str:
     return f"{len(present)} of 6: {names}"
 
 
-def _notes_iii(rows: Sequence[_Average]) -> list[str]:
+def _notes_iii(rows: Sequence[_Average], faults: Sequence[report_runs.ReportedFault]) -> list[str]:
     if not rows:
         return ["None of the runs is on one of the paper's six tasks, so there is nothing to average."]
-    notes = ["Mean and population standard deviation of the tasks' means."]
+    notes = [
+        "Mean and population standard deviation of the tasks' means; all clips: of the tasks' scores of all clips."
+    ]
+    notes += [f"{fault.name} failed on {fault.title}." for fault in faults if fault.dataset in report_paper.TASKS]
     if any(len(row.runs) < len(report_paper.TASKS) for row in rows):
         notes.append(
             "A row of fewer than six tasks averages over those that it names; the paper's number beside it is the "

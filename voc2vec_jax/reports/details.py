@@ -1,0 +1,103 @@
+"""What a report reads of a run folder beside its summary: predictions, learning curves and embeddings."""
+
+import csv
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from voc2vec_jax.reports import runs as report_runs
+
+_PREDICTION = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
+
+
+class ReportedPrediction(NamedTuple):
+    """One test clip; `path` is relative to the run's audio root, "" when unknown; `probability` of `predicted`."""
+
+    fold: int
+    id: str
+    path: str
+    start_seconds: float
+    seconds: float
+    label: str
+    predicted: str
+    probability: float
+
+
+class Embeddings(NamedTuple):
+    """Vectors of one fold's test clips; `labels` index the run's labels."""
+
+    fold: int
+    labels: Int[np.ndarray, "n"]
+    vectors: Float[np.ndarray, "n d"]
+
+
+def predictions(run: report_runs.ReportedRun) -> list[ReportedPrediction] | None:
+    """The run's predictions.csv, or None if it has none; InputError, naming the line, for a broken one."""
+    path = run.folder / "predictions.csv"
+    if not path.is_file():
+        return None
+    rows = []
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        reader = csv.DictReader(file, restval="")
+        try:
+            absent = [name for name in _PREDICTION if name not in (reader.fieldnames or ())]
+            if absent:
+                report_runs.refuse(path, f"the column {absent[0]!r} is missing")
+            rows = [_prediction(path, reader.line_num, row) for row in reader]
+        except csv.Error as error:
+            report_runs.refuse(path, f"line {reader.line_num} is not csv ({error})")
+    return rows
+
+
+def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> ReportedPrediction:
+    try:
+        numbers = [float(row[name]) for name in ("start_seconds", "seconds", "probability")]
+        fold = int(row["fold"])
+    except ValueError as error:
+        report_runs.refuse(path, f"line {line}: {error}")
+    if not all(map(math.isfinite, numbers)):
+        report_runs.refuse(path, f"line {line} holds a number that is not finite")
+    start, seconds, probability = numbers
+    return ReportedPrediction(fold, row["id"], row["path"], start, seconds, row["label"], row["predicted"], probability)
+
+
+def curves(run: report_runs.ReportedRun) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl that have a fold and an epoch; a line cut short by a kill is skipped."""
+    path = run.folder / "metrics.jsonl"
+    rows = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and type(row.get("fold")) is int and type(row.get("epoch")) is int:
+            rows.append(row)
+    return rows
+
+
+def embeddings(run: report_runs.ReportedRun) -> Embeddings | None:
+    """Of the first finished fold, or None if it stored none; InputError for a file that cannot be used."""
+    for fold in run.folds[:1]:
+        path = run.folder / f"fold_{fold.fold:02d}" / "embeddings.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                if run.kind != "classes":  # there is no class to colour by
+                    return None
+                labels, vectors = stored["labels"].astype(np.int64), stored["vectors"].astype(np.float32)
+        except Exception as error:  # zip, zlib, NumPy and struct each have their own
+            report_runs.refuse(path, f"it cannot be read ({type(error).__name__})")
+        if vectors.ndim != 2 or labels.shape != vectors.shape[:1] or not np.isfinite(vectors).all():
+            report_runs.refuse(
+                path, f"labels of shape {labels.shape} and finite vectors of shape {vectors.shape} do not fit"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(run.labels):
+            report_runs.refuse(path, f"a label is none of the run's {len(run.labels)}")
+        return Embeddings(fold.fold, labels, vectors)
+    return None
