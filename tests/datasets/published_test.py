@@ -4,18 +4,16 @@ import io
 import pathlib
 import re
 import tarfile
-import zipfile
 
-import numpy as np
+import miniatures
 import pytest
-import soundfile
 
 from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import layouts, preparing
 from voc2vec_jax.datasets import listings as dataset_listings
 from voc2vec_jax.datasets.published import audioset_vocalization
 
-TONE = (0.3 * np.sin(np.arange(900) / 5)).astype(np.float32)
+TONE, _wav, _unpack, _pack = miniatures.TONE, miniatures.wav, miniatures.unpack, miniatures.pack
 WAV = None  # a file of a layout that is a recording; text is that text
 
 NONSPEECH_TRAIN = (
@@ -179,39 +177,9 @@ NOTES = {  # what else must be said
 }
 
 
-def _wav(name: str) -> bytes:
-    """A recording in the set's own format: 24-bit stereo at 44.1 kHz, but for flac."""
-    file = io.BytesIO()
-    kind = "FLAC" if name.endswith("flac") else "WAV"
-    soundfile.write(file, np.stack([TONE, TONE], axis=1), 44_100, format=kind, subtype="PCM_24")
-    return file.getvalue()
-
-
 def _contents(name: str) -> dict[str, bytes]:
     texts = (".csv", ".txt", ".TXT", ".xlsx", ".yaml", ".json")
     return {path: about.encode() if path.endswith(texts) else _wav(path) for path, about in PUBLISHED[name].items()}
-
-
-def _unpack(folder: pathlib.Path, contents: dict[str, bytes]) -> pathlib.Path:
-    for path, data in contents.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-    return folder
-
-
-def _pack(path: pathlib.Path, contents: dict[str, bytes]) -> pathlib.Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, data in contents.items():
-                archive.writestr(name, data)
-        return path
-    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as archive:
-        for name, data in contents.items():
-            member = tarfile.TarInfo(f"./{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def _list(name: str, manual_dir: pathlib.Path | None, **options) -> dataset_listings.Listing:

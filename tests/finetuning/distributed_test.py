@@ -24,8 +24,8 @@ def launch(tmp_path_factory):
     fixed = ("--config=configs/finetune.py:synthetic", f"--config.data_dir={data}", *SETTING)
     fixed = (*fixed, f"--config.features={data / 'own.npz'}")
 
-    def start(number, workdir, *more):
-        return hosts.start(cache, number, 2, "voc2vec_jax.finetune", *fixed, f"--workdir={workdir}", *more)
+    def start(number, workdir, *more, module="voc2vec_jax.finetune"):
+        return hosts.start(cache, number, 2, module, *fixed, f"--workdir={workdir}", *more)
 
     return start
 
@@ -61,6 +61,22 @@ def test_folds_spread_over_processes_give_the_same_results(whole, launch, tmp_pa
     assert_same_results(whole, tmp_path / "spread")
     statuses, said = hosts.finish(launch(2, tmp_path / "spread"))
     assert statuses == [0, 0] and "is complete" in said[0]
+
+
+@pytest.mark.slow
+def test_a_fault_of_one_process_ends_its_job_in_all_and_the_next_job_goes_on(launch, tmp_path):
+    short = ("--config.epochs=2", "--config.patience=2", "--config.seeds=0,1")
+    statuses, said = hosts.finish(launch(2, tmp_path / "run", *short, module="tests.helpers.faulty_finetune"))
+    assert statuses == [1, 1], said
+    assert "error: [1/2] synthetic, opensmile, seed 0: the loss of fold 1 is not finite" in said[0]
+    assert "error: 1 of 2 jobs failed (synthetic, opensmile, seed 0)" in said[0]
+    assert json.loads((tmp_path / "run" / "seed_0" / "fault.json").read_text())["reason"].startswith("the loss of fold")
+    assert json.loads((tmp_path / "run" / "seed_1" / "summary.json").read_text())["complete"]
+    assert not json.loads((tmp_path / "run" / "summary.json").read_text())["complete"]  # of both seeds
+    statuses, said = hosts.finish(launch(2, tmp_path / "run", *short))
+    assert statuses == [0, 0], said
+    assert not (tmp_path / "run" / "seed_0" / "fault.json").exists()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["complete"]
 
 
 @pytest.mark.slow

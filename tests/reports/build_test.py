@@ -246,5 +246,5 @@ def test_the_tool_says_what_it_wrote_and_what_is_incomplete(tmp_path, capsys, dr
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "incomplete: a on VIVAE: 2 of 3 folds are done."
     assert out[1].endswith("g/vivae/b has begun and has no summary yet; it is left out.")
-    assert out[2] == f"{tmp_path}/r.html: 1 runs on 1 data sets, 10 files beside it"
+    assert out[2] == f"{tmp_path}/r.html: 1 runs on 1 data sets, 12 files beside it"
     assert len(list((tmp_path / "r_figures").glob("*.svg"))) == 4

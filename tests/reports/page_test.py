@@ -78,7 +78,7 @@ def test_hostile_names_add_no_tag_no_attribute_and_no_line_of_their_own(tmp_path
     assert [(tag, set(found)) for tag, found in evil.tags] == [(tag, set(found)) for tag, found in plain.tags]
     assert any("<img src=x onerror=alert(1)>" in words for words in evil.words)  # there, as text
     assert "\u202e" not in "".join(evil.words) and "\x07" not in "".join(evil.words)
-    for name in ("table3", "table4", "pairs"):
+    for name in ("table3", "table4", "systems", "pairs"):
         kinds = [(tmp_path / place / f"report_{name}.md").read_text() for place in ("plain", "evil")]
         assert len(kinds[0].splitlines()) == len(kinds[1].splitlines())
         bars = [[len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()] for text in kinds]
@@ -273,7 +273,7 @@ def test_everything_lies_beside_the_page_and_the_same_runs_give_the_same_bytes(t
     found = [build.write([folder], tmp_path / place / "r.html", formats=["png", "pdf"]) for place in "ab"]
     names = [sorted(str(path.relative_to(one.page.parent)) for path in one.files) for one in found]
     assert names[0] == names[1]
-    tables = {f"r_{name}.{kind}" for name in ("table3", "table4", "pairs") for kind in ("md", "tex")}
+    tables = {f"r_{name}.{kind}" for name in ("table3", "table4", "systems", "pairs") for kind in ("md", "tex")}
     pictures = {name for name in names[0] if name.startswith("r_figures/")}
     assert set(names[0]) == {"r.html"} | tables | pictures
     # a map, the recalls, and two of each run

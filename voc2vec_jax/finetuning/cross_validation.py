@@ -20,6 +20,7 @@ from voc2vec_jax.finetuning import (
     preview,
     provenance,
     scoring,
+    seeds,
     settings,
     tasks,
 )
@@ -60,6 +61,7 @@ def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     faults.clear(job.workdir)
     if job.fault:
         raise job.fault
+    agreement.decided_by_first(lambda: seeds.check(job))
     source = None
     if job.how == "finetune":
         source = agreement.first_before_others(lambda: sources.read(job.source))

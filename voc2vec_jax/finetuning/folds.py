@@ -110,8 +110,9 @@ def strict_or_fewer(
         except errors.InputError as fault:
             first = first or fault
             continue
-        kept = "that no speaker or recording is on both sides of a fold"
-        return DealtFolds(splits, f"the clips come from {there} groups, and {made} folds are the most so {kept}")
+        more = "" if made == there else ", and one more of each fold validates"
+        whole = "each of which stays on one side of a fold"
+        return DealtFolds(splits, f"the clips come from {there} groups (speakers or recordings), {whole}{more}")
     raise first
 
 

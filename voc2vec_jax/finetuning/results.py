@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.finetuning import folds as fold_splits
 from voc2vec_jax.finetuning import scoring, tasks
 from voc2vec_jax.ops import metrics
 from voc2vec_jax.runs import agreement, files
@@ -171,6 +172,7 @@ def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, a
         "folds": records,
         "mean": mean,
         "std": std,
+        "groups": len(np.unique(fold_splits.own_groups(task.group))),
         "pooled": pooled(task.kind, [(workdir, records)], about["averaged_classes"]),
         "labels": list(task.labels),
         "clips": len(task),
@@ -256,7 +258,7 @@ def _markdown(found: Mapping[str, Any]) -> str:
     values = " | ".join(f"{found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name in titles)
     lines.append(f"| mean ± std | {values} | | |")
     values = " | ".join(scoring.with_interval(found["pooled"][name]) for name in titles)
-    lines += [f"| all clips [95 % interval] | {values} | | |", ""]
+    lines += [f"| all clips [95 % interval over {found['groups']} groups] | {values} | | |", ""]
     lines.append(f"{found['clips']} clips, {found['hours']:.2f} h.")
     return "\n".join(lines) + "\n"
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import recipe, results, scoring
+from voc2vec_jax.finetuning import jobs, recipe, results, scoring
 from voc2vec_jax.ops import metrics
 from voc2vec_jax.runs import files, folder, logs
 
 # Of a seed's summary, what is the same in all of them.
 _SHARED = ("dataset", "title", "model", "system", "protocol", "averaged_classes", "asked_folds", "fewer_folds", "kind")
-_SHARED += ("planned_folds", "labels", "clips", "hours", "audio_root")
+_SHARED += ("planned_folds", "labels", "clips", "groups", "hours", "audio_root")
 
 
 def combine(workdir: pathlib.Path) -> bool:
@@ -24,20 +24,35 @@ def combine(workdir: pathlib.Path) -> bool:
 
     InputError where their configurations differ in more than the seed: a mean over them would mean nothing.
     """
-    places = sorted(workdir.glob("seed_*"), key=lambda place: (len(place.name), place.name))
-    begun = [place for place in places if (place / "config.json").is_file()]
-    found = {int(place.name.removeprefix("seed_")): place for place in begun if (place / "summary.json").is_file()}
+    begun = _places(workdir, "config.json")
+    found = {int(place.name.removeprefix("seed_")): place for place in _places(workdir, "summary.json")}
     if not found:
         return False
     _check_alike(list(found.values()))
     summaries = {seed: results.read_summary(place) for seed, place in found.items()}
-    complete = len(found) == len(begun) and all(summary["complete"] for summary in summaries.values())
+    lacking = [place.name for place in begun if place not in found.values()]
+    lacking += [f"seed_{seed}" for seed, summary in summaries.items() if not summary["complete"]]
+    complete = not lacking
     combined = _combined(summaries, found, complete)
     files.write_atomic(workdir / "summary.md", _markdown(combined).encode())
     files.write_atomic(workdir / "summary.json", (json.dumps(combined, indent=1) + "\n").encode())
     spread = scoring.with_deviation(combined["kind"], combined["mean"], combined["std"])
-    logs.say(f"{workdir}: {spread} over {len(found)} seeds (mean over seeds and folds, deviation over seeds)")
+    rest = f"; not complete: {', '.join(lacking)}" if lacking else ""
+    logs.say(f"{workdir}: {spread} over {len(found)} seeds (mean over seeds and folds, deviation over seeds){rest}")
     return complete
+
+
+def check(job: jobs.CrossValidationJob) -> None:
+    """InputError, before any work, where another seed in the folder was computed with other fields."""
+    if job.seeds_of is not None:
+        done = _places(job.seeds_of, "summary.json")
+        _check_alike([place for place in done if place != job.workdir] + [job.workdir])
+
+
+def _places(workdir: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """The folders of seeds that hold a file, in the order of the seeds."""
+    found = [path.parent for path in workdir.glob(f"seed_*/{name}")]
+    return sorted(found, key=lambda place: (len(place.name), place.name))
 
 
 def _check_alike(places: Sequence[pathlib.Path]) -> None:
@@ -89,6 +104,6 @@ def _markdown(found: Mapping[str, Any]) -> str:
     values = " | ".join(f"{found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name in titles)
     lines.append(f"| mean over seeds and folds ± std over seeds | {values} |")
     values = " | ".join(scoring.with_interval(found["pooled"][name]) for name in titles)
-    lines += [f"| all clips of all seeds [95 % interval] | {values} |", ""]
+    lines += [f"| all clips of all seeds [95 % interval over {found['groups']} groups] | {values} |", ""]
     lines.append(f"{found['clips']} clips, {found['hours']:.2f} h; the folds are the same for every seed.")
     return "\n".join(lines) + "\n"

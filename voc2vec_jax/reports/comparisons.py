@@ -124,9 +124,9 @@ _SYSTEM_COLUMNS = (
     *(report_text.TableColumn(title, "Wilcoxon") for title in ("p", "p, Holm")),
 )
 _SYSTEM_NOTE = (
-    "The Wilcoxon signed-rank test over data sets (Dem\u0161ar 2006, JMLR 7), on the means over folds of the paper's tasks "
-    "that both systems completed; ties are split, p is exact and two-sided, and Holm's adjustment is over all pairs of a "
-    "protocol in one metric."
+    "The Wilcoxon signed-rank test over data sets (Dem\u0161ar 2006, JMLR 7), on the means over folds of the paper's "
+    "tasks that both systems completed; ties are split, p is exact and two-sided, and Holm's adjustment is over all "
+    "pairs of a protocol in one metric."
 )
 LEVEL = 0.05
 
@@ -134,10 +134,13 @@ LEVEL = 0.05
 def systems(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     """Tests of every two systems of table III over the data sets that both have; the notes say what n allows."""
     members: dict[str, dict[str, dict[str, report_runs.ReportedRun]]] = {}
-    for run in runs:
-        if run.dataset in report_paper.TASKS and run.kind == "classes" and run.complete:
-            members.setdefault(run.protocol, {}).setdefault(run.name, {})[run.dataset] = run
-    groups, notes = [], []
+    of_paper = [run for run in runs if run.dataset in report_paper.TASKS and run.kind == "classes"]
+    for run in (run for run in of_paper if run.complete):
+        members.setdefault(run.protocol, {}).setdefault(run.name, {})[run.dataset] = run
+    left_out = [
+        f"{report_tables.mark(run.name, complete=False)} on {run.title}" for run in of_paper if not run.complete
+    ]
+    groups, notes = [], [f"Left out, because they are incomplete: {', '.join(left_out)}."] if left_out else []
     for protocol, found in members.items():
         pairs = [(a, b, _common(found[a], found[b])) for a, b in itertools.combinations(found, 2)]
         pairs = [(a, b, tasks) for a, b, tasks in pairs if len(tasks) > 1]
@@ -146,12 +149,12 @@ def systems(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
             groups += [report_text.Group(f"protocol {protocol}, {title}", rows)] if rows else []
         notes += _what_n_allows(protocol, [len(tasks) for *_, tasks in pairs])
     if not groups:
-        notes = [
-            "No two systems completed two of the paper's tasks under one protocol, so there is no test over data sets."
-        ]
+        first = "No two systems completed two of the paper's tasks under one protocol: there is no test over data sets."
     else:
-        notes = [_SYSTEM_NOTE, *notes]
-    return report_text.Table("systems", "Table III: tests over data sets", _SYSTEM_COLUMNS, groups, notes, folded=True)
+        first = _SYSTEM_NOTE
+    return report_text.Table(
+        "systems", "Table III: tests over data sets", _SYSTEM_COLUMNS, groups, [first, *notes], folded=True
+    )
 
 
 def _common(a: Mapping[str, report_runs.ReportedRun], b: Mapping[str, report_runs.ReportedRun]) -> list[str]:
@@ -172,9 +175,9 @@ def _what_n_allows(protocol: str, counts: Sequence[int]) -> list[str]:
         ]
     if len(counts) * least >= LEVEL:
         return [
-            f"Under protocol {protocol} the least p that {most} data sets allow is {least:.4g}; adjusted for {len(counts)} "
-            f"pairs it is {min(1.0, len(counts) * least):.4g}, so that no adjusted p can be below {LEVEL}. Compare fewer "
-            "systems, or read the tests across folds."
+            f"Under protocol {protocol} the least p that {most} data sets allow is {least:.4g}; adjusted for "
+            f"{len(counts)} pairs it is {min(1.0, len(counts) * least):.4g}, and none can be below {LEVEL}. "
+            "Compare fewer systems, or read the tests across folds."
         ]
     return []
 

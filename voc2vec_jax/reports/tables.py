@@ -157,8 +157,8 @@ def _notes_iv(runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_r
     earlier = [run.name for run in runs if run.protocol == "strict" and run.averaged == "occurring" and run.folds]
     if earlier and len(earlier) < len([run for run in runs if run.protocol == "strict"]):
         notes.append(
-            "Recall and F1 are averaged over the classes that are tested, but over those that are only predicted too in "
-            f"the runs of an earlier version: {', '.join(dict.fromkeys(earlier))}."
+            "Recall and F1 are averaged over the classes that are tested, but in the runs of an earlier version over "
+            f"those that are only predicted too: {', '.join(dict.fromkeys(earlier))}."
         )
     notes += [_OTHER_PROTOCOL] if any(run.protocol != "paper" for run in runs) else []
     misprints = [
