@@ -53,6 +53,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.sampling = "all"  # [S] every clip once an epoch; "balanced" [-]: as many, classes evenly, without class weights
     c.seed = 0  # [-] of heads, batches, masks and dropout
 
+    # "none" [S] | "stem": not the convolutions, as transformers' freeze_feature_encoder | "encoder": the head alone
+    c.freeze = "none"
+    c.freeze_updates = 0  # [-] first updates that train the head alone (fairseq's freeze_finetune_updates)
+    c.layer_decay = 1.0  # [-] a block's rate over that of the block above it, as in ELECTRA and BEiT; head: 1
+    # [-] LoRA (Hu et al. 2021) in place of the encoder's own weights; 0: none. Targets: query, key, value, out,
+    # mlp_in, mlp_out
+    c.lora_rank, c.lora_alpha, c.lora_targets = 0, 16.0, "query,value"
+
     c.dropouts = True  # [S] those of the checkpoint's config.json, LayerDrop too
     # [S] SpecAugment as the checkpoint's config.json says; [T] else 0.05 of the frames, spans of 10, at least 2.
     # Under 0: so; a share of 0: no masks.

@@ -11,11 +11,12 @@ import pytest
 import tiny_learners
 
 from voc2vec_jax import models
+from voc2vec_jax.convert import names
 from voc2vec_jax.datasets import resident
+from voc2vec_jax.finetuning import adaptation, learners, settings
 from voc2vec_jax.finetuning import batches as fold_batches
 from voc2vec_jax.finetuning import engine as fold_engine
-from voc2vec_jax.finetuning import learners, settings
-from voc2vec_jax.models import heads
+from voc2vec_jax.models import heads, lora
 from voc2vec_jax.ops import augmentation
 
 
@@ -27,6 +28,8 @@ def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),), **op
     engine = fold_engine.Engine(learner, recipe, slots, axis, jax.devices()[:devices])
     kept = resident.Resident(clips, np.arange(len(clips)))
     data = {"blocks": kept.blocks, "block_start": kept.block_start, "samples": clips.samples, "labels": clips.labels}
+    whole = jax.jit(tiny_learners.tiny_learner(parts).init)(jax.random.key(9))
+    data["frozen"] = adaptation.only(whole, learner.adapt.frozen)
     data = jax.device_put(data, engine.replicated)
     start = jax.jit(functools.partial(fold_engine.start, learner, recipe), out_shardings=engine.replicated)
     rng = np.random.default_rng(1)
@@ -172,6 +175,17 @@ def test_a_fold_of_changed_clips_does_not_depend_on_its_neighbours(alone):
     for fold, logits in found.items():
         np.testing.assert_allclose(other[fold], logits, atol=1e-4)
         assert np.abs(logits - alone[fold]).max() > 1e-3
+
+
+def test_a_fold_with_adapters_does_not_depend_on_its_neighbours_either(alone):
+    paths = jax.eval_shape(tiny_learners.tiny_learner(((4, 2400),)).init, jax.random.key(0))
+    frozen = tuple(path for path in names.flatten(paths) if path.startswith("encoder/"))
+    adapt = adaptation.Adaptation(frozen, lora.Config(2), layer_decay=0.7)
+    recipe = tiny_learners.recipe(batch_clips=4, warmup_steps=1, peak_lr=1e-1, epochs=3, freeze_updates=2)
+    one, other = (run_folds(*how, 1, recipe, adapt=adapt) for how in (([0, 1, 2], 1, "map"), ([1, 2, 0], 3, "vmap")))
+    for fold, logits in one.items():
+        np.testing.assert_allclose(other[fold], logits, atol=1e-4)
+    assert np.abs(one[0] - one[2]).max() > 1e-3 and np.abs(one[0] - alone[0]).max() > 1e-3
 
 
 def test_lengths_of_the_parts_change_nothing(alone):

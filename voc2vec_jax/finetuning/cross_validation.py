@@ -71,6 +71,7 @@ def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     describe(job, task, dealt.splits)
     platform = runtime.platform()
     setting = agreement.first_before_others(lambda: settings.build(job, task, dealt.splits, source, platform))
+    preview.say_trained(setting)
     preview.say_masks(setting)
     # All end before process 0 sums up, or the others would not have written their folds.
     agreement.together(lambda: _train(job, setting, stop))

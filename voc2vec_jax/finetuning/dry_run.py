@@ -60,7 +60,7 @@ def plan(job: jobs.CrossValidationJob, request: report.Request) -> report.Plan:
             f"batch      int16 {[count, samples]} (clips x samples), {steps} an epoch and fold"
             for count, samples in learner.sub_batches
         ),
-        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(abstract.params)),
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves((abstract.params, data.get("frozen", {})))),
         parts={
             "folds": report.bytes_per_device(state),
             "clips": report.bytes_per_device(data),

@@ -18,6 +18,8 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from voc2vec_jax.finetuning import adaptation
+
 AXIS = "fold"
 
 
@@ -29,7 +31,10 @@ class Learner(Protocol):
     """
 
     def init(self, key: Key[Array, ""]) -> Any:
-        """Random parameters."""
+        """Random parameters, of what is trained."""
+
+    def rates(self, params: Any) -> Any:
+        """A factor of the learning rate for each parameter, of a shape that broadcasts; None: 1 for all."""
 
     def loss(self, params: Any, fold: Any, data: Any, rows: Int[Array, "r"], key: Key[Array, ""]) -> tuple:
         """Sum and weight of a batch's training loss."""
@@ -51,10 +56,14 @@ class FineTuningRecipe:
     clip_norm: float | int  # of the gradient over all parameters; 0: no clipping
     weight_decay: float | int
     seed: int
+    freeze_updates: int = 0  # of the first updates, which train the head alone
 
 
 class FoldState(NamedTuple):
-    """One fold on the device, or with a slot axis in front all of them; `best` are the parameters of the best epoch."""
+    """One fold on the device, or with a slot axis in front all of them; `best` are the parameters of the best epoch.
+
+    It holds what is trained alone; frozen parameters are shared by all folds, among the `data`.
+    """
 
     params: Any
     moments: Any
@@ -68,7 +77,19 @@ def optimizer(recipe: FineTuningRecipe) -> optax.GradientTransformation:
     parts += [optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)]
     # Behind Adam's scaling, so that the decay is not divided by the second moment: the W of AdamW.
     parts += [optax.add_decayed_weights(recipe.weight_decay)] if recipe.weight_decay else []
+    if recipe.freeze_updates:
+        # Each part counts its own updates, as torch's does: Adam corrects its moments by the number of updates.
+        clip, adam = parts[: bool(recipe.clip_norm)], optax.chain(*parts[bool(recipe.clip_norm) :])
+        parts = [*clip, optax.partition({"held": adam, "free": adam}, _held)]
     return optax.chain(*parts)
+
+
+def _held(params: Any) -> Any:
+    """Which parameters stand still in the first updates: "held" or "free" for each."""
+    return {
+        name: jax.tree.map(lambda _: "held" if name in adaptation.HELD else "free", value)  # noqa: B023
+        for name, value in params.items()
+    }
 
 
 def warmup(recipe: FineTuningRecipe, total: int | Int[Array, ""]) -> int | Int[Array, ""]:
@@ -124,16 +145,49 @@ def update(learner: Learner, recipe: FineTuningRecipe, state: FoldState, fold: A
             total, weight = learner.loss(params, fold, data, rows, key)
             return total / weight
 
-        loss, grads = jax.value_and_grad(objective)(state.params)
-        direction, moments = optimizer(recipe).update(grads, state.moments, state.params)
+        loss, grads = _gradient(recipe, objective, state)
+        direction, moments = _direction(recipe, grads, state)
         lr = rate(recipe, state.steps, fold["total_steps"])
         # The rate depends on the fold's own length, so it multiplies here and not inside the shared optimizer.
+        rates = learner.rates(state.params)
+        if rates is not None:
+            direction = jax.tree.map(jnp.multiply, direction, rates)
         params = jax.tree.map(lambda p, d: p - lr * d, state.params, direction)
         return FoldState(params, moments, state.steps + 1, state.best), loss
 
     # Folds of different sizes share a chunk: the short ones are padded with empty batches, which must not even
     # decay Adam's moments.
     return jax.lax.cond(jnp.any(rows >= 0), train, lambda state: (state, jnp.zeros([], jnp.float32)), state)
+
+
+def _gradient(recipe: FineTuningRecipe, objective, state: FoldState) -> tuple[Float[Array, ""], Any]:
+    """A loss and its gradient; in the first `freeze_updates` that of held parameters is 0, and costs nothing."""
+    if not recipe.freeze_updates:
+        return jax.value_and_grad(objective)(state.params)
+
+    def of_head(params):
+        free = {name: value for name, value in params.items() if name not in adaptation.HELD}
+        loss, grads = jax.value_and_grad(lambda free: objective({**params, **free}))(free)
+        return loss, {**jax.tree.map(jnp.zeros_like, params), **grads}
+
+    # Under "vmap" both are computed, since folds of a batch may be at different updates.
+    held = state.steps < recipe.freeze_updates
+    return jax.lax.cond(held, of_head, jax.value_and_grad(objective), state.params)
+
+
+def _direction(recipe: FineTuningRecipe, grads: Any, state: FoldState) -> tuple[Any, Any]:
+    """The optimizer's direction and new moments; held parameters keep theirs, their count of updates too."""
+    direction, moments = optimizer(recipe).update(grads, state.moments, state.params)
+    if not recipe.freeze_updates:
+        return direction, moments
+    held = state.steps < recipe.freeze_updates
+    still = {
+        name: jax.tree.map(lambda d: jnp.where(held, 0, d), value) if name in adaptation.HELD else value
+        for name, value in direction.items()
+    }
+    old, new = (one[-1].inner_states for one in (state.moments, moments))
+    kept = {**new, "held": jax.tree.map(lambda o, n: jnp.where(held, o, n), old["held"], new["held"])}
+    return still, (*moments[:-1], moments[-1]._replace(inner_states=kept))
 
 
 class Engine:

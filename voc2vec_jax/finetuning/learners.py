@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 from voc2vec_jax import audio as audio_files
 from voc2vec_jax import models
 from voc2vec_jax.datasets import resident
+from voc2vec_jax.finetuning import adaptation
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads, layers
 from voc2vec_jax.ops import augmentation, losses, masking
@@ -42,10 +43,11 @@ class Mixed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Finetuner:
-    """A pre-trained encoder and its head, all parameters trained (an `engine.Learner`).
+    """A pre-trained encoder and its head, trained as `adapt` says (an `engine.Learner`).
 
-    `data` holds `blocks` and `block_start` of a `resident.Resident`, and `samples` and `labels` of every clip. `fold`
-    holds `class_weights` [v]. `sub_batches` are shapes (rows, samples) that cut a batch's rows in order.
+    `data` holds `blocks` and `block_start` of a `resident.Resident`, `samples` and `labels` of every clip, and `frozen`
+    parameters, if there are any: those that are not trained. `fold` holds `class_weights` [v]. `sub_batches` are shapes
+    (rows, samples) that cut a batch's rows in order.
     """
 
     family: str
@@ -59,6 +61,7 @@ class Finetuner:
     augment: SpecAugment = SpecAugment()
     waveform: augmentation.Waveform = augmentation.Waveform()  # changes before the normalisation
     mixup: float = 0.0  # alpha; 0: no mixup
+    adapt: adaptation.Adaptation = adaptation.Adaptation()
 
     def init(self, key: Key[Array, ""]) -> Any:
         """Random parameters: the encoder's as pre-training starts from, the head's as transformers draws them."""
@@ -68,7 +71,11 @@ class Finetuner:
         x = jnp.zeros((1, 1, self.config.encoder.width))
         states = jnp.zeros((self.config.encoder.depth + 1, *x.shape)) if self.head.layer_sum else None
         head = heads.Classifier(self.head).init(jax.random.fold_in(key, _HEAD), x, jnp.ones((1, 1), bool), states)
-        return {"encoder": encoder, "head": head["params"]}
+        return self.adapt.trained({"encoder": encoder, "head": head["params"]}, key)
+
+    def rates(self, params) -> Any:
+        """As `engine.Learner.rates`."""
+        return self.adapt.rates(params, norm_first=self.config.encoder.norm_first)
 
     def _model(self):
         return models.FAMILIES[self.family].Model(self.config)
@@ -87,6 +94,7 @@ class Finetuner:
 
     def _forward(self, params, data, rows, key):
         """One sub-batch after another, each at its own length."""
+        params = self.adapt.whole(params, data.get("frozen", {}))
         # By clip and not by row: a clip's noise must not depend on its place in the batch or its neighbours.
         row_keys = None
         if key is not None:
@@ -188,6 +196,10 @@ class FeatureLearner:
             kernel, bias = jax.random.split(jax.random.fold_in(key, number))
             params[f"linear_{number}"] = {"kernel": init(kernel, (fan_in, fan_out)), "bias": init(bias, (fan_out,))}
         return params
+
+    def rates(self, params) -> None:
+        """One rate for all parameters."""
+        return
 
     def loss(self, params, fold, data, rows: Int[Array, "r"], key: Key[Array, ""]):
         """As `Finetuner.loss`."""

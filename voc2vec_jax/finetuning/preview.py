@@ -1,7 +1,9 @@
 """What a run says before it begins."""
 
 import dataclasses
+import math
 
+import jax
 import numpy as np
 
 from voc2vec_jax import audio
@@ -15,6 +17,18 @@ def say_masks(setting: settings.CrossValidationSetting) -> None:
     learner = setting.trained.learner
     if isinstance(learner, learners.Finetuner) and learner.augment.share:
         logs.say(masks(learner, setting.task.samples))
+
+
+def say_trained(setting: settings.CrossValidationSetting) -> None:
+    """Say how much of a model is trained, where that is not all of it."""
+    learner, frozen = setting.trained.learner, setting.trained.data.get("frozen")
+    if frozen is None:
+        return
+    trained = jax.eval_shape(learner.init, jax.random.key(0))
+    own, fixed = (sum(math.prod(x.shape) for x in jax.tree.leaves(tree)) for tree in (trained, frozen))
+    low = learner.adapt.lora
+    how = f": adapters of rank {low.rank} ({', '.join(low.targets)}) and the head" if low.rank else ""
+    logs.say(f"each fold trains {own:,} parameters{how}; {fixed:,} are frozen and shared by all folds")
 
 
 def masks(learner: learners.Finetuner, samples: np.ndarray) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import batches, copies, folds, tasks
+from voc2vec_jax.finetuning import adaptation, batches, copies, folds, tasks
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads, whisper
 from voc2vec_jax.ops import attention as attention_ops
@@ -22,6 +22,7 @@ STATED += ("epochs", "patience", "batch_clips", "peak_lr", "warmup_steps", "weig
 STATED += ("class_weights", "pooling", "dropouts", "mask_share", "mask_frames", "min_masks", "seed")
 STATED += ("stopping", "masks")
 STATED += ("sampling", "augment_speed", "augment_shift", "augment_noise", "augment_gain", "noise_snr", "mixup")
+STATED += ("freeze", "freeze_updates", "layer_decay", "lora_rank", "lora_alpha", "lora_targets")
 
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -83,6 +84,8 @@ EARLIER |= {"averaged_classes": "occurring"}
 EARLIER |= {"group_copies": "false"}
 EARLIER |= {"stopping": "published", "masks": "published"}
 EARLIER |= {"seeds": ""}
+EARLIER |= {"freeze": "none", "freeze_updates": 0, "layer_decay": 1.0, "lora_rank": 0}
+EARLIER |= {"lora_alpha": 16.0, "lora_targets": "query,value"}
 
 
 def _is_range(pair: Sequence[float]) -> bool:
@@ -99,6 +102,9 @@ _LIMITS = (
     ("from 0 to 1", lambda x: 0 <= x <= 1, ("augment_noise", "augment_shift")),
     ("of two numbers, the lower one first", _is_range, ("noise_snr",)),
     ("above 0", lambda x: 0 < x < math.inf, ("peak_lr", "max_seconds")),
+    ("0 or more", lambda x: 0 <= x < math.inf, ("freeze_updates", "lora_rank")),
+    ("above 0", lambda x: 0 < x < math.inf, ("lora_alpha",)),
+    ("above 0 and at most 1", lambda x: 0 < x <= 1, ("layer_decay",)),
     ("under 1", lambda x: x < 1, ("mask_share",)),
     ("1 or more, or under 0", lambda x: x != 0, ("mask_frames",)),
     ("above 0 and at most 0.5", lambda x: 0 < x <= 0.5, ("validation_share",)),
@@ -122,6 +128,7 @@ _CHOICES = {
     "stopping": ("auto", "published", "after_warmup"),
     "masks": ("auto", "published", "scaled"),
     "context": ("auto", *whisper.CONTEXTS),
+    "freeze": adaptation.FREEZE,
     "fold_axis": ("auto", "map", "vmap"),
 }
 
@@ -139,6 +146,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     seeds(config)
     _check_model(config)
     _check_data(config)
+    adaptation.check(config)
     if config.group_copies == "true" and config.protocol == "paper":
         raise errors.InputError(
             "--config.group_copies=true needs --config.protocol=strict: the paper's folds do not keep groups together"

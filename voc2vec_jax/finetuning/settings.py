@@ -16,7 +16,7 @@ from voc2vec_jax import audio, errors
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.datasets import resident
-from voc2vec_jax.finetuning import batches, feature_sets, folds, jobs, learners, scoring, slot_table, tasks
+from voc2vec_jax.finetuning import adaptation, batches, feature_sets, folds, jobs, learners, scoring, slot_table, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.models import block_config, heads
@@ -186,6 +186,7 @@ def model_setting(
         sets = (task.samples[rows] for rows in computed_sets(config, task, splits))
         shapes = batches.sub_batches(sets, config.batch_clips, encoder.hop_samples)
     makes_mask = bool(source.preprocessor.get("return_attention_mask", False)) if source.preprocessor else False
+    adapt = adaptation.of_config(config, source)
     learner = learners.Finetuner(
         family=source.family,
         config=dataclasses.replace(source.config, encoder=encoder),
@@ -198,6 +199,7 @@ def model_setting(
         augment=augmentation(config, source),
         waveform=waveform(config, source.normalizes),
         mixup=float(config.mixup),
+        adapt=adapt,
     )
     # All audio lives on the devices: a task is small, and a step then needs nothing from the host but indices.
     clips = resident.Resident(task, np.arange(len(task)))
@@ -208,11 +210,12 @@ def model_setting(
             "block_start": clips.block_start.astype(np.int32),
             "samples": task.samples.astype(np.int32),
             "labels": task.label.astype(np.int32),
+            **({"frozen": adaptation.only(source.params, adapt.frozen)} if adapt.frozen else {}),
         },
         fold_arrays=[{} for _ in splits],
-        initial=None if config.fresh else {"encoder": source.params["encoder"]},
+        initial=None if config.fresh else adaptation.without({"encoder": source.params["encoder"]}, adapt.frozen),
         stratified=len(shapes) > 1,
-        save_model=_model_saver(task, source) if config.save_models else None,
+        save_model=_model_saver(task, source, adapt) if config.save_models else None,
     )
 
 
@@ -278,9 +281,12 @@ def augmentation(config: ml_collections.ConfigDict, source: reader.ModelWeights)
     )
 
 
-def _model_saver(task: tasks.Task, source: reader.ModelWeights) -> SaveModel:
+def _model_saver(task: tasks.Task, source: reader.ModelWeights, adapt: adaptation.Adaptation) -> SaveModel:
+    frozen = adaptation.only(source.params, adapt.frozen)
+
     def save(path: pathlib.Path, params: Any) -> None:
-        trained = dataclasses.replace(source, params=params, labels=tuple(task.labels), missing=(), unused={})
+        whole = adapt.whole(params, frozen)
+        trained = dataclasses.replace(source, params=whole, labels=tuple(task.labels), missing=(), unused={})
         writer.write_jax(path, trained)
 
     return save
