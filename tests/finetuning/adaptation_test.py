@@ -103,10 +103,10 @@ def test_what_is_trained_moves_and_the_first_outputs_are_the_sources(fields):
     assert still <= {"encoder/mask_embedding"}
 
 
-def flops(channels, adapt_of):
+def flops(channels, width, adapt_of):
     """Of a loss and its gradient, counted from the compiled program; with wide layers, so that products dominate."""
     plain = tiny_learners.tiny_learner(((4, 2400),))
-    encoder = dataclasses.replace(plain.config.encoder, conv_channels=channels, width=64, inner_width=256)
+    encoder = dataclasses.replace(plain.config.encoder, conv_channels=channels, width=width, inner_width=4 * width)
     plain = dataclasses.replace(plain, config=dataclasses.replace(plain.config, encoder=encoder))
     everything = jax.eval_shape(plain.init, jax.random.key(0))
     learner = dataclasses.replace(plain, adapt=adapt_of(names.flatten(everything)))
@@ -132,13 +132,15 @@ def test_frozen_parts_have_no_backward_pass():
         for start in ("encoder/conv_stem/", "encoder/")
     )
     low = lambda flat: dataclasses.replace(encoder(flat), lora=lora.Config(2))  # noqa: E731
-    wide, narrow = (64, 64), (4, 4)
-    whole_wide, whole_narrow = (flops(channels, lambda flat: everything) for channels in (wide, narrow))
-    found = [flops(wide, stem) / whole_wide, flops(narrow, encoder) / whole_narrow, flops(narrow, low) / whole_narrow]
+    convolutions, blocks = ((128, 128), 16), ((4, 4), 64)
+    found = [
+        flops(*sizes, adapt) / flops(*sizes, lambda flat: everything)
+        for sizes, adapt in ((convolutions, stem), (blocks, encoder), (blocks, low))
+    ]
     print(found)
     # Forward 1, backward 2: of the inputs and of the weights. A frozen stem keeps its forward pass alone, adapters the
     # gradients of inputs and of two products in twelve.
-    assert found[0] < 0.45 and found[1] < 0.4 and found[2] < 0.85
+    assert found[0] < 0.6 and found[1] < 0.4 and found[2] < 0.85
 
 
 def test_the_encoder_stands_still_for_the_first_updates_and_then_begins_as_new():
