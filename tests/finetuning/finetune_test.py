@@ -135,6 +135,12 @@ def test_its_scores_are_scikit_learns_on_its_predictions(whole):
             shares = np.array([float(row[f"p:{label}"]) for label in found["labels"]])
             assert shares.sum() == pytest.approx(1, abs=1e-5)
             assert found["labels"][shares.argmax()] == row["predicted"]
+    true, predicted = [row["label"] for row in rows], [row["predicted"] for row in rows]
+    assert found["pooled"]["uar"]["value"] == pytest.approx(
+        sklearn_metrics.recall_score(true, predicted, average="macro")
+    )
+    assert found["pooled"]["uar"]["low"] <= found["pooled"]["uar"]["value"] <= found["pooled"]["uar"]["high"]
+    assert (found["asked_folds"], found["fewer_folds"], found["averaged_classes"]) == (3, "", "tested")
     for name in ("uar", "accuracy", "f1_macro"):
         values = [fold[name] for fold in found["folds"]]
         assert found["mean"][name] == pytest.approx(np.mean(values))

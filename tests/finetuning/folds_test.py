@@ -145,3 +145,55 @@ def test_rare_classes_are_a_warning_where_they_are_accepted():
     assert folds.check(np.arange(40) % 3, NAMES, folds.paper(40, 5), "paper") == []
     with pytest.raises(errors.InputError, match="protocol 'loose' is none of paper, strict"):
         folds.check(labels, NAMES, splits, "loose")
+
+
+# --- fewer groups than folds
+
+
+def test_three_groups_make_three_folds_with_a_validation_group_each_and_a_reason():
+    labels, group = np.tile(np.arange(7), 6), np.repeat([0, 1, 2], 14)
+    dealt = folds.strict_or_fewer(labels, group, folds=10)
+    assert len(dealt.splits) == 3 and "the clips come from 3 groups" in dealt.fewer
+    for split in dealt.splits:
+        parts = [set(group[rows]) for rows in split]
+        assert [len(part) for part in parts] == [1, 1, 1] and len(set.union(*parts)) == 3
+        assert all(set(labels[rows]) == set(range(7)) for rows in split)
+
+
+def test_enough_groups_are_dealt_as_ever_and_without_a_reason():
+    labels, group = np.tile([0, 1], 30), np.repeat(np.arange(12), 5)
+    dealt, wanted = folds.strict_or_fewer(labels, group, 10, seed=3), folds.strict(labels, group, 10, seed=3)
+    assert dealt.fewer == ""
+    for one, other in zip(dealt.splits, wanted, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other))
+
+
+def test_a_clip_of_an_unknown_group_counts_as_a_group():
+    dealt = folds.strict_or_fewer(np.tile([0, 1], 4), np.array([0, 0, 0, 0, -1, -1, -1, -1]), 10)
+    assert len(dealt.splits) == 5 and "5 groups" in dealt.fewer
+
+
+@pytest.mark.parametrize(
+    ("group", "says"),
+    [
+        ([0, 0, 0, 0], "all 4 clips are of one group, .* give clips of three groups or more"),
+        ([0, 0, 1, 1], "fold 0 has no group of clips to spare for validation"),
+    ],
+)
+def test_groups_that_make_no_folds_at_all_are_refused(group, says):
+    with pytest.raises(errors.InputError, match=says):
+        folds.strict_or_fewer(np.array([0, 1, 0, 1]), np.array(group), 10)
+
+
+def test_a_class_that_a_fold_cannot_learn_is_a_warning_where_rare_classes_are_kept():
+    labels, group = np.array([0, 1] * 6 + [2, 2]), np.r_[np.repeat([0, 1, 2], 4), 0, 0]
+    dealt = folds.strict_or_fewer(labels, group, 10)
+    (fold,) = (number for number, split in enumerate(dealt.splits) if 12 in split.test)
+    text = f"class sigh (2 clips) is absent from the train part of fold {fold}"
+    found = folds.check(labels, NAMES, dealt.splits, "strict", group, "keep")
+    assert found[-1] == f"{text}, which can only miss it"
+    with pytest.raises(errors.InputError, match="is absent from the train part"):
+        folds.check(labels, NAMES, dealt.splits, "strict", group)
+    alone = [split._replace(train=split.train[labels[split.train] == 0]) for split in dealt.splits]
+    with pytest.raises(errors.InputError, match="is absent from the train part"):
+        folds.check(labels, NAMES, alone, "strict", group, "keep")

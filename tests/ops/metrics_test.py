@@ -115,3 +115,17 @@ def test_differences_within_rounding_of_each_other_are_equal():
     ties = metrics.paired([0.3, 0.7, 0.7, 0.5, 0.6, 0.9, 0.8], [0.2, 0.8, 0.8, 0.3, 0.3, 0.5, 0.3])
     assert ties.p_wilcoxon == pytest.approx(stats.wilcoxon([1, -1, -1, 2, 3, 4, 5]).pvalue)
     assert ties.p_wilcoxon != pytest.approx(stats.wilcoxon([2, -1, -3, 4, 5, 6, 7]).pvalue)
+
+
+def test_signed_ranks_are_scipys_exact_test_without_ties_and_split_zeros_as_demsar_does():
+    one_sign = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
+    assert metrics.signed_rank(one_sign) == pytest.approx(2 / 2**6)
+    assert metrics.signed_rank(one_sign[:5]) == pytest.approx(2 / 2**5)  # so that five can never reach 0.05
+    mixed = np.array([0.03, -0.01, 0.04, 0.02, 0.07, -0.05])
+    assert metrics.signed_rank(mixed) == pytest.approx(stats.wilcoxon(mixed, method="exact").pvalue)
+    # Two zeros have ranks 1 and 2, half of each to either side, and the rest is gone through by hand.
+    with_zeros, ranks = np.array([0, 0, 0.1, 0.2, 0.3]), np.array([3, 4, 5])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1)
+    assert metrics.signed_rank(with_zeros) == pytest.approx(np.mean(abs(ranks @ signs) >= ranks.sum()))
+    assert metrics.signed_rank(np.zeros(4)) is None
+    assert metrics.signed_rank(-mixed) == pytest.approx(metrics.signed_rank(mixed))

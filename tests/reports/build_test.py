@@ -11,7 +11,7 @@ import pytest
 
 from voc2vec_jax import errors
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.reports import comparisons, details
+from voc2vec_jax.reports import build, comparisons, details
 from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
@@ -98,6 +98,12 @@ BAD = {
     "no such column": (overwritten("predictions.csv", "fold,id\n0,a\n"), "the column 'path' is missing"),
     "number": (overwritten("predictions.csv", HEADS + "0,a,a,0,1,x,y,likely\n"), "predictions.csv: line 2: could not"),
     "infinite": (overwritten("predictions.csv", HEADS + "0,a,a,0,inf,x,y,1\n"), "line 2 holds a number that is not f"),
+    "kind": (broken(kind="music"), "'kind' is none of classes, multilabel, regression"),
+    "pooled": (
+        broken(pooled={"uar": {"value": "high", "low": None, "high": None}}),
+        "'pooled' holds no numbers for uar",
+    ),
+    "bound": (broken(pooled={"uar": {"value": 0.5, "low": 0.1, "high": None}}), "'pooled' lacks numbers for uar"),
     "short": (overwritten("predictions.csv", HEADS + "0,a\n"), "predictions.csv: line 2: could not convert"),
     "vectors": (overwritten("fold_00/embeddings.npz", "no"), "embeddings.npz: it cannot be read"),
 }
@@ -231,6 +237,127 @@ def test_runs_on_other_folds_are_refused_by_name(tmp_path):
     table = comparisons.pairs([a, b])
     assert not table.groups
     assert "On VIVAE, a and b are not paired: they were tested on different clips in folds 0, 1, 2." in table.notes
+
+
+def test_systems_are_tested_over_the_tasks_that_both_have(tmp_path):
+    six(tmp_path, "a", skill=6.0)
+    six(tmp_path, "b", skill=0.0)
+    six(tmp_path, "c", tuple(report_paper.TASKS)[:3])
+    six(tmp_path, "half", folds=2)
+    runs = report_runs.find([tmp_path]).runs
+    table = comparisons.systems(runs)
+    assert [group.heading for group in table.groups] == [
+        f"protocol strict, {title}" for title in ("UAR", "accuracy", "macro F1")
+    ]
+    rows = {tuple(row[k].text for k in (0, 1)): row for row in table.groups[0].rows}
+    assert set(rows) == {("a", "b"), ("a", "c"), ("b", "c")}
+    means = {name: np.array([run.summary.mean["uar"] for run in runs if run.name == name]) for name in ("a", "b")}
+    best, worst = means["a"], means["b"]
+    assert (best > worst).all()
+    cells = [cell.text for cell in rows["a", "b"]]
+    assert cells[2:4] == ["6", "6, 0"] and cells[4:6] == [f"{best.mean():.3f}", f"{worst.mean():.3f}"]
+    assert cells[7] == "0.0312" and cells[8] == f"{3 / 32:.4f}"  # of three pairs the least counts three times
+    assert rows["a", "c"][2].text == "3"
+    assert any("none can be below 0.05" in note for note in table.notes)
+    assert any("half \N{DAGGER} on VIVAE" in note for note in table.notes)
+
+
+def test_too_few_data_sets_for_any_p_are_said_to_be_so(tmp_path):
+    for system in ("a", "b"):
+        six(tmp_path, system, ("vivae", "cnvve", "donateacry"))
+    table = comparisons.systems(report_runs.find([tmp_path]).runs)
+    assert any("at most 3 data sets: no p of this test can be below 0.25" in note for note in table.notes)
+    alone = comparisons.systems(report_runs.find([tmp_path / "vivae"]).runs)
+    assert not alone.groups and "there is no test over data sets" in alone.notes[0]
+
+
+def test_runs_that_average_over_other_classes_are_not_paired(tmp_path):
+    for system, averaged in (("a", "tested"), ("b", None)):  # None: of an earlier version
+        fake_runs.write(tmp_path / "vivae" / system, system=system)
+        fake_runs.edit(tmp_path / "vivae" / system, averaged_classes=averaged)
+    one, other = runs = report_runs.find([tmp_path]).runs
+    why = "one averages over the tested classes, the other over the occurring ones"
+    assert comparisons.refusal(one, other) == why
+    assert any("in the runs of an earlier version" in note for note in report_tables.table_iv(runs).notes)
+
+
+def test_all_clips_come_from_the_summary_with_their_interval(tmp_path):
+    folder = fake_runs.write(tmp_path / "run")
+    pooled = {name: {"value": 0.5, "low": 0.4, "high": 0.625} for name in metrics.NAMES}
+    fake_runs.edit(folder, pooled=pooled)
+    (row,) = rows_of(report_tables.table_iv([report_runs.read(folder)]))
+    assert row[5] == row[9] == row[13] == "0.500 [0.400, 0.625]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "scores"),
+    [("multilabel", {"map": 0.5, "auroc": 0.75}), ("regression", {"ccc": 0.5, "pearson": 0.6, "mae": 1.25})],
+)
+def test_other_kinds_of_tasks_have_a_table_of_their_own_scores(kind, scores, tmp_path, draws_nothing):
+    for at, system in enumerate(("a", "b")):
+        folder = fake_runs.write(tmp_path / "own" / system, system=system, dataset="own", title="Own", seed=at)
+        folds = json.loads((folder / "summary.json").read_text())["folds"]
+        folds = [{**fold, "confusion": None, **{name: value + at for name, value in scores.items()}} for fold in folds]
+        pooled = {name: {"value": value, "low": 0.0, "high": 2.0} for name, value in scores.items()}
+        fake_runs.edit(folder, kind=kind, folds=folds, pooled=pooled)
+    runs = report_runs.find([tmp_path]).runs
+    first, own = report_tables.tables_iv(runs)
+    assert first.name == "table4" and not first.groups and own.name == f"table4_{kind}"
+    names = [row[0].text for row in own.groups[0].rows]
+    for at, (name, value) in enumerate(scores.items()):
+        cells = [row[4 + 2 * at] for row in own.groups[0].rows]
+        assert [cell.text for cell in cells] == [f"{value:.3f}±0.000", f"{value + 1:.3f}±0.000"]
+        better = "a" if name == "mae" else "b"  # the lower error, and else the higher score
+        assert [cell.strong for cell in cells] == [one == better for one in names]
+    written = build.write([tmp_path], tmp_path / "r.html")
+    assert f"r_table4_{kind}.md" in {path.name for path in written.files}
+    assert "confusion" not in " ".join(path.name for path in written.files)
+
+
+FAULT = {"dataset": "vivae", "title": "VIVAE", "system": "wavlm", "protocol": "strict", "reason": "no such folder"}
+
+
+def test_a_job_that_failed_has_a_row_of_dashes_and_its_reason(tmp_path, capsys, draws_nothing):
+    fake_runs.write(tmp_path / "g" / "vivae" / "hubert-ls")
+    for folder, changes in {
+        "vivae/wavlm": {},
+        "cnvve/wavlm": {"dataset": "cnvve", "title": "CNVVE", "seed": 3},
+    }.items():
+        (tmp_path / "g" / folder).mkdir(parents=True)
+        (tmp_path / "g" / folder / "config.json").touch()
+        (tmp_path / "g" / folder / "fault.json").write_text(json.dumps(FAULT | changes))
+    found = report_runs.find([tmp_path / "g"])
+    assert not found.waiting and {fault.dataset for fault in found.faults} == {"vivae", "cnvve"}
+    table = report_tables.table_iv(found.runs, "classes", found.faults)
+    assert [group.heading for group in table.groups] == ["VIVAE", "CNVVE"]
+    failed = rows_of(table)[1]
+    assert failed[:4] == ["wavlm", "LS960", "strict", "failed"] and set(failed[4:]) == {report_text.DASH}
+    assert rows_of(table)[2][0] == "wavlm, seed 3"
+    assert "wavlm on VIVAE failed: no such folder." in table.notes
+    assert "wavlm failed on VIVAE." in report_tables.table_iii(found.runs, found.faults).notes
+    assert run_tool(tmp_path / "g", f"--output={tmp_path}/r.html") == errors.EXIT_DONE
+    assert "wavlm on VIVAE failed: no such folder." in capsys.readouterr().out
+    assert "wavlm on VIVAE failed: no such folder." in (tmp_path / "r.html").read_text()
+
+
+def test_a_run_that_failed_half_way_keeps_its_own_row(tmp_path):
+    folder = fake_runs.write(tmp_path / "vivae" / "wavlm", system="wavlm", folds=2)
+    (folder / "fault.json").write_text(json.dumps(FAULT))
+    found = report_runs.find([tmp_path])
+    table = report_tables.table_iv(found.runs, "classes", found.faults)
+    assert len(rows_of(table)) == 1 and rows_of(table)[0][3] == "2 of 3"
+    assert "wavlm on VIVAE failed: no such folder." in table.notes
+
+
+def test_faults_that_cannot_be_read_or_are_all_there_is_are_one_sentence(tmp_path, capsys, draws_nothing):
+    folder = fake_runs.write(tmp_path / "vivae" / "a")
+    (folder / "fault.json").write_text(json.dumps({**FAULT, "reason": 3}))
+    assert run_tool(tmp_path, f"--output={tmp_path}/r.html") == errors.EXIT_INPUT
+    assert "fault.json: 'reason' is not a str" in capsys.readouterr().err
+    (folder / "fault.json").write_text(json.dumps(FAULT))
+    (folder / "summary.json").unlink()
+    assert run_tool(tmp_path, f"--output={tmp_path}/r.html") == errors.EXIT_INPUT
+    assert "holds no summary.json" in (said := capsys.readouterr().err) and "no such folder" in said
 
 
 def test_holm_steps_down_and_keeps_the_order():

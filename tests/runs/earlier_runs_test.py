@@ -75,6 +75,9 @@ def test_folds_go_on_and_a_finished_one_is_left_alone(earlier):
     found, wanted = predictions(run / "predictions.csv"), predictions(earlier / "folds_whole.csv")
     assert [row["id"] for row in found] == [row["id"] for row in wanted]
     np.testing.assert_allclose(probabilities(found), probabilities(wanted), atol=2e-3)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["averaged_classes"] == "occurring"  # as it began
+    assert summary["pooled"]["uar"]["value"] > 0 and summary["pooled"]["uar"]["low"] is None  # fold 0 lacks logits
 
 
 def test_a_fold_written_before_is_loaded_and_predicts_what_it_did(earlier):

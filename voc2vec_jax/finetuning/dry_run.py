@@ -22,7 +22,13 @@ from voc2vec_jax.runs import logs, runtime
 
 def run(config: ml_collections.ConfigDict, workdir: str, request: report.Request) -> int:
     """Report what every job of `config` takes on the machine that is asked for, else on the local devices."""
+    seen = set()
     for job in jobs.plan_jobs(config, pathlib.Path(workdir)):
+        if job.fault:
+            raise job.fault
+        if job.seeds_of in seen:  # every seed takes the same
+            continue
+        seen |= {job.seeds_of} - {None}
         found = plan(job, request)
         if logs.speaks():
             report.show(found, request)

@@ -92,8 +92,7 @@ def strict_or_fewer(
 ) -> DealtFolds:
     """`strict`; of clips from fewer groups than folds, as many folds as there are groups.
 
-    Fewer still, at least 2, where a fold has no group to spare for validation. InputError where not even that can be,
-    and for clips of one group.
+    InputError as `strict`, and for clips of one group.
     """
     there = len(np.unique(own_groups(groups)))
     if there >= folds:
@@ -103,17 +102,10 @@ def strict_or_fewer(
             f"all {len(labels)} clips are of one group, so that none can be tested by a model that has not heard it: "
             "give clips of three groups or more, or take --config.protocol=paper"
         )
-    first = None
-    for made in range(there, 1, -1):
-        try:
-            splits = strict(labels, groups, made, seed, validation_share)
-        except errors.InputError as fault:
-            first = first or fault
-            continue
-        more = "" if made == there else ", and one more of each fold validates"
-        whole = "each of which stays on one side of a fold"
-        return DealtFolds(splits, f"the clips come from {there} groups (speakers or recordings), {whole}{more}")
-    raise first
+    # No fewer: the rest of a fold would be smaller still, and leave no more groups for validation.
+    splits = strict(labels, groups, there, seed, validation_share)
+    whole = "each of which stays on one side of a fold"
+    return DealtFolds(splits, f"the clips come from {there} groups (speakers or recordings), {whole}")
 
 
 def own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
