@@ -83,7 +83,7 @@ EARLIER |= dict.fromkeys(("augment_speed", "augment_shift", "augment_noise", "au
 EARLIER |= {"averaged_classes": "occurring"}
 EARLIER |= {"group_copies": "false"}
 EARLIER |= {"stopping": "published", "masks": "published"}
-EARLIER |= {"seeds": ""}
+EARLIER |= {"seeds": "", "context": "auto"}
 EARLIER |= {"freeze": "none", "freeze_updates": 0, "layer_decay": 1.0, "lora_rank": 0}
 EARLIER |= {"lora_alpha": 16.0, "lora_targets": "query,value"}
 
