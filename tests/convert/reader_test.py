@@ -31,6 +31,7 @@ SOURCES = {
     "HubertModel": ({"num_hidden_layers": 3, "conv_stride": [5, 2, 2, 2, 2, 2, 1]}, None),
     "HubertForCTC": (checkpoints.LARGE, "speech recognition"),
     "HubertForSequenceClassification": (checkpoints.SUMMED, None),
+    "HubertModel distilled": ({"feat_proj_layer_norm": False}, None),
     "WavLMModel": ({}, None),
     "WavLMModel large": ({**checkpoints.LARGE, "num_buckets": 32, "max_bucket_distance": 100}, None),
     "WavLMForSequenceClassification": (checkpoints.SUMMED, None),

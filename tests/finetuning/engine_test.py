@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_learners
+import tiny_whisper
 
 from voc2vec_jax import models
 from voc2vec_jax.convert import names
@@ -16,14 +17,14 @@ from voc2vec_jax.datasets import resident
 from voc2vec_jax.finetuning import adaptation, learners, settings
 from voc2vec_jax.finetuning import batches as fold_batches
 from voc2vec_jax.finetuning import engine as fold_engine
-from voc2vec_jax.models import heads, lora
+from voc2vec_jax.models import heads, lora, whisper
 from voc2vec_jax.ops import augmentation
 
 
-def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),), **options):
+def run_folds(folds, slots, axis, devices, recipe=None, parts=((4, 2400),), make=tiny_learners.tiny_learner, **options):
     """Logits on all clips after one epoch of each fold, whatever the number of slots."""
     clips = tiny_learners.Clips(18)
-    learner = tiny_learners.tiny_learner(parts, **options)
+    learner = make(parts, **options)
     recipe = recipe or tiny_learners.recipe(batch_clips=4, warmup_steps=2, peak_lr=1e-2, epochs=3)
     engine = fold_engine.Engine(learner, recipe, slots, axis, jax.devices()[:devices])
     kept = resident.Resident(clips, np.arange(len(clips)))
@@ -194,6 +195,17 @@ def test_lengths_of_the_parts_change_nothing(alone):
     np.testing.assert_allclose(found[0], alone[0], atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("context", whisper.CONTEXTS)
+def test_a_fold_of_whisper_depends_neither_on_its_neighbours_nor_on_the_lengths_of_the_parts(context):
+    """With dropout, LayerDrop and masks over the spectrum."""
+    make = functools.partial(tiny_learners.whisper_learner, context)
+    alone = run_folds([1], 1, "map", 1, parts=((2, 2400), (2, 3200)), make=make)
+    together = run_folds([1, 2], 2, "vmap", 1, make=make)
+    assert np.abs(alone[1]).max() > 0.01 and np.abs(together[1] - together[2]).max() > 1e-3
+    np.testing.assert_allclose(together[1], alone[1], atol=1e-4)
+
+
 def test_a_slot_is_placed_and_taken_to_the_bit_and_no_other_slot_travels():
     recipe = tiny_learners.recipe(batch_clips=4)
     engine = fold_engine.Engine(tiny_learners.tiny_learner(((4, 2400),)), recipe, 8, "map", jax.devices()[:4])
@@ -234,14 +246,19 @@ def test_a_batch_without_clips_changes_nothing():
     assert max(jax.tree.leaves(moved)) > 1e-6
 
 
-@pytest.mark.parametrize(("family", "layer_sum"), [("hubert", True), ("wavlm", False), ("data2vec", True)])
+@pytest.mark.parametrize(
+    ("family", "layer_sum"), [("hubert", True), ("wavlm", False), ("data2vec", True), ("whisper", True)]
+)
 def test_every_family_is_fine_tuned(family, layer_sum):
     """All parameters that features depend on move, and outputs stay finite."""
     base = models.FAMILIES[family].Config()
     tiny = tiny_learners.tiny_learner(((4, 2400),)).config.encoder
     sizes = ("conv_channels", "conv_kernels", "conv_strides", "width", "depth", "heads", "inner_width")
     own = {name: getattr(tiny, name) for name in (*sizes, "positional_groups")} | {"positional_kernel": 5}
-    config = dataclasses.replace(base, encoder=dataclasses.replace(base.encoder, **own))
+    config = (
+        dataclasses.replace(base, encoder=dataclasses.replace(base.encoder, **own)) if family != "whisper" else None
+    )
+    config = config or tiny_whisper.config()
     learner = learners.Finetuner(
         family, config, heads.Config(tiny_learners.CLASSES, 8, layer_sum), ((4, 2400),), normalize=True
     )
@@ -261,6 +278,7 @@ def test_every_family_is_fine_tuned(family, layer_sum):
         assert np.isfinite(float(loss))
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), after.params, state.params)
     assert min(jax.tree.leaves(moved["head"])) > 0 and max(jax.tree.leaves(moved["encoder"]["conv_stem"])) > 0
+    assert family != "whisper" or moved["encoder"]["positions"] == 0  # sinusoids, as transformers leaves them
 
 
 def test_initial_parameters_replace_fresh_ones_and_must_fit():

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import numpy as np
+import tiny_whisper
 
 from voc2vec_jax import models
 from voc2vec_jax.finetuning import engine as fold_engine
@@ -41,6 +42,15 @@ def tiny_learner(sub_batches, **options) -> learners.Finetuner:
     augment = learners.SpecAugment(0.1, 3, 1)
     return learners.Finetuner(
         "wav2vec2", config, heads.Config(CLASSES, 8), sub_batches, normalize=True, augment=augment, **options
+    )
+
+
+def whisper_learner(context: str, sub_batches, **options) -> learners.Finetuner:
+    """As `tiny_learner`, with Whisper's encoder."""
+    config = tiny_whisper.config(context, width=16, depth=2, heads=2, inner_width=24, layerdrop=0.2, dropout=0.1)
+    augment = learners.SpecAugment(0.2, 3, 1)
+    return learners.Finetuner(
+        "whisper", config, heads.Config(CLASSES, 8), sub_batches, normalize=False, augment=augment, **options
     )
 
 

@@ -106,6 +106,18 @@ def test_the_two_contexts_are_two_functions_of_a_short_clip_and_one_of_a_whole_o
     assert np.abs(found["cut"][1, :12] - found["padded"][1, :12]).max() > 0.1
 
 
+def test_masks_hide_frames_of_the_spectrum():
+    model = whisper.Model(tiny_whisper.config("cut"))
+    audio, lengths = jnp.asarray(parity.clips((3200, 1600))), jnp.array([3200, 1600])
+    params = jax.tree.map(jnp.asarray, parity.random_parameters(model))
+    masked = np.zeros((2, 18), bool)  # fewer than there are: the others stay
+    masked[0, 4:7] = masked[1, 9] = True
+    spectrum = jax.jit(lambda masked: model.apply({"params": params}, audio, lengths, masked=masked)[1]["mel"])
+    plain, hidden = np.asarray(spectrum(None)), np.asarray(spectrum(jnp.asarray(masked)))
+    np.testing.assert_array_equal((plain != hidden).any(2)[:, :18], masked)
+    assert not hidden[:, :18][masked].any() and (plain == hidden)[:, 18:].all()
+
+
 def test_more_audio_than_positions_is_refused():
     config = tiny_whisper.config("cut")
     with pytest.raises(errors.InputError, match=r"the audio has 6720 samples.* takes 6400 \(0.4 s\)"):

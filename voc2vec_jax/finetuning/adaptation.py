@@ -20,6 +20,7 @@ from voc2vec_jax.models import lora as adapters
 
 FREEZE = ("none", "stem", "encoder")
 STEM = "encoder/conv_stem/"  # what transformers' freeze_feature_encoder freezes
+UNTRAINED = ("encoder/positions",)  # Whisper's sinusoids, which transformers never trains; no optimizer may decay them
 HELD = ("encoder", "lora")  # what stands still in the first `freeze_updates`: everything but the head
 _ADAPTERS = 3_000_017  # folded into the key of the adapters, so that they differ from the other parameters
 
@@ -98,6 +99,8 @@ def of_config(config: ml_collections.ConfigDict, source: reader.ModelWeights) ->
         frozen = [path for path in own if path.startswith(STEM)]
         if not frozen:
             raise errors.InputError(f"a {source.family} model has no convolutional stem: set --config.freeze=none")
+    # Nothing is kept from the source where all weights are random
+    frozen += [path for path in UNTRAINED if path in own and path not in frozen and not config.fresh]
     return Adaptation(tuple(sorted(frozen)), low, config.layer_decay)
 
 

@@ -36,10 +36,10 @@ def masks(learner: learners.Finetuner, samples: np.ndarray) -> str:
     rule = dataclasses.asdict(learner.augment)
     if learner.attend_padding:
         longest = learner.sub_batches[0][1]
-        share = masking.augmentation_share(int(learner.config.encoder.frames(longest)), **rule)
+        share = masking.augmentation_share(int(learner.config.encoder.maskable(longest)), **rule)
         seconds = longest / audio.RATE_HZ
         return f"SpecAugment hides {share:.1%} of the frames of a clip, all being padded to {seconds:.2f} s"
-    frames = learner.config.encoder.frames(np.sort(samples))
+    frames = learner.config.encoder.maskable(np.sort(samples))
     share_of = {count: masking.augmentation_share(count, **rule) for count in sorted(set(frames.tolist()))}
     shares = np.array([share_of[count] for count in frames.tolist()])
     middle, most = len(shares) // 2, int(shares.argmax())
