@@ -152,3 +152,44 @@ def test_segments_are_the_fewest_equal_ones_and_cover_everything(samples):
     assert len(cuts) == -(-samples // 160_000) and sum(lengths) == samples
     assert all(stop == start for (_, stop), (start, _) in zip(cuts, cuts[1:]))
     assert not cuts or (max(lengths) <= 160_000 and max(lengths) - min(lengths) <= 1)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("file_name", ["a.wav", "a.flac", "a.mp3"])
+def test_a_stretch_is_that_part_of_the_whole_and_the_rest_is_not_read(tmp_path, monkeypatch, rate_hz, file_name):
+    rng = np.random.default_rng(0)
+    voice = np.cumsum(rng.normal(0, 0.01, (5 * rate_hz, 2)), axis=0).astype(np.float32)
+    path = _write(tmp_path / file_name, np.sin(voice) / 2, rate_hz)
+    whole = audio.load(path)
+    read = []
+    plain = soundfile.SoundFile.read
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda self, frames, *a, **k: read.append(frames) or plain(self, frames, *a, **k)
+    )
+    for start, end in ((0.0, 0.5), (1.2345, 2.0), (3.0, 5.0), (4.9, 5.004)):
+        read.clear()
+        found = audio.load_stretch(path, start, end)
+        expected = whole[round(start * 16_000) : round(end * 16_000)]
+        assert len(found) == len(expected)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+        assert sum(read) < (end - start + 0.7) * rate_hz
+    assert audio.seconds(path) == pytest.approx(5.0, abs=0.06)
+
+
+def test_what_makes_a_stretch_unusable_is_said(tmp_path):
+    path = _write(tmp_path / "a.wav", TONE, 44_100)
+    with pytest.raises(audio.AudioError, match="a.wav: holds nothing from 1.5 to 2 s"):
+        audio.load_stretch(path, 1.5, 2.0)
+    with pytest.raises(audio.AudioError, match="cannot be opened"):
+        audio.load_stretch(tmp_path / "b.wav", 0.0, 1.0)
+    bad = TONE.copy()
+    bad[30_000] = np.nan
+    path = _write(tmp_path / "nan.wav", bad, 44_100, subtype="FLOAT")
+    assert len(audio.load_stretch(path, 0.0, 0.2)) == 3200
+    with pytest.raises(audio.AudioError, match="NaN or infinite"):
+        audio.load_stretch(path, 0.5, 0.8)
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(path.read_bytes()[:40_000])
+    with pytest.raises(audio.AudioError, match="is truncated: its header promises"):
+        audio.load_stretch(cut, 0.0, 0.1)
+    assert audio.seconds(cut) is None and audio.seconds(tmp_path / "b.wav") is None

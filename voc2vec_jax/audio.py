@@ -4,7 +4,9 @@ Channels are averaged before resampling. Files are read in blocks, so that the m
 not that of the source.
 """
 
+import contextlib
 import io
+import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,9 @@ SEGMENT_SAMPLES = 10 * RATE_HZ
 LOWEST_RATE_HZ = 1_000  # a header with less is damaged, and resampling would blow the file up
 MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged, or its writer did not know the length
 BLOCK_FRAMES = 1 << 18
+STRETCH_MARGIN_SAMPLES = (
+    4096  # read on both sides of a stretch, for the resampling filter and for decoders that warm up
+)
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
 
 # Lengths in the wav headers of writers that do not know the length, such as those that write to a pipe.
@@ -71,13 +76,68 @@ def stream(source: str | os.PathLike | io.IOBase, name: str | None = None) -> It
         raise AudioError(name, f"cannot be decoded ({_sentence(error)})") from error
 
 
+def load_stretch(
+    source: str | os.PathLike, start_seconds: float, end_seconds: float, name: str | None = None
+) -> Float32[np.ndarray, " s"]:
+    """The samples of `load(source)` from one time to another, up to rounding; reads no more than these and a margin.
+
+    Times are rounded to samples at 16 kHz. `AudioError` as `load`, as far as it is read, and for a stretch outside.
+    """
+    name = name or os.fspath(source)
+    first, stop = round(start_seconds * RATE_HZ), round(end_seconds * RATE_HZ)
+    with _opened(source, name) as file:
+        # A chunk that begins at a multiple of `down` frames begins at a whole sample after resampling.
+        down, up = (number // math.gcd(file.samplerate, RATE_HZ) for number in (file.samplerate, RATE_HZ))
+        begin = max(0, first - STRETCH_MARGIN_SAMPLES) // up
+        frames = min(file.frames, -(-(stop + STRETCH_MARGIN_SAMPLES) // up) * down) - begin * down
+        if frames > 0 and begin:
+            file.seek(begin * down)
+        samples = np.concatenate([np.zeros(0, np.float32), *_resampled(_first(file, name, frames), file.samplerate)])
+    wanted = samples[first - begin * up : stop - begin * up]
+    if not len(wanted):
+        raise AudioError(name, f"holds nothing from {start_seconds:g} to {end_seconds:g} s")
+    return wanted
+
+
+def _first(file: soundfile.SoundFile, name: str, frames: int) -> Iterator[Float32[np.ndarray, " _"]]:
+    """The next frames of a file; `AudioError` if it ends before."""
+    there = 0
+    while there < frames and len(block := file.read(min(BLOCK_FRAMES, frames - there), "float32", always_2d=True)):
+        there += len(block)
+        yield _checked(mix_down(block), name)
+    if there < frames:
+        raise AudioError(name, f"is truncated: its header promises {frames - there} frames more")
+
+
+def seconds(source: str | os.PathLike) -> float | None:
+    """How long a recording is by its header; None if it cannot be opened."""
+    try:
+        with _opened(source, os.fspath(source)) as file:
+            return file.frames / file.samplerate
+    except AudioError:
+        return None
+
+
+@contextlib.contextmanager
+def _opened(source: str | os.PathLike, name: str) -> Iterator[soundfile.SoundFile]:
+    """A file to decode, checked as far as its header goes."""
+    if "\0" in os.fspath(source):
+        raise AudioError(name, "cannot be opened (its name holds a zero byte)")
+    try:
+        with open(source, "rb") as raw:
+            _check_length(raw, name)
+            with soundfile.SoundFile(raw) as file:
+                _check_header(file, name)
+                yield file
+    except OSError as error:
+        raise AudioError(name, f"cannot be opened ({error.strerror or error})") from error
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        raise AudioError(name, f"cannot be decoded ({_sentence(error)})") from error
+
+
 def _mono_16k(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.ndarray, " _"]]:
-    rate_hz = file.samplerate
-    if rate_hz < LOWEST_RATE_HZ:
-        raise AudioError(name, f"its header gives a rate of {rate_hz} Hz, which is not a rate of audio")
-    if file.frames > MOST_FRAMES:
-        raise AudioError(name, "its header gives an impossible length, as in a FLAC written to a pipe: encode it again")
-    samples = 0
+    _check_header(file, name)
+    samples, rate_hz = 0, file.samplerate
     for block in _resampled(_mono_blocks(file, name), rate_hz):
         samples += len(block)
         yield block
@@ -85,18 +145,29 @@ def _mono_16k(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.ndarr
         raise AudioError(name, f"nothing is left of its {file.frames} frames at {rate_hz} Hz after resampling")
 
 
+def _check_header(file: soundfile.SoundFile, name: str) -> None:
+    if file.samplerate < LOWEST_RATE_HZ:
+        raise AudioError(name, f"its header gives a rate of {file.samplerate} Hz, which is not a rate of audio")
+    if file.frames > MOST_FRAMES:
+        raise AudioError(name, "its header gives an impossible length, as in a FLAC written to a pipe: encode it again")
+
+
 def _mono_blocks(file: soundfile.SoundFile, name: str) -> Iterator[Float32[np.ndarray, " _"]]:
     frames = 0
     while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         frames += len(block)
-        mono = mix_down(block)
-        if not (np.isfinite(mono.min()) and np.isfinite(mono.max())):
-            raise AudioError(name, "holds NaN or infinite samples")
-        yield mono
+        yield _checked(mix_down(block), name)
     if not frames:
         raise AudioError(name, "holds no audio (zero frames)")
     if frames < file.frames:
         raise AudioError(name, f"is truncated: its header promises {file.frames} frames, {frames} are there")
+
+
+def _checked(mono: Float32[np.ndarray, " s"], name: str) -> Float32[np.ndarray, " s"]:
+    """The block; `AudioError` where a sample is not finite."""
+    if not (np.isfinite(mono.min()) and np.isfinite(mono.max())):
+        raise AudioError(name, "holds NaN or infinite samples")
+    return mono
 
 
 def mix_down(frames: Float32[np.ndarray, "s channels"]) -> Float32[np.ndarray, " s"]:

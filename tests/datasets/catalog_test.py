@@ -225,7 +225,7 @@ def test_a_manifest_lists_paths_labels_and_groups(tmp_path, delimiter, suffix):
         (str(outside), "", ""),
         ("a, b.wav", "x", "ann"),
     ]
-    assert listing.labels == ("x", "y") and "1 recordings are listed more than once" in listing.notes[0]
+    assert listing.labels == ("x", "y") and "1 row repeats an earlier one" in listing.notes[0]
     assert ["no path" in listing.unreadable[0]["reason"], "4 fields" in listing.unreadable[1]["reason"]] == [True, True]
     assert all(len(listing.loader.load(recording.locator)) == len(TONE) for recording in listing.recordings)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from voc2vec_jax import errors
 from voc2vec_jax.datasets import fingerprints
 from voc2vec_jax.datasets.published import synthetic
 from voc2vec_jax.finetuning import copies, folds, leaks, tasks
@@ -102,3 +103,15 @@ def test_stretches_of_one_file_that_overlap_in_time_are_pairs(task):
         samples=np.array([32_000, 16_000, 8_000, 16_000] + [8_000] * 18, np.int32),
     )
     assert [pair[:2] for pair in copies._same_stretches(three)] == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_a_copy_in_another_part_is_refused(task):
+    part = np.array(["train"] * 21 + ["test"])
+    divided = dataclasses.replace(task, part=part)
+    copies.check_parts(divided, [pair(0, 1)])
+    copies.check_parts(task, [pair(0, 21)])
+    with pytest.raises(errors.InputError) as caught:
+        copies.check_parts(divided, [pair(0, 1), pair(0, 21), pair(1, 21, "overlap")])
+    assert str(caught.value).startswith(
+        f"{task.ids[0]} in train and {task.ids[21]} in test hold nearly the same sound, and 1 more pairs of clips do so"
+    )

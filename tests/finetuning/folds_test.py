@@ -197,3 +197,39 @@ def test_a_class_that_a_fold_cannot_learn_is_a_warning_where_rare_classes_are_ke
     alone = [split._replace(train=split.train[labels[split.train] == 0]) for split in dealt.splits]
     with pytest.raises(errors.InputError, match="is absent from the train part"):
         folds.check(labels, NAMES, alone, "strict", group, "keep")
+
+
+# --- parts that the user gives
+
+
+def test_given_parts_are_the_one_fold():
+    part = np.array(["train", "test", "validation", "train", "test"])
+    labels, alone = np.array([0, 1, 1, 1, 0]), np.full(5, -1)
+    (fold,) = folds.given(part, labels, alone)
+    assert [rows.tolist() for rows in fold] == [[0, 3], [2], [1, 4]]
+    for name in ("train", "test"):
+        with pytest.raises(errors.InputError, match=f"none of the 5 clips is in the part {name}"):
+            folds.given(np.where(part == name, "validation", part), labels, alone)
+
+
+def test_without_a_validation_part_whole_groups_of_train_become_it():
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 3, 200), rng.integers(-1, 40, 200)
+    part = np.where(np.arange(200) < 150, "train", "test")
+    ((train, validation, test),) = folds.given(part, labels, groups, 0, 0.2)
+    assert sorted([*train, *validation]) == list(range(150)) and test.tolist() == list(range(150, 200))
+    assert 20 <= len(validation) <= 40 and set(labels[train]) == {0, 1, 2}
+    known = set(groups[train]) & set(groups[validation])
+    assert known <= {-1}
+    other = folds.given(part, labels, groups, 1, 0.2)[0].validation
+    assert other.tolist() != validation.tolist()
+    only = np.array([0, 1, 0, 1])
+    with pytest.raises(errors.InputError, match="train has no group to spare for it"):
+        folds.given(np.array(["train", "train", "test", "test"]), only, np.full(4, -1))
+
+
+def test_a_group_in_two_parts_is_named():
+    part, groups = np.array(["train", "validation", "test", "test"]), np.array([-1, 1, 1, -1])
+    with pytest.raises(errors.InputError, match="group ben has clips in two parts, b in validation and c in test"):
+        folds.check_parts(part, groups, ("anna", "ben"), list("abcd"))
+    folds.check_parts(part, np.array([-1, 1, 0, -1]), ("anna", "ben"), list("abcd"))

@@ -78,6 +78,8 @@ EVERY_FIELD = {
     "split_seed": 0,
     "stopping": "auto",
     "systems": [],
+    "test_data": "",
+    "validation_data": "",
     "validation_share": 0.1,
     "warmup_steps": 500,
     "weight_decay": 0.0,

@@ -15,13 +15,18 @@ NOMINAL_BYTES = 512 << 10  # assumed for a recording of unknown size
 
 
 class Recording(NamedTuple):
-    """A source recording. `path` is unique in its set, names its records, and is what listings are sorted by."""
+    """A source recording, or a stretch of one. `path` is unique in its set, names its records, and sorts listings.
+
+    The path of a stretch is that of its file and the times in seconds, as in `a.wav#1.5-3`.
+    """
 
     path: str
     locator: str  # argument of the listing's loader
     group: str = ""
     label: str = ""
     source_bytes: int = NOMINAL_BYTES
+    part: str = ""  # of a division that the user gives: one of `manifests.PARTS`
+    start_seconds: float = 0.0  # in its file
 
 
 @runtime_checkable
@@ -43,6 +48,7 @@ class Listing:
     unreadable: list[dict[str, str]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     default_name: str = ""  # of the prepared set, where the source is not a set with a name
+    has_stretches: bool = False  # some recordings are stretches of files
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,7 +95,7 @@ def listing_digest(listing: listings.Listing) -> str:
     digest = hashlib.sha256(f"{PROCEDURE}\n{listing.labels}\n".encode())
     for start in range(0, len(listing.recordings), RECORDINGS_AT_ONCE):
         lot = listing.recordings[start : start + RECORDINGS_AT_ONCE]
-        lines = (f"{path}\0{group}\0{label}\0{size}\n" for path, _, group, label, size in lot)
+        lines = (f"{path}\0{group}\0{label}\0{size}\n" for path, _, group, label, size, *_ in lot)
         digest.update("".join(lines).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -262,6 +262,7 @@ def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, An
         "clipped_samples": sum(clipped.values()),
         "clipped_files": clipped,
         "unreadable": [*listing.unreadable, *(bad for shard in made for bad in shard.unreadable)],
+        "stretches": listing.has_stretches,
         "warnings": warnings,
         "notes": listing.notes,
     }
@@ -344,6 +345,11 @@ def make_shard(job: ShardJob) -> int:
     return len(job.recordings)
 
 
+def stored_name(path: str) -> str:
+    """The name under which a recording is kept: its path, with bytes that are no UTF-8 written out."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def examples(
     loader: listings.Loader,
     recordings: Iterable[listings.Recording],
@@ -355,7 +361,7 @@ def examples(
     Adds the unusable ones to `unreadable`, and the number of clipped samples of a path to `clipped`.
     """
     for recording in recordings:
-        path = recording.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        path = stored_name(recording.path)
         try:
             samples, over = audio.to_int16(loader.load(recording.locator))
         except audio.AudioError as error:
@@ -363,10 +369,10 @@ def examples(
             continue
         if over:
             clipped[path] = over
-        cuts = audio.segments(len(samples))
+        cuts, offset = audio.segments(len(samples)), round(recording.start_seconds * audio.RATE_HZ)
         for k, (start, stop) in enumerate(cuts):
             name = f"{path}#{k}" if len(cuts) > 1 else path
-            yield records.Example(samples[start:stop], name, path, recording.group, recording.label, start)
+            yield records.Example(samples[start:stop], name, path, recording.group, recording.label, offset + start)
 
 
 def _run(jobs: Sequence[ShardJob], workers: int, advance: Callable[[int], None]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Int64
 
+from voc2vec_jax import errors
 from voc2vec_jax.datasets import fingerprints, overlaps
 from voc2vec_jax.finetuning import tasks
 from voc2vec_jax.runs import logs
@@ -64,6 +65,21 @@ def _same_stretches(task: tasks.Task) -> Iterator[fingerprints.Pair]:
             for other in open_rows:
                 yield fingerprints.Pair(min(row, other), max(row, other), "overlap", 1.0)
             open_rows.append(row)
+
+
+def check_parts(task: tasks.Task, pairs: Sequence[fingerprints.Pair]) -> None:
+    """InputError for clips that hold the same sound and are in two of the parts that the user gives."""
+    if task.part is None:
+        return
+    crossing = [pair for pair in pairs if task.part[pair.first] != task.part[pair.second]]
+    if crossing:
+        how = {"identical": "the same sound", "near": "nearly the same sound", "overlap": "a stretch of the same sound"}
+        first, second, kind, _ = crossing[0]
+        more = f", and {len(crossing) - 1} more pairs of clips do so" if len(crossing) > 1 else ""
+        raise errors.InputError(
+            f"{task.ids[first]} in {task.part[first]} and {task.ids[second]} in {task.part[second]} hold {how[kind]}"
+            f"{more}: put copies into one part, leave them out, or accept them with --config.group_copies=false"
+        )
 
 
 def merge(task: tasks.Task, pairs: Sequence[fingerprints.Pair]) -> tasks.Task:

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from voc2vec_jax import audio
+from voc2vec_jax import audio, errors
 from voc2vec_jax.convert import reader, sources
 from voc2vec_jax.finetuning import (
     copies,
@@ -101,30 +101,53 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
         job.dataset,
         data_dir=config.data_dir,
         data=config.data or None,
+        validation_data=config.validation_data or None,
+        test_data=config.test_data or None,
         manual_dir=config.manual_dir or None,
         on_unreadable=config.on_unreadable,
         max_seconds=config.max_seconds,
         least_samples=least,
     )
+    if task.part is not None:
+        folds.check_parts(task.part, task.group, task.groups, task.ids.tolist())
     if finetuning_recipe.groups_copies(config):
-        task = copies.merge(task, copies.find(task, config.data_dir).pairs)
+        pairs = copies.find(task, config.data_dir).pairs
+        copies.check_parts(task, pairs)
+        task = copies.merge(task, pairs)
     return task
 
 
 def split(config: ml_collections.ConfigDict, task: tasks.Task) -> folds.DealtFolds:
     """The protocol's folds; InputError when the clips do not allow them."""
-    if config.protocol == "paper":
+    if task.part is not None:
+        dealt = given_parts(config, task)
+    elif config.protocol == "paper":
         dealt = folds.DealtFolds(folds.paper(len(task), config.folds))
     else:
         dealt = folds.strict_or_fewer(task.label, task.group, config.folds, config.split_seed, config.validation_share)
     splits = dealt.splits
-    if dealt.fewer:
+    if dealt.fewer and task.part is None:
         logs.warn(f"{task.title}: {len(splits)} folds and not {config.folds}, since {dealt.fewer}")
     # The paper's sets have rare classes and were published with them; in a user's own set they are a fault to report.
     rare = config.rare if config.rare != "auto" else "keep" if task.name in tasks.PAPER_TASKS else "stop"
     for warning in folds.check(task.label, task.labels, splits, config.protocol, task.group, rare):
         logs.warn(warning)
     return dealt
+
+
+def given_parts(config: ml_collections.ConfigDict, task: tasks.Task) -> folds.DealtFolds:
+    """One fold of the parts that the user gives; says where the clips for validation come from."""
+    if config.protocol == "paper":
+        raise errors.InputError(
+            f"the clips of {task.title} are divided into parts, and --config.protocol=paper deals folds of its own: "
+            "take --config.protocol=strict, or leave the parts out"
+        )
+    splits = folds.given(task.part, task.label, task.group, config.split_seed, config.validation_share)
+    why = "the parts are given"
+    if not (task.part == "validation").any():
+        why += f", but for validation, to which {len(splits[0].validation)} clips of train went, by groups"
+    logs.say(f"{task.title}: one fold, since {why}")
+    return folds.DealtFolds(splits, why)
 
 
 def describe(job: jobs.CrossValidationJob, task: tasks.Task, splits: Sequence[folds.FoldSplit]) -> None:

@@ -108,6 +108,48 @@ def strict_or_fewer(
     return DealtFolds(splits, f"the clips come from {there} groups (speakers or recordings), {whole}")
 
 
+def given(
+    part: np.ndarray,
+    labels: Int64[np.ndarray, "n"],
+    groups: Int64[np.ndarray, "n"],
+    seed: int = 0,
+    validation_share: float = 0.1,
+) -> list[FoldSplit]:
+    """One fold of the parts that the user gives: `part` holds "train", "validation" or "test" for each clip.
+
+    Without clips for validation, about `validation_share` of those for training are taken, whole groups as in `strict`.
+    InputError where train or test has no clips, and where train has no group to spare.
+    """
+    rows = [np.flatnonzero(part == name) for name in FoldSplit._fields]
+    for name, own in zip(FoldSplit._fields, rows):
+        if not len(own) and name != "validation":
+            raise errors.InputError(f"none of the {len(part)} clips is in the part {name}: put some there")
+    train, validation, test = rows
+    if not len(validation):
+        chosen = _validation(
+            labels[train], own_groups(groups)[train], validation_share, np.random.default_rng([seed, 1, 0])
+        )
+        if chosen is None:
+            raise errors.InputError(
+                "no clips are given for validation, and train has no group to spare for it, because each is the only "
+                "one of some class: give more groups of each class, or a part validation"
+            )
+        train, validation = np.delete(train, chosen), train[chosen]
+    return [FoldSplit(train, validation, test)]
+
+
+def check_parts(part: np.ndarray, groups: Int64[np.ndarray, "n"], names: Sequence[str], ids: Sequence[str]) -> None:
+    """InputError for a group with clips in two parts; `names` are those of the groups, and `ids` those of the clips."""
+    first: dict[int, int] = {}
+    for row in np.flatnonzero(groups >= 0).tolist():
+        other = first.setdefault(int(groups[row]), row)
+        if part[other] != part[row]:
+            raise errors.InputError(
+                f"group {names[groups[row]]} has clips in two parts, {ids[other]} in {part[other]} and {ids[row]} in "
+                f"{part[row]}: put all clips of a group into one part"
+            )
+
+
 def own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     """Dense group numbers; every clip of an unknown group gets a number of its own."""
     # groups 0 1 1 -1 -1  ->  0 1 1 5 6  ->  0 1 1 2 3

@@ -34,7 +34,10 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model = ""  # one system: a name of the paper's tables, a Hub id, a folder, a checkpoint file or a run folder
     c.systems = ()  # several systems in place of `model`; "paper" is all of tables III and IV
     c.name = ""  # of the one system in tables; empty: its name in the paper, or the last part of its path
-    c.data = ""  # of the data set `folder`: a folder of class folders, or a manifest (csv: path,label[,group])
+    # Of the data set `folder`: a folder of class folders, or a manifest (csv: path,label[,group,split,start,end])
+    c.data = ""
+    c.validation_data = ""  # with test_data: `data` is for training, and these for validation (may be empty) and test
+    c.test_data = ""
     c.data_dir = "data"  # of prepared sets
     c.manual_dir = ""  # of publishers' archives, from which sets are prepared when needed
     c.on_unreadable = "stop"  # "stop" | "drop": what to do about clips that cannot be used
@@ -81,7 +84,7 @@ MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 EARLIER = {"dropout_bits": "threefry", "pooling": "mean", "sampling": "all", "mixup": 0.0, "noise_snr": (10.0, 40.0)}
 EARLIER |= dict.fromkeys(("augment_speed", "augment_shift", "augment_noise", "augment_gain"), 0.0)
 EARLIER |= {"averaged_classes": "occurring"}
-EARLIER |= {"group_copies": "false"}
+EARLIER |= {"group_copies": "false", "validation_data": "", "test_data": ""}
 EARLIER |= {"stopping": "published", "masks": "published"}
 EARLIER |= {"seeds": "", "context": "auto"}
 EARLIER |= {"freeze": "none", "freeze_updates": 0, "layer_decay": 1.0, "lora_rank": 0}
@@ -183,6 +186,9 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
 def _check_data(config: ml_collections.ConfigDict) -> None:
     if not config.datasets:
         raise errors.InputError("datasets is empty: name at least one data set")
+    for name in ("validation_data", "test_data"):
+        if config[name] and tuple(config.datasets) != ("folder",):
+            raise errors.InputError(f"{name} {config[name]} belongs to the data set folder: give --config=...:folder")
     if config.data and tuple(config.datasets) != ("folder",):
         raise errors.InputError(f"data {config.data} belongs to the data set folder: give --config=...:folder")
     if tuple(config.datasets) == ("folder",) and not config.data:

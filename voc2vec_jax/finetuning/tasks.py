@@ -8,22 +8,23 @@ import difflib
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float64, Int16, Int32, Int64
 
 from voc2vec_jax import audio, datasets, errors
-from voc2vec_jax.datasets import catalog, preparing, records
-from voc2vec_jax.datasets.published import folder
+from voc2vec_jax.datasets import catalog, records
+from voc2vec_jax.finetuning import own_data
 from voc2vec_jax.runs import logs
 
 _TITLES = ("ASVP-ESD", "ASVP-ESD (babies)", "CNVVE", "Donate A Cry", "NonVerbal Vocalization", "VIVAE")
 PAPER_TASKS = dict(zip(catalog.TASKS, _TITLES, strict=True))  # name of the data set: title in the paper's tables
-FOLDER = "folder"
 ON_UNREADABLE = ("stop", "drop")
 LEAST_SAMPLES = 400  # one frame of the base architecture
 SHOWN = 10  # clips that a message names
+_STRETCH = re.compile(r"(?P<file>.+)#(?P<start>[0-9.]+)-[0-9.]+", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +35,8 @@ class Task:
     `groups`, or -1 where the set knows none. `ids` are unique. `paths` are posix, relative to `audio_root` where that
     is known. `samples` are lengths at 16 kHz after the cut, and `start_seconds` is where a clip begins in its
     recording. `fingerprint` changes with the audio, the labels, the groups and the choice of clips. `dropped` tells
-    what was left out, and why. `merged` counts the pairs of copies whose groups became one (`copies.merge`).
+    what was left out, and why. `part` says of each clip whether it is for "train", "validation" or "test", where the
+    user has divided them. `merged` counts the pairs of copies whose groups became one (`copies.merge`).
     """
 
     name: str
@@ -53,6 +55,7 @@ class Task:
     prepared: records.PreparedSet
     segments: tuple[tuple[int, ...], ...]  # records of each clip, in order
     kind: str = "classes"  # one of `scoring.KINDS`
+    part: np.ndarray | None = None
     merged: Mapping[str, int] | None = None
 
     @property
@@ -89,6 +92,8 @@ def open_task(
     *,
     data_dir: str | os.PathLike,
     data: str | os.PathLike | None = None,
+    validation_data: str | os.PathLike | None = None,
+    test_data: str | os.PathLike | None = None,
     manual_dir: str | os.PathLike | None = None,
     on_unreadable: str = "stop",
     max_seconds: float | int = 7.0,
@@ -96,8 +101,9 @@ def open_task(
 ) -> Task:
     """Open the task of a data set, which is prepared first if `data_dir` does not hold it.
 
-    The name "folder" stands for the clips of `data`: a folder of class folders, a zip of one, or a manifest (csv:
-    path,label[,group]). A clip is the first `max_seconds` of a recording. Clips that cannot be decoded, or have fewer
+    The name "folder" stands for the clips of `data`: a folder of class folders, a zip of one, or a manifest
+    (`manifests.COLUMNS`); with `test_data` these are for training, and those for test and perhaps validation are there.
+    A clip is the first `max_seconds` of a recording. Clips that cannot be decoded, or have fewer
     than `least_samples`, are an InputError that names them; with `on_unreadable` "drop" they are left out and named
     in a warning. Another clip never takes their place. InputError also for an unknown name, a set without labels,
     clips without one, and fewer than two classes.
@@ -107,7 +113,7 @@ def open_task(
     max_samples = round(max_seconds * audio.RATE_HZ)
     if max_samples < least_samples:
         raise errors.InputError(f"max_seconds {max_seconds} is shorter than one frame of {least_samples} samples")
-    if (name == FOLDER) != (data is not None):
+    if (name == own_data.FOLDER) != (data is not None):
         raise errors.InputError(
             "the data set folder needs --config.data=PATH: class folders or a manifest"
             if data is None
@@ -115,11 +121,10 @@ def open_task(
         )
     if data is None:
         prepared, root = _named(name, data_dir, manual_dir), manual_dir and pathlib.Path(manual_dir).expanduser()
-        unreadable = prepared.report["unreadable"]
+        opened = own_data.OwnClips(prepared, root, prepared.report["unreadable"], {})
     else:
-        root = pathlib.Path(data).expanduser()
-        prepared, unreadable = _own(root, data_dir)
-    return _task(prepared, _title(prepared), root, unreadable, on_unreadable, max_samples, least_samples)
+        opened = own_data.open_own(data, validation_data, test_data, data_dir)
+    return _task(opened, on_unreadable, max_samples, least_samples)
 
 
 def _named(name: str, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None) -> records.PreparedSet:
@@ -129,38 +134,14 @@ def _named(name: str, data_dir: str | os.PathLike, manual_dir: str | os.PathLike
     return datasets.prepare(name, data_dir=data_dir, manual_dir=manual_dir)
 
 
-def _own(path: pathlib.Path, data_dir: str | os.PathLike) -> tuple[records.PreparedSet, list[dict[str, str]]]:
-    """The prepared set of a user's folder or manifest, and the files of it that cannot be used."""
-    if not path.exists():
-        raise errors.InputError(
-            f"there is no {path}: give --config.data a folder of class folders or a manifest (csv: path,label[,group])"
-        )
-    listing = preparing.list_source(datasets.CATALOG[FOLDER], path)
-    # Another folder of the same name, or this one with other files, gets a set of its own beside the first.
-    name, digest = folder.default_name(path), preparing.listing_digest(listing)
-    there = records.open_set(data_dir, name) if name in records.list_sets(data_dir) else None
-    if name in datasets.CATALOG or (there and there.report["listing"] != digest):
-        name = f"{name}_{digest[:8]}"
-    prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=path, name=name)
-    listed = {recording.path for recording in listing.recordings}
-    undecoded = [entry for entry in prepared.report["unreadable"] if entry["path"] in listed]
-    return prepared, [*listing.unreadable, *undecoded]
-
-
 def _title(prepared: records.PreparedSet) -> str:
     entry = datasets.CATALOG.get(prepared.name)
     return entry.title if entry else prepared.name
 
 
-def _task(
-    prepared: records.PreparedSet,
-    title: str,
-    root: pathlib.Path | None,
-    unreadable: Sequence[dict[str, str]],
-    on_unreadable: str,
-    max_samples: int,
-    least_samples: int,
-) -> Task:
+def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least_samples: int) -> Task:
+    prepared, root, unreadable, part_of = opened
+    title = _title(prepared)
     first, segments, lengths = _clips(prepared, max_samples)
     names, label = prepared.recordings[prepared.recording[first]], prepared.label[first]
     _check_labelled(prepared, title, names[label < 0])
@@ -172,7 +153,9 @@ def _task(
     if len(labels) < 2:
         there = f"all {len(kept)} clips are of one class ({labels[0]})" if labels else "no clip is left"
         raise errors.InputError(f"{there} in {title}: give clips of two classes or more")
-    group = prepared.group[first[kept]]
+    own_data.check_names(labels, np.bincount(label.reshape(-1)).tolist(), title)
+    group, ids = prepared.group[first[kept]], names[kept]
+    paths = _files(ids, prepared.start_sample[first[kept]]) if prepared.report.get("stretches") else ids
     task = Task(
         name=prepared.name,
         title=title,
@@ -180,15 +163,16 @@ def _task(
         label=label.reshape(-1).astype(np.int64),
         group=group,
         groups=tuple(prepared.groups.tolist()),
-        ids=names[kept],
-        paths=names[kept],
+        ids=ids,
+        paths=paths,
         start_seconds=prepared.start_sample[first[kept]] / audio.RATE_HZ,
         samples=lengths[kept].astype(np.int32),
-        audio_root=_audio_root(root, prepared.name, str(names[kept[0]])),
+        audio_root=_audio_root(root, prepared.name, str(paths[0])),
         fingerprint="",
         dropped=tuple(unusable),
         prepared=prepared,
         segments=tuple(segments[row] for row in kept),
+        part=np.array([part_of[name] for name in ids.tolist()]) if part_of else None,
     )
     return with_fingerprint(task)
 
@@ -199,13 +183,26 @@ def _clips(
     """For every recording in the order of the set: its first record, its records within the cut, its samples."""
     # Preparing cut long recordings into segments; a clip joins those that begin before `max_samples` again.
     order = np.lexsort((prepared.start_sample, prepared.recording))
-    order = order[prepared.start_sample[order] < max_samples]
+    # Where a recording is a stretch of a file, its first record begins where the stretch does.
+    _, begins, counts = np.unique(prepared.recording[order], return_index=True, return_counts=True)
+    within = prepared.start_sample[order] - np.repeat(prepared.start_sample[order[begins]], counts)
+    order = order[within < max_samples]
     recording = prepared.recording[order]
     # recording 0 0 0 1 1 2  ->  starts 0 3 5, where the recording changes
     starts = np.flatnonzero(np.concatenate([[True], recording[1:] != recording[:-1]]))
     segments = [tuple(part.tolist()) for part in np.split(order, starts[1:])]
     lengths = np.add.reduceat(prepared.samples[order], starts, dtype=np.int64)
     return order[starts], segments, np.minimum(lengths, max_samples)
+
+
+def _files(names: np.ndarray, start_sample: Int64[np.ndarray, "n"]) -> np.ndarray:
+    """The file of each recording, some of which are stretches: `a.wav` of `a.wav#1.5-3`."""
+    found = []
+    for name, start in zip(names.tolist(), start_sample.tolist()):
+        match = _STRETCH.fullmatch(name)
+        is_stretch = match and round(float(match["start"]) * audio.RATE_HZ) == start
+        found.append(match["file"] if is_stretch else name)
+    return np.array(found)
 
 
 def _check_labelled(prepared: records.PreparedSet, title: str, unlabelled: np.ndarray) -> None:
@@ -270,4 +267,6 @@ def _fingerprint(task: Task) -> str:
     for array in (task.label, task.group, task.samples):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update("\0".join(task.ids.tolist()).encode())
+    if task.part is not None:
+        digest.update("\0".join(task.part.tolist()).encode())
     return digest.hexdigest()

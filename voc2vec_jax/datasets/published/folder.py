@@ -1,38 +1,119 @@
 """The user's own audio: a folder of files, an archive of one, or a manifest that lists them.
 
 In a folder, a file's class is the folder it lies in, if there are at least two such folders. A manifest is a csv or
-tsv file with a header (`path`, optionally `label` and `group`), or a fairseq tsv (the root folder in the first line,
-then path and number of frames). Relative paths start at the manifest, or at fairseq's root.
+tsv file with a header (`manifests.COLUMNS`), or a fairseq tsv (the root folder in the first line, then path and number
+of frames). Relative paths start at the manifest, or at fairseq's root. A set may come in two or three such parts.
 """
 
 import csv
+import dataclasses
+import math
 import operator
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from voc2vec_jax import errors
-from voc2vec_jax.datasets import listings, trees
+import numpy as np
+from jaxtyping import Float32
+
+from voc2vec_jax import audio, errors
+from voc2vec_jax.datasets import listings, manifests, trees
 
 FAIRSEQ_ROW = re.compile(r"[^\t]+\t[0-9]+\s*")
 BYTES_PER_FRAME = 2
+END_SLACK_SECONDS = 0.01  # by which a rounded end may lie behind the recording's
 DETOUR = re.compile("^[./]|//|/[.]|/$")  # what `os.path.normpath` could change, or an absolute path
 
 
-def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) -> listings.Listing:
-    """Lists the folder, zip or manifest at `manual_dir`; `errors.InputError` when it holds no audio."""
+def list_recordings(
+    source: listings.Source,
+    manual_dir: pathlib.Path | None,
+    validation_data: pathlib.Path | None = None,
+    test_data: pathlib.Path | None = None,
+) -> listings.Listing:
+    """Lists the folder, zip or manifest at `manual_dir`; `errors.InputError` when it holds no audio.
+
+    With `test_data`, these are the recordings for training, and those for validation (if any) and test lie elsewhere.
+    """
     del source
     if manual_dir is None or not manual_dir.exists():
         fault = "no --manual_dir was given" if manual_dir is None else f"there is no {manual_dir}"
         raise listings.MissingError(
             f"{fault}: give --manual_dir a folder with audio, a zip of one, or a manifest of it"
         )
-    if manual_dir.is_dir():
-        return _list_tree(manual_dir, trees.FolderTree(manual_dir))
-    if manual_dir.name.lower().endswith(trees.ARCHIVE_SUFFIXES):
-        return _list_tree(manual_dir, trees.archive_tree(manual_dir))
-    return _list_manifest(manual_dir)
+    if test_data is None:
+        return _list_one(manual_dir)
+    given = {"train": manual_dir, "validation": validation_data, "test": test_data}
+    return _list_parts({part: path for part, path in given.items() if path is not None})
+
+
+def _list_one(path: pathlib.Path) -> listings.Listing:
+    if path.is_dir():
+        return _list_tree(path, trees.FolderTree(path))
+    if path.name.lower().endswith(trees.ARCHIVE_SUFFIXES):
+        return _list_tree(path, trees.archive_tree(path))
+    return _list_manifest(path)
+
+
+def root_of(paths: Sequence[pathlib.Path]) -> pathlib.Path:
+    """What paths of recordings are relative to: a folder or archive itself, else the folder of the manifests.
+
+    With several paths, the folder that holds all of them.
+    """
+    if len(paths) == 1:
+        return paths[0]
+    return pathlib.Path(os.path.commonpath([_root_of_part(path) for path in paths]))
+
+
+def _root_of_part(path: pathlib.Path) -> pathlib.Path:
+    is_whole = path.is_dir() or path.name.lower().endswith(trees.ARCHIVE_SUFFIXES)
+    return path.resolve() if is_whole else path.resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class PartsLoader:
+    """Several loaders as one; a locator begins with the number of its loader and a space."""
+
+    loaders: tuple[listings.Loader, ...]
+
+    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+        """The recording of one of the loaders."""
+        number, _, rest = locator.partition(" ")
+        return self.loaders[int(number)].load(rest)
+
+
+def _list_parts(given: dict[str, pathlib.Path]) -> listings.Listing:
+    """One listing of the recordings for training, validation and test; InputError for one that is in two parts."""
+    common = root_of(list(given.values()))
+    found = {part: _list_one(path) for part, path in given.items()}
+    recordings: dict[str, listings.Recording] = {}
+    for number, (part, listing) in enumerate(found.items()):
+        inside = os.path.relpath(_root_of_part(given[part]), common)
+        for recording in listing.recordings:
+            if recording.part:
+                raise errors.InputError(
+                    f"{given[part]} has a column split and is itself the part {part}: leave out the column, or give "
+                    "one manifest as --config.data alone"
+                )
+            path, group = (os.path.normpath(os.path.join(inside, recording.path)), recording.group)
+            if group and recording.path.startswith(f"{group}#"):  # the group of a file's stretches is the file
+                group = os.path.normpath(os.path.join(inside, group))
+            if path in recordings and recordings[path].part != part:
+                raise errors.InputError(
+                    f"{path} is in {given[recordings[path].part]} and in {given[part]}: a recording belongs to one part"
+                )
+            own = {"path": path, "group": group, "part": part, "locator": f"{number} {recording.locator}"}
+            recordings.setdefault(path, recording._replace(**own))
+    return listings.Listing(
+        recordings=sorted(recordings.values(), key=operator.attrgetter("path")),
+        labels=tuple(sorted({label for listing in found.values() for label in listing.labels})),
+        loader=PartsLoader(tuple(listing.loader for listing in found.values())),
+        unreadable=[each for listing in found.values() for each in listing.unreadable],
+        notes=[note for listing in found.values() for note in listing.notes],
+        default_name=found["train"].default_name,
+        has_stretches=any(listing.has_stretches for listing in found.values()),
+    )
 
 
 def default_name(path: pathlib.Path) -> str:
@@ -101,39 +182,104 @@ def _list_fairseq(manifest: pathlib.Path, first: str, lines: list[str]) -> listi
 
 
 def _list_table(manifest: pathlib.Path, first: str, file: Iterator[str]) -> listings.Listing:
-    rows = csv.reader(file, delimiter="\t" if "\t" in first else ",")
-    header = [column.strip().lower() for column in next(rows, [])]
-    if "path" not in header:
-        raise errors.InputError(
-            f"{manifest} begins with {first[:80]!r}: its first line must name the columns (path, optionally label and "
-            f"group), or be the root folder of a fairseq manifest"
-        )
-    if header.count("path") > 1:
-        raise errors.InputError(f"{manifest} has the column path {header.count('path')} times: leave one")
-    at, group, label = (header.index(name) if name in header else None for name in ("path", "group", "label"))
+    table, lengths = manifests.Table(manifest, first, file), {}
     root = f"{manifest.parent.resolve()}{os.sep}"
-    recordings, unreadable = [], []
-    for row in rows:
-        if len(row) != len(header) or not row[at].strip():
-            row = row + [""] * (len(header) - len(row))
-            reason = _row_fault(row, header, row[at], rows.line_num)
-            if reason:
-                unreadable.append({"path": row[at].strip() or str(manifest), "reason": reason})
-            if reason or not row[at].strip():
-                continue
-        written = row[at].strip()
-        about = ("" if group is None else row[group], "" if label is None else row[label])
-        recordings.append(listings.Recording(_relative(written, root), written, *about))
-    return _manifest_listing(manifest, manifest.parent, recordings, unreadable)
+    recordings, stretches = [], []
+    for row in table.rows():
+        path = _relative(row.path, root)
+        if "start" in table.columns:
+            recordings.append(_stretch(manifest, row, path, lengths))
+            stretches.append((path, row.start_seconds or 0.0, row.end_seconds or math.inf, row.label))
+        else:
+            recordings.append(listings.Recording(path, row.path, row.group, row.label, part=row.part))
+    recordings, repeats = _each_once(manifest, recordings)
+    notes = [*table.notes, *repeats, *_overlapping(manifest, stretches)]
+    listing = _manifest_listing(manifest, manifest.parent, recordings, table.unreadable)
+    listing = dataclasses.replace(listing, notes=notes, has_stretches=bool(stretches))
+    return dataclasses.replace(listing, loader=StretchLoader(listing.loader)) if stretches else listing
 
 
-def _row_fault(row: list[str], header: list[str], path: str, line: int) -> str:
-    """What is wrong with a row of a manifest; "" for a good or blank one."""
-    if not any(field.strip() for field in row):
-        return ""
-    if len(row) > len(header):
-        return f"line {line} has {len(row)} fields and the header {len(header)}: quote a path that holds a comma"
-    return "" if path.strip() else f"line {line} has no path"
+def _stretch(
+    manifest: pathlib.Path, row: manifests.Row, path: str, lengths: dict[str, float | None]
+) -> listings.Recording:
+    """A row of a manifest with `start` and `end`. Without a group of its own, a file is the group of its stretches.
+
+    `lengths` remembers how long files are. InputError for a stretch that leaves its file, as far as that can be opened.
+    """
+    group, start, end = row.group or path, row.start_seconds, row.end_seconds
+    if start is None or end is None:
+        return listings.Recording(path, f"- - {row.path}", group, row.label, part=row.part)
+    if path not in lengths:
+        lengths[path] = audio.seconds(manifest.parent / row.path)
+    length = lengths[path]
+    if length is not None and (start >= length or end > length + END_SLACK_SECONDS):
+        raise errors.InputError(
+            f"{manifest} line {row.line} takes {row.path} from {_time(start)} to {_time(end)} s, and the recording has "
+            f"{length:.3f} s: give times within it"
+        )
+    size = round((end - start) * audio.RATE_HZ) * BYTES_PER_FRAME
+    name, locator = f"{path}#{_time(start)}-{_time(end)}", f"{start!r} {end!r} {row.path}"
+    return listings.Recording(name, locator, group, row.label, size, row.part, start)
+
+
+def _time(seconds: float) -> str:
+    """Every digit that counts and no more, as in 1.5 and 12."""
+    return np.format_float_positional(seconds, trim="-")
+
+
+@dataclasses.dataclass(frozen=True)
+class StretchLoader:
+    """Reads stretches of files, or whole ones; a locator is start, end (in seconds, or two dashes) and path."""
+
+    tree: trees.FolderTree
+
+    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+        """The stretch at 16 kHz, of which alone is decoded, as `audio.load_stretch`."""
+        start, end, path = locator.split(" ", 2)
+        if start == "-":
+            return self.tree.load(path)
+        return audio.load_stretch(self.tree.root / path, float(start), float(end), path)
+
+
+def _each_once(
+    manifest: pathlib.Path, recordings: list[listings.Recording]
+) -> tuple[list[listings.Recording], list[str]]:
+    """The recordings without repeated rows, and a note on these; InputError where two rows do not agree."""
+    first: dict[str, listings.Recording] = {}
+    for recording in recordings:
+        other = first.setdefault(recording.path, recording)
+        if other != recording._replace(locator=other.locator):
+            raise errors.InputError(
+                f"{manifest} lists {recording.path} twice, as {_described(other)} and as {_described(recording)}: "
+                "leave one row of each clip"
+            )
+    repeats = len(recordings) - len(first)
+    said = f"{manifest}: {repeats} row{'s repeat' if repeats > 1 else ' repeats'} an earlier one, and count once"
+    return list(first.values()), [said] if repeats else []
+
+
+def _described(recording: listings.Recording) -> str:
+    about = {"label": recording.label, "group": recording.group, "split": recording.part}
+    return ", ".join(f"{name} {value}" for name, value in about.items() if value) or "nothing"
+
+
+def _overlapping(manifest: pathlib.Path, stretches: list[tuple[str, float, float, str]]) -> list[str]:
+    """A note on stretches (path, start, end, label) that overlap and have different labels."""
+    count, example, running = 0, "", []
+    for stretch in sorted(stretches):
+        path, start, end, label = stretch
+        running = [other for other in running if other[0] == path and other[2] > start]
+        for other in running:
+            if other[3] != label:
+                example = example or (
+                    f"{path} from {_time(other[1])} to {_time(other[2])} s ({other[3] or 'no label'}) and from "
+                    f"{_time(start)} to {_time(end)} s ({label or 'no label'})"
+                )
+                count += 1
+        running.append(stretch)
+    if not count:
+        return []
+    return [f"{manifest}: {count} pairs of stretches overlap and have different labels, such as {example}"]
 
 
 def _relative(path: str, root: str) -> str:

@@ -1,0 +1,104 @@
+"""A user's own clips as a prepared set: class folders, an archive of them, or manifests; whole or divided in parts."""
+
+import math
+import os
+import pathlib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from voc2vec_jax import datasets, errors
+from voc2vec_jax.datasets import preparing, records
+from voc2vec_jax.datasets.published import folder
+from voc2vec_jax.runs import logs
+
+FOLDER = "folder"
+FORMS = "a folder of class folders, a zip of one, or a manifest (csv: path,label[,group,split,start,end])"
+
+
+MOST_NUMBERS = 20  # classes that may be whole numbers
+
+
+class OwnClips(NamedTuple):
+    """`root` is what paths are relative to, `unreadable` what cannot be used, `part` the part of each recording.
+
+    `part` is {} where the clips are not divided; its values are those of `manifests.PARTS`.
+    """
+
+    prepared: records.PreparedSet
+    root: pathlib.Path
+    unreadable: list[dict[str, str]]
+    part: Mapping[str, str]
+
+
+def open_own(
+    data: str | os.PathLike,
+    validation_data: str | os.PathLike | None,
+    test_data: str | os.PathLike | None,
+    data_dir: str | os.PathLike,
+) -> OwnClips:
+    """Prepare and open the clips of `data`, or of all parts; says what their manifests leave to say.
+
+    InputError for a path that is not there, and for parts that are not complete.
+    """
+    if validation_data is not None and test_data is None:
+        raise errors.InputError(
+            f"validation_data {validation_data} is given and no test_data: give test clips with --config.test_data, or "
+            "leave both to folds"
+        )
+    given = {"data": data, "validation_data": validation_data, "test_data": test_data}
+    paths = {name: pathlib.Path(path).expanduser() for name, path in given.items() if path is not None}
+    for name, path in paths.items():
+        if not path.exists():
+            raise errors.InputError(f"there is no {path}: give --config.{name} {FORMS}")
+    for name, path in paths.items():
+        if name != "data" and path.samefile(paths["data"]):
+            raise errors.InputError(f"data and {name} are both {path}: give each part clips of its own")
+    options = {name: path for name, path in paths.items() if name != "data"}
+    listing = preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], **options)
+    for note in listing.notes:
+        logs.warn(note)
+    # Another folder of the same name, or this one with other files, gets a set of its own beside the first.
+    name, digest = folder.default_name(paths["data"]), preparing.listing_digest(listing)
+    there = records.open_set(data_dir, name) if name in records.list_sets(data_dir) else None
+    if name in datasets.CATALOG or (there and there.report["listing"] != digest):
+        name = f"{name}_{digest[:8]}"
+    prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=paths["data"], name=name, **options)
+    listed = {recording.path for recording in listing.recordings}
+    undecoded = [entry for entry in prepared.report["unreadable"] if entry["path"] in listed]
+    parts = {
+        preparing.stored_name(recording.path): recording.part for recording in listing.recordings if recording.part
+    }
+    return OwnClips(prepared, folder.root_of(list(paths.values())), [*listing.unreadable, *undecoded], parts)
+
+
+def check_names(labels: Sequence[str], counts: Sequence[int], title: str) -> None:
+    """InputError for classes that differ only in case or in how an accent is coded, or are values and not names.
+
+    `counts` are the clips of each class. Warns of classes that are named by whole numbers.
+    """
+    seen: dict[str, int] = {}
+    for number, label in enumerate(labels):
+        other = seen.setdefault(unicodedata.normalize("NFC", label).casefold(), number)
+        if other != number:
+            raise errors.InputError(
+                f"the classes {labels[other]!r} ({counts[other]} clips) and {label!r} ({counts[number]}) of {title} "
+                "differ only in case or in how an accent is coded: write one of them for both"
+            )
+    values = [_number(label) for label in labels]
+    if any(value is None for value in values):
+        return
+    if len(values) > MOST_NUMBERS or any(value != round(value) for value in values):
+        raise errors.InputError(
+            f"the labels of {title} are {len(labels)} different numbers, such as {labels[0]} and {labels[-1]}, each of "
+            f"which would be a class: give names of classes, or whole numbers for at most {MOST_NUMBERS} classes"
+        )
+    logs.warn(f"the labels of {title} are numbers ({', '.join(labels)}), each of which is taken as the name of a class")
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
