@@ -72,6 +72,9 @@ def test_a_column_split_makes_one_fold_of_the_given_parts(folder, tmp_path, caps
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     (fold,) = summary["folds"]
     assert summary["complete"] and summary["planned_folds"] == 1
+    assert summary["groups"] == 2  # of those that are tested
+    written = (tmp_path / "run" / "summary.md").read_text()
+    assert "1 fold and not 10, since the parts are given." in written and "over 1 fold;" in said
     assert [fold[name] for name in ("train", "validation", "test")] == [
         [f"{k:02d}.wav" for k in range(start, stop)] for start, stop in ((0, 18), (18, 24), (24, 30))
     ]

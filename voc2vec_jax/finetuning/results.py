@@ -159,6 +159,7 @@ def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, a
     if not done:
         return
     records = [_scored(workdir, fold, task) for fold in done]
+    tested = np.isin(task.ids, [name for record in records for name in record["test"]])
     titles = scoring.KINDS[task.kind].titles
     mean, std = metrics.summarise([{name: record[name] for name in titles} for record in records])
     leaks = workdir / "leaks.json"
@@ -172,7 +173,7 @@ def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, a
         "folds": records,
         "mean": mean,
         "std": std,
-        "groups": len(np.unique(fold_splits.own_groups(task.group))),
+        "groups": len(np.unique(fold_splits.own_groups(task.group)[tested])),
         "pooled": pooled(task.kind, [(workdir, records)], about["averaged_classes"]),
         "labels": list(task.labels),
         "clips": len(task),
@@ -249,7 +250,10 @@ def _markdown(found: Mapping[str, Any]) -> str:
     if not found["complete"]:
         lines += [f"**Incomplete: {len(found['folds'])} of {found['planned_folds']} folds.**", ""]
     if found["fewer_folds"]:
-        lines += [f"{found['planned_folds']} folds and not {found['asked_folds']}, since {found['fewer_folds']}.", ""]
+        lines += [
+            f"{counted(found['planned_folds'])} and not {found['asked_folds']}, since {found['fewer_folds']}.",
+            "",
+        ]
     titles = scoring.KINDS[found["kind"]].titles
     lines += [f"| fold | {' | '.join(titles.values())} | best epoch | epochs |", "|---" * (len(titles) + 3) + "|"]
     for fold in found["folds"]:
@@ -263,13 +267,18 @@ def _markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def counted(folds: int) -> str:
+    """1 fold, 2 folds."""
+    return f"{folds} fold" if folds == 1 else f"{folds} folds"
+
+
 def summary_line(workdir: pathlib.Path) -> str:
     """The means and deviations over the folds, and the scores of all clips, in one line."""
     found = read_summary(workdir)
     kind = found.get("kind", "classes")
     titles = scoring.KINDS[kind].titles
     values = scoring.with_deviation(kind, found["mean"], found["std"])
-    line = f"{values} over {len(found['folds'])} folds"
+    line = f"{values} over {counted(len(found['folds']))}"
     if "pooled" not in found:  # of an earlier version
         return line
     values = ", ".join(f"{title} {scoring.with_interval(found['pooled'][name])}" for name, title in titles.items())
