@@ -66,6 +66,7 @@ class Table:
         self.columns = tuple(name for name in COLUMNS if name in header)
         spaced, parts = Counter(), Counter()
         at = {name: header.index(name) for name in self.columns}
+        described = [(name, at.get(name)) for name in ("label", "group", "split")]
         for fields in lines:
             if len(fields) != len(header) or not fields[at["path"]].strip():
                 fields = fields + [""] * (len(header) - len(fields))
@@ -75,7 +76,7 @@ class Table:
                 if reason or not path:
                     continue
             path = fields[at["path"]].strip()
-            label, group, part = (_stripped(fields, at, name, spaced) for name in ("label", "group", "split"))
+            label, group, part = [_stripped(fields, name, place, spaced) for name, place in described]
             if "split" in at:
                 parts[part] += 1
                 part = _part(self.manifest, lines.line_num, path, part)
@@ -109,11 +110,11 @@ def _row_fault(row: Sequence[str], header: Sequence[str], at: dict[str, int], li
     return "" if row[at["path"]].strip() else f"line {line} has no path"
 
 
-def _stripped(fields: Sequence[str], at: dict[str, int], name: str, spaced: Counter[str]) -> str:
+def _stripped(fields: Sequence[str], name: str, place: int | None, spaced: Counter[str]) -> str:
     """The field of a column without spaces around it; "" without the column. Counts what had spaces."""
-    if name not in at:
+    if place is None:
         return ""
-    text = fields[at[name]]
+    text = fields[place]
     plain = text.strip()
     if plain != text:
         spaced[f"{name} {text!r}"] += 1

@@ -102,6 +102,7 @@ def test_names_that_are_not_utf8_are_opened_and_shown(tmp_path):
         ("a.csv", "path\n", "lists no recordings"),
         ("a.csv", "path,label\nx,y,z\n", "line 2 has 3 fields and the header 2"),
         ("a.csv", "path,label\n,y\n", "line 2 has no path"),
+        ("a.csv", "path,start,end\nx,1,2\n", "lists stretches of recordings, and whole ones are read here: prepare"),
         ("a.txt", "\n\n", "lists no recordings"),
         ("a.zip", "", "is no list of recordings: unpack it"),
         ("a.csv", b"path\n\xff\xfe", "is no manifest in UTF-8 text"),

@@ -248,7 +248,7 @@ def _each_once(
     first: dict[str, listings.Recording] = {}
     for recording in recordings:
         other = first.setdefault(recording.path, recording)
-        if other != recording._replace(locator=other.locator):
+        if other is not recording and other != recording._replace(locator=other.locator):
             raise errors.InputError(
                 f"{manifest} lists {recording.path} twice, as {_described(other)} and as {_described(recording)}: "
                 "leave one row of each clip"

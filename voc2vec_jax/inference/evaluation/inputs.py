@@ -171,6 +171,11 @@ def _lines(file: Iterable[str], skipped: int) -> Iterator[str]:
 def _table_rows(
     manifest: pathlib.Path, file: Iterable[str], header: list[str], tab: str
 ) -> Iterator[tuple[str, str, str]]:
+    if "start" in header:
+        raise errors.InputError(
+            f"{manifest} lists stretches of recordings, and whole ones are read here: prepare them as a set with "
+            f"tools/prepare.py folder --manual_dir={manifest}, and give its name"
+        )
     rows = csv.reader(file, delimiter=tab)
     next(rows)
     at = {name: header.index(name) for name in ("path", "id", "label") if name in header}
