@@ -30,7 +30,7 @@ from voc2vec_jax.runs import configuration, program
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = int(os.environ.get("VOC2VEC_KILLS", "2"))
 SHORT = ("--config.folds=3", "--config.epochs=3", "--config.warmup_steps=4", "--config.peak_lr=3e-3")
-SHORT += ("--config.max_seconds=0.5", "--config.batch_clips=8")
+SHORT += ("--config.max_seconds=0.5", "--config.batch_clips=8", "--config.save_models=all")
 
 
 @pytest.fixture(scope="module")

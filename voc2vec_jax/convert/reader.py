@@ -191,6 +191,11 @@ def _open_weights(path: Path) -> dict[str, Any]:
     }
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Name -> array of a file of weights. Raises InputError."""
+    return {name: tensor.read() for name, tensor in _open_weights(path).items()}
+
+
 def _only_tensors(tree: Any, path: Path) -> dict[str, torch_pickle.Tensor]:
     if not isinstance(tree, dict) or not tree:
         raise errors.InputError(f"{path} holds no named tensors")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import configs, reader
+from voc2vec_jax.convert import adapters, configs, reader
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.runs import files, logs
 
@@ -19,7 +19,7 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the 
 def read(source: str | Path) -> reader.ModelWeights:
     """Reads the model that `source` names: a folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq
     `.pt` file, a run folder of pre-training (its best step, else its newest), or a name on the Hub (`owner/model`,
-    `owner/model@revision`).
+    `owner/model@revision`), adapters beside their source, or a run folder of fine-tuning that holds one model.
 
     Raises InputError, in one sentence, if it names none.
     """
@@ -31,6 +31,10 @@ def read(source: str | Path) -> reader.ModelWeights:
     if not (path / "config.json").is_file():
         return reader.read(_only_file(path))
     raw = reader.read_json(path / "config.json")
+    if raw.get("format") == adapters.FORMAT:
+        return adapters.read(path, raw, read)
+    if "format" not in raw and "folds" in raw and "datasets" in raw:
+        return read(_of_folds(path))
     is_run = "format" not in raw and "model_type" not in raw and isinstance(raw.get("model"), dict)
     return _read_run(path, raw) if is_run else reader.read(path)
 
@@ -55,6 +59,20 @@ def _only_file(folder: Path) -> Path:
     if found:
         raise errors.InputError(f"{folder} holds {len(found)} checkpoints; give one of them, such as {found[0]}")
     raise errors.InputError(f"{folder} has no config.json and no .pt file, so it is no model; give the folder of one")
+
+
+def _of_folds(folder: Path) -> Path:
+    """The model of a cross-validation: the one trained on all clips, else the only one that was kept."""
+    found = [folder / "final" / "model"] if (folder / "final" / "final.json").is_file() else []
+    found = found or sorted(path.parent for path in folder.glob("fold_*/model/config.json"))
+    if not found:
+        raise errors.InputError(f"{folder} is a cross-validation that has kept no model: set --config.final=true there")
+    if len(found) > 1:
+        raise errors.InputError(
+            f"{folder} holds the models of {len(found)} folds; give one of them, such as {found[0]}"
+        )
+    logs.say(f"{folder} is a cross-validation: taken is {found[0]}")
+    return found[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,8 +59,8 @@ def write_hf(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_safetensors(folder / "model.safetensors", arrays)
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "preprocessor_config.json", _preprocessor(weights))
+    write_json(folder / "config.json", config)
+    write_json(folder / "preprocessor_config.json", _preprocessor(weights))
     files.write_atomic(folder / "README.md", _card(weights, architecture).encode())
     return dropped
 
@@ -208,7 +208,7 @@ def write_jax(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str
         "raw_config": dict(weights.raw_config) if is_hf else {},
         "preprocessor": dict(weights.preprocessor),
     }
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     files.write_atomic(folder / "README.md", _card(weights, None).encode())
     return {}
 
@@ -223,7 +223,8 @@ def save_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             raise OSError(errno.EIO, str(fault), str(path)) from fault
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes an object as sorted JSON; the file appears when it is complete. Raises OSError."""
     files.write_atomic(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
 
 

@@ -14,8 +14,10 @@ from voc2vec_jax.finetuning import (
     experiment,
     faults,
     feature_sets,
+    final,
     folds,
     jobs,
+    kept_models,
     leaks,
     preview,
     provenance,
@@ -40,6 +42,7 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     """
     config = job.config
     run_folder.keep_earlier(job.workdir, config, finetuning_recipe.EARLIER)
+    kept_models.settle(config, job.workdir)
     config.dtype = runtime.computed_in(config.dtype, runtime.platform())
     with contextlib.ExitStack() as stack:
         values = {**configuration.as_dict(config), "layer": job.layer}
@@ -55,7 +58,8 @@ def run(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
 def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     """`run` in a folder that is claimed."""
     config = job.config
-    if agreement.decided_by_first(lambda: fold_results.status(job.workdir, config.folds).complete):
+    complete = agreement.decided_by_first(lambda: fold_results.status(job.workdir, config.folds).complete)
+    if complete and agreement.decided_by_first(lambda: not config.final or final.done(job.workdir)):
         logs.say(f"{job.workdir} is complete: {fold_results.summary_line(job.workdir)}")
         return True
     faults.clear(job.workdir)
@@ -70,12 +74,16 @@ def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     dealt = split(config, task)
     describe(job, task, dealt.splits)
     platform = runtime.platform()
-    setting = agreement.first_before_others(lambda: settings.build(job, task, dealt.splits, source, platform))
-    preview.say_trained(setting)
-    preview.say_masks(setting)
-    # All end before process 0 sums up, or the others would not have written their folds.
-    agreement.together(lambda: _train(job, setting, stop))
-    return agreement.decided_by_first(lambda: gather(job, task, dealt))
+    if not complete:
+        setting = agreement.first_before_others(lambda: settings.build(job, task, dealt.splits, source, platform))
+        preview.say_trained(setting)
+        preview.say_masks(setting)
+        # All end before process 0 sums up, or the others would not have written their folds.
+        agreement.together(lambda: _train(job, setting, stop))
+        complete = agreement.decided_by_first(lambda: gather(job, task, dealt))
+    if not complete or not config.final:
+        return complete
+    return agreement.decided_by_first(lambda: final.run(job, task, source, platform, stop))
 
 
 def _train(job: jobs.CrossValidationJob, setting: settings.CrossValidationSetting, stop: signals.StopSignal) -> None:
@@ -182,6 +190,7 @@ def gather(job: jobs.CrossValidationJob, task: tasks.Task, dealt: folds.DealtFol
         "asked_folds": config.folds,
         "fewer_folds": dealt.fewer,
     }
+    kept_models.prune(config.save_models, job.workdir, fold_results.status(job.workdir, planned).done)
     fold_results.write_summary(job.workdir, task, planned, about)
     if not fold_results.status(job.workdir, planned).complete:
         return False

@@ -19,7 +19,7 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.finetuning import capacity, epoch_runner, fold_writer, scoring, settings, slot_table
+from voc2vec_jax.finetuning import capacity, epoch_runner, fold_writer, kept_models, scoring, settings, slot_table
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.runs import agreement, checkpoint, logs, signals
@@ -71,6 +71,7 @@ class Experiment:
             writer.histories.keys(),
             len(self.devices),
         )
+        self._check_space(len(pending))
         self.runner = epoch_runner.EpochRunner(setting, self.abstract, self.devices, len(self.table.slots))
         for slot, source in enumerate(sources):
             self.runner.place(slot, saved.state(source))
@@ -126,6 +127,15 @@ class Experiment:
         for slot, state in enumerate(states):
             self.runner.place(slot, state)
         self.runner.seat(self.table)
+
+    def _check_space(self, folds: int) -> None:
+        """InputError when the disk does not hold what `folds` more folds will leave on it."""
+        model = capacity.tree_bytes(self.abstract.params)
+        if self.setting.save_models != "lora":
+            model += capacity.tree_bytes(self.setting.trained.data.get("frozen", {}))
+        state = len(self.table.slots) * capacity.tree_bytes(self.abstract)
+        sizes = {"model": model, "state": state, "saved": kept_models.bytes_of(self.saver.folder)}
+        kept_models.check_space(self.setting.workdir, self.setting.save_models, folds, sizes)
 
     # --- saving and resuming --------------------------------------------------------------------------------------
 
@@ -208,7 +218,7 @@ class Experiment:
             return
         found = self.runner.test_outputs(self.table, ended)
         for slot in ended:
-            params = self.runner.best(slot) if self.setting.trained.save_model else None
+            params = self.runner.best(slot) if self.writer.keeps(slots[slot]) else None
             scores = self.writer.write(slots[slot], found[slot], params)
             self.bar.update()
             self._show_fold(slots[slot], scores)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax.finetuning import epoch_runner, scoring, settings, slot_table
+from voc2vec_jax.finetuning import epoch_runner, kept_models, scoring, settings, slot_table
 from voc2vec_jax.finetuning import results as fold_results
 
 
@@ -16,6 +16,11 @@ class FoldWriter:
         """`done` are the folds that were finished before."""
         self.setting = setting
         self.histories = {fold: fold_results.read_fold(setting.workdir, fold)["history"] for fold in done}
+
+    def keeps(self, progress: slot_table.FoldProgress) -> bool:
+        """Whether the model of a fold that has ended stays on disk."""
+        where = self.setting.save_models, self.setting.workdir, self.histories.keys()
+        return kept_models.is_kept(*where, progress.fold, progress.best_score)
 
     def write(
         self, progress: slot_table.FoldProgress, found: epoch_runner.FoldOutputs, params: Any
@@ -37,6 +42,7 @@ class FoldWriter:
             "fold": fold,
             **scored,
             "best_epoch": progress.best_epoch,
+            "best_score": progress.best_score,
             "epochs": progress.epoch,
             "best_in_warmup": setting.best_in_warmup(progress),
             **{name: task.ids[getattr(split, name)].tolist() for name in ("train", "validation", "test")},
@@ -47,6 +53,7 @@ class FoldWriter:
         # Last, because it makes the fold count as done; a kill before this line leaves files that are written again.
         fold_results.write_fold(setting.workdir, record)
         self.histories[fold] = progress.history
+        kept_models.prune(setting.save_models, setting.workdir, self.histories.keys())
         return scored
 
     def write_metrics(self, table: slot_table.SlotTable) -> None:

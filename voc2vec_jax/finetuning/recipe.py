@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import adaptation, batches, copies, folds, tasks
+from voc2vec_jax.finetuning import adaptation, batches, copies, folds, kept_models, tasks
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads, whisper
 from voc2vec_jax.ops import attention as attention_ops
@@ -71,14 +71,17 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.folds_at_once = 0  # 0: as many as fit
     c.fold_axis = "auto"  # "vmap": folds in one batch | "map": folds in turn | "auto": in turn on CPUs and TPUs
     c.checkpoint_every_epochs = 1
-    c.save_models = True  # each fold's model, as from_pretrained reads it
+    # "best": the model of the fold with the best validation score | "all" | "none" | "lora": each fold's adapters and
+    # head, which need the source beside them | "auto": "lora" with lora_rank, else "best"
+    c.save_models = "auto"
+    c.final = False  # after the folds, one model trained on all clips for RUN/final
     c.leaks = True  # look for identical and near-identical clips on both sides of a fold
     c.update(config)
     return c
 
 
 # What a resumed run may change, because it does not change what the run computes.
-MAY_DIFFER = ("data_dir", "manual_dir", "folds_at_once", "fold_axis", "checkpoint_every_epochs", "save_models")
+MAY_DIFFER = ("data_dir", "manual_dir", "folds_at_once", "fold_axis", "checkpoint_every_epochs", "save_models", "final")
 MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 # What version 0.1.0 did where its configuration says nothing
 EARLIER = {"dropout_bits": "threefry", "pooling": "mean", "sampling": "all", "mixup": 0.0, "noise_snr": (10.0, 40.0)}
@@ -150,6 +153,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_model(config)
     _check_data(config)
     adaptation.check(config)
+    kept_models.check(config)
     if config.group_copies == "true" and config.protocol == "paper":
         raise errors.InputError(
             "--config.group_copies=true needs --config.protocol=strict: the paper's folds do not keep groups together"

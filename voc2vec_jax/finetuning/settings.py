@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.convert import adapters, reader, sources, writer
 from voc2vec_jax.convert import names as convert_names
-from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.datasets import resident
 from voc2vec_jax.finetuning import adaptation, batches, feature_sets, folds, jobs, learners, scoring, slot_table, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
@@ -37,7 +37,7 @@ class LearnerSetting:
     fold_arrays: Sequence[Mapping[str, np.ndarray]]  # what the learner needs of each fold
     initial: Any  # pre-trained parameters; None: all parameters begin at random
     stratified: bool  # every batch holds one clip of every length stratum
-    save_model: SaveModel | None  # None: no fold's model is kept
+    save_model: SaveModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ class CrossValidationSetting:
     axis: str  # "map" | "vmap": how a device runs its slots
     folds_at_once: int  # 0: as many as memory allows
     checkpoint_every_epochs: int = 1
-
     sampling: str = "all"  # one of batches.SAMPLINGS
+    save_models: str = "all"  # one of kept_models.MODES
 
     def training_rows(self, fold: int, epoch: int) -> Int64[np.ndarray, "n"]:
         """The clips of an epoch of a fold."""
@@ -133,6 +133,7 @@ def build(
         folds_at_once=config.folds_at_once,
         checkpoint_every_epochs=config.checkpoint_every_epochs,
         sampling=config.sampling,
+        save_models=config.save_models,
     )
 
 
@@ -215,7 +216,7 @@ def model_setting(
         fold_arrays=[{} for _ in splits],
         initial=None if config.fresh else adaptation.without({"encoder": source.params["encoder"]}, adapt.frozen),
         stratified=len(shapes) > 1,
-        save_model=_model_saver(task, source, adapt) if config.save_models else None,
+        save_model=_model_saver(job, task, source, adapt),
     )
 
 
@@ -281,8 +282,13 @@ def augmentation(config: ml_collections.ConfigDict, source: reader.ModelWeights)
     )
 
 
-def _model_saver(task: tasks.Task, source: reader.ModelWeights, adapt: adaptation.Adaptation) -> SaveModel:
+def _model_saver(
+    job: jobs.CrossValidationJob, task: tasks.Task, source: reader.ModelWeights, adapt: adaptation.Adaptation
+) -> SaveModel:
     frozen = adaptation.only(source.params, adapt.frozen)
+    if job.config.save_models == "lora":
+        digest, labels = adapters.fingerprint(source), tuple(task.labels)
+        return lambda path, params: adapters.write(path, job.source, digest, adapt.lora, params, labels)
 
     def save(path: pathlib.Path, params: Any) -> None:
         whole = adapt.whole(params, frozen)
@@ -317,7 +323,7 @@ def feature_setting(
         fold_arrays=[scaling(found[split.train], config.scale) for split in splits],
         initial=None,
         stratified=False,
-        save_model=_save_network if config.save_models else None,
+        save_model=_save_network,
     )
 
 
