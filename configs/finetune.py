@@ -34,6 +34,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     #   batches       clips of all lengths in each             shuffled
     #   stopping      patience counts behind the warm-up       patience counts from the first epoch
     #   masks         short clips get shorter spans            at least two spans of ten frames in any clip
+    #   scores        recall and F1 over classes with clips    and over those that are only predicted
     c.protocol = "strict"
     c.folds = 10  # [P]
     c.validation_share = 0.1  # [-] of the clips that are not tested; strict only

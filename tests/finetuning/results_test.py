@@ -48,3 +48,33 @@ def test_arrays_are_written_without_pickles(tmp_path):
     results.write_npz(tmp_path / "a.npz", ids=np.array(["x", "y"]), vectors=np.eye(2))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
         assert found["ids"].tolist() == ["x", "y"] and (found["vectors"] == np.eye(2)).all()
+
+
+# --- all clips together
+
+
+def pool(folders, groups, stored=("targets", "logits", "groups", "ids")):
+    """The pooled scores of the same six clips in every folder."""
+    true, predicted = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 1, 1, 1, 0, 0])
+    logits = np.eye(2, dtype=np.float32)[predicted]
+    arrays = {"targets": true, "logits": logits, "groups": np.array(groups), "ids": np.array(list("abcdef"))}
+    matrix = np.zeros((2, 2), int)
+    np.add.at(matrix, (true, predicted), 1)
+    runs = []
+    for folder in folders:
+        (folder / "fold_00").mkdir(parents=True)
+        results.write_npz(folder / "fold_00" / "embeddings.npz", **{name: arrays[name] for name in stored})
+        runs.append((folder, [{"fold": 0, "confusion": matrix.tolist()}]))
+    return results.pooled("classes", runs, "tested")
+
+
+@pytest.mark.parametrize("groups", [[-1] * 6, [0, 0, 1, 1, -1, -1]])
+def test_a_clip_that_several_seeds_test_is_drawn_once_with_all_of_them(groups, tmp_path):
+    """Two equal seeds say nothing that one did not: the interval stays as wide, also for clips of unknown groups."""
+    one, two = pool([tmp_path / "one"], groups), pool([tmp_path / "a", tmp_path / "b"], groups)
+    assert one == two and one["accuracy"]["low"] < one["accuracy"]["value"] == pytest.approx(4 / 6)
+
+
+def test_folds_of_an_earlier_version_are_pooled_without_an_interval(tmp_path):
+    found = pool([tmp_path], [-1] * 6, stored=("ids",))
+    assert found["accuracy"] == {"value": pytest.approx(4 / 6), "low": None, "high": None}

@@ -124,8 +124,8 @@ def test_signed_ranks_are_scipys_exact_test_without_ties_and_split_zeros_as_dems
     mixed = np.array([0.03, -0.01, 0.04, 0.02, 0.07, -0.05])
     assert metrics.signed_rank(mixed) == pytest.approx(stats.wilcoxon(mixed, method="exact").pvalue)
     # Two zeros have ranks 1 and 2, half of each to either side, and the rest is gone through by hand.
-    with_zeros, ranks = np.array([0, 0, 0.1, 0.2, 0.3]), np.array([3, 4, 5])
-    signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1)
-    assert metrics.signed_rank(with_zeros) == pytest.approx(np.mean(abs(ranks @ signs) >= ranks.sum()))
+    with_zeros, ranks = np.array([0, 0, -0.1, -0.2, -0.3, 0.4]), np.array([3, 4, 5, 6])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 4)).reshape(4, -1)
+    assert metrics.signed_rank(with_zeros) == pytest.approx(np.mean(abs(ranks @ signs) >= abs(6 - 3 - 4 - 5)))
     assert metrics.signed_rank(np.zeros(4)) is None
     assert metrics.signed_rank(-mixed) == pytest.approx(metrics.signed_rank(mixed))
