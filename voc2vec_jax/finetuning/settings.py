@@ -178,8 +178,7 @@ def model_setting(
     """Fine-tune all parameters of a model."""
     config, as_paper = job.config, job.config.protocol == "paper"
     sources.warn_of_feature_masks(job.source, source)
-    cut = config.context == "auto" and source.family == "whisper" and not as_paper
-    source = source.in_context("cut" if cut else config.context)
+    source = in_context(config, source)
     encoder = encoder_config(config, source)
     if as_paper:  # the official script pads every clip to the same length and shuffles without regard to it
         shapes = ((config.batch_clips, round(config.max_seconds * audio.RATE_HZ)),)
@@ -246,6 +245,12 @@ def waveform(config: ml_collections.ConfigDict, normalizes: bool) -> augmentatio
         snr=(float(low), float(high)),
         gain=float(config.augment_gain),
     )
+
+
+def in_context(config: ml_collections.ConfigDict, source: reader.ModelWeights) -> reader.ModelWeights:
+    """The source as it is fine-tuned: with "auto" Whisper is cut under the strict protocol, as its clips are short."""
+    cut = config.context == "auto" and config.protocol != "paper" and source.family == "whisper"
+    return source.in_context("cut" if cut else config.context)
 
 
 def encoder_config(config: ml_collections.ConfigDict, source: reader.ModelWeights) -> block_config.BlockConfig:

@@ -113,7 +113,8 @@ class Model:
         if self.checkpoint.normalize is None:
             return "input normalised to zero mean and unit variance (the source is silent; transformers' default)"
         if not self.checkpoint.normalize:
-            return "input taken as it is, not normalised"
+            context = f", {self.config.encoder.context}" if self.family == "whisper" else ""
+            return f"input taken as it is, not normalised{context}"
         return f"input normalised to zero mean and unit variance (eps {self.checkpoint.eps:g})"
 
     @property
