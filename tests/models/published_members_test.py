@@ -21,6 +21,12 @@ _XLARGE = {"hidden_size": 1280, "num_hidden_layers": 48, "num_attention_heads": 
 MEMBERS = {
     "facebook/wav2vec2-xls-r-300m": ("Wav2Vec2Model", _STABLE, _LARGE, 315_438_720),
     "facebook/wav2vec2-xls-r-1b": ("Wav2Vec2Model", _STABLE, _XLARGE, 962_497_408),
+    "facebook/wav2vec2-xls-r-2b": (
+        "Wav2Vec2Model",
+        _STABLE,
+        {"hidden_size": 1920, "num_hidden_layers": 48, "num_attention_heads": 16, "intermediate_size": 7680},
+        2_159_259_648,
+    ),
     "facebook/wav2vec2-large-robust": ("Wav2Vec2Model", _STABLE, _LARGE, 315_438_720),
     "facebook/wav2vec2-large": ("Wav2Vec2Model", {}, _LARGE, 315_428_992),
     "facebook/mms-300m": ("Wav2Vec2Model", _STABLE | {"adapter_attn_dim": None}, _LARGE, 315_438_720),
