@@ -114,8 +114,9 @@ def test_parts_may_be_manifests_or_folders_of_their_own(folder):
     (folder / "test" / "y").mkdir()
     for name in ("x", "y"):
         soundfile.write(folder / "test" / name / "a.wav", np.zeros(1600, np.int16), 16_000)
-    (folder / "valid.csv").write_text("path,label,start,end\nb.wav,x,0,1\n")
-    listing = listed(folder, "path,label\na.wav,y\n", validation_data="valid.csv", test_data="test")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "valid.csv").write_text("path,label,start,end\n../b.wav,x,0,1\n")
+    listing = listed(folder, "path,label\na.wav,y\n", validation_data="deep/valid.csv", test_data="test")
     found = [(each.path, each.label, each.part, each.group) for each in listing.recordings]
     assert found == [
         ("a.wav", "y", "train", ""),
