@@ -19,7 +19,7 @@ import tiny_learners
 import voc2vec_jax as v2v
 from voc2vec_jax import datasets, errors, finetune, models
 from voc2vec_jax.convert import reader, writer
-from voc2vec_jax.finetuning import epoch_runner, kept_models, learners, preview
+from voc2vec_jax.finetuning import epoch_runner, kept_models, learners, preview, results
 from voc2vec_jax.models import heads
 from voc2vec_jax.runs import program
 
@@ -58,7 +58,8 @@ def test_a_best_epoch_in_the_warmup_is_told_in_one_sentence(data, tmp_path, caps
     assert all(fold["best_in_warmup"] for fold in found["folds"])
     (warning,) = found["warnings"]
     assert warning.startswith("3 of 3 folds (fold 0, 1, 2) have their best epoch in the warm-up")
-    assert capsys.readouterr().err.count(warning) == 1
+    assert warning.endswith("set --config.stopping=after_warmup") and capsys.readouterr().err.count(warning) == 1
+    assert "stopping" not in results._warnings(found["folds"], "after_warmup")[0]  # what is set is no advice
     assert learn_features(data, tmp_path / "waits", *more, "--config.warmup_steps=2") == 0
     found = summary_of(tmp_path / "waits")
     assert found["warnings"] == [] and not any(fold["best_in_warmup"] for fold in found["folds"])

@@ -187,6 +187,7 @@ def gather(job: jobs.CrossValidationJob, task: tasks.Task, dealt: folds.DealtFol
         "model": job.source,
         "protocol": config.protocol,
         "averaged_classes": scoring.averaged_classes(config.averaged_classes, config.protocol),
+        "stopping": settings.stopping(config),
         "asked_folds": config.folds,
         "fewer_folds": dealt.fewer,
     }

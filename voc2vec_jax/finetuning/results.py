@@ -152,8 +152,8 @@ def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
 def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, about: Mapping[str, Any]) -> None:
     """Sum up the folds that are done; with fewer than `planned_folds` the summary says that it is not complete.
 
-    `about` holds what the run was asked for: "system", "model", "protocol", "averaged_classes", "asked_folds" and
-    "fewer_folds", the reason why fewer are planned ("" where they are not).
+    `about` holds what the run was asked for: "system", "model", "protocol", "averaged_classes", "stopping", "asked_folds"
+    and "fewer_folds", the reason why fewer are planned ("" where they are not).
     """
     done = status(workdir, planned_folds).done
     if not done:
@@ -181,7 +181,7 @@ def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, a
         "audio_root": task.audio_root and str(task.audio_root),
         "group_copies": task.merged and dict(task.merged),
         "leaks": json.loads(leaks.read_bytes()) if leaks.is_file() else None,
-        "warnings": _warnings(records),
+        "warnings": _warnings(records, about["stopping"]),
     }
     # Before summary.json: the last file says that the others are there.
     _join_predictions(workdir, done)
@@ -189,15 +189,16 @@ def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, a
     files.write_atomic(workdir / _SUMMARY, (json.dumps(found, indent=1) + "\n").encode())
 
 
-def _warnings(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def _warnings(records: Sequence[Mapping[str, Any]], stopping: str) -> list[str]:
     """What a reader of the scores must know of the folds, a sentence each."""
     early = [str(record["fold"]) for record in records if record.get("best_in_warmup")]
     if not early:
         return []
+    wait = " or set --config.stopping=after_warmup" if stopping == "published" else ""
     return [
         f"{len(early)} of {len(records)} folds (fold {', '.join(early)}) have their best epoch in the warm-up, before "
-        "the learning rate reached its peak: their scores say little of the recipe; lower warmup_steps, raise patience "
-        "or set --config.stopping=after_warmup"
+        "the learning rate reached its peak: their scores say little of the recipe; lower peak_lr or warmup_steps, "
+        f"raise patience{wait}"
     ]
 
 

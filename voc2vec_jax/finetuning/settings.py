@@ -150,12 +150,16 @@ def fold_axis(platform: str, *, convolves: bool) -> str:
 
 def fold_recipe(config: ml_collections.ConfigDict) -> fold_engine.FineTuningRecipe:
     """The fields of the configuration that a fold's steps depend on."""
-    stopping = config.stopping
-    if stopping == "auto":
-        stopping = "published" if config.protocol == "paper" else "after_warmup"
     names = [field.name for field in dataclasses.fields(fold_engine.FineTuningRecipe) if field.name in config]
     own = {name: config[name] for name in names}
-    return fold_engine.FineTuningRecipe(**own, short_warmup=stopping == "after_warmup")
+    return fold_engine.FineTuningRecipe(**own, short_warmup=stopping(config) == "after_warmup")
+
+
+def stopping(config: ml_collections.ConfigDict) -> str:
+    """"published" or "after_warmup": when patience begins to count."""
+    if config.stopping != "auto":
+        return config.stopping
+    return "published" if config.protocol == "paper" else "after_warmup"
 
 
 def class_weights(task: tasks.Task, rows: Int64[np.ndarray, "n"], balanced: bool) -> Float32[np.ndarray, "v"]:
