@@ -245,7 +245,8 @@ def test_an_incomplete_summary_says_so(whole, tmp_path):
     (part / "fold_02" / "fold.json").unlink()
     data = json.loads((whole / "config.json").read_text())["data_dir"]
     task = tasks.open_task("synthetic", data_dir=data, max_seconds=0.5, least_samples=440)
-    about = dict.fromkeys(("system", "model", "protocol", "stopping", "fewer_folds"), "") | {"averaged_classes": "tested"}
+    about = dict.fromkeys(("system", "model", "protocol", "stopping", "fewer_folds"), "")
+    about["averaged_classes"] = "tested"
     results.write_summary(part, task, 3, about)
     found = summary_of(part)
     assert not found["complete"] and len(found["folds"]) == 2 and found["planned_folds"] == 3

@@ -152,8 +152,8 @@ def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
 def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, about: Mapping[str, Any]) -> None:
     """Sum up the folds that are done; with fewer than `planned_folds` the summary says that it is not complete.
 
-    `about` holds what the run was asked for: "system", "model", "protocol", "averaged_classes", "stopping", "asked_folds"
-    and "fewer_folds", the reason why fewer are planned ("" where they are not).
+    `about` holds what the run was asked for: "system", "model", "protocol", "averaged_classes", "stopping",
+    "asked_folds" and "fewer_folds", the reason why fewer are planned ("" where they are not).
     """
     done = status(workdir, planned_folds).done
     if not done:
