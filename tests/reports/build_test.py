@@ -319,10 +319,9 @@ FAULT = {"dataset": "vivae", "title": "VIVAE", "system": "wavlm", "protocol": "s
 
 def test_a_job_that_failed_has_a_row_of_dashes_and_its_reason(tmp_path, capsys, draws_nothing):
     fake_runs.write(tmp_path / "g" / "vivae" / "hubert-ls")
-    for folder, changes in {
-        "vivae/wavlm": {},
-        "cnvve/wavlm": {"dataset": "cnvve", "title": "CNVVE", "seed": 3},
-    }.items():
+    other = {"dataset": "cnvve", "title": "CNVVE"}
+    seeds = {f"cnvve/wavlm/seed_{seed}": other | {"seed": seed} for seed in (3, 7)}
+    for folder, changes in {"vivae/wavlm": {}, **seeds}.items():
         (tmp_path / "g" / folder).mkdir(parents=True)
         (tmp_path / "g" / folder / "config.json").touch()
         (tmp_path / "g" / folder / "fault.json").write_text(json.dumps(FAULT | changes))
@@ -332,7 +331,7 @@ def test_a_job_that_failed_has_a_row_of_dashes_and_its_reason(tmp_path, capsys, 
     assert [group.heading for group in table.groups] == ["VIVAE", "CNVVE"]
     failed = rows_of(table)[1]
     assert failed[:4] == ["wavlm", "LS960", "strict", "failed"] and set(failed[4:]) == {report_text.DASH}
-    assert rows_of(table)[2][0] == "wavlm, seed 3"
+    assert rows_of(table)[2][0] == "wavlm, seeds 3, 7" and len(rows_of(table)) == 3
     assert "wavlm on VIVAE failed: no such folder." in table.notes
     assert "wavlm failed on VIVAE." in report_tables.table_iii(found.runs, found.faults).notes
     assert run_tool(tmp_path / "g", f"--output={tmp_path}/r.html") == errors.EXIT_DONE

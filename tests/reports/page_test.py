@@ -4,6 +4,7 @@ import base64
 import fnmatch
 import hashlib
 import html.parser
+import json
 import pathlib
 import re
 import tomllib
@@ -65,6 +66,9 @@ def hostile(folder, name):
         fake_runs.edit(
             folder / f"run{at}", leaks={f"count{name}": 1, "deep": {f"x{name}": f"y{name}"}}, model=name or "m"
         )
+    (folder / "lost").mkdir()
+    fault = {key: f"{key}{name}" for key in ("dataset", "title", "system", "protocol", "reason")}
+    (folder / "lost" / "fault.json").write_text(json.dumps(fault))
     return folder
 
 

@@ -93,15 +93,21 @@ class ReportedRun:
 
 
 class ReportedFault(NamedTuple):
-    """A job that failed; `name` is its system's."""
+    """A job that failed, or several of its seeds that failed alike."""
 
     folder: pathlib.Path
     dataset: str
     title: str
     system: str
-    name: str
     protocol: str
     reason: str
+    seeds: tuple[int, ...]  # () for a job of one seed
+
+    @property
+    def name(self) -> str:
+        """The system, and the seeds that failed."""
+        plural = "s" * (len(self.seeds) > 1)
+        return f"{self.system}, seed{plural} {', '.join(map(str, self.seeds))}" if self.seeds else self.system
 
     def left_nothing(self, runs: Sequence[ReportedRun]) -> bool:
         """Whether no run stands for it: neither one of the same folder nor one of all its seeds."""
@@ -147,7 +153,17 @@ def find(words: Sequence[str | os.PathLike]) -> Found:
             settled = {*done, *faulty}
             waiting |= {folder for folder in folders[1:] if folder not in settled and _started(folder)}
     runs = named(sorted(found.values(), key=_rank))
-    return Found(runs, sorted(waiting), list(failed.values()))
+    return Found(runs, sorted(waiting), _over_seeds(list(failed.values())))
+
+
+def _over_seeds(faults: Sequence[ReportedFault]) -> list[ReportedFault]:
+    """Seeds of one job that failed for the same reason as one fault."""
+    found: dict[tuple, ReportedFault] = {}
+    for fault in faults:
+        key = (fault.folder.parent if fault.seeds else fault.folder, fault.reason)
+        seeds = (*found[key].seeds, *fault.seeds) if key in found else fault.seeds
+        found[key] = found.get(key, fault)._replace(seeds=seeds)
+    return list(found.values())
 
 
 def _of_seeds(folder: pathlib.Path, origin: pathlib.Path) -> bool:
@@ -163,9 +179,9 @@ def read_fault(folder: pathlib.Path) -> ReportedFault:
         if not isinstance(raw.get(key), str):
             refuse(path, f"{key!r} is {'missing' if key not in raw else 'not a str'}")
     title, seed = raw.get("title"), raw.get("seed")
-    name = raw["system"] if seed is None else f"{raw['system']}, seed {seed}"
     title = title if isinstance(title, str) else raw["dataset"]
-    return ReportedFault(folder, raw["dataset"], title, raw["system"], name, raw["protocol"], raw["reason"])
+    seeds = (seed,) if type(seed) is int else ()
+    return ReportedFault(folder, raw["dataset"], title, raw["system"], raw["protocol"], raw["reason"], seeds)
 
 
 def _started(folder: pathlib.Path) -> bool:
