@@ -207,7 +207,7 @@ def test_whole_numbers_are_classes_and_that_is_said(capsys):
     own_data.check_names(("0", "1", "nan"), (3, 3, 3), "mine")
     own_data.check_names(("1", "one"), (3, 3), "mine")
     assert capsys.readouterr().err == ""
-    with pytest.raises(errors.InputError, match="21 different numbers"):
+    with pytest.raises(errors.InputError, match="21 different numbers.*did you mean --config.target=regression"):
         own_data.check_names([str(k) for k in range(21)], [1] * 21, "mine")
     with pytest.raises(errors.InputError, match="differ only in case or in how an accent is coded"):
         own_data.check_names(("b\u00e9b\u00e9", "be\u0301be\u0301"), (1, 2), "mine")

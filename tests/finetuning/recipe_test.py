@@ -79,6 +79,7 @@ EVERY_FIELD = {
     "split_seed": 0,
     "stopping": "auto",
     "systems": [],
+    "target": "classes",
     "test_data": "",
     "validation_data": "",
     "validation_share": 0.1,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax import errors
+from voc2vec_jax.convert import configs, reader, writer
 from voc2vec_jax.convert import digest as convert_digest
 from voc2vec_jax.convert import names as convert_names
-from voc2vec_jax.convert import reader, writer
 from voc2vec_jax.models import lora
 
 FORMAT = "voc2vec_jax_adapters"
@@ -32,6 +32,7 @@ def write(
     config: lora.Config,
     trained: Mapping[str, Any],
     labels: tuple[str, ...],
+    kind: str = "classes",
 ) -> None:
     """Write what was `trained` beside the name of its `source`; `encoder_digest` is the source's `fingerprint`."""
     folder = Path(folder)
@@ -47,6 +48,7 @@ def write(
         "source_digest": encoder_digest,
         "lora": dataclasses.asdict(config),
         "labels": list(labels),
+        "kind": kind,
     }
     writer.write_json(folder / "config.json", said)
 
@@ -87,4 +89,5 @@ def read(
     if "head" in trained:
         params["head"] = trained["head"]
     labels = tuple(str(label) for label in said.get("labels") or ())
-    return dataclasses.replace(source, params=params, labels=labels, missing=(), unused={})
+    kind = configs.checked_kind(said, str(origin))
+    return dataclasses.replace(source, params=params, labels=labels, kind=kind, missing=(), unused={})

@@ -92,6 +92,12 @@ _EMOTION2VEC_AUDIO = {
     "conv_pos": "conv_pos_width",
     "pos_conv_depth": "conv_pos_depth",
 }
+# What the outputs of a head say, and transformers' `problem_type` for it.
+KINDS = {
+    "classes": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 def _default(family: str) -> Any:
@@ -312,3 +318,11 @@ def _replaced(base: Any, values: Mapping[str, Any], origin: str) -> Any:
             raise errors.InputError(f"{origin}: {key}={value!r} is not a field of {type(base).__qualname__}")
         changes[key] = float(value) if type(known[key]) is float else value
     return dataclasses.replace(base, **changes)
+
+
+def checked_kind(said: Mapping[str, Any], origin: str) -> str:
+    """What a head's outputs say by our own config.json; InputError for a kind that there is not."""
+    kind = said.get("kind", "classes")
+    if kind not in KINDS:
+        raise errors.InputError(f"{origin}: kind {kind!r} is none of {', '.join(KINDS)}")
+    return kind

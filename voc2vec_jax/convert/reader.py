@@ -56,6 +56,7 @@ class ModelWeights:
     normalize: bool | None = None  # clips to zero mean, unit variance; None: the source does not say
     normalize_eps: float | None = None  # added to the variance; None: that of the program whose checkpoint it is
     labels: tuple[str, ...] = ()  # of the classification head's outputs, in order
+    kind: str = "classes"  # what the head's outputs say: one of `configs.KINDS`
     source_format: str = "jax"  # "hf" | "fairseq" | "jax"
     raw_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the source's own configuration
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # transformers' preprocessor_config.json
@@ -246,6 +247,9 @@ def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
         _filled(family, config, source, head),
         normalize=normalize,
         labels=_labels(raw, head, folder) if head else (),
+        kind=next(
+            (kind for kind, theirs in configs.KINDS.items() if head and raw.get("problem_type") == theirs), "classes"
+        ),
         raw_config=raw,
         preprocessor=preprocessor,
     )
@@ -307,6 +311,7 @@ def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Mo
         normalize=raw.get("normalize"),
         normalize_eps=raw.get("normalize_eps"),
         labels=labels,
+        kind=configs.checked_kind(raw, origin),
         source_format="jax",
         raw_config=raw.get("raw_config") or {},
         preprocessor=raw.get("preprocessor") or {},

@@ -94,6 +94,8 @@ def _hf_config(weights: reader.ModelWeights, architecture: str, has_mask: bool) 
             "classifier_proj_size": weights.head.width,
             "use_weighted_layer_sum": weights.head.layer_sum,
         }
+        if weights.kind != "classes" or raw.get("problem_type"):  # the source may have had a head of another kind
+            raw["problem_type"] = configs.KINDS[weights.kind]
     return raw
 
 
@@ -205,6 +207,7 @@ def write_jax(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str
         "normalize": weights.normalize,
         "normalize_eps": weights.normalize_eps,
         "labels": list(weights.labels),
+        "kind": weights.kind,
         "raw_config": dict(weights.raw_config) if is_hf else {},
         "preprocessor": dict(weights.preprocessor),
     }

@@ -24,6 +24,7 @@ from voc2vec_jax.finetuning import (
     scoring,
     seeds,
     settings,
+    targets,
     tasks,
 )
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
@@ -115,6 +116,7 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
         on_unreadable=config.on_unreadable,
         max_seconds=config.max_seconds,
         least_samples=least,
+        kind=config.target,
     )
     if task.part is not None:
         folds.check_parts(task.part, task.group, task.groups, task.ids.tolist())
@@ -132,13 +134,17 @@ def split(config: ml_collections.ConfigDict, task: tasks.Task) -> folds.DealtFol
     elif config.protocol == "paper":
         dealt = folds.DealtFolds(folds.paper(len(task), config.folds))
     else:
-        dealt = folds.strict_or_fewer(task.label, task.group, config.folds, config.split_seed, config.validation_share)
+        options = (config.folds, config.split_seed, config.validation_share)
+        # A number that only one group has is between others: train need not have heard it.
+        dealt = folds.strict_or_fewer(task.strata, task.group, *options, every_class=task.kind != "regression")
     splits = dealt.splits
     if dealt.fewer and task.part is None:
         logs.warn(f"{task.title}: {len(splits)} folds and not {config.folds}, since {dealt.fewer}")
+    if task.kind == "regression":
+        return dealt
     # The paper's sets have rare classes and were published with them; in a user's own set they are a fault to report.
     rare = config.rare if config.rare != "auto" else "keep" if task.name in tasks.PAPER_TASKS else "stop"
-    for warning in folds.check(task.label, task.labels, splits, config.protocol, task.group, rare):
+    for warning in folds.check(task.strata, task.labels, splits, config.protocol, task.group, rare):
         logs.warn(warning)
     return dealt
 
@@ -150,7 +156,8 @@ def given_parts(config: ml_collections.ConfigDict, task: tasks.Task) -> folds.De
             f"the clips of {task.title} are divided into parts, and --config.protocol=paper deals folds of its own: "
             "take --config.protocol=strict, or leave the parts out"
         )
-    splits = folds.given(task.part, task.label, task.group, config.split_seed, config.validation_share)
+    options = (config.split_seed, config.validation_share, task.kind != "regression")
+    splits = folds.given(task.part, task.strata, task.group, *options)
     why = "the parts are given"
     if not (task.part == "validation").any():
         why += f", but for validation, to which {len(splits[0].validation)} clips of train went, by groups"
@@ -163,9 +170,10 @@ def describe(job: jobs.CrossValidationJob, task: tasks.Task, splits: Sequence[fo
     seconds = float(task.samples.sum()) / audio.RATE_HZ
     groups = len(np.unique(task.group[task.group >= 0]))
     known = f"{groups} speakers or recordings" if groups else "no speakers known"
+    what = targets.described(task.kind, task.labels, task.targets)
     sizes = "/".join(str(len(part)) for part in splits[0])
     logs.say(
-        f"{task.title}: {len(task)} clips of {len(task.labels)} classes, {seconds / 3600:.2f} h, {known}; "
+        f"{task.title}: {len(task)} clips of {what}, {seconds / 3600:.2f} h, {known}; "
         f"{fold_results.counted(len(splits))} ({job.config.protocol}: train/validation/test {sizes} in the first); "
         f"{job.config.dtype} on {jax.device_count()} x {jax.devices()[0].device_kind}"
     )

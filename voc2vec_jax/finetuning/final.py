@@ -123,7 +123,9 @@ class Training:
                 return None
         self.saver.wait()
         params = jax.device_get(self.runner.engine.take(self.runner.state.params, jnp.int32(0)))
+        own = self.setting.trained.fold_arrays[0]
+        params = learners.released(params, own)
         if isinstance(self.setting.trained.learner, learners.FeatureLearner):
             # The network sees (x - shift) * scale; a fold's clips decide both, and a file of weights alone lacks them.
-            params = {**params, "input": dict(self.setting.trained.fold_arrays[0])}
+            params = {**params, "input": {name: own[name] for name in ("shift", "scale")}}
         return params

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax.finetuning import epoch_runner, kept_models, scoring, settings, slot_table
+from voc2vec_jax.finetuning import epoch_runner, kept_models, learners, scoring, settings, slot_table
 from voc2vec_jax.finetuning import results as fold_results
 
 
@@ -32,6 +32,7 @@ class FoldWriter:
         true = task.targets[split.test]
         scored = scoring.scores(task.kind, true, found.logits, setting.averaged)
         if params is not None:
+            params = learners.released(params, setting.trained.fold_arrays[fold])
             setting.trained.save_model(folder / "model", params)
         arrays = {"vectors": found.vectors.astype(np.float32), "logits": found.logits.astype(np.float32)}
         arrays |= {"ids": task.ids[split.test], "targets": true, "groups": task.group[split.test]}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 
 from voc2vec_jax import errors
 
@@ -43,18 +43,19 @@ def paper(n: int, folds: int = 10, seed: int = OFFICIAL_SEED) -> list[FoldSplit]
 
 
 def strict(
-    labels: Int64[np.ndarray, "n"],
+    labels: np.ndarray,
     groups: Int64[np.ndarray, "n"],
     folds: int = 10,
     seed: int = 0,
     validation_share: float = 0.1,
+    every_class: bool = True,
 ) -> list[FoldSplit]:
     """Stratified folds with an inner validation part; all clips of a group stay in one part.
 
-    `labels` are class indices. A clip of group -1 (unknown) is a group by itself. Validation takes about
-    `validation_share` of what is not tested and leaves every class in train. Rows are sorted, and the folds are a
-    pure function of the arguments. InputError for more folds than groups, a share outside (0, 0.5], and a fold that
-    has no group to spare for validation.
+    `labels` are class indices [n], or tags [n, v] of 0 and 1. A clip of group -1 (unknown) is a group by itself.
+    Validation takes about `validation_share` of what is not tested and, with `every_class`, leaves every class in
+    train. Rows are sorted, and the folds are a pure function of the arguments. InputError for more folds than groups, a
+    share outside (0, 0.5], and a fold that has no group to spare for validation.
     """
     if not 0 < validation_share <= 0.5:
         raise errors.InputError(f"validation_share is {validation_share}: give a share above 0 and at most 0.5")
@@ -65,7 +66,7 @@ def strict(
     splits = []
     for fold in range(folds):
         rest, rng = np.flatnonzero(part != fold), np.random.default_rng([seed, 1, fold])
-        validation = _validation(labels[rest], own[rest], validation_share, rng)
+        validation = _validation(labels[rest], own[rest], validation_share, rng, every_class)
         if validation is None:
             raise errors.InputError(
                 f"fold {fold} has no group of clips to spare for validation, because each is the only one of some "
@@ -84,11 +85,12 @@ class DealtFolds(NamedTuple):
 
 
 def strict_or_fewer(
-    labels: Int64[np.ndarray, "n"],
+    labels: np.ndarray,
     groups: Int64[np.ndarray, "n"],
     folds: int = 10,
     seed: int = 0,
     validation_share: float = 0.1,
+    every_class: bool = True,
 ) -> DealtFolds:
     """`strict`; of clips from fewer groups than folds, as many folds as there are groups.
 
@@ -96,24 +98,25 @@ def strict_or_fewer(
     """
     there = len(np.unique(own_groups(groups)))
     if there >= folds:
-        return DealtFolds(strict(labels, groups, folds, seed, validation_share))
+        return DealtFolds(strict(labels, groups, folds, seed, validation_share, every_class))
     if there < 2:
         raise errors.InputError(
             f"all {len(labels)} clips are of one group, so that none can be tested by a model that has not heard it: "
             "give clips of three groups or more, or take --config.protocol=paper"
         )
     # No fewer: the rest of a fold would be smaller still, and leave no more groups for validation.
-    splits = strict(labels, groups, there, seed, validation_share)
+    splits = strict(labels, groups, there, seed, validation_share, every_class)
     whole = "each of which stays on one side of a fold"
     return DealtFolds(splits, f"the clips come from {there} groups (speakers or recordings), {whole}")
 
 
 def given(
     part: np.ndarray,
-    labels: Int64[np.ndarray, "n"],
+    labels: np.ndarray,
     groups: Int64[np.ndarray, "n"],
     seed: int = 0,
     validation_share: float = 0.1,
+    every_class: bool = True,
 ) -> list[FoldSplit]:
     """One fold of the parts that the user gives: `part` holds "train", "validation" or "test" for each clip.
 
@@ -126,9 +129,8 @@ def given(
             raise errors.InputError(f"none of the {len(part)} clips is in the part {name}: put some there")
     train, validation, test = rows
     if not len(validation):
-        chosen = _validation(
-            labels[train], own_groups(groups)[train], validation_share, np.random.default_rng([seed, 1, 0])
-        )
+        rng = np.random.default_rng([seed, 1, 0])
+        chosen = _validation(labels[train], own_groups(groups)[train], validation_share, rng, every_class)
         if chosen is None:
             raise errors.InputError(
                 "no clips are given for validation, and train has no group to spare for it, because each is the only "
@@ -157,8 +159,20 @@ def own_groups(groups: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
     return np.unique(np.where(groups < 0, alone, groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
+def _members(labels: np.ndarray) -> Float[np.ndarray, "n v"]:
+    """1 where a clip has a class: `labels` are classes [n], or this already."""
+    return labels if labels.ndim == 2 else np.eye(labels.max(initial=-1) + 1)[labels]
+
+
+def _by_group(members: Float[np.ndarray, "n v"], own: Int64[np.ndarray, "n"], count: int) -> Float[np.ndarray, "g v"]:
+    """The clips of each class in each of `count` groups."""
+    found = np.zeros((count, members.shape[1]))
+    np.add.at(found, own, members)
+    return found
+
+
 def _deal(
-    labels: Int64[np.ndarray, "n"], own: Int64[np.ndarray, "n"], parts: int, rng: np.random.Generator
+    labels: np.ndarray, own: Int64[np.ndarray, "n"], parts: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, "n"]:
     """The part of each row: groups stay whole, and every part gets about the same share of every class.
 
@@ -166,8 +180,7 @@ def _deal(
     each to the part p with the least sum_v held[p, v] s[g, v]. The random order decides between equals.
     """
     used, own = np.unique(own, return_inverse=True)
-    counts = np.zeros((len(used), labels.max(initial=-1) + 1))
-    np.add.at(counts, (own.reshape(-1), labels), 1)
+    counts, clips = _by_group(_members(labels), own.reshape(-1), len(used)), np.bincount(own.reshape(-1))
     shares = counts / np.maximum(counts.sum(0), 1)
     # Rounding makes ties of sums that differ in the last bit, which may depend on the machine; a stable sort then
     # leaves ties in their random order. Together they make the folds the same everywhere.
@@ -179,26 +192,33 @@ def _deal(
         # lexsort's last key counts first: the least crowded part, and of equal ones the smallest.
         part[group] = np.lexsort((size, crowding))[0]
         held[part[group]] += shares[group]
-        size[part[group]] += counts[group].sum()
+        size[part[group]] += clips[group]
     return part[own.reshape(-1)]
 
 
 def _validation(
-    labels: Int64[np.ndarray, "n"], own: Int64[np.ndarray, "n"], share: float, rng: np.random.Generator
+    labels: np.ndarray,
+    own: Int64[np.ndarray, "n"],
+    share: float,
+    rng: np.random.Generator,
+    every_class: bool = True,
 ) -> Int64[np.ndarray, "_m"] | None:
     """Sorted rows for validation, of as many classes as possible; None if every choice takes a class from train."""
-    pairs = np.unique(np.stack([labels, own]), axis=1)
-    groups_of_class = np.bincount(pairs[0])
-    only = np.unique(pairs[1][groups_of_class[pairs[0]] == 1])  # the only groups of some class: train needs them
+    members, (used, dense) = _members(labels), np.unique(own, return_inverse=True)
+    held = _by_group(members, dense.reshape(-1), len(used)) > 0
+    groups_of_class = held.sum(0)
+    # The only groups of some class: train needs them.
+    only = used[held[:, groups_of_class == 1].any(1) & every_class]
     free = np.flatnonzero(~np.isin(own, only))
-    classes, groups = len(groups_of_class[groups_of_class > 0]), len(np.unique(own[free]))
+    classes, groups = np.count_nonzero(groups_of_class), len(np.unique(own[free]))
     # Deal the rest into parts of about the wanted size; when each lacks a class in train, try smaller ones.
     for cuts in range(max(1, min(round(len(free) / (share * len(labels))), groups)), groups + 1):
         part = _deal(labels[free], own[free], cuts, rng)
         options = [free[part == k] for k in range(cuts)]
-        options = [rows for rows in options if len(np.unique(np.delete(labels, rows))) == classes]
+        there = [np.count_nonzero(np.delete(members, rows, 0).any(0)) for rows in options]
+        options = [rows for rows, left in zip(options, there) if left == classes or not every_class]
         if options:
-            return max(options, key=lambda rows: len(np.unique(labels[rows])))
+            return max(options, key=lambda rows: np.count_nonzero(members[rows].any(0)))
     return None
 
 
@@ -210,7 +230,7 @@ def _check_count(folds: int, n: int, what: str) -> None:
 
 
 def check(
-    labels: Int64[np.ndarray, "n"],
+    labels: np.ndarray,
     names: Sequence[str],
     folds: Sequence[FoldSplit],
     protocol: str,
@@ -226,20 +246,21 @@ def check(
     for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("rare", rare, RARE)):
         if value not in allowed:
             raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
-    clips = np.bincount(labels, minlength=len(names))
+    members = labels if labels.ndim == 2 else np.eye(len(names))[labels]
+    clips = members.sum(0).astype(np.int64)
     if np.count_nonzero(clips) < 2:
         there = names[int(clips.argmax())] if len(labels) else "none"
         raise errors.InputError(f"all {len(labels)} clips are of one class ({there}): give clips of two or more")
     untrained = []
     for number, fold in enumerate(folds):
-        trained = np.bincount(labels[fold.train], minlength=len(names))
+        trained = members[fold.train].sum(0)
         absent = np.flatnonzero((trained == 0) & (clips > 0))
         for k in absent:
             text = f"class {names[k]} ({clips[k]} clips) is absent from the train part of fold {number}"
             if rare == "stop" or np.count_nonzero(trained) < 2:
                 raise errors.InputError(f"{text}: give more clips of it, or leave the class out")
             untrained.append(f"{text}, which can only miss it")
-    warnings = _rare_classes(labels, names, len(folds), np.full(len(labels), -1) if groups is None else groups)
+    warnings = _rare_classes(members, names, len(folds), np.full(len(labels), -1) if groups is None else groups)
     if warnings and protocol == "strict" and rare == "stop":
         fewest = min(number for number, _ in warnings)
         fewer = f"take --config.folds={fewest} or fewer, " if fewest > 1 else ""
@@ -248,12 +269,13 @@ def check(
 
 
 def _rare_classes(
-    labels: Int64[np.ndarray, "n"], names: Sequence[str], folds: int, groups: Int64[np.ndarray, "n"]
+    members: Float[np.ndarray, "n v"], names: Sequence[str], folds: int, groups: Int64[np.ndarray, "n"]
 ) -> list[tuple[int, str]]:
     """(number of groups, a sentence) for each class that cannot be in every test part."""
     own, found = own_groups(groups), []
     for k, name in enumerate(names):
-        clips, sets = int((labels == k).sum()), len(np.unique(own[labels == k]))
+        rows = np.flatnonzero(members[:, k])
+        clips, sets = len(rows), len(np.unique(own[rows]))
         if 0 < sets < folds:
             what = f"{clips} clips" if clips < folds else f"clips of only {sets} groups"
             found.append((sets, f"class {name} has {what}, too few for each of {folds} folds to test it"))

@@ -115,7 +115,7 @@ def _fold(
                 "part": str(part[other]),
                 "kind": pair.kind,
                 "similarity": round(pair.similarity, 4),
-                "same_label": bool(task.label[row] == task.label[other]),
+                "same_label": bool(np.array_equal(task.targets[row], task.targets[other])),
             }
             for row, other, pair in worst
         ],

@@ -5,6 +5,7 @@ r = rows of a batch, b = rows of a sub-batch, s = samples, d = width, v = classe
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -45,8 +46,9 @@ class Mixed(NamedTuple):
 class Finetuner:
     """A pre-trained encoder and its head, trained as `adapt` says (an `engine.Learner`).
 
-    `data` holds `blocks` and `block_start` of a `resident.Resident`, `samples` and `labels` of every clip, and `frozen`
-    parameters, if there are any: those that are not trained. `fold` holds `class_weights` [v]. `sub_batches` are shapes
+    `data` holds `blocks` and `block_start` of a `resident.Resident`, `samples` and `labels` of every clip (classes [n],
+    tags [n, v] of 0 and 1, or numbers [n, v]), and `frozen` parameters, if there are any: those that are not trained.
+    `fold` holds `class_weights` [v], and of numbers `target_mean` and `target_scale` [v]. `sub_batches` are shapes
     (rows, samples) that cut a batch's rows in order.
     """
 
@@ -62,6 +64,7 @@ class Finetuner:
     waveform: augmentation.Waveform = augmentation.Waveform()  # changes before the normalisation
     mixup: float = 0.0  # alpha; 0: no mixup
     adapt: adaptation.Adaptation = adaptation.Adaptation()
+    kind: str = "classes"  # one of `LOSSES`
 
     def init(self, key: Key[Array, ""]) -> Any:
         """Random parameters: the encoder's as pre-training starts from, the head's as transformers draws them."""
@@ -81,16 +84,17 @@ class Finetuner:
         return models.FAMILIES[self.family].Model(self.config)
 
     def loss(self, params, fold, data, rows: Int[Array, "r"], key: Key[Array, ""]):
-        """Sum of w_i l_i and sum of w_i; their ratio is torch's CrossEntropyLoss with class weights.
+        """Sum of w_i l_i and sum of w_i, with the loss of `LOSSES`.
 
         With mixup, row i counts as clip i with lambda w_i and as its partner j with (1 - lambda) w_j.
         """
         logits, _, mixed = self._forward(params, data, rows, key)
-        return mixed_loss(functools.partial(weighted_cross_entropy, logits), data, fold, rows, mixed)
+        return mixed_loss(functools.partial(LOSSES[self.kind], logits), data, fold, rows, mixed)
 
     def outputs(self, params, fold, data, rows: Int[Array, "r"]):
         """Logits [r, v] and the mean over the frames of the last layer [r, d]."""
-        return self._forward(params, data, rows, None)[:2]
+        logits, vectors, _ = self._forward(params, data, rows, None)
+        return in_units(logits, fold), vectors
 
     def _forward(self, params, data, rows, key):
         """One sub-batch after another, each at its own length."""
@@ -178,14 +182,15 @@ def normalised(audio: Float[Array, "b s"], lengths: Int[Array, "b"], eps: float)
 class FeatureLearner:
     """A network on fixed features: linear, ReLU, linear; with `width` 0 one linear layer (a linear probe).
 
-    `data` holds `features` [n, d] and `labels`. `fold` holds `class_weights` [v], and `shift` and `scale` [d]: the
-    network sees (x - shift) * scale, so that only the fold's training clips set the scale.
+    `data` holds `features` [n, d], and `labels` as of `Finetuner`. `fold` holds what that one needs, and `shift` and
+    `scale` [d]: the network sees (x - shift) * scale, so that only the fold's training clips set the scale.
     """
 
     classes: int
     features: int
     width: int = 256
     dropout: float = 0.0
+    kind: str = "classes"
 
     def init(self, key: Key[Array, ""]) -> Any:
         """torch's default for linear layers: uniform within 1 / sqrt(fan_in), biases too."""
@@ -204,11 +209,12 @@ class FeatureLearner:
     def loss(self, params, fold, data, rows: Int[Array, "r"], key: Key[Array, ""]):
         """As `Finetuner.loss`."""
         logits, _ = self._forward(params, fold, data, rows)
-        return mixed_loss(functools.partial(weighted_cross_entropy, logits), data, fold, rows, None)
+        return LOSSES[self.kind](logits, data, fold, rows, None)
 
     def outputs(self, params, fold, data, rows: Int[Array, "r"]):
         """Logits [r, v] and the input of the last layer [r, d]."""
-        return self._forward(params, fold, data, rows)
+        logits, x = self._forward(params, fold, data, rows)
+        return in_units(logits, fold), x
 
     def _forward(self, params, fold, data, rows):
         x = (data["features"][rows] - fold["shift"][None]) * fold["scale"][None]
@@ -235,3 +241,54 @@ def weighted_cross_entropy(
     # labels[EMPTY] is the last clip's label, which a weight of 0 drops.
     weight = jnp.where(rows >= 0, fold["class_weights"][target], 0)
     return losses.cross_entropy(logits, target, weight if share is None else share * weight)
+
+
+def weighted_tags(
+    logits: Float[Array, "r v"], data, fold, rows: Int[Array, "r"], share: Float[Array, "r"] | None
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum over rows of the mean over tags of the binary cross-entropy, and the number of rows.
+
+    torch's BCEWithLogitsLoss with the class weights as `pos_weight`, which transformers uses for multi-label targets.
+    """
+    loss = losses.binary_cross_entropy(logits, data["labels"][rows], fold["class_weights"][None]).mean(1)
+    return _over_rows(loss, rows, share)
+
+
+def weighted_squares(
+    logits: Float[Array, "r v"], data, fold, rows: Int[Array, "r"], share: Float[Array, "r"] | None
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum over rows of the mean squared error of the numbers, which are scaled by the training clips; and the rows.
+
+    transformers' loss for regression. Mixup draws one number for both clips: lambda (z - y_i)^2 + (1 - lambda)
+    (z - y_j)^2 has the gradient of (z - lambda y_i - (1 - lambda) y_j)^2.
+    """
+    target = (data["labels"][rows] - fold["target_mean"][None]) / fold["target_scale"][None]
+    return _over_rows(jnp.square(logits - target).mean(1), rows, share)
+
+
+def _over_rows(loss: Float[Array, "r"], rows: Int[Array, "r"], share: Float[Array, "r"] | None) -> tuple[Array, Array]:
+    weight = jnp.where(rows >= 0, 1.0 if share is None else share, 0)
+    return (jnp.where(rows >= 0, loss, 0) * weight).sum(), weight.sum()
+
+
+LOSSES = {"classes": weighted_cross_entropy, "multilabel": weighted_tags, "regression": weighted_squares}
+
+
+def in_units(logits: Float[Array, "r v"], fold) -> Float[Array, "r v"]:
+    """Numbers as they were given; a network learns them scaled by its training clips."""
+    return logits * fold["target_scale"][None] + fold["target_mean"][None] if "target_scale" in fold else logits
+
+
+def released(params: Any, fold: Mapping[str, Any]) -> Any:
+    """Trained parameters whose last layer gives numbers as they were given, so that a saved model needs no scale."""
+    if "target_scale" not in fold:
+        return params
+    head = params.get("head", params)
+    name = "classifier" if "classifier" in head else max(head)
+    last = head[name]
+    last = {
+        "kernel": last["kernel"] * fold["target_scale"][None],
+        "bias": last["bias"] * fold["target_scale"] + fold["target_mean"],
+    }
+    changed = {**head, name: last}
+    return {**params, "head": changed} if "head" in params else changed

@@ -91,7 +91,8 @@ def check_names(labels: Sequence[str], counts: Sequence[int], title: str) -> Non
     if len(values) > MOST_NUMBERS or any(value != round(value) for value in values):
         raise errors.InputError(
             f"the labels of {title} are {len(labels)} different numbers, such as {labels[0]} and {labels[-1]}, each of "
-            f"which would be a class: give names of classes, or whole numbers for at most {MOST_NUMBERS} classes"
+            "which would be a class: did you mean --config.target=regression? Classes are named, or numbered by "
+            f"at most {MOST_NUMBERS} whole numbers"
         )
     logs.warn(f"the labels of {title} are numbers ({', '.join(labels)}), each of which is taken as the name of a class")
 

@@ -8,6 +8,7 @@ import ml_collections
 
 from voc2vec_jax import errors
 from voc2vec_jax.finetuning import adaptation, batches, copies, folds, kept_models, tasks
+from voc2vec_jax.inference import answers
 from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads, whisper
 from voc2vec_jax.ops import attention as attention_ops
@@ -38,6 +39,8 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.data = ""
     c.validation_data = ""  # with test_data: `data` is for training, and these for validation (may be empty) and test
     c.test_data = ""
+    # What labels are: "classes" | "multilabel": any number of them, as a|b | "regression": numbers
+    c.target = "classes"
     c.data_dir = "data"  # of prepared sets
     c.manual_dir = ""  # of publishers' archives, from which sets are prepared when needed
     c.on_unreadable = "stop"  # "stop" | "drop": what to do about clips that cannot be used
@@ -85,6 +88,7 @@ MAY_DIFFER = ("data_dir", "manual_dir", "folds_at_once", "fold_axis", "checkpoin
 MAY_DIFFER += ("remat", "attention", "deterministic", "leaks")
 # What version 0.1.0 did where its configuration says nothing
 EARLIER = {"dropout_bits": "threefry", "pooling": "mean", "sampling": "all", "mixup": 0.0, "noise_snr": (10.0, 40.0)}
+EARLIER |= {"target": "classes"}
 EARLIER |= dict.fromkeys(("augment_speed", "augment_shift", "augment_noise", "augment_gain"), 0.0)
 EARLIER |= {"averaged_classes": "occurring"}
 EARLIER |= {"group_copies": "false", "validation_data": "", "test_data": ""}
@@ -124,6 +128,7 @@ _CHOICES = {
     "how": HOW,
     "scale": ("none", "standard"),
     "pooling": heads.POOLINGS,
+    "target": answers.KINDS,
     "sampling": batches.SAMPLINGS,
     "protocol": folds.PROTOCOLS,
     "dtype": ("auto", "float32", "bfloat16"),
@@ -150,6 +155,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         if values[name] not in allowed:
             raise errors.InputError(f"{name} {values[name]!r} is none of {', '.join(allowed)}")
     seeds(config)
+    if config.sampling == "balanced" and config.target != "classes":
+        raise errors.InputError(
+            f"--config.sampling=balanced draws classes evenly, and --config.target={config.target} has none: "
+            "leave one out"
+        )
     _check_model(config)
     _check_data(config)
     adaptation.check(config)

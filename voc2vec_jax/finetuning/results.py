@@ -24,6 +24,7 @@ from jaxtyping import Float32, Int64
 from voc2vec_jax import audio, errors
 from voc2vec_jax.finetuning import folds as fold_splits
 from voc2vec_jax.finetuning import scoring, tasks
+from voc2vec_jax.inference import answers
 from voc2vec_jax.ops import metrics
 from voc2vec_jax.runs import agreement, files
 
@@ -92,15 +93,17 @@ def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
 def write_predictions(
     path: pathlib.Path, task: tasks.Task, fold: int, rows: Int64[np.ndarray, "n"], logits: Float32[np.ndarray, "n v"]
 ) -> None:
-    """One line for each clip: where it is, its label, the prediction and its probability, and all probabilities."""
-    # softmax is the same with the largest logit subtracted, and exp cannot overflow then.
-    wide = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    shares = wide / wide.sum(1, keepdims=True)
+    """One line for each clip: where it is, its label, the prediction and its probability, and all probabilities.
+
+    With tags the probability is that of the likeliest one. Numbers have none, and the prediction is all there is.
+    """
+    numbers = task.kind == "regression"
+    shares = answers.probabilities(task.kind, logits.astype(np.float64))
+    truth = np.eye(len(task.labels))[task.label] if task.kind == "classes" else task.targets
     text = io.StringIO()
     writer = files.csv_writer(text)
-    writer.writerow([*PREDICTION_COLUMNS, *(f"p:{label}" for label in task.labels)])
+    writer.writerow([*PREDICTION_COLUMNS, *(f"p:{label}" for label in task.labels if not numbers)])
     for row, share in zip(rows, shares):
-        best = int(share.argmax())
         writer.writerow(
             [
                 fold,
@@ -108,10 +111,10 @@ def write_predictions(
                 task.paths[row],
                 f"{task.start_seconds[row]:.3f}",
                 f"{task.samples[row] / audio.RATE_HZ:.3f}",
-                task.labels[task.label[row]],
-                task.labels[best],
-                f"{share[best]:.6f}",
-                *(f"{value:.6f}" for value in share),
+                answers.in_words(task.kind, task.labels, truth[row]),
+                answers.in_words(task.kind, task.labels, share),
+                "" if numbers else f"{share.max():.6f}",
+                *(f"{value:.6f}" for value in share if not numbers),
             ]
         )
     files.write_atomic(path, text.getvalue().encode())

@@ -64,10 +64,14 @@ def confusion(kind: str, targets: np.ndarray, logits: Float[np.ndarray, "n v"]) 
 def loss(
     kind: str, targets: np.ndarray, logits: Float32[np.ndarray, "n v"], class_weights: Float32[np.ndarray, "v"]
 ) -> float:
-    """The loss that training of this kind lowers, of some clips at once."""
-    if kind != "classes":
-        raise NotImplementedError(kind)
-    return _cross_entropy(logits, targets, class_weights)
+    """The loss that training of this kind lowers, of some clips at once; see `learners.LOSSES`."""
+    if kind == "classes":
+        return _cross_entropy(logits, targets, class_weights)
+    wide, true, weight = logits.astype(np.float64), np.reshape(targets, logits.shape), class_weights.astype(np.float64)
+    if kind == "regression":
+        return float((weight * np.square(wide - true)).mean())
+    # -log s(z) = log (1 + exp(-z))
+    return float((weight * true * np.logaddexp(0, -wide) + (1 - true) * np.logaddexp(0, wide)).mean())
 
 
 def _cross_entropy(

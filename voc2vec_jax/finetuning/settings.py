@@ -163,11 +163,31 @@ def stopping(config: ml_collections.ConfigDict) -> str:
 
 
 def class_weights(task: tasks.Task, rows: Int64[np.ndarray, "n"], balanced: bool) -> Float32[np.ndarray, "v"]:
-    """scikit-learn's "balanced" weights n / (v n_c) of the training clips, or ones; 0 for a class without clips."""
+    """scikit-learn's "balanced" weights n / (v n_c) of the training clips, or ones; 0 for a class without clips.
+
+    Of tags the clips without over those with it, as torch's documentation of `pos_weight` proposes. Of numbers one over
+    the variance of the training clips, the factor between the loss in their units and that in training.
+    """
+    if task.kind == "regression":
+        return 1 / target_scaling(task, rows)["target_scale"] ** 2
     if not balanced:
         return np.ones(len(task.labels), np.float32)
+    if task.kind == "multilabel":
+        having = task.targets[rows].sum(0)
+        return np.where(having > 0, (len(rows) - having) / np.maximum(having, 1), 0).astype(np.float32)
     counts = np.bincount(task.label[rows], minlength=len(task.labels))
     return np.where(counts > 0, len(rows) / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+def target_scaling(task: tasks.Task, rows: Int64[np.ndarray, "n"]) -> dict[str, Float32[np.ndarray, "v"]]:
+    """Mean and standard deviation of the numbers of some clips, by which a network learns them; {} for other kinds."""
+    if task.kind != "regression":
+        return {}
+    values = task.targets[rows].astype(np.float64)
+    deviation = values.std(0)
+    # Numbers that do not differ have no deviation to divide by.
+    scale = np.where(deviation > 0, deviation, 1)
+    return {"target_mean": values.mean(0).astype(np.float32), "target_scale": scale.astype(np.float32)}
 
 
 # --- a whole model ----------------------------------------------------------------------------------------------------
@@ -204,6 +224,7 @@ def model_setting(
         waveform=waveform(config, source.normalizes),
         mixup=float(config.mixup),
         adapt=adapt,
+        kind=task.kind,
     )
     # All audio lives on the devices: a task is small, and a step then needs nothing from the host but indices.
     clips = resident.Resident(task, np.arange(len(task)))
@@ -213,14 +234,19 @@ def model_setting(
             "blocks": clips.blocks,
             "block_start": clips.block_start.astype(np.int32),
             "samples": task.samples.astype(np.int32),
-            "labels": task.label.astype(np.int32),
+            "labels": labels(task),
             **({"frozen": adaptation.only(source.params, adapt.frozen)} if adapt.frozen else {}),
         },
-        fold_arrays=[{} for _ in splits],
+        fold_arrays=[target_scaling(task, split.train) for split in splits],
         initial=None if config.fresh else adaptation.without({"encoder": source.params["encoder"]}, adapt.frozen),
         stratified=len(shapes) > 1,
         save_model=_model_saver(job, task, source, adapt),
     )
+
+
+def labels(task: tasks.Task) -> np.ndarray:
+    """The targets as learners take them: classes [n], or tags or numbers [n, v]."""
+    return task.targets.astype(np.int32 if task.kind == "classes" else np.float32)
 
 
 def computed_sets(
@@ -297,11 +323,11 @@ def _model_saver(
     frozen = adaptation.only(source.params, adapt.frozen)
     if job.config.save_models == "lora":
         digest, labels = adapters.fingerprint(source), tuple(task.labels)
-        return lambda path, params: adapters.write(path, job.source, digest, adapt.lora, params, labels)
+        return lambda path, params: adapters.write(path, job.source, digest, adapt.lora, params, labels, task.kind)
 
     def save(path: pathlib.Path, params: Any) -> None:
-        whole = adapt.whole(params, frozen)
-        trained = dataclasses.replace(source, params=whole, labels=tuple(task.labels), missing=(), unused={})
+        what = {"labels": tuple(task.labels), "kind": task.kind}
+        trained = dataclasses.replace(source, params=adapt.whole(params, frozen), **what, missing=(), unused={})
         writer.write_jax(path, trained)
 
     return save
@@ -327,9 +353,11 @@ def feature_setting(
     )
     width = 0 if job.how == "probe" else config.hidden_width
     return LearnerSetting(
-        learner=learners.FeatureLearner(len(task.labels), found.shape[1], width),
-        data={"features": found.astype(np.float32), "labels": task.label.astype(np.int32)},
-        fold_arrays=[scaling(found[split.train], config.scale) for split in splits],
+        learner=learners.FeatureLearner(len(task.labels), found.shape[1], width, kind=task.kind),
+        data={"features": found.astype(np.float32), "labels": labels(task)},
+        fold_arrays=[
+            {**scaling(found[split.train], config.scale), **target_scaling(task, split.train)} for split in splits
+        ],
         initial=None,
         stratified=False,
         save_model=_save_network,

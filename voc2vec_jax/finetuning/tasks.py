@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float64, Int16, Int32, Int64
+from jaxtyping import Float32, Float64, Int16, Int32, Int64
 
 from voc2vec_jax import audio, datasets, errors
 from voc2vec_jax.datasets import catalog, records
-from voc2vec_jax.finetuning import own_data
+from voc2vec_jax.finetuning import own_data, targets
 from voc2vec_jax.runs import logs
 
 _TITLES = ("ASVP-ESD", "ASVP-ESD (babies)", "CNVVE", "Donate A Cry", "NonVerbal Vocalization", "VIVAE")
@@ -31,7 +31,8 @@ _STRETCH = re.compile(r"(?P<file>.+)#(?P<start>[0-9.]+)-[0-9.]+", re.DOTALL)
 class Task:
     """The clips of a task in the order of the prepared set, and their audio. Made by `open_task`; can be pickled.
 
-    `labels` are the classes that occur, and `label` indexes them. `group` is a speaker or the like, an index into
+    `labels` are the names of a model's outputs, which for classes are those that occur and `label` indexes; for tags
+    and numbers see `targets.Targets`. `group` is a speaker or the like, an index into
     `groups`, or -1 where the set knows none. `ids` are unique. `paths` are posix, relative to `audio_root` where that
     is known. `samples` are lengths at 16 kHz after the cut, and `start_seconds` is where a clip begins in its
     recording. `fingerprint` changes with the audio, the labels, the groups and the choice of clips. `dropped` tells
@@ -54,14 +55,20 @@ class Task:
     dropped: tuple[dict[str, str], ...]
     prepared: records.PreparedSet
     segments: tuple[tuple[int, ...], ...]  # records of each clip, in order
-    kind: str = "classes"  # one of `scoring.KINDS`
+    kind: str = "classes"  # one of `answers.KINDS`
+    values: Float32[np.ndarray, "n v"] | None = None  # of tags and numbers
     part: np.ndarray | None = None
     merged: Mapping[str, int] | None = None
 
     @property
     def targets(self) -> np.ndarray:
         """What a model is to say of each clip, as `scoring.scores` takes it."""
-        return self.label
+        return self.label if self.values is None else self.values
+
+    @property
+    def strata(self) -> np.ndarray:
+        """What folds are to have about equal shares of: classes or bins of numbers [n], or tags [n, v]."""
+        return self.values if self.kind == "multilabel" else self.label
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -98,6 +105,7 @@ def open_task(
     on_unreadable: str = "stop",
     max_seconds: float | int = 7.0,
     least_samples: int = LEAST_SAMPLES,
+    kind: str = "classes",
 ) -> Task:
     """Open the task of a data set, which is prepared first if `data_dir` does not hold it.
 
@@ -106,7 +114,7 @@ def open_task(
     A clip is the first `max_seconds` of a recording. Clips that cannot be decoded, or have fewer
     than `least_samples`, are an InputError that names them; with `on_unreadable` "drop" they are left out and named
     in a warning. Another clip never takes their place. InputError also for an unknown name, a set without labels,
-    clips without one, and fewer than two classes.
+    clips without one, and those that are none of `kind` (see `targets.read`).
     """
     if on_unreadable not in ON_UNREADABLE:
         raise errors.InputError(f"on_unreadable {on_unreadable!r} is none of {', '.join(ON_UNREADABLE)}")
@@ -124,7 +132,7 @@ def open_task(
         opened = own_data.OwnClips(prepared, root, prepared.report["unreadable"], {})
     else:
         opened = own_data.open_own(data, validation_data, test_data, data_dir)
-    return _task(opened, on_unreadable, max_samples, least_samples)
+    return _task(opened, on_unreadable, max_samples, least_samples, kind)
 
 
 def _named(name: str, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None) -> records.PreparedSet:
@@ -139,7 +147,7 @@ def _title(prepared: records.PreparedSet) -> str:
     return entry.title if entry else prepared.name
 
 
-def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least_samples: int) -> Task:
+def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least_samples: int, kind: str) -> Task:
     prepared, root, unreadable, part_of = opened
     title = _title(prepared)
     first, segments, lengths = _clips(prepared, max_samples)
@@ -148,19 +156,16 @@ def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least
     unusable = [*unreadable, *_too_short(names, lengths, least_samples)]
     _answer_for(unusable, prepared, title, on_unreadable)
     kept = np.flatnonzero(lengths >= least_samples)
-    classes, label = np.unique(label[kept], return_inverse=True)
-    labels = tuple(prepared.labels[classes].tolist())
-    if len(labels) < 2:
-        there = f"all {len(kept)} clips are of one class ({labels[0]})" if labels else "no clip is left"
-        raise errors.InputError(f"{there} in {title}: give clips of two classes or more")
-    own_data.check_names(labels, np.bincount(label.reshape(-1)).tolist(), title)
+    found = targets.read(kind, prepared.labels, label[kept], names[kept], title)
+    if kind == "classes":
+        own_data.check_names(found.labels, np.bincount(found.label).tolist(), title)
     group, ids = prepared.group[first[kept]], names[kept]
     paths = _files(ids, prepared.start_sample[first[kept]]) if prepared.report.get("stretches") else ids
     task = Task(
         name=prepared.name,
         title=title,
-        labels=labels,
-        label=label.reshape(-1).astype(np.int64),
+        labels=found.labels,
+        label=found.label,
         group=group,
         groups=tuple(prepared.groups.tolist()),
         ids=ids,
@@ -173,6 +178,8 @@ def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least
         prepared=prepared,
         segments=tuple(segments[row] for row in kept),
         part=np.array([part_of[name] for name in ids.tolist()]) if part_of else None,
+        kind=kind,
+        values=found.values,
     )
     return with_fingerprint(task)
 
@@ -266,6 +273,8 @@ def _fingerprint(task: Task) -> str:
     digest = hashlib.sha256(f"{task.prepared.fingerprint} {task.labels}".encode())
     for array in (task.label, task.group, task.samples):
         digest.update(np.ascontiguousarray(array).tobytes())
+    if task.values is not None:
+        digest.update(np.ascontiguousarray(task.values).tobytes())
     digest.update("\0".join(task.ids.tolist()).encode())
     if task.part is not None:
         digest.update("\0".join(task.part.tolist()).encode())

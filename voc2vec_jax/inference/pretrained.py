@@ -12,13 +12,12 @@ import jax
 import numpy as np
 import tqdm
 from jaxtyping import Array, Float, Float32, Int32
-from scipy import special
 
 from voc2vec_jax import audio as recordings
 from voc2vec_jax import errors
 from voc2vec_jax.convert import digest as convert_digest
 from voc2vec_jax.convert import reader, sources, writer
-from voc2vec_jax.inference import batch_sizes, batching, buckets, forward, loading, windowing
+from voc2vec_jax.inference import answers, batch_sizes, batching, buckets, forward, loading, windowing
 from voc2vec_jax.models import whisper
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.runs import logs, runtime, sharding
@@ -40,7 +39,10 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The most likely label of each item (None if it was skipped) and the probability of every class."""
+    """The label of each item (None if it was skipped) and the probability of every class, as in `answers`.
+
+    Of a regression the label is the number as text, and `probabilities` holds the numbers.
+    """
 
     labels: tuple[str | None, ...]
     probabilities: Float32[np.ndarray, "n v"]
@@ -361,10 +363,10 @@ class Model:
         """
         options = (batch_seconds, 30.0, 2.0, on_unreadable, progress)
         result, n = self._run(items, "mean", self.logits(), *options, whole=batching.join_logits)
-        probabilities = np.full((n, len(self.labels)), np.nan, np.float32)
+        kind, probabilities = self.checkpoint.kind, np.full((n, len(self.labels)), np.nan, np.float32)
         for index, logits in result.done.items():
-            probabilities[index] = special.softmax(logits)
-        likely = [self.labels[row.argmax()] for row in probabilities]
+            probabilities[index] = answers.probabilities(kind, logits)
+        likely = [answers.in_words(kind, self.labels, row) for row in probabilities]
         labels = [None if index in result.unusable else likely[index] for index in range(n)]
         return Prediction(tuple(labels), probabilities, self.labels)
 

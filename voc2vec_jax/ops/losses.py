@@ -90,3 +90,12 @@ def cross_entropy(
     # A comparison instead of a gather, whose gradient would be scattered.
     own = jnp.where(target[:, None] == jnp.arange(logits.shape[1])[None], log_share, 0).sum(1)
     return -(jnp.where(weight > 0, own, 0) * weight).sum(), weight.sum()
+
+
+def binary_cross_entropy(
+    logits: Float[Array, "b v"], target: Float[Array, "b v"], positive_weight: Float[Array, "1 v"]
+) -> Float[Array, "b v"]:
+    """-w y log s(z) - (1 - y) log (1 - s(z)) in nats, with s the sigmoid; torch's BCEWithLogitsLoss, not reduced."""
+    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    # log (1 - s(z)) = log s(-z), and neither can overflow
+    return -(positive_weight * target * jax.nn.log_sigmoid(wide) + (1 - target) * jax.nn.log_sigmoid(-wide))

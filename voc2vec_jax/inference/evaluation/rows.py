@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
-from scipy import special
 
 from voc2vec_jax import audio
-from voc2vec_jax.inference import windowing
+from voc2vec_jax.inference import answers, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.runs import files
 
@@ -37,6 +36,7 @@ class Columns:
     def __init__(self, description: Mapping[str, Any], hop_samples: int, middle_samples: float):
         """The first frame sees audio around `middle_samples`, each other `hop_samples` further on."""
         self.kind, self.layers = description["kind"], description["layers"]
+        self.target = description.get("target", "classes")  # one of `answers.KINDS`
         self.classes, self.framed = description["classes"], description["pool"] == "none"
         self.item = pa.float16() if description["store_dtype"] == "float16" else pa.float32()
         self._hop, self._middle = hop_samples, middle_samples
@@ -52,6 +52,8 @@ class Columns:
 
     def _class_fields(self) -> list[pa.Field]:
         windows = [pa.field("windows", pa.int32())] if self.kind == "timeline" else []
+        if self.target == "regression":
+            return [pa.field(answers.VALUE, pa.float32()), *windows]
         return [
             pa.field("predicted", pa.string()),
             pa.field("probability", pa.float32()),
@@ -88,20 +90,16 @@ class Columns:
         return pa.FixedSizeListArray.from_arrays(pa.array(flat), x.shape[1])
 
     def _class_arrays(self, values: list[np.ndarray]) -> list[pa.Array]:
-        chances = np.stack([probabilities(value).reshape(-1, len(self.classes)).mean(0) for value in values])
-        best = chances.argmax(1)
+        chances = np.stack([self.chances(value).reshape(-1, len(self.classes)).mean(0) for value in values])
         windows = [pa.array([len(value) for value in values], pa.int32())] if self.kind == "timeline" else []
-        return [
-            pa.array([self.classes[k] for k in best], pa.string()),
-            pa.array(chances[np.arange(len(best)), best]),
-            self._vectors(chances),
-            *windows,
-        ]
+        if self.target == "regression":
+            return [pa.array(chances[:, 0]), *windows]
+        said = [answers.in_words(self.target, self.classes, row) for row in chances]
+        return [pa.array(said, pa.string()), pa.array(chances.max(1)), self._vectors(chances), *windows]
 
-
-def probabilities(logits: Float[np.ndarray, "*n v"]) -> Float[np.ndarray, "*n v"]:
-    """Softmax over classes in float32."""
-    return special.softmax(logits.astype(np.float32), axis=-1)
+    def chances(self, logits: Float[np.ndarray, "*n v"]) -> Float[np.ndarray, "*n v"]:
+        """Probabilities, or numbers, in float32."""
+        return answers.probabilities(self.target, logits.astype(np.float32))
 
 
 class PartWriter:
@@ -149,23 +147,26 @@ def shown(path: str) -> str:
 
 
 class TimelineWriter:
-    """Writes the windows of a part's items as they come: one csv row per window."""
+    """Writes the windows of a part's items as they come: one csv row per window.
 
-    def __init__(self, path: pathlib.Path, classes: list[str], cut: windowing.Cut):
+    With several labels the probability is that of the likeliest one; of a number, there is none.
+    """
+
+    def __init__(self, path: pathlib.Path, columns: Columns, cut: windowing.Cut):
         """`cut` gives the windows of a recording from its number of samples."""
         self._file = path.open("w", newline="", encoding="utf-8")
         self._writer = files.csv_writer(self._file)
         self._writer.writerow(TIMELINE_COLUMNS)
-        self._classes, self._cut = classes, cut
+        self._columns, self._cut = columns, cut
 
     def add(self, item: evaluation_inputs.Item, samples: int, logits: Float[np.ndarray, "w v"]) -> None:
         """Writes the windows of one recording."""
-        chances = probabilities(logits)
-        best = chances.argmax(1)
+        chances, target = self._columns.chances(logits), self._columns.target
         for k, window in enumerate(self._cut(samples)):
             start, end = window.start / audio.RATE_HZ, window.stop / audio.RATE_HZ
-            label, chance = self._classes[best[k]], chances[k, best[k]]
-            self._writer.writerow((item.row, item.id, f"{start:.3f}", f"{end:.3f}", label, f"{chance:.4f}"))
+            said = answers.in_words(target, self._columns.classes, chances[k])
+            chance = "" if target == "regression" else f"{chances[k].max():.4f}"
+            self._writer.writerow((item.row, item.id, f"{start:.3f}", f"{end:.3f}", said, chance))
 
     def close(self) -> None:
         """Finishes the file."""

@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voc2vec_jax import errors
+from voc2vec_jax.inference import answers
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.ops import metrics
 from voc2vec_jax.runs import logs
 
 FILE = "metrics.json"
+SCORES = (*metrics.NAMES, "map", "auroc", "ccc", "pearson", "mae")
 
 
 def conclude(output: evaluation_output.OutputFolder) -> str:
@@ -27,7 +29,8 @@ def conclude(output: evaluation_output.OutputFolder) -> str:
             f"none of the {found['unusable']:,} recordings can be used: see {output.root}/errors.csv"
         )
     if "metrics" in found:
-        scores = ", ".join(f"{name} {found['metrics'][name]:.4f}" for name in metrics.NAMES)
+        named = ((name, found["metrics"].get(name)) for name in SCORES)
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in named if value is not None)
         logs.say(f"{scores} over {found['metrics']['clips']:,} labelled recordings")
     unusable = f"{found['unusable']:,} could not be used (errors.csv)" if found["unusable"] else "none was unreadable"
     return f"{output.root} is complete: {found['rows']:,} rows in {output.root / 'parts'}; {unusable}"
@@ -63,7 +66,10 @@ def _metadata(output: evaluation_output.OutputFolder, number: int) -> pq.FileMet
 
 
 def _scores(output: evaluation_output.OutputFolder, unusable: int) -> dict[str, Any]:
-    """Scores over the rows whose label is a class of the model; {} without such rows."""
+    """Scores over the rows whose label is a class of the model, or a target of its kind; {} without such rows."""
+    target = output.description.get("target", "classes")
+    if target != "classes":
+        return _target_scores(output, target, unusable)
     classes = output.description["classes"]
     at = {label: k for k, label in enumerate(classes)}
     confusion, foreign, unlabelled = np.zeros([len(classes)] * 2, np.int64), collections.Counter(), 0
@@ -85,6 +91,40 @@ def _scores(output: evaluation_output.OutputFolder, unusable: int) -> dict[str, 
         "recall": {label: None if np.isnan(r) else float(r) for label, r in zip(classes, recalls)},
         "labels": classes,
         "confusion": confusion.tolist(),
+        "unlabelled": unlabelled,
+        "labels_unknown_to_the_model": dict(sorted(foreign.items())),
+        "unusable": unusable,
+    }
+
+
+def _target_scores(output: evaluation_output.OutputFolder, target: str, unusable: int) -> dict[str, Any]:
+    """Scores of labels or numbers over the rows that have one; labels that the model does not know are left out."""
+    classes = output.description["classes"]
+    true, values, foreign, unlabelled = [], [], collections.Counter(), 0
+    column = answers.VALUE if target == "regression" else "probabilities"
+    for number in range(output.parts):
+        columns = pq.read_table(output.part(number), columns=["label", column]).to_pydict()
+        for text, value in zip(columns["label"], columns[column]):
+            if text is None:
+                unlabelled += 1
+                continue
+            found = answers.number(text) if target == "regression" else answers.split(text)
+            strange = ([text] if found is None else []) if target == "regression" else set(found) - set(classes)
+            foreign.update(strange)
+            if target == "regression" and not strange:
+                true.append([found])
+            elif target == "multilabel" and set(found) & set(classes):
+                true.append([label in found for label in classes])
+            else:
+                continue
+            values.append(np.atleast_1d(value))
+    if not true:
+        return {}
+    score = metrics.of_numbers if target == "regression" else metrics.of_tags
+    return {
+        "clips": len(true),
+        **{name: float(each[0]) for name, each in score(np.array(true), np.array(values, np.float64)).items()},
+        "labels": classes,
         "unlabelled": unlabelled,
         "labels_unknown_to_the_model": dict(sorted(foreign.items())),
         "unusable": unusable,

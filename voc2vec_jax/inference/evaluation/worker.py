@@ -99,6 +99,7 @@ def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: 
         "pool": settings.pool if settings.kind == "embeddings" else None,
         "width": model.config.encoder.width,
         "classes": list(model.labels) if settings.kind != "embeddings" else [],
+        **_target(model, settings),
         "dtype": model.config.encoder.dtype,
         "attention": model.config.encoder.attention,
         "store_dtype": settings.store_dtype,
@@ -111,6 +112,12 @@ def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: 
         "model": model.name,
         "input": items.name,
     }
+
+
+def _target(model: pretrained.Model, settings: EvaluationSettings) -> dict[str, str]:
+    """What the head's outputs say, where that is not the probability of one class, which goes without saying."""
+    kind = model.checkpoint.kind
+    return {} if settings.kind == "embeddings" or kind == "classes" else {"target": kind}
 
 
 def _check(settings: EvaluationSettings) -> None:
@@ -282,7 +289,7 @@ class Worker:
         if not self._timeline:
             return None
         path = stack.enter_context(evaluation_output.whole(self._output.timeline(number)))
-        writer = evaluation_rows.TimelineWriter(path, list(self._model.labels), self._cut)
+        writer = evaluation_rows.TimelineWriter(path, self._columns, self._cut)
         return stack.enter_context(contextlib.closing(writer))
 
 
