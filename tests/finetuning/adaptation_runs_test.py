@@ -225,6 +225,7 @@ def test_one_model_is_trained_on_all_clips_after_the_folds(data, tmp_path, capsy
     assert found["best_epochs"] == [fold["best_epoch"] for fold in summary["folds"]]
     assert found["epochs"] == int(np.median(found["best_epochs"]) + 0.5)
     assert found["expected"] == {name: summary[name] for name in ("mean", "std", "pooled")}
+    assert not list((tmp_path / "whole").rglob("checkpoints"))  # of no use once the run has ended
     network = np.load(tmp_path / "whole" / "final" / "model.npz")
     vectors = np.load(data / "own.npz")["vectors"]
     np.testing.assert_allclose(network["input/shift"], vectors.mean(0), rtol=1e-5)

@@ -203,6 +203,7 @@ def gather(job: jobs.CrossValidationJob, task: tasks.Task, dealt: folds.DealtFol
     fold_results.write_summary(job.workdir, task, planned, about)
     if not fold_results.status(job.workdir, planned).complete:
         return False
+    kept_models.clear_checkpoints(job.workdir)
     logs.say(f"{job.workdir}: {fold_results.summary_line(job.workdir)}")
     for warning in fold_results.read_summary(job.workdir)["warnings"]:
         logs.warn(warning)

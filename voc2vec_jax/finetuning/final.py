@@ -74,6 +74,7 @@ def run(
     expected = {name: summary.get(name) for name in ("mean", "std", "pooled")}
     record |= {"epochs": epochs, "best_epochs": best, "expected": expected}
     files.write_atomic(folder / FILE, (json.dumps(record, indent=1) + "\n").encode())
+    kept_models.clear_checkpoints(folder)
     much = f"{len(task)} clips for {epochs} epoch{'s' * (epochs > 1)}, the median of the folds' best"
     reached = fold_results.summary_line(job.workdir)
     logs.say(f"{folder / 'model'}: trained on all {much}; expect what the folds reached: {reached}")

@@ -95,12 +95,12 @@ def check_space(workdir: pathlib.Path, mode: str, folds: int, sizes: Mapping[str
     logs.say(f"on disk, {said}; {report.in_words(free)} are free")
 
 
+def clear_checkpoints(workdir: pathlib.Path) -> None:
+    """Remove the folds in progress of a run that has ended: several times the size of a model, and of no use."""
+    for place in (workdir / "checkpoints", *workdir.glob("processes/*/checkpoints")):
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def bytes_of(folder: pathlib.Path) -> int:
     """The size of all files of a folder; 0 if it is absent."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def kept(workdir: pathlib.Path, done: Iterable[int]) -> list[int]:
-    """The folds whose models are on disk."""
-    places = {fold: results.fold_folder(workdir, fold) for fold in done}
-    return [fold for fold, place in places.items() if (place / "model").is_dir() or (place / "model.npz").is_file()]
