@@ -93,7 +93,7 @@ class Training:
         saved = kept_models.bytes_of(saver.folder)
         sizes = {"model": capacity.tree_bytes((abstract.params, trained.data.get("frozen", {})))}
         sizes |= {"state": capacity.tree_bytes(abstract), "saved": saved}
-        kept_models.check_space(setting.workdir, "all", 1, sizes)
+        kept_models.check_space(setting.workdir, "final", 1, sizes)
         self.runner = epoch_runner.EpochRunner(setting, abstract, devices, slots)
         one = jax.sharding.SingleDeviceSharding(devices[0])
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype, sharding=one), abstract)

@@ -77,20 +77,20 @@ def _best(workdir: pathlib.Path, done: Iterable[int]) -> int | None:
 def check_space(workdir: pathlib.Path, mode: str, folds: int, sizes: Mapping[str, int]) -> None:
     """Say what `folds` more folds will take on disk; InputError when it has less free.
 
-    `sizes` in bytes: "model" of one fold's, "state" of all folds in progress, "saved" of those saved already.
+    `mode` may also be "final", the model of all clips. `sizes` in bytes: "model" of one fold's, "state" of all folds in progress, "saved" of those saved already.
     """
     # The new save is complete before the old one goes, and so is the model of a new best fold.
     models = sizes["model"] * {"none": 0, "best": min(2, folds)}.get(mode, folds)
     states = 2 * sizes["state"]
     needed, free = models + max(0, states - sizes["saved"]), shutil.disk_usage(workdir).free
-    said = (
-        f"models take up to {report.in_words(models)} (save_models={mode}), folds in progress {report.in_words(states)}"
-    )
+    how = "final=true" if mode == "final" else f"save_models={mode}"
+    said = f"models take up to {report.in_words(models)} ({how}), folds in progress {report.in_words(states)}"
     if needed > free:
-        fewer = "best" if mode == "all" else "none"
+        less = f"save_models={'best' if mode == 'all' else 'none'} or --config.folds_at_once=1"
+        less = "final=false" if mode == "final" else less
         raise errors.InputError(
             f"{workdir} has {report.in_words(free)} free, but {said}: free the disk, give a --workdir on another one, "
-            f"or set --config.save_models={fewer} or --config.folds_at_once=1"
+            f"or set --config.{less}"
         )
     logs.say(f"on disk, {said}; {report.in_words(free)} are free")
 

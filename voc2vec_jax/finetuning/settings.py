@@ -156,7 +156,7 @@ def fold_recipe(config: ml_collections.ConfigDict) -> fold_engine.FineTuningReci
 
 
 def stopping(config: ml_collections.ConfigDict) -> str:
-    """"published" or "after_warmup": when patience begins to count."""
+    """ "published" or "after_warmup": when patience begins to count."""
     if config.stopping != "auto":
         return config.stopping
     return "published" if config.protocol == "paper" else "after_warmup"
