@@ -7,6 +7,8 @@ import pytest
 import tiny_models
 
 from voc2vec_jax import datasets, errors, finetune
+from voc2vec_jax.finetuning import dry_run
+from voc2vec_jax.planning import report
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,14 @@ def test_a_dry_run_prints_an_epoch_of_the_folds_at_once_and_writes_nothing(argum
     for words in ("2 folds at once", "folds  ", "clips  ", "temporaries", "TFLOP an epoch", "nothing was written"):
         assert words in printed, printed
     assert not list(tmp_path.iterdir())
+
+
+def test_what_every_seed_takes_is_planned_once(arguments, monkeypatch):
+    planned = []
+    monkeypatch.setattr(dry_run, "plan", lambda job, request: planned.append(job.config.seed))
+    monkeypatch.setattr(report, "show", lambda found, request: None)
+    assert finetune.main([*arguments, "--config.seeds=3,4"]) == errors.EXIT_DONE
+    assert planned == [3]
 
 
 def test_features_are_not_planned(arguments):

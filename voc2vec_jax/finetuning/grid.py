@@ -71,8 +71,8 @@ def status(failed: list[tuple[jobs.CrossValidationJob, Exception]], planned: int
         return errors.EXIT_DONE
     names = tasks.shown([described(job) for job, _ in failed], "; ")
     tell(
-        f"error: {len(failed)} of {planned} jobs failed ({names}): their folders hold fault.json; run the same command "
-        "again to try them again"
+        f"error: {len(failed)} of {planned} jobs failed ({names}): the lines above say why; run the same command again "
+        "to try them again"
     )
     of_input = all(isinstance(fault, errors.InputError) for _, fault in failed)
     return errors.EXIT_INPUT if of_input else errors.EXIT_FAULT

@@ -1,4 +1,8 @@
-"""ASVP-ESD, babies: the folder Bonus of the same archive; named in the same way, with seven of its emotions."""
+"""ASVP-ESD, babies: the folder Bonus of the same archive; named in the same way, with seven of its emotions.
+
+The record tells of 1204 babies and documents no field of a name that tells them apart, so the three folders are the
+only groups.
+"""
 
 import pathlib
 import re
