@@ -176,6 +176,12 @@ def test_bad_input_is_one_sentence_and_exit_status_2(folder, tmp_path, capsys, f
     assert says in said[-1] and said[-1].startswith("error: ") and "Traceback" not in said[-1]
 
 
+def test_tags_in_two_cases_are_refused_too(folder, tmp_path, capsys):
+    manifest = write(folder, "path,label", rows(label=lambda k: "cry|Cough" if k == 5 else CLASSES[k % 3]))
+    assert run(folder, manifest, tmp_path, "--config.target=multilabel") == 2
+    assert "the classes 'Cough' (1 clips) and 'cough' (9) of list differ only in case" in capsys.readouterr().err
+
+
 def test_parts_need_the_strict_protocol_and_a_test_part_of_their_own(folder, tmp_path, capsys):
     manifest = write(folder, "path,label,split", rows(lambda k: f",{'train' if k < 24 else 'test'}"))
     assert run(folder, manifest, tmp_path, "--config.protocol=paper") == 2

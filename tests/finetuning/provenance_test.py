@@ -67,7 +67,7 @@ def test_a_folds_model_was_trained_on_the_clips_of_its_data_set(tmp_path):
     run = tmp_path / "run"
     write(run, datasets=["folder"], model="wav2vec2-ls", data="mine.csv")
     model = write(run / "fold_00" / "model", format="voc2vec_jax", raw_config={"_name_or_path": "facebook/other"})
-    assert provenance.of_model(model) == (("folder",), ("LibriSpeech",))
+    assert provenance.of_model(model) == provenance.of_model(str(run)) == (("folder",), ("LibriSpeech",))
     (run / "summary.json").write_text(json.dumps({"dataset": "mine_0a1b2c3d"}))
     assert provenance.of_model(model).sets == ("mine_0a1b2c3d",)
     write(run, datasets=["vivae"], model="wav2vec2-ls", fresh=True)
@@ -78,6 +78,8 @@ def test_a_folds_model_was_trained_on_the_clips_of_its_data_set(tmp_path):
 def test_a_folder_may_name_where_it_comes_from(tmp_path):
     hf = write(tmp_path / "hf", model_type="wav2vec2", _name_or_path="ALM/wav2vec2-base-audioset")
     assert provenance.of_model(hf) == ((), ("AudioSet",))
+    adapters = write(tmp_path / "adapters", format="voc2vec_jax_adapters", source="facebook/wav2vec2-base")
+    assert provenance.of_model(adapters) == ((), ("LibriSpeech",))
     ours = write(tmp_path / "model", format="voc2vec_jax", raw_config={"_name_or_path": hf})
     assert provenance.of_model(ours) == ((), ("AudioSet",))
     silent = write(tmp_path / "silent", model_type="wav2vec2", _name_or_path=str(tmp_path / "silent"))

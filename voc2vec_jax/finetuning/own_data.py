@@ -94,7 +94,10 @@ def check_names(labels: Sequence[str], counts: Sequence[int], title: str) -> Non
             "which would be a class: did you mean --config.target=regression? Classes are named, or numbered by "
             f"at most {MOST_NUMBERS} whole numbers"
         )
-    logs.warn(f"the labels of {title} are numbers ({', '.join(labels)}), each of which is taken as the name of a class")
+    logs.warn(
+        f"the labels of {title} are numbers ({', '.join(labels)}), each of which is taken as the name of a "
+        "class; --config.target=regression learns them as numbers"
+    )
 
 
 def _number(text: str) -> float | None:

@@ -91,12 +91,14 @@ def _of_folder(folder: pathlib.Path, source: str) -> _Step:
     if isinstance(config.get("sets"), list):
         start = config.get("init_from")
         return _Step(tuple(map(str, config["sets"])), earlier=(str(start),) if start else ())
-    # RUN/fold_03/model, whose RUN holds the configuration of the fine-tuning
+    # RUN/fold_03/model or RUN/final/model, whose RUN holds the configuration of the fine-tuning; or RUN itself
     place = folder.resolve()
-    if place.name == "model" and (step := _of_fine_tuning(place.parents[1])):
+    run = place.parents[1] if place.name == "model" else place
+    if step := _of_fine_tuning(run):
         return step
     raw = config.get("raw_config")
-    origins = [each.get("_name_or_path") for each in (config, raw) if isinstance(each, dict)]
+    # Adapters name their source, and transformers may name where a model came from.
+    origins = [config.get("source"), *(each.get("_name_or_path") for each in (config, raw) if isinstance(each, dict))]
     origin = next((each for each in origins if isinstance(each, str) and each and _key(each) != _key(source)), None)
     return _Step(earlier=(origin,)) if origin else _unknown(source)
 

@@ -157,8 +157,9 @@ def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least
     _answer_for(unusable, prepared, title, on_unreadable)
     kept = np.flatnonzero(lengths >= least_samples)
     found = targets.read(kind, prepared.labels, label[kept], names[kept], title)
-    if kind == "classes":
-        own_data.check_names(found.labels, np.bincount(found.label).tolist(), title)
+    if kind != "regression":
+        counts = np.bincount(found.label) if found.values is None else found.values.sum(0).astype(int)
+        own_data.check_names(found.labels, counts.tolist(), title)
     group, ids = prepared.group[first[kept]], names[kept]
     paths = _files(ids, prepared.start_sample[first[kept]]) if prepared.report.get("stretches") else ids
     task = Task(

@@ -251,7 +251,7 @@ def _each_once(
         if other is not recording and other != recording._replace(locator=other.locator):
             raise errors.InputError(
                 f"{manifest} lists {recording.path} twice, as {_described(other)} and as {_described(recording)}: "
-                "leave one row of each clip"
+                "leave one row of each clip (several labels of a clip stand in its row, as in cry|cough)"
             )
     repeats = len(recordings) - len(first)
     said = f"{manifest}: {repeats} row{'s repeat' if repeats > 1 else ' repeats'} an earlier one, and count once"
