@@ -119,6 +119,8 @@ def build(
     axis = config.fold_axis
     # Balanced epochs are even already: weights beside them would count rare classes twice.
     weighted = config.class_weights and config.sampling == "all"
+    if weighted != config.class_weights:
+        logs.say("sampling=balanced draws every class equally often, so that no class weights are applied")
     if axis == "auto":
         axis = fold_axis(platform, convolves=source is not None)
     return CrossValidationSetting(
