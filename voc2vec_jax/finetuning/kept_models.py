@@ -77,7 +77,8 @@ def _best(workdir: pathlib.Path, done: Iterable[int]) -> int | None:
 def check_space(workdir: pathlib.Path, mode: str, folds: int, sizes: Mapping[str, int]) -> None:
     """Say what `folds` more folds will take on disk; InputError when it has less free.
 
-    `mode` may also be "final", the model of all clips. `sizes` in bytes: "model" of one fold's, "state" of all folds in progress, "saved" of those saved already.
+    `mode` may also be "final", the model of all clips.
+    `sizes` in bytes: "model" of one fold's, "state" of all folds in progress, "saved" of those saved already.
     """
     # The new save is complete before the old one goes, and so is the model of a new best fold.
     models = sizes["model"] * {"none": 0, "best": min(2, folds)}.get(mode, folds)
