@@ -199,9 +199,12 @@ def test_the_summary_of_all_seeds_has_their_mean_and_the_deviation_over_them(see
     assert "2 seeds" in text and "mean over seeds and folds ± std over seeds" in text
 
 
-def test_the_report_takes_the_seeds_together(seeded):
+def test_the_report_takes_the_seeds_together(seeded, tmp_path):
     folder, _ = seeded
-    (found,) = report_runs.find([folder / "run"]).runs
+    (tmp_path / "run").symlink_to(folder / "run")  # also one level below what is searched
+    for place in (folder / "run", tmp_path):
+        (found,), waiting, _ = report_runs.find([place])
+        assert not waiting
     both = summary_of(folder / "run")
     assert found.progress == "4 of 4, 2 seeds" and found.complete
     assert found.summary.mean == pytest.approx(both["mean"]) and found.summary.std == pytest.approx(both["std"])

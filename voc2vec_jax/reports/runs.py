@@ -151,7 +151,11 @@ def find(words: Sequence[str | os.PathLike]) -> Found:
             failed.setdefault(folder.resolve(), read_fault(folder))
         if origin not in done:
             settled = {*done, *faulty}
-            waiting |= {folder for folder in folders[1:] if folder not in settled and _started(folder)}
+            waiting |= {
+                folder
+                for folder in folders[1:]
+                if folder not in settled and _started(folder) and not _of_seeds(folder, origin)
+            }
     runs = named(sorted(found.values(), key=_rank))
     return Found(runs, sorted(waiting), _over_seeds(list(failed.values())))
 

@@ -51,7 +51,8 @@ def _spread(found: report_paper.Number | None, alone: bool) -> str:
 
 def _columns(first: Sequence[str], kind: str) -> list[report_text.TableColumn]:
     """Columns of words, then those of `_scores`."""
-    titles = ("ours", "all clips", *(("paper", "\N{GREEK CAPITAL LETTER DELTA}") if kind == "classes" else ()))
+    titles = ("ours", "all clips", "paper", "\N{GREEK CAPITAL LETTER DELTA}")
+    titles = titles if kind == "classes" else ("mean", "all clips")
     scores = [report_text.TableColumn(title, over) for over in scoring.KINDS[kind].titles.values() for title in titles]
     return [*(report_text.TableColumn(title, number=False) for title in first), *scores]
 
@@ -160,7 +161,7 @@ def _notes_iv(runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_r
             "Recall and F1 are averaged over the classes that are tested, but in the runs of an earlier version over "
             f"those that are only predicted too: {', '.join(dict.fromkeys(earlier))}."
         )
-    notes += [_OTHER_PROTOCOL] if any(run.protocol != "paper" for run in runs) else []
+    notes += [_OTHER_PROTOCOL] if any(run.kind == "classes" and run.protocol != "paper" for run in runs) else []
     misprints = [
         f"In the paper's row of {system} on {report_paper.TASKS[task]}, {reason}."
         for (system, task, _), reason in report_paper.MISPRINTS.items()
