@@ -3,13 +3,15 @@
 import dataclasses
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 import tiny_whisper
 import torch
 import transformers
 
 import voc2vec_jax as v2v
-from voc2vec_jax import errors
+from voc2vec_jax import errors, evaluate
 from voc2vec_jax.convert import reader, writer
 from voc2vec_jax.inference import windowing
 from voc2vec_jax.models import heads
@@ -103,6 +105,17 @@ def test_predictions_are_those_of_transformers(summed, tmp_path):
         logits = made(tiny_whisper.features(made.config, items)).logits
     np.testing.assert_allclose(found.probabilities, torch.softmax(logits, -1).numpy(), rtol=0, atol=TOLERANCE)
     assert found.labels == tuple(names[int(row.argmax())] for row in logits)
+
+
+def test_frames_of_a_file_have_their_times_from_the_command_line(folder, tmp_path):
+    soundfile.write(tmp_path / "a.wav", clips(4_000)[0], 16_000)
+    given = [f"--model={folder}", f"--input={tmp_path / 'a.wav'}", f"--output={tmp_path / 'out'}"]
+    assert evaluate.main([*given, "--pool=none", "--context=cut"]) == errors.EXIT_DONE
+    row = pq.read_table(tmp_path / "out" / "parts").to_pylist()[0]
+    # Frame k has sample 320 k in its middle; the last of 25 frames of the spectrum has one of ours to itself
+    np.testing.assert_allclose(row["frame_times"], 0.02 * np.arange(13), atol=1e-6)
+    expected = v2v.from_pretrained(folder, context="cut").embed([tmp_path / "a.wav"], pool=None)[0]
+    np.testing.assert_allclose(row["layer_2"], expected, rtol=0, atol=TOLERANCE)
 
 
 def test_a_context_belongs_to_the_model(folder, tmp_path):

@@ -10,21 +10,21 @@ import pytest
 
 from voc2vec_jax import audio
 from voc2vec_jax.models import encoder as encoders
-from voc2vec_jax.models import flops, hubert, wav2vec2
+from voc2vec_jax.models import flops, hubert, wav2vec2, whisper
 
 BASE = wav2vec2.Config()
 
 
-def counted(config, samples):
+def counted(model, samples):
     """XLA's own count of a forward pass for a TPU before it optimises; what is no product is small beside products.
 
     For a TPU, because it convolves all groups at once: a loop's body is counted once, however often it runs.
     """
-    init = functools.partial(wav2vec2.Model(config).init, jax.random.key(0))
+    init = functools.partial(model.init, jax.random.key(0))
     clip = jax.ShapeDtypeStruct((1, samples), jnp.float32)
     lengths = jax.ShapeDtypeStruct((1,), jnp.int32)
     params = jax.eval_shape(init, clip, lengths)
-    traced = jax.jit(wav2vec2.Model(config).apply).trace(params, clip, lengths)
+    traced = jax.jit(model.apply).trace(params, clip, lengths)
     return traced.lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]
 
 
@@ -39,7 +39,21 @@ def test_operations_are_those_that_the_compiler_counts(seconds):
     taps = np.arange(t)[:, None] - k // 2 + np.arange(k)
     parts["positional conv"] *= ((taps >= 0) & (taps < t)).mean()
     ours = sum(count for name, count in parts.items() if name != "objective")
-    assert ours < counted(config, samples) < 1.06 * ours
+    assert ours < counted(wav2vec2.Model(config), samples) < 1.06 * ours
+
+
+@pytest.mark.parametrize("context", whisper.CONTEXTS)
+def test_whispers_operations_are_those_that_the_compiler_counts(context):
+    config = whisper.Config(whisper.EncoderConfig(depth=1, attention="plain", context=context))
+    samples = 5 * audio.RATE_HZ
+    parts = flops.forward(config, samples)
+    ours = sum(parts.values())
+    assert ours < counted(whisper.Model(config), samples) < 1.06 * ours
+    # Of the spectrum there is no gradient, and of the first convolution none for its input
+    trained = flops.training(config, samples)["conv stem"]
+    unit = {"padded": 3000, "cut": 500}[context] * 6 * 384  # of frames of the spectrum times an output's products
+    spectrum = parts["conv stem"] - unit * (80 + 384 / 2)
+    np.testing.assert_allclose(trained, spectrum + unit * (2 * 80 + 3 * 384 / 2), rtol=1e-9)
 
 
 def test_a_second_of_base_is_fifteen_billion_operations_and_three_times_that_in_training():
