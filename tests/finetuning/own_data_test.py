@@ -84,6 +84,8 @@ def test_a_column_split_makes_one_fold_of_the_given_parts(folder, tmp_path, caps
     capsys.readouterr()
     task = tasks.open_task("folder", data=moved, data_dir=tmp_path / "data")
     assert task.part.tolist() == [{"val": "validation"}.get(each, each) for each in part[::-1]]
+    assert tasks.open_task("list", data_dir=tmp_path / "data").part is None
+    assert "the parts that the manifest of list gives are not kept in a prepared set" in capsys.readouterr().err
     assert task.fingerprint != json.loads((tmp_path / "run" / "fold_00" / "fold.json").read_text())["task"]
 
 

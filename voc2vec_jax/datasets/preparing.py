@@ -263,6 +263,7 @@ def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, An
         "clipped_files": clipped,
         "unreadable": [*listing.unreadable, *(bad for shard in made for bad in shard.unreadable)],
         "stretches": listing.has_stretches,
+        "divided": any(recording.part for recording in listing.recordings),
         "warnings": warnings,
         "notes": listing.notes,
     }

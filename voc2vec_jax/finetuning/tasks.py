@@ -130,6 +130,11 @@ def open_task(
     if data is None:
         prepared, root = _named(name, data_dir, manual_dir), manual_dir and pathlib.Path(manual_dir).expanduser()
         opened = own_data.OwnClips(prepared, root, prepared.report["unreadable"], {})
+        if prepared.report.get("divided"):
+            logs.warn(
+                f"the parts that the manifest of {name} gives are not kept in a prepared set: folds are dealt, unless "
+                "--config=...:folder and --config.data=MANIFEST are given"
+            )
     else:
         opened = own_data.open_own(data, validation_data, test_data, data_dir)
     return _task(opened, on_unreadable, max_samples, least_samples, kind)
