@@ -143,7 +143,14 @@ def test_a_mode_that_cannot_be_is_refused(data, tmp_path, capsys, given, says):
     assert says in capsys.readouterr().err
 
 
-LORA = ("--config.lora_rank=2", "--config.epochs=3", "--config.peak_lr=3e-2", "--config.dropouts=false")
+LORA = (
+    "--config.lora_rank=2",
+    "--config.freeze_updates=2",
+    "--config.folds=2",
+    "--config.epochs=2",
+    "--config.peak_lr=3e-2",
+    "--config.dropouts=false",
+)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +162,7 @@ def adapted(data, source, tmp_path_factory):
 
 
 def test_adapters_are_kept_beside_their_source_and_predict_what_the_fold_did(adapted, data, tmp_path):
-    assert models_of(adapted) == ["fold_00", "fold_01", "fold_02"]
+    assert models_of(adapted) == ["fold_00", "fold_01"]
     place = adapted / "fold_01" / "model"
     assert {path.name for path in place.iterdir()} == {"config.json", "model.safetensors"}
     rows = [row for row in csv.DictReader((adapted / "predictions.csv").read_text().splitlines()) if row["fold"] == "1"]
