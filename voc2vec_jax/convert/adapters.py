@@ -33,8 +33,12 @@ def write(
     trained: Mapping[str, Any],
     labels: tuple[str, ...],
     kind: str = "classes",
+    context: str = "auto",
 ) -> None:
-    """Write what was `trained` beside the name of its `source`; `encoder_digest` is the source's `fingerprint`."""
+    """Write what was `trained` beside the name of its `source`; `encoder_digest` is the source's `fingerprint`.
+
+    `context` is the one that it was trained in, of Whisper, which the source may not have.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     flat = convert_names.flatten(trained)
@@ -49,6 +53,7 @@ def write(
         "lora": dataclasses.asdict(config),
         "labels": list(labels),
         "kind": kind,
+        "context": context,
     }
     writer.write_json(folder / "config.json", said)
 
@@ -90,4 +95,5 @@ def read(
         params["head"] = trained["head"]
     labels = tuple(str(label) for label in said.get("labels") or ())
     kind = configs.checked_kind(said, str(origin))
+    source = source.in_context(str(said.get("context", "auto")))
     return dataclasses.replace(source, params=params, labels=labels, kind=kind, missing=(), unused={})

@@ -325,7 +325,8 @@ def _model_saver(
     frozen = adaptation.only(source.params, adapt.frozen)
     if job.config.save_models == "lora":
         digest, labels = adapters.fingerprint(source), tuple(task.labels)
-        return lambda path, params: adapters.write(path, job.source, digest, adapt.lora, params, labels, task.kind)
+        trained_as = task.kind, getattr(source.config.encoder, "context", "auto")
+        return lambda path, params: adapters.write(path, job.source, digest, adapt.lora, params, labels, *trained_as)
 
     def save(path: pathlib.Path, params: Any) -> None:
         what = {"labels": tuple(task.labels), "kind": task.kind}
