@@ -25,6 +25,7 @@ from voc2vec_jax.runs import program
 
 SHORT = ("--config.folds=3", "--config.epochs=3", "--config.warmup_steps=4", "--config.peak_lr=1e-2")
 SHORT += ("--config.batch_clips=8", "--config.group_copies=false", "--config.leaks=false")
+SHORT += ("--config.save_models=all",)
 
 
 def read(kind, *labels):
