@@ -11,6 +11,8 @@ import soundfile
 from voc2vec_jax import errors, finetune
 from voc2vec_jax.datasets.published import synthetic
 from voc2vec_jax.finetuning import own_data, tasks
+from voc2vec_jax.reports import runs as report_runs
+from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.runs import program
 
 CLASSES = ("cry", "laugh", "cough")
@@ -75,6 +77,9 @@ def test_a_column_split_makes_one_fold_of_the_given_parts(folder, tmp_path, caps
     assert summary["groups"] == 2  # of those that are tested
     written = (tmp_path / "run" / "summary.md").read_text()
     assert "1 fold and not 10, since the parts are given." in written and "over 1 fold;" in said
+    assert "±" not in said and "±" not in written.replace("mean ± std", "")  # a single fold has no deviation
+    (found,) = report_runs.find([tmp_path / "run"]).runs
+    assert [number.std for number in report_tables.own(found).values()] == [None] * 3
     assert [fold[name] for name in ("train", "validation", "test")] == [
         [f"{k:02d}.wav" for k in range(start, stop)] for start, stop in ((0, 18), (18, 24), (24, 30))
     ]

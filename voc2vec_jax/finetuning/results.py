@@ -263,7 +263,7 @@ def _markdown(found: Mapping[str, Any]) -> str:
     for fold in found["folds"]:
         values = " | ".join(f"{fold[name]:.3f}" for name in titles)
         lines.append(f"| {fold['fold']} | {values} | {fold['best_epoch']} | {fold['epochs']} |")
-    values = " | ".join(f"{found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name in titles)
+    values = " | ".join(scoring.spread(found["mean"][name], found["std"][name], len(found["folds"])) for name in titles)
     lines.append(f"| mean ± std | {values} | | |")
     values = " | ".join(scoring.with_interval(found["pooled"][name]) for name in titles)
     lines += [f"| all clips [95 % interval over {found['groups']} groups] | {values} | | |", ""]
@@ -281,7 +281,7 @@ def summary_line(workdir: pathlib.Path) -> str:
     found = read_summary(workdir)
     kind = found.get("kind", "classes")
     titles = scoring.KINDS[kind].titles
-    values = scoring.with_deviation(kind, found["mean"], found["std"])
+    values = scoring.with_deviation(kind, found["mean"], found["std"], len(found["folds"]))
     line = f"{values} over {counted(len(found['folds']))}"
     if "pooled" not in found:  # of an earlier version
         return line

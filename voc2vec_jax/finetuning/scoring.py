@@ -92,9 +92,14 @@ def described(values: Mapping[str, float], kind: str) -> str:
     return ", ".join(f"{title} {values[name]:.3f}" for name, title in KINDS[kind].titles.items())
 
 
-def with_deviation(kind: str, mean: Mapping[str, float], std: Mapping[str, float]) -> str:
-    """Means and deviations in one line: "UAR 0.512 ± 0.031, ..."."""
-    return ", ".join(f"{title} {mean[name]:.3f} ± {std[name]:.3f}" for name, title in KINDS[kind].titles.items())
+def spread(mean: float, std: float, count: int) -> str:
+    """The mean of `count` values and their deviation, which a single value has not: "0.512 ± 0.031" or "0.512"."""
+    return f"{mean:.3f} ± {std:.3f}" if count > 1 else f"{mean:.3f}"
+
+
+def with_deviation(kind: str, mean: Mapping[str, float], std: Mapping[str, float], count: int) -> str:
+    """Means and deviations of `count` folds or seeds in one line: "UAR 0.512 ± 0.031, ..."."""
+    return ", ".join(f"{title} {spread(mean[name], std[name], count)}" for name, title in KINDS[kind].titles.items())
 
 
 def with_interval(found: Mapping[str, float | None]) -> str:

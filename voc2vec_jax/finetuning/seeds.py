@@ -36,7 +36,7 @@ def combine(workdir: pathlib.Path) -> bool:
     combined = _combined(summaries, found, complete)
     files.write_atomic(workdir / "summary.md", _markdown(combined).encode())
     files.write_atomic(workdir / "summary.json", (json.dumps(combined, indent=1) + "\n").encode())
-    spread = scoring.with_deviation(combined["kind"], combined["mean"], combined["std"])
+    spread = scoring.with_deviation(combined["kind"], combined["mean"], combined["std"], len(combined["seeds"]))
     rest = f"; not complete: {', '.join(lacking)}" if lacking else ""
     logs.say(f"{workdir}: {spread} over {len(found)} seeds (mean over seeds and folds, deviation over seeds){rest}")
     return complete
@@ -99,9 +99,10 @@ def _markdown(found: Mapping[str, Any]) -> str:
         lines += ["**Incomplete: not all folds of all seeds are done.**", ""]
     lines += [f"| seed | {' | '.join(titles.values())} |", "|---" * (len(titles) + 1) + "|"]
     for one in seeds:
-        values = " | ".join(f"{one['mean'][name]:.3f} ± {one['std'][name]:.3f}" for name in titles)
+        folds = sum(fold["seed"] == one["seed"] for fold in found["folds"])
+        values = " | ".join(scoring.spread(one["mean"][name], one["std"][name], folds) for name in titles)
         lines.append(f"| {one['seed']}: mean ± std over folds | {values} |")
-    values = " | ".join(f"{found['mean'][name]:.3f} ± {found['std'][name]:.3f}" for name in titles)
+    values = " | ".join(scoring.spread(found["mean"][name], found["std"][name], len(seeds)) for name in titles)
     lines.append(f"| mean over seeds and folds ± std over seeds | {values} |")
     values = " | ".join(scoring.with_interval(found["pooled"][name]) for name in titles)
     lines += [f"| all clips of all seeds [95 % interval over {found['groups']} groups] | {values} |", ""]

@@ -18,7 +18,7 @@ class Number(NamedTuple):
     """Mean and standard deviation, shares in [0, 1]."""
 
     mean: float
-    std: float
+    std: float | None  # None: of a single value
 
 
 Row = dict[str, Number]  # by metric: "uar", "accuracy", "f1_macro"; a metric that was not published is absent

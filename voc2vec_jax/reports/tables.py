@@ -46,7 +46,7 @@ def _spread(found: report_paper.Number | None, alone: bool) -> str:
     """Mean and deviation, or the mean `alone`."""
     if found is None:
         return report_text.DASH
-    return number(found.mean) + ("" if alone else f"\N{PLUS-MINUS SIGN}{number(found.std)}")
+    return number(found.mean) + ("" if alone or found.std is None else f"\N{PLUS-MINUS SIGN}{number(found.std)}")
 
 
 def _columns(first: Sequence[str], kind: str) -> list[report_text.TableColumn]:
@@ -78,9 +78,11 @@ def _scores(
 
 
 def own(run: report_runs.ReportedRun) -> report_paper.Row:
-    """The run's mean and population deviation over its folds, by metric; empty without folds."""
-    found = run.summary
-    return {name: report_paper.Number(found.mean[name], found.std[name]) for name in found.mean} if found else {}
+    """The run's mean and population deviation over its folds, or over its seeds, by metric; empty without folds."""
+    found, single = run.summary, len(run.seeds or run.folds) == 1
+    if found is None:
+        return {}
+    return {name: report_paper.Number(found.mean[name], None if single else found.std[name]) for name in found.mean}
 
 
 def _best(rows: Sequence[report_paper.Row], kind: str) -> dict[str, float]:
