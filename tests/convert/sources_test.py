@@ -86,8 +86,8 @@ def test_a_run_that_cannot_be_read_gives_one_sentence(tmp_path):
         (tmp_path / "config.json").write_text(json.dumps(changed))
         with pytest.raises(errors.InputError, match=sentence):
             sources.read(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**raw, "family": "whisper"}))
-    with pytest.raises(errors.InputError, match="family 'whisper' is none of wav2vec2"):
+    (tmp_path / "config.json").write_text(json.dumps({**raw, "family": "seamless"}))
+    with pytest.raises(errors.InputError, match="family 'seamless' is none of wav2vec2"):
         sources.read(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(raw))
     (tmp_path / "checkpoints" / "1" / "metadata.json").write_text("{}")

@@ -60,7 +60,9 @@ def test_a_best_epoch_in_the_warmup_is_told_in_one_sentence(data, tmp_path, caps
     assert warning.startswith("3 of 3 folds (fold 0, 1, 2) have their best epoch in the warm-up")
     assert warning.endswith("set --config.stopping=after_warmup") and capsys.readouterr().err.count(warning) == 1
     assert "stopping" not in results._warnings(found["folds"], "after_warmup")[0]  # what is set is no advice
-    assert learn_features(data, tmp_path / "waits", *more, "--config.warmup_steps=2") == 0
+    unused = ("--config.freeze=stem", "--config.pooling=attention", "--config.mixup=0.2")
+    assert learn_features(data, tmp_path / "waits", *more, "--config.warmup_steps=2", *unused) == 0
+    assert "where these fields change nothing: mixup, freeze, pooling\n" in capsys.readouterr().err
     found = summary_of(tmp_path / "waits")
     assert found["warnings"] == [] and not any(fold["best_in_warmup"] for fold in found["folds"])
 

@@ -209,6 +209,7 @@ def test_a_bias_of_a_layer_with_an_adapter_stays():
     [
         ({"lora_rank": 2, "lora_targets": "query,q"}, "lora_targets=query,q: 'q' is none of query, key"),
         ({"lora_rank": 2, "fresh": True}, "fresh=true trains random weights, and --config.lora_rank=2 would keep"),
+        ({"lora_rank": 2, "freeze": "encoder"}, "freeze=encoder trains the head alone, and --config.lora_rank=2"),
         ({"freeze": "stem", "fresh": True}, "fresh=true trains random weights, and --config.freeze=stem would keep"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from voc2vec_jax import datasets, errors, finetune
 from voc2vec_jax.finetuning import cross_validation, grid, jobs, tasks
+from voc2vec_jax.reports import details, page
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
@@ -207,6 +208,11 @@ def test_the_report_takes_the_seeds_together(seeded, tmp_path):
         assert not waiting
     both = summary_of(folder / "run")
     assert found.progress == "4 of 4, 2 seeds" and found.complete
+    # Curves and clips are of the first seed, so that every clip is there once.
+    assert details.curves(found) == details.curves(report_runs.find([folder / "run" / "seed_0"]).runs[0]) != []
+    assert len(details.predictions(found)) == found.clips
+    counts = [row[1].text for group in page.recall_table([found]).groups for row in group.rows]
+    assert sum(map(int, counts)) == found.clips
     assert found.summary.mean == pytest.approx(both["mean"]) and found.summary.std == pytest.approx(both["std"])
     assert found.confusion.sum() == 2 * both["clips"]
     table = report_tables.table_iv([found])

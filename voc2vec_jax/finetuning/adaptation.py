@@ -115,9 +115,20 @@ def targets(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     return tuple(name for name in adapters.TARGETS if name in named)
 
 
+def asked(config: ml_collections.ConfigDict) -> list[str]:
+    """The fields by which a configuration changes how a whole model is trained."""
+    plain = {"freeze": "none", "freeze_updates": 0, "layer_decay": 1, "lora_rank": 0, "pooling": "mean"}
+    return [name for name, value in plain.items() if config[name] != value]
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """InputError for fields that contradict one another."""
     targets(config)
+    if config.lora_rank and config.freeze == "encoder":
+        raise errors.InputError(
+            f"--config.freeze=encoder trains the head alone, and --config.lora_rank={config.lora_rank} adapts the "
+            "encoder too: drop one"
+        )
     if config.fresh and (config.freeze != "none" or config.lora_rank):
         asked = f"lora_rank={config.lora_rank}" if config.lora_rank else f"freeze={config.freeze}"
         raise errors.InputError(

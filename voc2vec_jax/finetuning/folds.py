@@ -102,7 +102,8 @@ def strict_or_fewer(
     if there < 2:
         raise errors.InputError(
             f"all {len(labels)} clips are of one group, so that none can be tested by a model that has not heard it: "
-            "give clips of three groups or more, or take --config.protocol=paper"
+            "give clips of three groups or more (a column group says which belong together, else a recording is one), "
+            "or take --config.protocol=paper"
         )
     # No fewer: the rest of a fold would be smaller still, and leave no more groups for validation.
     splits = strict(labels, groups, there, seed, validation_share, every_class)
@@ -256,9 +257,11 @@ def check(
         trained = members[fold.train].sum(0)
         absent = np.flatnonzero((trained == 0) & (clips > 0))
         for k in absent:
-            text = f"class {names[k]} ({clips[k]} clips) is absent from the train part of fold {number}"
+            many = f"{clips[k]} clip{'' if clips[k] == 1 else 's'}"
+            text = f"class {names[k]} ({many}) is absent from the train part of fold {number}"
             if rare == "stop" or np.count_nonzero(trained) < 2:
-                raise errors.InputError(f"{text}: give more clips of it, or leave the class out")
+                kept = ", or accept it with --config.rare=keep" if np.count_nonzero(trained) >= 2 else ""
+                raise errors.InputError(f"{text}: give more clips of it, or leave the class out{kept}")
             untrained.append(f"{text}, which can only miss it")
     warnings = _rare_classes(members, names, len(folds), np.full(len(labels), -1) if groups is None else groups)
     if warnings and protocol == "strict" and rare == "stop":

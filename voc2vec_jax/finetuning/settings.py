@@ -344,9 +344,9 @@ def feature_setting(
 ) -> LearnerSetting:
     """Train a small network on fixed features."""
     config = job.config
-    unused = [name for name in AUDIO_CHANGES if config[name]]
+    unused = [name for name in AUDIO_CHANGES if config[name]] + adaptation.asked(config)
     if unused:
-        logs.warn(f"{', '.join(unused)} change nothing in {job.title}, which learns from fixed features")
+        logs.warn(f"{job.title} learns from fixed features, where these fields change nothing: {', '.join(unused)}")
     found = feature_sets.features(
         task,
         feature_source(job),

@@ -38,7 +38,7 @@ class Embeddings(NamedTuple):
 
 def predictions(run: report_runs.ReportedRun) -> list[ReportedPrediction] | None:
     """The run's predictions.csv, or None if it has none; InputError, naming the line, for a broken one."""
-    path = run.folder / "predictions.csv"
+    path = run.details_folder / "predictions.csv"
     if not path.is_file():
         return None
     rows = []
@@ -68,7 +68,7 @@ def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> Report
 
 def curves(run: report_runs.ReportedRun) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl that have a fold and an epoch; a line cut short by a kill is skipped."""
-    path = run.folder / "metrics.jsonl"
+    path = run.details_folder / "metrics.jsonl"
     rows = []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
@@ -83,7 +83,7 @@ def curves(run: report_runs.ReportedRun) -> list[dict[str, Any]]:
 def embeddings(run: report_runs.ReportedRun) -> Embeddings | None:
     """Of the first finished fold, or None if it stored none; InputError for a file that cannot be used."""
     for fold in run.folds[:1]:
-        path = run.folder / f"fold_{fold.fold:02d}" / "embeddings.npz"
+        path = run.details_folder / f"fold_{fold.fold:02d}" / "embeddings.npz"
         if not path.is_file():
             return None
         try:

@@ -117,7 +117,8 @@ def recall_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     runs = [run for run in runs if run.kind == "classes"]
     labels = list(dict.fromkeys(label for run in runs for label in run.labels))
     matrices = [(dict(zip(run.labels, metrics.recalls(run.confusion))), run) for run in runs]
-    clips = [dict(zip(run.labels, run.confusion.sum(1))) for run in runs]
+    # With several seeds every clip is in the matrix once for each.
+    clips = [dict(zip(run.labels, run.confusion.sum(1) // max(1, len(run.seeds)))) for run in runs]
     rows = []
     for label in labels:
         counts = max(int(found.get(label, 0)) for found in clips)

@@ -78,6 +78,11 @@ class ReportedRun:
         return f"{total} of {self.planned_folds * len(self.seeds)}, {len(self.seeds)} seeds"
 
     @property
+    def details_folder(self) -> pathlib.Path:
+        """Where its predictions, curves and embeddings lie; with several seeds, those of the first."""
+        return self.folder / f"seed_{next(iter(self.seeds))}" if self.seeds else self.folder
+
+    @property
     def summary(self) -> metrics.Summary | None:
         """Over the finished folds; with several seeds the deviation is over their means. None without any fold."""
         if not self.folds:
