@@ -143,6 +143,7 @@ def test_frozen_parts_have_no_backward_pass():
     assert found[0] < 0.6 and found[1] < 0.4 and found[2] < 0.85
 
 
+@pytest.mark.slow
 def test_the_encoder_stands_still_for_the_first_updates_and_then_begins_as_new():
     held = Steps(freeze_updates=2)
     states = held.states(4)

@@ -178,6 +178,7 @@ def test_a_fold_of_changed_clips_does_not_depend_on_its_neighbours(alone):
         assert np.abs(logits - alone[fold]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_fold_with_adapters_does_not_depend_on_its_neighbours_either(alone):
     paths = jax.eval_shape(tiny_learners.tiny_learner(((4, 2400),)).init, jax.random.key(0))
     frozen = tuple(path for path in names.flatten(paths) if path.startswith("encoder/"))
@@ -247,7 +248,13 @@ def test_a_batch_without_clips_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("family", "layer_sum"), [("hubert", True), ("wavlm", False), ("data2vec", True), ("whisper", True)]
+    ("family", "layer_sum"),
+    [
+        ("hubert", True),
+        pytest.param("wavlm", False, marks=pytest.mark.slow),
+        pytest.param("data2vec", True, marks=pytest.mark.slow),
+        ("whisper", True),
+    ],
 )
 def test_every_family_is_fine_tuned(family, layer_sum):
     """All parameters that features depend on move, and outputs stay finite."""

@@ -81,7 +81,9 @@ def test_temperature_of_the_recipe(step):
     assert float(wav2vec2.Config().temperature(jnp.asarray(step))) == pytest.approx(wanted, rel=1e-6)
 
 
-@pytest.mark.parametrize("shape", [SMALL, LARGE_LIKE], ids=["group", "layer"])
+@pytest.mark.parametrize(
+    "shape", [pytest.param(SMALL, id="group"), pytest.param(LARGE_LIKE, id="layer", marks=pytest.mark.slow)]
+)
 def test_padding_changes_nothing_in_float64(shape):
     with jax.enable_x64(True):
         config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(shape, dtype="float64"))
@@ -99,6 +101,7 @@ def test_padding_changes_rounding_only_at_base_size():
     assert mean_gap < 1e-5
 
 
+@pytest.mark.slow
 def test_legacy_padding_does_change_the_outputs():
     config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(SMALL, padding="legacy"))
     frame_gap, _ = gaps(config, params_of(CONFIG), (0.4, 2.0), jnp.float32)

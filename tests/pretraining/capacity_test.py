@@ -78,6 +78,7 @@ def test_cpus_compile_nothing(config, monkeypatch):
     assert seen == [] and (config.groups_per_device, config.remat, config.fsdp) == (1, "none", 1)
 
 
+@pytest.mark.slow
 def test_parameters_are_shared_where_they_are_large_beside_the_memory(config):
     devices = jax.devices()
     family, model = capacity.pretraining_recipe.build_model(capacity._with(config, capacity.MemoryPlan(1, "none", 1)))

@@ -99,6 +99,7 @@ def until(processes, workdir, step):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_several_processes_compute_what_one_does(whole, launch, tmp_path):
     statuses, said = hosts.finish(launch(1, 1, tmp_path / "alone"))
     assert statuses == [0], said

@@ -66,6 +66,7 @@ def test_it_is_resumed_to_the_bit(averaged, runs):
     assert training_runs.rows_of(resumed) == training_runs.rows_of(averaged)
 
 
+@pytest.mark.slow
 def test_it_is_what_a_run_gives(averaged):
     (best,) = checkpoint.steps(averaged / "best")
     state, _ = checkpoint.read(averaged / "best" / str(best))

@@ -120,6 +120,7 @@ def continued(source, data, tmp_path_factory):
     return run, first, training_runs.finish(training_runs.train(*given)), (*given[:2], source)
 
 
+@pytest.mark.slow
 def test_a_run_is_normalised_as_its_source_and_keeps_to_it(continued):
     run, (status, _, said), (again, _, repeated), _ = continued
     assert status == 0, said
@@ -128,6 +129,7 @@ def test_a_run_is_normalised_as_its_source_and_keeps_to_it(continued):
     assert again == 0 and "is complete" in repeated, repeated
 
 
+@pytest.mark.slow
 def test_a_run_exports_how_its_clips_are_normalised(continued, tmp_path, capsys):
     model = v2v.from_pretrained(continued[0])
     assert "input normalised to zero mean and unit variance (eps 1e-07)" in capsys.readouterr().err

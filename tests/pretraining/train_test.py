@@ -98,7 +98,8 @@ def test_sigkill_at_random_moments(whole, cache, data_dir, tmp_path):
     assert checkpoint.steps(workdir / "best") == checkpoint.steps(whole / "best")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves_with_75(number, whole, cache, data_dir, tmp_path):
     workdir = tmp_path / "stopped"
     process = train(cache, data_dir, workdir)

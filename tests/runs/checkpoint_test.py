@@ -496,6 +496,7 @@ def save_until_killed(run, saves, delay_s):
     return steps[0]
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments_of_saving_never_yields_a_mixture(tmp_path):
     seed = random.SystemRandom().randrange(10**6)
     rng = random.Random(seed)
