@@ -92,7 +92,14 @@ def test_a_folds_state_holds_what_is_trained_and_nothing_else():
         assert capacity.tree_bytes(state) == 4 * capacity.tree_bytes(state.params) + 8 < everything
 
 
-@pytest.mark.parametrize("fields", [STEM, ENCODER, LORA], ids=["stem", "encoder", "lora"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(STEM, id="stem", marks=pytest.mark.slow),
+        pytest.param(ENCODER, id="encoder"),
+        pytest.param(LORA, id="lora"),
+    ],
+)
 def test_what_is_trained_moves_and_the_first_outputs_are_the_sources(fields):
     steps, rows = Steps(fields), jnp.arange(4, dtype=jnp.int32)
     plain = Steps()

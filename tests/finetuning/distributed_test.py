@@ -54,6 +54,7 @@ def until_trained(processes, workdir, index):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_folds_spread_over_processes_give_the_same_results(whole, launch, tmp_path):
     statuses, said = hosts.finish(launch(2, tmp_path / "spread"))
     assert statuses == [0, 0], said

@@ -288,6 +288,7 @@ def test_every_family_is_fine_tuned(family, layer_sum):
     assert family != "whisper" or moved["encoder"]["positions"] == 0  # sinusoids, as transformers leaves them
 
 
+@pytest.mark.slow
 def test_initial_parameters_replace_fresh_ones_and_must_fit():
     learner = tiny_learners.tiny_learner(((4, 2400),))
     recipe = tiny_learners.recipe()

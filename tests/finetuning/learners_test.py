@@ -49,6 +49,7 @@ def test_clips_change_in_training_only_and_lengths_follow(data):
     assert np.abs(np.asarray(audio - plain)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_mixup_weighs_two_labels_by_lambda_and_by_class(data):
     learner = tiny_learners.tiny_learner(PARTS, mixup=0.5)
     key, params = jax.random.key(4), learner.init(jax.random.key(0))

@@ -93,6 +93,7 @@ def test_parameters_are_shared_where_they_are_large_beside_the_memory(config):
     assert capacity.fitting_fsdp(config, devices, 3 * size / capacity.STATE_SHARE) == 4
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_compiled_update(config):
     config.batch_seconds = 2 * 8 * config.group_rows * config.crop_samples / 16_000
     one, two = (

@@ -59,9 +59,9 @@ def whole(launch, tmp_path_factory):
     return workdir
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def waiting(cache):
-    """Processes that wait for a dying one: they take long and compute nothing, so they run beside the others."""
+    """Processes that wait for a dying one, of both kinds beside each other: they take long and compute nothing."""
     runs = {late: hosts.start(cache, 2, 1, "tests.helpers.waiting_program", f"--late={late}") for late in (True, False)}
     yield runs
     for process in itertools.chain.from_iterable(runs.values()):
@@ -139,6 +139,7 @@ def test_a_killed_process_ends_the_others_and_the_rerun_reaches_the_same_bits(wh
     assert rows_of(workdir) == rows_of(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [True, False])
 def test_a_death_is_told_before_the_runtime_aborts_those_who_wait(late, waiting):
     statuses, said = hosts.finish(waiting[late], timeout=90)

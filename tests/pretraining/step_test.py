@@ -141,6 +141,7 @@ def test_a_run_may_begin_to_average_later():
     assert jax.tree.structure(second) == jax.tree.structure(averaging.state)
 
 
+@pytest.mark.slow
 def test_an_update_of_several_lengths_is_the_sum_of_its_groups():
     batch, params = batch_of(0), FAMILY.init_params(MODEL, jax.random.key(0))
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(7), training_step.TRAIN), 0)

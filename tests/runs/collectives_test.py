@@ -64,7 +64,8 @@ def test_replicas_sum_gradient_and_metrics_in_one_reduction(devices, micros):
     assert 0 <= found.size - GRADIENT_BYTES - flags <= 64  # a dozen metrics
 
 
-@pytest.mark.parametrize("fsdp, micros", [(8, 4), pytest.param(2, 1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp, micros", [(8, 4), (2, 1)])
 def test_fsdp_gathers_and_scatters_what_it_cuts_once_an_update(fsdp, micros):
     how, replicas = (8, fsdp, micros), 8 // fsdp
     cut = cuts(lowered(*how)[1])
@@ -94,6 +95,7 @@ def test_an_evaluation_sums_its_metrics_once():
     assert found.kind == "all-reduce" and not found.in_loop and found.size <= 64
 
 
+@pytest.mark.slow
 def test_a_device_alone_exchanges_nothing():
     assert collectives.every(compiled_text(1)) == []
 

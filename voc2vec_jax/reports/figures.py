@@ -88,7 +88,8 @@ def confusion(run: report_runs.ReportedRun, name: str, formats: Sequence[str] = 
     matrix, n = run.confusion, len(run.labels)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = 2.6 + 0.42 * n
-    title = f"{run.title}: {report_tables.mark(run.name, complete=run.complete)}"
+    system = report_tables.mark(run.name, complete=run.complete)
+    title = f"{run.title}: {system}"
     with _sheet(min(size + 1.2, 26), min(size, 24)) as sheet:
         panel = sheet.subplots()
         image = panel.imshow(share, cmap=_COUNTS, vmin=0, vmax=1)
@@ -98,7 +99,9 @@ def confusion(run: report_runs.ReportedRun, name: str, formats: Sequence[str] = 
         names = [short(label) for label in run.labels]
         panel.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
         panel.set_yticks(range(n), names)
-        panel.set(xlabel="predicted", ylabel="true", title=_fold_line(short(title) if n < 6 else title, run))
+        # A picture of few classes is narrower than a long title.
+        heading = f"{short(run.title)}\n{short(system)}" if n < 6 else title
+        panel.set(xlabel="predicted", ylabel="true", title=_fold_line(heading, run))
         panel.spines[:].set(visible=True, color="0.8")
         sheet.colorbar(image, ax=panel, shrink=0.8, label="share of the true class")
         text = f"Confusion matrix of {title}: {int(np.trace(matrix))} of {int(matrix.sum())} clips are right."
