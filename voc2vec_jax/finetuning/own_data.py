@@ -1,6 +1,5 @@
 """A user's own clips as a prepared set: class folders, an archive of them, or manifests; whole or divided in parts."""
 
-import math
 import os
 import pathlib
 import unicodedata
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import preparing, records
 from voc2vec_jax.datasets.published import folder
+from voc2vec_jax.inference import answers
 from voc2vec_jax.runs import logs
 
 FOLDER = "folder"
@@ -85,7 +85,7 @@ def check_names(labels: Sequence[str], counts: Sequence[int], title: str) -> Non
                 f"the classes {labels[other]!r} ({counts[other]} clips) and {label!r} ({counts[number]}) of {title} "
                 "differ only in case or in how an accent is coded: write one of them for both"
             )
-    values = [_number(label) for label in labels]
+    values = [answers.number(label) for label in labels]
     if any(value is None for value in values):
         return
     if len(values) > MOST_NUMBERS or any(value != round(value) for value in values):
@@ -98,11 +98,3 @@ def check_names(labels: Sequence[str], counts: Sequence[int], title: str) -> Non
         f"the labels of {title} are numbers ({', '.join(labels)}), each of which is taken as the name of a "
         "class; --config.target=regression learns them as numbers"
     )
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
