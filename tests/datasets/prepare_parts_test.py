@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.datasets import listings, preparing, records, shards
+from voc2vec_jax.datasets import listings, preparing, records, shard_jobs, shards
 
 ROOT = pathlib.Path(__file__).parents[2]
 OPTIONS = {"clips": 24, "seed": 5, "workers": 1, "progress": False}
@@ -33,8 +33,8 @@ def _part(data_dir: pathlib.Path, i: int, n: int, **options) -> records.Prepared
 def test_the_last_part_ends_the_set_with_the_records_of_one_machine(tmp_path, order, monkeypatch):
     whole = datasets.prepare("synthetic", data_dir=tmp_path / "whole", **OPTIONS)
     made = []
-    make = preparing.make_shard
-    monkeypatch.setattr(preparing, "make_shard", lambda job: made.append(job.path.name) or make(job))
+    make = shard_jobs.make_shard
+    monkeypatch.setattr(shard_jobs, "make_shard", lambda job: made.append(job.path.name) or make(job))
     outcomes = [_part(tmp_path / "parts", i, 3) for i in order]
     assert [outcome is None for outcome in outcomes] == [True, True, False]
     assert len(made) == len(set(made)) == len(whole.shard_ends)

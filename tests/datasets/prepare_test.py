@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.datasets import listings, preparing, records, shards
+from voc2vec_jax.datasets import listings, preparing, records, shard_jobs, shards
 from voc2vec_jax.runs import program
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def _tone(seconds: float, rate_hz: int, gain: float = 0.5) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path) -> pathlib.Path:
-    """Good and bad recordings: five of the ten can be used."""
+    """Good and bad recordings: six of the ten can be used."""
     root = tmp_path / "mixed"
     for name in ("cry", "laugh"):
         (root / name).mkdir(parents=True)
@@ -60,6 +60,7 @@ def test_usable_recordings_become_records_and_the_others_are_listed_with_the_rea
     prepared = _prepare(folder, tmp_path / "data")
     assert prepared.name == "mixed" and prepared.labels.tolist() == ["cry", "laugh"]
     assert dict(zip(prepared.ids.tolist(), prepared.samples.tolist())) == {
+        "cry/cut.wav": 1478,
         "cry/long.flac#0": 133_333,
         "cry/long.flac#1": 133_333,
         "cry/long.flac#2": 133_334,
@@ -69,9 +70,10 @@ def test_usable_recordings_become_records_and_the_others_are_listed_with_the_rea
         "laugh/é #8.wav": 8000,
     }
     reasons = {bad["path"]: bad["reason"] for bad in prepared.report["unreadable"]}
-    assert sorted(reasons) == ["cry/cut.wav", "cry/nan.wav", "cry/one192.wav", "laugh/empty.wav", "laugh/text.mp3"]
-    for name, part in (("cry/cut.wav", "truncated"), ("cry/nan.wav", "NaN"), ("cry/one192.wav", "nothing is left")):
+    assert sorted(reasons) == ["cry/nan.wav", "cry/one192.wav", "laugh/empty.wav", "laugh/text.mp3"]
+    for name, part in (("cry/nan.wav", "NaN"), ("cry/one192.wav", "nothing is left")):
         assert part in reasons[name]
+    assert [(said["path"], said["kind"]) for said in prepared.report["remarks"]] == [("cry/cut.wav", "truncated")]
 
 
 def test_the_segments_of_a_recording_join_to_the_whole(folder, tmp_path):
@@ -87,9 +89,9 @@ def test_the_report_counts_files_hours_and_clipped_samples(folder, tmp_path):
     report = _prepare(folder, tmp_path / "data").report
     loud, _ = soundfile.read(folder / "laugh" / "loud.wav", dtype="float32")
     clipped = int((np.abs(loud) >= 1).sum())
-    assert (report["files"], report["records"], report["listed"]) == (5, 7, 10)
-    assert report["hours"] == pytest.approx((400_000 + 4800 + 16_000 + 1 + 8000) / 16_000 / 3600)
-    assert report["mean_seconds"] == pytest.approx(report["hours"] * 3600 / 5)
+    assert (report["files"], report["records"], report["listed"]) == (6, 8, 10)
+    assert report["hours"] == pytest.approx((400_000 + 1478 + 4800 + 16_000 + 1 + 8000) / 16_000 / 3600)
+    assert report["mean_seconds"] == pytest.approx(report["hours"] * 3600 / 6)
     assert report["clipped_files"] == {"laugh/loud.wav": report["clipped_samples"]}
     assert abs(report["clipped_samples"] - clipped) <= clipped * 0.01 and clipped > 1000
 
@@ -103,7 +105,7 @@ def test_the_number_of_workers_changes_nothing(folder, tmp_path):
 
 def test_a_rerun_keeps_a_finished_set_even_without_its_source(folder, tmp_path, monkeypatch):
     first = _prepare(folder, tmp_path / "data")
-    monkeypatch.setattr(preparing, "make_shard", None)  # nothing may be made again
+    monkeypatch.setattr(shard_jobs, "make_shard", None)  # nothing may be made again
     assert _prepare(folder, tmp_path / "data").fingerprint == first.fingerprint
     for gone in (tmp_path / "nowhere", None):
         again = datasets.prepare("folder", data_dir=tmp_path / "data", manual_dir=gone, name="mixed")
@@ -123,23 +125,23 @@ def test_an_interrupted_run_goes_on_with_the_shards_that_are_missing(folder, tmp
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest.write_text("".join(f"{path}\n" for path in ["path", *paths]))
     whole = _prepare(manifest, tmp_path / "whole")
-    make, made = preparing.make_shard, []
+    make, made = shard_jobs.make_shard, []
 
-    def interrupted(job: preparing.ShardJob) -> int:
+    def interrupted(job: shard_jobs.ShardJob) -> int:
         if len(made) == finished:
             job.path.with_name(f"{job.path.name}.1.tmp").write_bytes(b"half a shard")
             raise KeyboardInterrupt
         made.append(job.path.name)
         return make(job)
 
-    monkeypatch.setattr(preparing, "make_shard", interrupted)
+    monkeypatch.setattr(shard_jobs, "make_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _prepare(manifest, tmp_path / "data")
     with pytest.raises(errors.InputError, match="set mixed is only half prepared"):
         records.open_set(tmp_path / "data", "mixed")
     partial = records.partial_folder(tmp_path / "data", "mixed")
     kept = {name for name in made if not shards.load(partial / name).unreadable}
-    monkeypatch.setattr(preparing, "make_shard", lambda job: made.append(job.path.name) or make(job))
+    monkeypatch.setattr(shard_jobs, "make_shard", lambda job: made.append(job.path.name) or make(job))
     del made[:]
     prepared = _prepare(manifest, tmp_path / "data")
     assert not kept & set(made)  # and shards with unreadable files get another chance
@@ -238,7 +240,7 @@ def test_the_tool_ends_with_a_table_and_the_unreadable_files(folder, tmp_path, c
     assert _tool("folder", f"--manual_dir={folder}", f"--data_dir={tmp_path / 'd'}", "--workers=1", "--name=mine") == 0
     out = capsys.readouterr().out
     row = next(line.split() for line in out.splitlines() if line.startswith("mine  "))
-    assert row[:5] == ["mine", "5", "7", "0.007", "5.36"] and row[-1] == "5"
+    assert row[:5] == ["mine", "6", "8", "0.007", "4.48"] and row[-1] == "4"
     assert "mine: left out cry/nan.wav: holds NaN or infinite samples" in out
     assert re.search(r"mine: \d+ samples of 1 files were clipped", out)
 

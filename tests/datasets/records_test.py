@@ -40,7 +40,7 @@ def _write(data_dir: pathlib.Path, flip: int = 0) -> pathlib.Path:
     folder = records.set_folder(data_dir, NAME)
     folder.mkdir(parents=True)
     made = [
-        shards.write(folder / records.shard_name(NAME, k, len(SHARDS)), _examples(k, flip), [], {})
+        shards.write(folder / records.shard_name(NAME, k, len(SHARDS)), _examples(k, flip), [], {}, [])
         for k in range(len(SHARDS))
     ]
     shards.finish(folder, NAME, made, ("cry", "laugh"), {"files": len(EXAMPLES)})
@@ -158,10 +158,10 @@ def test_a_shard_whose_writing_fails_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        shards.write(tmp_path / "x", breaking(), [], {})
+        shards.write(tmp_path / "x", breaking(), [], {}, [])
     assert shards.load(tmp_path / "x") is None and not (tmp_path / "x").exists()
     with pytest.raises(errors.RunError, match="cannot write .*: free the disk and run again to continue"):
-        shards.write(tmp_path / "no" / "x", iter(_examples(0)), [], {})
+        shards.write(tmp_path / "no" / "x", iter(_examples(0)), [], {}, [])
 
 
 def test_writing_and_reading_never_import_tensorflow(data_dir):

@@ -92,7 +92,7 @@ def write_noise(
     written = []
     for k, own in enumerate(np.array_split(np.arange(len(lengths)), shard_count)):
         path = folder / records.shard_name(name, k, shard_count)
-        written.append(shards.write(path, _examples(own, lengths, seed), [], {}))
+        written.append(shards.write(path, _examples(own, lengths, seed), [], {}, []))
     shards.finish(folder, name, written, [], {})
     return records.open_set(data_dir, name)
 

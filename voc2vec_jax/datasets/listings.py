@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import downloads
 
 NOMINAL_BYTES = 512 << 10  # assumed for a recording of unknown size
@@ -33,8 +33,10 @@ class Recording(NamedTuple):
 class Loader(Protocol):
     """Reads recordings. It is pickled to worker processes."""
 
-    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
-        """Mono audio at 16 kHz; `audio.AudioError` for an unusable recording."""
+    def load(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Float32[np.ndarray, " s"]:
+        """Mono audio at 16 kHz, as `audio.load`; `audio.AudioError` for an unusable recording."""
         ...
 
 
@@ -49,6 +51,7 @@ class Listing:
     notes: list[str] = dataclasses.field(default_factory=list)
     default_name: str = ""  # of the prepared set, where the source is not a set with a name
     has_stretches: bool = False  # some recordings are stretches of files
+    how: audio.Reading = audio.DEFAULT  # how the recordings are read
 
 
 @dataclasses.dataclass(frozen=True)

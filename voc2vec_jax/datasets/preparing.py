@@ -19,12 +19,12 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent import futures
 from typing import IO, Any
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import listings, records, shards, worker_processes
+from voc2vec_jax.datasets import listings, records, shard_jobs, shards, worker_processes
 from voc2vec_jax.datasets import progress as progresses
 from voc2vec_jax.runs import files
 
@@ -47,6 +47,7 @@ def prepare(
     manual_dir: pathlib.Path | None = None,
     workers: int | None = None,
     progress: bool = True,
+    how: audio.Reading = audio.DEFAULT,
     name: str | None = None,
     reserved: Collection[str] = (),
     part: tuple[int, int] | None = None,
@@ -55,6 +56,7 @@ def prepare(
     """Prepares `source` as set `name` and opens it; a set that is there is kept as it is.
 
     workers: processes (default: one per core); a script that uses several needs `if __name__ == "__main__"`.
+    how: how recordings are read.
     reserved: names of other sets, which are refused.
     part: `(i, n)` makes only every n-th shard, from the i-th (counted from 1), for n machines that share `data_dir`.
         The machine that finds all shards made finishes the set; on the others the result is None.
@@ -63,7 +65,7 @@ def prepare(
     `errors.InputError` for a fault of the data, `errors.RunError` for one of the disk or of a worker.
     """
     try:
-        listing = list_source(source, manual_dir, **options)
+        listing = list_source(source, manual_dir, how, **options)
     except listings.MissingError:
         if (name or source.name) in records.list_sets(data_dir):
             return records.open_set(data_dir, name or source.name)
@@ -79,12 +81,14 @@ def prepare(
     return records.open_set(data_dir, name)
 
 
-def list_source(source: listings.Source, manual_dir: pathlib.Path | None, **options: Any) -> listings.Listing:
+def list_source(
+    source: listings.Source, manual_dir: pathlib.Path | None, how: audio.Reading = audio.DEFAULT, **options: Any
+) -> listings.Listing:
     """The recordings of a source, each path once; raises what `source.list_recordings` raises."""
     collecting = gc.isenabled()
     gc.disable()  # it would visit millions of new tuples over and over
     try:
-        return _unique(source.list_recordings(source, manual_dir, **options))
+        return dataclasses.replace(_unique(source.list_recordings(source, manual_dir, **options)), how=how)
     finally:
         if collecting:
             gc.enable()
@@ -92,7 +96,8 @@ def list_source(source: listings.Source, manual_dir: pathlib.Path | None, **opti
 
 def listing_digest(listing: listings.Listing) -> str:
     """SHA-256 of everything that determines the records: paths, sizes, groups, labels, procedure."""
-    digest = hashlib.sha256(f"{PROCEDURE}\n{listing.labels}\n".encode())
+    how = f"{dict(listing.how._asdict())}\n" if listing.how != audio.DEFAULT else ""
+    digest = hashlib.sha256(f"{PROCEDURE}\n{how}{listing.labels}\n".encode())
     for start in range(0, len(listing.recordings), RECORDINGS_AT_ONCE):
         lot = listing.recordings[start : start + RECORDINGS_AT_ONCE]
         lines = (f"{path}\0{group}\0{label}\0{size}\n" for path, _, group, label, size, *_ in lot)
@@ -185,11 +190,14 @@ class PreparationPlan:
         return listing_digest(self.listing)
 
     @functools.cached_property
-    def jobs(self) -> list["ShardJob"]:
+    def jobs(self) -> list[shard_jobs.ShardJob]:
         """Every shard of the set."""
         folder, plan = records.partial_folder(self.data_dir, self.name), assign(self.listing.recordings)
         paths = [folder / records.shard_name(self.name, shard, len(plan)) for shard in range(len(plan))]
-        return [ShardJob(path, self.listing.loader, tuple(part)) for path, part in zip(paths, plan)]
+        return [
+            shard_jobs.ShardJob(path, self.listing.loader, tuple(part), self.listing.how)
+            for path, part in zip(paths, plan)
+        ]
 
 
 def _make(plan: PreparationPlan, workers: int, progress: bool) -> bool:
@@ -197,7 +205,7 @@ def _make(plan: PreparationPlan, workers: int, progress: bool) -> bool:
     _open_partial(plan)
     first, step = plan.part or (1, 1)
     mine = plan.jobs[first - 1 :: step]
-    missing = [job for job in mine if not _finished(job)]
+    missing = [job for job in mine if not shard_jobs.finished(job)]
     _check_space(plan, [recording for job in missing for recording in job.recordings])
     total, left = (sum(len(job.recordings) for job in jobs) for jobs in (mine, missing))
     label = f"{plan.name} {first}/{step}" if plan.part else plan.name
@@ -261,6 +269,7 @@ def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, An
         "paper_hours": source.paper_hours,
         "clipped_samples": sum(clipped.values()),
         "clipped_files": clipped,
+        "remarks": [remark for shard in made for remark in shard.remarks],
         "unreadable": [*listing.unreadable, *(bad for shard in made for bad in shard.unreadable)],
         "stretches": listing.has_stretches,
         "divided": any(recording.part for recording in listing.recordings),
@@ -286,7 +295,7 @@ def expected_bytes(listing: listings.Listing, missing: Sequence[listings.Recordi
     source = decoded = 0
     for recording in sample:
         try:
-            decoded += len(listing.loader.load(recording.locator)) * BYTES_PER_SAMPLE
+            decoded += len(listing.loader.load(recording.locator, listing.how, shard_jobs.Told())) * BYTES_PER_SAMPLE
         except audio.AudioError:
             continue  # it is reported when its shard is made
         source += recording.source_bytes
@@ -323,69 +332,16 @@ def _why_nothing(name: str, listing: listings.Listing, unreadable: Sequence[dict
     return f"none of the {len(listing.recordings)} recordings of {name} can be used, the first is {first}"
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardJob:
-    """One shard to make; its fields determine its content."""
-
-    path: pathlib.Path
-    loader: listings.Loader
-    recordings: tuple[listings.Recording, ...]
-
-
-def _finished(job: ShardJob) -> bool:
-    """Whether an earlier run left this shard with no unreadable file, which may be readable by now."""
-    shard = shards.load(job.path)
-    return shard is not None and not shard.unreadable
-
-
-def make_shard(job: ShardJob) -> int:
-    """Decodes and writes one shard; returns the number of recordings read."""
-    unreadable: list[dict[str, str]] = []
-    clipped: dict[str, int] = {}
-    shards.write(job.path, examples(job.loader, job.recordings, unreadable, clipped), unreadable, clipped)
-    return len(job.recordings)
-
-
-def stored_name(path: str) -> str:
-    """The name under which a recording is kept: its path, with bytes that are no UTF-8 written out."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def examples(
-    loader: listings.Loader,
-    recordings: Iterable[listings.Recording],
-    unreadable: list[dict[str, str]],
-    clipped: dict[str, int],
-) -> Iterator[records.Example]:
-    """The records of some recordings, with one recording in memory at a time.
-
-    Adds the unusable ones to `unreadable`, and the number of clipped samples of a path to `clipped`.
-    """
-    for recording in recordings:
-        path = stored_name(recording.path)
-        try:
-            samples, over = audio.to_int16(loader.load(recording.locator))
-        except audio.AudioError as error:
-            unreadable.append({"path": path, "reason": error.reason})
-            continue
-        if over:
-            clipped[path] = over
-        cuts, offset = audio.segments(len(samples)), round(recording.start_seconds * audio.RATE_HZ)
-        for k, (start, stop) in enumerate(cuts):
-            name = f"{path}#{k}" if len(cuts) > 1 else path
-            yield records.Example(samples[start:stop], name, path, recording.group, recording.label, offset + start)
-
-
-def _run(jobs: Sequence[ShardJob], workers: int, advance: Callable[[int], None]) -> None:
+def _run(jobs: Sequence[shard_jobs.ShardJob], workers: int, advance: Callable[[int], None]) -> None:
     if min(workers, len(jobs)) <= 1:
         for job in jobs:
-            advance(make_shard(job))
+            advance(shard_jobs.make_shard(job))
         return
     workers = min(workers, len(jobs))
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(workers, context, worker_processes.start) as pool:
         try:
-            for future in futures.as_completed([pool.submit(make_shard, job) for job in jobs]):
+            for future in futures.as_completed([pool.submit(shard_jobs.make_shard, job) for job in jobs]):
                 advance(future.result())
         except futures.process.BrokenProcessPool as error:
             raise errors.RunError(

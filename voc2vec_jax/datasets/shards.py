@@ -34,28 +34,33 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A finished shard: its rows, size and SHA-256, and the recordings that were unreadable or clipped."""
+    """A finished shard: its rows, size and SHA-256, and the recordings that were unreadable, clipped or odd."""
 
     rows: list[Row]
     bytes: int
     sha256: str
     unreadable: list[dict[str, str]]
     clipped: dict[str, int]
+    remarks: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
 
 def write(
-    path: pathlib.Path, examples: Iterable[records.Example], unreadable: list[dict[str, str]], clipped: dict[str, int]
+    path: pathlib.Path,
+    examples: Iterable[records.Example],
+    unreadable: list[dict[str, str]],
+    clipped: dict[str, int],
+    remarks: list[dict[str, str]],
 ) -> Shard:
     """Writes a shard under a temporary name, renames it, then leaves its `.json` beside it.
 
-    `unreadable` and `clipped` may be filled while `examples` is consumed. A shard whose `.json` is there
+    `unreadable`, `clipped` and `remarks` may be filled while `examples` is consumed. A shard whose `.json` is there
     is complete. `errors.RunError` when the disk refuses.
     """
     try:
         with files.atomic_path(path) as temporary:
             rows = _write_records(temporary, examples)
             _check_written(temporary, len(rows))
-            shard = Shard(rows, temporary.stat().st_size, files.sha256(temporary), unreadable, clipped)
+            shard = Shard(rows, temporary.stat().st_size, files.sha256(temporary), unreadable, clipped, remarks)
         files.write_atomic(sidecar(path), json.dumps(dataclasses.asdict(shard)).encode())
     except (OSError, RuntimeError) as error:
         raise errors.RunError(f"cannot write {path} ({error}): free the disk and run again to continue") from error

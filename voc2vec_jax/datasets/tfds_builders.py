@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
-from voc2vec_jax.datasets import catalog, listings, preparing, records, shards
+from voc2vec_jax.datasets import catalog, listings, preparing, records, shard_jobs, shards
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -37,11 +37,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {records.SPLIT: self._generate_examples(listing)}
 
     def _generate_examples(self, listing: listings.Listing) -> Iterator[tuple[str, dict[str, Any]]]:
-        unreadable: list[dict[str, str]] = []
-        for example in preparing.examples(listing.loader, listing.recordings, unreadable, {}):
+        odd = shard_jobs.Oddities()
+        for example in shard_jobs.examples(listing.loader, listing.recordings, odd, listing.how):
             yield example.id, example._asdict()
-        for bad in unreadable:
+        for bad in odd.unreadable:
             logging.warning("%s: left out %s: %s", self.source.name, bad["path"], bad["reason"])
+        for remark in odd.remarks:
+            logging.warning("%s: %s %s", self.source.name, remark["path"], remark["text"])
 
 
 def _builder(source: listings.Source) -> type[Builder]:

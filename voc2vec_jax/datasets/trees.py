@@ -52,9 +52,11 @@ class FolderTree:
                 if not _hidden(name):
                     yield (inside / name).as_posix()
 
-    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+    def load(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Float32[np.ndarray, " s"]:
         """The recording at a path below the root (or an absolute one), as `audio.load`."""
-        return audio.load(self.root / locator, locator)
+        return audio.load(self.root / locator, locator, how, remark)
 
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
@@ -76,13 +78,15 @@ class ZipTree:
             if not member.is_dir() and not any(_hidden(part) for part in name.split("/")):
                 yield name, member.file_size
 
-    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+    def load(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Float32[np.ndarray, " s"]:
         """The recording that is a member of the archive, as `audio.load`."""
         try:
             data = self._archive.read(self._members[locator])
         except _ZIP_ERRORS as error:
             raise audio.AudioError(locator, f"cannot be unpacked ({error})") from error
-        return audio.load(io.BytesIO(data), locator)
+        return audio.load(io.BytesIO(data), locator, how, remark)
 
     def read(self, name: str) -> bytes:
         """The bytes of a member."""
@@ -125,9 +129,11 @@ class TarTree:
             if member.isfile() and not any(_hidden(part) for part in name.split("/")):
                 yield name, member.size
 
-    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+    def load(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Float32[np.ndarray, " s"]:
         """The recording that is a member of the archive, as `audio.load`."""
-        return audio.load(io.BytesIO(self.read(locator)), locator)
+        return audio.load(io.BytesIO(self.read(locator)), locator, how, remark)
 
     def read(self, name: str) -> bytes:
         """The bytes of a member."""
@@ -179,9 +185,11 @@ class UnionTree:
         for part in self.parts:
             yield from part.files()
 
-    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+    def load(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Float32[np.ndarray, " s"]:
         """The recording of that name, as `audio.load`."""
-        return self._owner[locator].load(locator)
+        return self._owner[locator].load(locator, how, remark)
 
     def read(self, name: str) -> bytes:
         """The bytes of the file of that name."""

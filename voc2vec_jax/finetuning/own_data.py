@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.datasets import preparing, records
+from voc2vec_jax.datasets import preparing, records, shard_jobs
 from voc2vec_jax.datasets.published import folder
 from voc2vec_jax.inference import answers
 from voc2vec_jax.runs import logs
@@ -67,7 +67,7 @@ def open_own(
     listed = {recording.path for recording in listing.recordings}
     undecoded = [entry for entry in prepared.report["unreadable"] if entry["path"] in listed]
     parts = {
-        preparing.stored_name(recording.path): recording.part for recording in listing.recordings if recording.part
+        shard_jobs.stored_name(recording.path): recording.part for recording in listing.recordings if recording.part
     }
     return OwnClips(prepared, folder.root_of(list(paths.values())), [*listing.unreadable, *undecoded], parts)
 

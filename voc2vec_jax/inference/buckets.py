@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from voc2vec_jax import audio
 
@@ -66,12 +65,6 @@ def known_lengths(items: Sequence[Any], count: int) -> tuple[list[int], float]:
 
 def _length(item: Any) -> int:
     if isinstance(item, str | os.PathLike):
-        try:
-            header = soundfile.info(os.fspath(item))
-        except (soundfile.SoundFileError, OSError, ValueError):
-            return 0
-        if header.frames > audio.MOST_FRAMES or header.samplerate < audio.LOWEST_RATE_HZ:
-            return 0
-        return round(header.frames * audio.RATE_HZ / header.samplerate)
+        return round((audio.seconds(item, exact=False) or 0) * audio.RATE_HZ)
     array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)
     return round(len(array) * audio.RATE_HZ / rate)

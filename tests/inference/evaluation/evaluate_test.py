@@ -21,6 +21,7 @@ from sklearn import metrics as sklearn_metrics
 
 import voc2vec_jax as v2v
 from voc2vec_jax import audio, datasets, evaluate
+from voc2vec_jax.audio import sndfile
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.inference.evaluation import recordings, worker
 from voc2vec_jax.inference.evaluation import rows as evaluation_rows
@@ -317,7 +318,7 @@ def test_a_device_without_memory_is_a_fault_of_the_run(plain, folder, tmp_path, 
 def test_a_long_recording_that_changes_meanwhile_is_unusable(plain, tmp_path, monkeypatch):
     tiny_models.recordings(tmp_path / "in", [2.0, 0.5, 2.0])
     monkeypatch.setattr(recordings, "LONG_SAMPLES", 16_000)
-    monkeypatch.setattr(audio, "BLOCK_FRAMES", 4000)
+    monkeypatch.setattr(sndfile, "BLOCK_FRAMES", 4000)
     measured = recordings.Reader._measured
 
     def shrink(self, item):

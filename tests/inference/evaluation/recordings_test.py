@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from voc2vec_jax import audio
+from voc2vec_jax.audio import sndfile
 from voc2vec_jax.inference import loading, prefetch, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import recordings
@@ -53,7 +54,7 @@ def test_a_long_recording_gives_what_a_short_one_would(each, eps, tmp_path, monk
     items = evaluation_inputs.open_input(str(tmp_path / "a.wav"))
     (item,) = items.rows(0, 1)
     cut = windowing.sliding(30_000, 20_000, FRAMES)
-    monkeypatch.setattr(audio, "BLOCK_FRAMES", 4096)
+    monkeypatch.setattr(sndfile, "BLOCK_FRAMES", 4096)
     whole = recordings.Reader(items, cut, 400, eps, each).read(item)
     monkeypatch.setattr(recordings, "LONG_SAMPLES", 50_000)
     long = recordings.Reader(items, cut, 400, eps, each).read(item)

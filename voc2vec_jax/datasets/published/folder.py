@@ -77,10 +77,12 @@ class PartsLoader:
 
     loaders: tuple[listings.Loader, ...]
 
-    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+    def load(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Float32[np.ndarray, " s"]:
         """The recording of one of the loaders."""
         number, _, rest = locator.partition(" ")
-        return self.loaders[int(number)].load(rest)
+        return self.loaders[int(number)].load(rest, how, remark)
 
 
 def _list_parts(given: dict[str, pathlib.Path]) -> listings.Listing:
@@ -233,12 +235,14 @@ class StretchLoader:
 
     tree: trees.FolderTree
 
-    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+    def load(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Float32[np.ndarray, " s"]:
         """The stretch at 16 kHz, of which alone is decoded, as `audio.load_stretch`."""
         start, end, path = locator.split(" ", 2)
         if start == "-":
-            return self.tree.load(path)
-        return audio.load_stretch(self.tree.root / path, float(start), float(end), path)
+            return self.tree.load(path, how, remark)
+        return audio.load_stretch(self.tree.root / path, float(start), float(end), path, how, remark)
 
 
 def _each_once(

@@ -68,8 +68,11 @@ class Vocalizer:
 
     seed: int
 
-    def load(self, locator: str) -> Float32[np.ndarray, " s"]:
+    def load(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Float32[np.ndarray, " s"]:
         """Mono audio at 16 kHz, peak at most 0.9."""
+        del how, remark
         index = int(locator)
         label, speaker = LABELS[index % len(LABELS)], index // len(LABELS) % SPEAKERS
         return vocalize(RECIPES[label], speaker_voice(self.seed, speaker), _generator(self.seed, "clip", index))

@@ -1,0 +1,39 @@
+"""From recordings to arrays: decode, mix down, resample to 16 kHz, cut into segments, quantise.
+
+Channels are mixed before resampling. Files are read in blocks, so that the memory needed is that of the result and not
+that of the source.
+
+`reading` says how recordings are read and what is refused; `loading` opens them, with the decoders of `sndfile`;
+`wav` checks lengths, `channels` mixes, `arrays` is for samples that are there.
+"""
+
+from voc2vec_jax.audio.arrays import INT16_SCALE, RATE_HZ, SEGMENT_SAMPLES, from_int16, normalising, segments, to_int16
+from voc2vec_jax.audio.channels import mix_down
+from voc2vec_jax.audio.loading import SUFFIXES, load, load_stretch, seconds, stream
+from voc2vec_jax.audio.reading import CHANNELS, DEFAULT, ON_TRUNCATED, AudioError, AudioWarning, Reading, Remark
+from voc2vec_jax.audio.sndfile import LOWEST_RATE_HZ, MOST_FRAMES
+
+__all__ = [
+    "CHANNELS",
+    "DEFAULT",
+    "INT16_SCALE",
+    "LOWEST_RATE_HZ",
+    "MOST_FRAMES",
+    "ON_TRUNCATED",
+    "RATE_HZ",
+    "SEGMENT_SAMPLES",
+    "SUFFIXES",
+    "AudioError",
+    "AudioWarning",
+    "Reading",
+    "Remark",
+    "from_int16",
+    "load",
+    "load_stretch",
+    "mix_down",
+    "normalising",
+    "seconds",
+    "segments",
+    "stream",
+    "to_int16",
+]

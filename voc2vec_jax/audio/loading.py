@@ -1,0 +1,138 @@
+"""Recordings to mono audio at 16 kHz: whole, block by block, or one stretch."""
+
+import contextlib
+import io
+import math
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import soxr
+from jaxtyping import Float32
+
+from voc2vec_jax.audio import arrays, channels, reading, sndfile
+
+STRETCH_MARGIN_SAMPLES = (
+    4096  # read on both sides of a stretch, for the resampling filter and for decoders that warm up
+)
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
+
+
+def load(
+    source: str | os.PathLike | io.IOBase,
+    name: str | None = None,
+    how: reading.Reading = reading.DEFAULT,
+    remark: reading.Remark | None = None,
+) -> Float32[np.ndarray, " s"]:
+    """Mono audio at 16 kHz with at least one sample, in [-1, 1] unless the file itself exceeds it.
+
+    `source` is a path or an open, seekable binary file; errors call it `name`. `remark` is told what is odd about a
+    recording that is used; without it, that is a Python warning. `AudioError` for a recording that is unreadable,
+    empty, not finite, or has nothing left after resampling.
+    """
+    return np.concatenate([*stream(source, name, how, remark)])
+
+
+def stream(
+    source: str | os.PathLike | io.IOBase,
+    name: str | None = None,
+    how: reading.Reading = reading.DEFAULT,
+    remark: reading.Remark | None = None,
+) -> Iterator[Float32[np.ndarray, " _"]]:
+    """As `load`, block by block in the memory of one block; a fault may only show at the end."""
+    reporter = reading.Reporter(name or _name_of(source), how, remark)
+    with _decoder(source, reporter) as decoder:
+        samples = frames = 0
+        mono = _counted(channels.mixed(decoder.blocks(), reporter), count := [0])
+        for block in _resampled(mono, decoder.rate_hz):
+            samples += len(block)
+            yield block
+        frames = count[0]
+        if not samples:
+            raise reporter.error(f"nothing is left of its {frames} frames at {decoder.rate_hz} Hz after resampling")
+
+
+def load_stretch(
+    source: str | os.PathLike,
+    start_seconds: float,
+    end_seconds: float,
+    name: str | None = None,
+    how: reading.Reading = reading.DEFAULT,
+    remark: reading.Remark | None = None,
+) -> Float32[np.ndarray, " s"]:
+    """The samples of `load(source)` from one time to another, up to rounding; reads no more than these and a margin.
+
+    Times are rounded to samples at 16 kHz. `AudioError` as `load`, as far as it is read, and for a stretch outside.
+    """
+    reporter = reading.Reporter(name or _name_of(source), how, remark)
+    first, stop = round(start_seconds * arrays.RATE_HZ), round(end_seconds * arrays.RATE_HZ)
+    with _decoder(source, reporter) as decoder:
+        # A chunk that begins at a multiple of `down` frames begins at a whole sample after resampling.
+        down, up = (number // math.gcd(decoder.rate_hz, arrays.RATE_HZ) for number in (decoder.rate_hz, arrays.RATE_HZ))
+        begin = max(0, first - STRETCH_MARGIN_SAMPLES) // up
+        end = min(decoder.frames, -(-(stop + STRETCH_MARGIN_SAMPLES) // up) * down)
+        mono = channels.mixed(decoder.blocks(begin * down, end), reporter) if end > begin * down else iter(())
+        samples = np.concatenate([np.zeros(0, np.float32), *_resampled(mono, decoder.rate_hz)])
+    wanted = samples[first - begin * up : stop - begin * up]
+    if not len(wanted):
+        raise reporter.error(f"holds nothing from {start_seconds:g} to {end_seconds:g} s")
+    return wanted
+
+
+def seconds(source: str | os.PathLike, exact: bool = True) -> float | None:
+    """How long a recording is; None if it cannot be opened. Without `exact`, what its header says will do."""
+    del exact  # the lengths in the headers that libsndfile reads are exact
+    reporter = reading.Reporter(_name_of(source), remark=lambda kind, text: None)
+    try:
+        with _decoder(source, reporter) as decoder:
+            return decoder.frames / decoder.rate_hz
+    except reading.AudioError:
+        return None
+
+
+def _name_of(source: str | os.PathLike | io.IOBase) -> str:
+    is_path = isinstance(source, str | os.PathLike)
+    return os.fspath(source) if is_path else str(getattr(source, "name", "recording"))
+
+
+@contextlib.contextmanager
+def _decoder(source: str | os.PathLike | io.IOBase, reporter: reading.Reporter) -> Iterator[sndfile.Decoder]:
+    """A recording that is open for decoding, checked as far as its header goes."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(_opened(source, reporter))
+            if not file.seek(0, os.SEEK_END):
+                raise reporter.error("is empty (zero bytes)")
+            decoder = sndfile.Decoder(file, reporter)
+            stack.callback(decoder.close)
+            yield decoder
+        except OSError as error:
+            raise reporter.error(f"cannot be opened ({error.strerror or error})") from error
+
+
+def _opened(
+    source: str | os.PathLike | io.IOBase, reporter: reading.Reporter
+) -> contextlib.AbstractContextManager[io.IOBase]:
+    if not isinstance(source, str | os.PathLike):
+        return contextlib.nullcontext(source)
+    if "\0" in os.fspath(source):
+        raise reporter.error("cannot be opened (its name holds a zero byte)")
+    return open(source, "rb")
+
+
+def _counted(blocks: Iterator[Float32[np.ndarray, " _"]], count: list[int]) -> Iterator[Float32[np.ndarray, " _"]]:
+    """The blocks; adds their lengths to `count[0]`."""
+    for block in blocks:
+        count[0] += len(block)
+        yield block
+
+
+def _resampled(blocks: Iterator[Float32[np.ndarray, " _"]], rate_hz: int) -> Iterator[Float32[np.ndarray, " _"]]:
+    """The same bits as `soxr.resample(..., quality="HQ")` of the whole."""
+    if rate_hz == arrays.RATE_HZ:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate_hz, arrays.RATE_HZ, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

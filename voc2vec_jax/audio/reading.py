@@ -1,0 +1,75 @@
+"""How recordings are read, what is refused, and how what is odd about a recording is told."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+from voc2vec_jax import errors
+
+CHANNELS = ("mean", "first", "loudest")
+ON_TRUNCATED = ("warn", "refuse")
+
+Remark = Callable[[str, str], None]  # called with a kind ("truncated", say) and a sentence without the recording's name
+
+
+class Reading(NamedTuple):
+    """The choices that decide which samples a recording has.
+
+    channel: what several channels become: their mean, the first of them, or the one with the most energy.
+    on_truncated: whether a recording that ends early is used as far as it goes, or refused.
+    rescale_float: whether floats in the scale of whole numbers are divided by it, or refused.
+    """
+
+    channel: str = "mean"
+    on_truncated: str = "warn"
+    rescale_float: bool = False
+
+
+DEFAULT = Reading()
+
+
+class AudioError(errors.InputError):
+    """An unusable recording: `name` says which one, `reason` why."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self):
+        return AudioError, (self.name, self.reason)
+
+
+class AudioWarning(UserWarning):
+    """A recording is used and something about it is odd."""
+
+
+@dataclasses.dataclass
+class Reporter:
+    """What is found out about the recording `name` while it is read. Each remark is told once."""
+
+    name: str
+    reading: Reading = DEFAULT
+    remark: Remark | None = None
+    told: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+
+    def error(self, reason: str) -> AudioError:
+        """The exception to raise for an unusable recording."""
+        return AudioError(self.name, reason)
+
+    def tell(self, kind: str, text: str) -> None:
+        """Tells what is odd; without someone to tell, it is a Python warning."""
+        if (kind, text) in self.told:
+            return
+        self.told.add((kind, text))
+        if self.remark is not None:
+            self.remark(kind, text)
+        else:
+            warnings.warn(f"{self.name}: {text}", AudioWarning, stacklevel=2)
+
+    def ends_early(self, text: str) -> None:
+        """Tells that the recording ends early; AudioError if such recordings are refused."""
+        if self.reading.on_truncated == "refuse":
+            raise self.error(text)
+        self.tell("truncated", text)

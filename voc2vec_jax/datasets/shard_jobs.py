@@ -1,0 +1,80 @@
+"""One shard of a set to prepare: its recordings, decoded and cut, and what is found out about them on the way."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator
+
+from voc2vec_jax import audio
+from voc2vec_jax.datasets import listings, records, shards
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardJob:
+    """One shard to make; its fields determine its content."""
+
+    path: pathlib.Path
+    loader: listings.Loader
+    recordings: tuple[listings.Recording, ...]
+    how: audio.Reading = audio.DEFAULT
+
+
+@dataclasses.dataclass
+class Oddities:
+    """What is found out about recordings while they are read, each by its path.
+
+    unreadable: reasons why a recording cannot be used. remarks: kind and text of what is odd about one that is used.
+    clipped: the number of samples that are beyond int16.
+    """
+
+    unreadable: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    remarks: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    clipped: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def finished(job: ShardJob) -> bool:
+    """Whether an earlier run left this shard, with no unreadable or cut file, which may be whole by now."""
+    shard = shards.load(job.path)
+    return shard is not None and not (shard.unreadable or any(said["kind"] == "truncated" for said in shard.remarks))
+
+
+def make_shard(job: ShardJob) -> int:
+    """Decodes and writes one shard; returns the number of recordings read."""
+    odd = Oddities()
+    found = examples(job.loader, job.recordings, odd, job.how)
+    shards.write(job.path, found, odd.unreadable, odd.clipped, odd.remarks)
+    return len(job.recordings)
+
+
+class Told:
+    """Keeps the remarks on one recording."""
+
+    def __init__(self) -> None:
+        self.remarks: list[tuple[str, str]] = []
+
+    def __call__(self, kind: str, text: str) -> None:
+        self.remarks.append((kind, text))
+
+
+def stored_name(path: str) -> str:
+    """The name under which a recording is kept: its path, with bytes that are no UTF-8 written out."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def examples(
+    loader: listings.Loader, recordings: Iterable[listings.Recording], odd: Oddities, how: audio.Reading
+) -> Iterator[records.Example]:
+    """The records of some recordings, with one recording in memory at a time. Adds to `odd`."""
+    for recording in recordings:
+        path, told = stored_name(recording.path), Told()
+        try:
+            samples, over = audio.to_int16(loader.load(recording.locator, how, told))
+        except audio.AudioError as error:
+            odd.unreadable.append({"path": path, "reason": error.reason})
+            continue
+        odd.remarks += [{"path": path, "kind": kind, "text": text} for kind, text in told.remarks]
+        if over:
+            odd.clipped[path] = over
+        cuts, offset = audio.segments(len(samples)), round(recording.start_seconds * audio.RATE_HZ)
+        for k, (start, stop) in enumerate(cuts):
+            name = f"{path}#{k}" if len(cuts) > 1 else path
+            yield records.Example(samples[start:stop], name, path, recording.group, recording.label, offset + start)
