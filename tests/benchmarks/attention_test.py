@@ -9,6 +9,7 @@ from benchmarks import measuring
 from voc2vec_jax import errors
 
 
+@pytest.mark.slow
 def test_every_implementation_is_measured_or_says_why_not(monkeypatch):
     monkeypatch.setattr(measuring, "matmul_rate", lambda dtype: 1e9)
     settings = attention_benchmark.AttentionBenchmark(frames=(8, 12), heads=2, total=24, dtype="bfloat16", passes=1)

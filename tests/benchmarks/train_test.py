@@ -61,6 +61,7 @@ def test_groups_and_accumulation_are_one_update():
     assert more.clips * least // 3 < row["masked_frames"] <= more.clips * least
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_an_update():
     """The timed program computes what training computes: a step of plain descent with it is the update's."""
     ours = train_benchmark.CompiledStep(SMALL)

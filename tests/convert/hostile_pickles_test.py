@@ -39,6 +39,7 @@ def test_what_is_shared_is_not_copied(tmp_path):
         assert each["seconds"] < hostile_pickles.SECONDS, each
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -22,6 +22,7 @@ def test_the_folds_that_fit_fit_and_one_more_would_not(axis):
             assert n >= 1 and (n == 1 or needed(n) <= capacity.SHARE * free) and needed(n + 1) > capacity.SHARE * free
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_and_grows_with_its_audio():
     clips = tiny_learners.Clips(8)
     kept = resident.Resident(clips, np.arange(8))

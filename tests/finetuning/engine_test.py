@@ -190,6 +190,7 @@ def test_a_fold_with_adapters_does_not_depend_on_its_neighbours_either(alone):
     assert np.abs(one[0] - one[2]).max() > 1e-3 and np.abs(one[0] - alone[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_lengths_of_the_parts_change_nothing(alone):
     """With the same batches: padding is exact."""
     found = run_folds([0], 1, "map", 1, parts=((2, 2400), (2, 3200)))
@@ -223,6 +224,7 @@ def test_a_slot_is_placed_and_taken_to_the_bit_and_no_other_slot_travels():
     assert sum(x.size for x in sent) == sum(x.nbytes for x in jax.tree.leaves(one))
 
 
+@pytest.mark.slow
 def test_a_batch_without_clips_changes_nothing():
     learner = tiny_learners.tiny_learner(((4, 2400),))
     recipe = tiny_learners.recipe(batch_clips=4, warmup_steps=1)
@@ -250,7 +252,7 @@ def test_a_batch_without_clips_changes_nothing():
 @pytest.mark.parametrize(
     ("family", "layer_sum"),
     [
-        ("hubert", True),
+        pytest.param("hubert", True, marks=pytest.mark.slow),
         pytest.param("wavlm", False, marks=pytest.mark.slow),
         pytest.param("data2vec", True, marks=pytest.mark.slow),
         ("whisper", True),

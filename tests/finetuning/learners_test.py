@@ -70,6 +70,7 @@ def test_mixup_weighs_two_labels_by_lambda_and_by_class(data):
     np.testing.assert_allclose(found, (total, weight), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_changes_the_loss_is_of_the_clips_alone(data):
     learner = tiny_learners.tiny_learner(PARTS)
     params = learner.init(jax.random.key(0))

@@ -208,7 +208,7 @@ def test_a_run_from_the_command_line_to_the_evaluation(kind, clips, source, tmp_
     assert_evaluated(kind, clips, workdir, [row for row in rows if row["fold"] == "0"])
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+@pytest.mark.parametrize("kind", ["multilabel", pytest.param("regression", marks=pytest.mark.slow)])
 def test_networks_on_features_learn_them_too(kind, clips, tmp_path):
     """The features tell the targets, so that high scores say that labels and outputs belong together."""
     own = list(csv.reader((clips / f"{kind}.csv").read_text().splitlines()))[1:]

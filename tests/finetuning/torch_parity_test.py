@@ -129,7 +129,9 @@ def our_losses(folder, batches, clips, recipe, longest, freeze=None, adapters=No
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft 0.21 asks for it
-@pytest.mark.parametrize("kind", ["whole", "stem", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["whole", pytest.param("stem", marks=pytest.mark.slow), pytest.param("lora", marks=pytest.mark.slow)]
+)
 def test_losses_of_twenty_steps_are_those_of_transformers(tmp_path, kind):
     """Of a model trained in whole, with `freeze_feature_encoder`, and with peft's adapters; its last logits too."""
     longest = 8_000 if BASE else 6_000

@@ -60,7 +60,7 @@ def test_there_are_vectors():
     assert "fairseq_hubert_base" in [folder.name for folder in FOLDERS]
 
 
-@pytest.mark.parametrize("extra", [0, 5])
+@pytest.mark.parametrize("extra", [pytest.param(0, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_every_step_of_the_trajectory(folder, extra):
     config, params = load(folder)

@@ -154,6 +154,7 @@ def test_empty_rows_count_nothing():
     assert loss_more == pytest.approx(float(loss), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_groups_are_two_batches():
     audio, lengths = clips((1.0, 0.8, 0.9, 1.0))
     audio, lengths = jnp.asarray(audio, jnp.float32), jnp.asarray(lengths)

@@ -42,6 +42,7 @@ print(json.dumps([count / 1e9 for count in counts]))
 """
 
 
+@pytest.mark.slow
 def test_the_gradient_of_base_is_three_times_its_forward_pass_and_little_more():
     # The body of a loop is counted once, however often it runs: one block, and all groups at once as on accelerators.
     # Plain attention: kernels are not counted

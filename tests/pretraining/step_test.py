@@ -159,6 +159,7 @@ def test_an_update_of_several_lengths_is_the_sum_of_its_groups():
     assert row["audio_seconds"] == pytest.approx(batch["lengths"].sum() / audio_files.RATE_HZ)
 
 
+@pytest.mark.slow
 def test_groups_are_not_merged_into_one_batch():
     """The same rows as one loss group have another loss: splitting a group is not exact."""
     rng = np.random.default_rng(0)

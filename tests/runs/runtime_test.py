@@ -51,6 +51,7 @@ def page_faults(keeps, platforms="cpu"):
     return int(subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="the C library is not glibc")
 def test_freed_memory_stays_on_cpus_only():
     assert page_faults(keeps=True) < 10 < page_faults(keeps=False)
