@@ -51,7 +51,7 @@ def test_lengths_come_from_headers_and_arrays(tmp_path):
     (tmp_path / "c.flac").write_bytes(tiny_models.streamed_flac())
     names = ["a.wav", "b.wav", "none.wav", "c.flac", "zero\0byte.wav"]
     items = [*(tmp_path / name for name in names), np.zeros(5), (np.zeros(9), 48_000)]
-    assert buckets.known_lengths(items, 5) == ([16_000, 5, 3], 5 / 3)
+    assert buckets.known_lengths(items, 5) == ([16_000, 16_000, 5, 3], 5 / 4)
 
 
 def test_of_many_items_a_sample_stands_for_all(monkeypatch):

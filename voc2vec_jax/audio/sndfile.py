@@ -8,10 +8,10 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from voc2vec_jax.audio import reading, wav
+from voc2vec_jax.audio import flac, reading, wav
 
 LOWEST_RATE_HZ = 1_000  # a header with less is damaged, and resampling would blow the file up
-MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged, or its writer did not know the length
+MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged
 BLOCK_FRAMES = 1 << 18
 
 
@@ -21,16 +21,14 @@ class Decoder:
     def __init__(self, file: io.IOBase, reporter: reading.Reporter):
         """AudioError for a file that cannot be decoded."""
         self._reporter = reporter
-        _check_length(file, reporter)
+        self._source = flac.corrected(wav.corrected(file, reporter), reporter)
         with translated(reporter):
-            self._file = soundfile.SoundFile(file)
+            self._file = soundfile.SoundFile(self._source)
             self.rate_hz, self.channels, self.frames = self._file.samplerate, self._file.channels, self._file.frames
         if self.rate_hz < LOWEST_RATE_HZ:
             raise reporter.error(f"its header gives a rate of {self.rate_hz} Hz, which is not a rate of audio")
         if self.frames > MOST_FRAMES:
-            raise reporter.error(
-                "its header gives an impossible length, as in a FLAC written to a pipe: encode it again"
-            )
+            raise reporter.error("its header gives an impossible length")
 
     def blocks(self, first: int = 0, stop: int | None = None) -> Iterator[Float32[np.ndarray, "frames channels"]]:
         """The frames from `first` to `stop` (None: the end); a recording that ends before is told or refused."""
@@ -46,6 +44,8 @@ class Decoder:
                     break
                 at += len(block)
                 yield block
+        if stop is None and self._file.format == "FLAC":
+            flac.tell_another(self._source, self._reporter)
         if not at:
             raise self._reporter.error("holds no audio (zero frames)")
         if at < wanted:
@@ -64,10 +64,3 @@ def translated(reporter: reading.Reporter) -> Iterator[None]:
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         text = str(getattr(error, "error_string", "") or error)
         raise reporter.error(f"cannot be decoded ({' '.join(text.split()).rstrip('.')})") from error
-
-
-def _check_length(file: io.IOBase, reporter: reading.Reporter) -> None:
-    size, promised = file.seek(0, io.SEEK_END), wav.promised_bytes(file)
-    file.seek(0)
-    if promised > size:
-        reporter.ends_early(f"is truncated: its header promises {promised} bytes, {size} are there")

@@ -1,0 +1,88 @@
+"""Headers as recorders, pipes and converters leave them: what the file holds is read, and what is odd is told."""
+
+import io
+import struct
+
+import numpy as np
+import odd_headers
+import pytest
+import soxr
+
+from voc2vec_jax import audio
+
+CASES = odd_headers.cases()
+
+
+def _told(data: bytes) -> tuple[np.ndarray, list[str]]:
+    kinds = []
+    return audio.load(io.BytesIO(data), "x", remark=lambda kind, text: kinds.append(kind)), kinds
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_the_samples_are_those_that_the_file_holds(case, tmp_path):
+    if case.truth is None:
+        with pytest.raises(audio.AudioError, match="holds no audio|cannot be decoded"):
+            _told(case.data)
+        return
+    wanted = case.truth.mean(axis=1, dtype=np.float32)
+    if case.rate_hz != audio.RATE_HZ:
+        wanted = soxr.resample(wanted, case.rate_hz, audio.RATE_HZ, quality="HQ")
+    found, kinds = _told(case.data)
+    np.testing.assert_array_equal(found, wanted)
+    assert kinds == [*case.remarks]
+    path = tmp_path / "x"
+    path.write_bytes(case.data)
+    assert audio.seconds(path) == len(case.truth) / case.rate_hz
+    stretch = audio.load_stretch(path, 0.1, 0.2, remark=lambda kind, text: kinds.append(kind))
+    np.testing.assert_allclose(stretch, wanted[1_600:3_200], rtol=0, atol=2e-6)
+    assert kinds == [*case.remarks] * 2 and path.read_bytes() == case.data
+
+
+@pytest.mark.parametrize("kind", ["cut", "junk", "frames"])
+def test_what_is_odd_is_told_with_its_numbers(kind):
+    name, text = {
+        "cut": ("wav cut", "is truncated: its header promises 20048 bytes, 16048 are there"),
+        "junk": ("w64 short, junk", "goes on for 396 bytes after the end of its audio by its header: not read"),
+        "frames": ("aiff fewer frames than bytes", "holds 5001 frames, and its header gives 4901: all are read"),
+    }[kind]
+    data = next(case.data for case in CASES if case.name == name)
+    with pytest.warns(audio.AudioWarning, match=f"^x: {text}$"):
+        audio.load(io.BytesIO(data), "x")
+
+
+def test_a_second_flac_as_long_as_the_first_is_told():
+    samples = odd_headers.voice(1, 40_000)
+    found, kinds = _told(odd_headers.flac(None, samples) * 2)
+    np.testing.assert_array_equal(found, odd_headers.as_read(samples)[:, 0])
+    assert kinds == ["length"]
+
+
+def test_nothing_but_a_header_is_truncated_and_refused():
+    data = next(case.data for case in CASES if case.name == "wav cut")[:44]
+    with pytest.raises(audio.AudioError, match="is truncated: its header promises 20048 bytes, 44 are there"):
+        audio.load(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("magic", [b"RIFF", b"BW64"])
+@pytest.mark.parametrize("length", ["wrapped", "unknown", "right"])
+def test_more_than_4_gib_need_no_right_header(tmp_path, magic, length):
+    frames = (1 << 30) + 250_000  # of 4 bytes
+    size = {"wrapped": 4 * frames - (1 << 32), "unknown": 0xFFFFFFFF, "right": 0xFFFFFFFF}[length]
+    sizes = [odd_headers.ds64(4 * frames + 80, 4 * frames, frames)] if length == "right" else []
+    head = odd_headers.form(*sizes, odd_headers.fmt(2), odd_headers.chunk(b"data", b"", size), magic=magic)
+    path = tmp_path / "long.wav"
+    with path.open("wb") as file:
+        file.write(head)
+        file.seek(len(head) + 4 * (frames - 16_000))
+        file.write(odd_headers.coded(odd_headers.voice(2, 16_000)))
+    assert audio.seconds(path) == frames / 16_000
+    mean = odd_headers.as_read(odd_headers.voice(2, 16_000)).mean(axis=1, dtype=np.float32)
+    np.testing.assert_array_equal(audio.load_stretch(path, frames / 16_000 - 1, frames / 16_000), mean)
+
+
+def test_a_walk_over_chunks_ends(tmp_path):
+    many = odd_headers.form(odd_headers.fmt(1), odd_headers.chunk(b"JUNK", b"") * 100_000)
+    endless = odd_headers.form(odd_headers.chunk(b"LIST", bytes(8), 0xFFFFFFF0))
+    for data in (many, endless, many[:40], b"RIFF\0\0\0\0WAVE", b".snd" + struct.pack(">I", 0xFFFFFFFF) + bytes(40)):
+        with pytest.raises(audio.AudioError, match="cannot be decoded|truncated"):
+            audio.load(io.BytesIO(data))
