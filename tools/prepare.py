@@ -15,8 +15,8 @@ import pathlib
 import re
 import sys
 
-from voc2vec_jax import datasets, errors
-from voc2vec_jax.datasets import catalog, duplicates, records, stats
+from voc2vec_jax import audio, datasets, errors
+from voc2vec_jax.datasets import audio_flags, catalog, duplicates, records, stats
 from voc2vec_jax.runs import cli, program
 
 FLAGS = {
@@ -26,6 +26,7 @@ FLAGS = {
     "shard": cli.Flag("i/n: make the i-th of n parts, on n machines that share --data_dir"),
     "download": cli.Flag("download missing sets that have a plain public link", default=True, kind=bool),
     "name": cli.Flag("name of the prepared set, if not the usual one"),
+    **audio_flags.FLAGS,
     "clips": cli.Flag("number of synthetic clips", kind=int),
     "seed": cli.Flag("seed of the synthetic clips", kind=int),
     "audioset_labels": cli.Flag("AudioSet labels to take instead of the usual ones: ids or names, separated by ;"),
@@ -116,6 +117,7 @@ def _prepare(name: str, arguments: cli.Arguments) -> records.PreparedSet | None:
         manual_dir=arguments.manual_dir,
         download=arguments.download,
         workers=arguments.workers or None,
+        how=audio_flags.reading_of(arguments),
         name=arguments.name,
         part=_part(arguments.shard),
         **{option: value for option, value in options.items() if value is not None},
@@ -176,6 +178,8 @@ def remarks(prepared: list[records.PreparedSet]) -> list[str]:
             lines.append(
                 f"{each.name}: {report['clipped_samples']} samples of {len(report['clipped_files'])} files were clipped"
             )
+        odd = ((said["path"], said["kind"], said["text"]) for said in report.get("remarks", ()))
+        lines += [f"{each.name}: {text}" for text in audio.summary(odd)]
         lines += [f"{each.name}: left out {bad['path']}: {bad['reason']}" for bad in unreadable[:SHOWN_UNREADABLE]]
         if len(unreadable) > SHOWN_UNREADABLE:
             rest = len(unreadable) - SHOWN_UNREADABLE

@@ -2,60 +2,26 @@
 
 import os
 import sys
-from typing import Any
 
 import ml_collections
 
 from voc2vec_jax import errors
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.inference.evaluation import dry_run, shard_assignment, worker
+from voc2vec_jax.inference.evaluation import flags as evaluation_flags
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import scores as evaluation_scores
-from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.planning import report
 from voc2vec_jax.runs import cli, cpu_tuning, logs, program, runtime
-
-FLAGS = {
-    "model": cli.Flag("a Hub id, folder, file or run folder, as from_pretrained takes it", required=True),
-    "input": cli.Flag(
-        "an audio file, a folder of them, a list (csv with a column path, or a path a line), or a prepared set",
-        required=True,
-    ),
-    "output": cli.Flag("folder for the results; run again with the same folder to continue", required=True),
-    "data_dir": cli.Flag("folder of prepared sets; --input then names one set, or several separated by commas"),
-    "shard": cli.Flag(
-        "i/n computes the i-th of n shards; auto takes the number that SLURM or Kubernetes gives this task",
-        default=shard_assignment.AUTO,
-    ),
-    "layers": cli.Flag("layer numbers separated by commas, or all; -1 is the last layer", default="-1"),
-    "pool": cli.Flag(
-        "how frames are pooled; none keeps every frame", default="mean", choices=("mean", "max", "first", "none")
-    ),
-    "predict": cli.Flag("write class probabilities instead of vectors", default=False, kind=bool),
-    "timeline": cli.Flag("write class probabilities of sliding windows, and csv timelines", default=False, kind=bool),
-    "window_seconds": cli.Flag("longest window; 0 means 30, or 4 for a timeline", default=0.0, kind=float),
-    "hop_seconds": cli.Flag("hop between the windows of a timeline; 0 means half a window", default=0.0, kind=float),
-    "dtype": cli.Flag("type of the computation; auto: bfloat16 off CPUs", default="auto", choices=pretrained.DTYPES),
-    "attention": cli.Flag("implementation of attention", default="auto", choices=attention_ops.IMPLEMENTATIONS),
-    "context": cli.Flag("Whisper: a clip padded to 30 s, or cut", default="auto", choices=pretrained.CONTEXTS),
-    "store_dtype": cli.Flag("type of the stored vectors", default="float32", choices=("float32", "float16")),
-    "batch_seconds": cli.Flag("audio per batch and device; 0 chooses by platform", default=0.0, kind=float),
-    "part_files": cli.Flag("recordings per part; 0 chooses by the length of the list", default=0, kind=int),
-    "threads": cli.Flag("threads that read and resample", default=worker.THREADS, kind=int),
-    "deterministic": cli.Flag(
-        "the same bits from every worker on a GPU too, where it costs speed", default=False, kind=bool
-    ),
-    **report.FLAGS,
-}
 
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     cpu_tuning.keep_memory()
-    arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.evaluate")
+    arguments = cli.parse(argv, flags=evaluation_flags.FLAGS, program="python -m voc2vec_jax.evaluate")
     shard = shard_assignment.find(arguments.shard, os.environ)
-    settings, request = settings_of(arguments), report.requested(arguments)
+    settings, request = evaluation_flags.settings_of(arguments), report.requested(arguments)
     runtime.set_up_jax(
         ml_collections.ConfigDict({"deterministic": arguments.deterministic, "matmul_precision": "default"})
     )
@@ -71,28 +37,6 @@ def main(argv: list[str]) -> int:
         logs.say(str(worker.Worker(model, items, output, settings).run(numbers)))
     logs.say(evaluation_scores.conclude(output))
     return errors.EXIT_DONE
-
-
-def settings_of(arguments: cli.Arguments) -> worker.EvaluationSettings:
-    """The settings that the command line asks for; InputError for flags that exclude each other."""
-    if arguments.predict and arguments.timeline:
-        raise errors.InputError("--predict and --timeline exclude each other: give one of them")
-    names = ("pool", "window_seconds", "hop_seconds", "batch_seconds", "part_files", "store_dtype", "threads")
-    return worker.EvaluationSettings(
-        kind="timeline" if arguments.timeline else "probabilities" if arguments.predict else "embeddings",
-        layers=layers_of(arguments.layers),
-        **{name: getattr(arguments, name) for name in names},
-    )
-
-
-def layers_of(text: str) -> Any:
-    """Numbers separated by commas as a list; "all" as it is."""
-    if text == "all":
-        return text
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise errors.InputError(f"--layers={text} is neither numbers with commas nor all") from None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,18 @@ that of the source.
 from voc2vec_jax.audio.arrays import INT16_SCALE, RATE_HZ, SEGMENT_SAMPLES, from_int16, normalising, segments, to_int16
 from voc2vec_jax.audio.channels import mix_down
 from voc2vec_jax.audio.loading import SUFFIXES, load, load_stretch, seconds, stream
-from voc2vec_jax.audio.reading import CHANNELS, DEFAULT, ON_TRUNCATED, AudioError, AudioWarning, Reading, Remark
+from voc2vec_jax.audio.reading import (
+    CHANNELS,
+    DEFAULT,
+    ON_TRUNCATED,
+    AudioError,
+    AudioWarning,
+    Reading,
+    Remark,
+    Told,
+    check,
+    summary,
+)
 from voc2vec_jax.audio.sndfile import LOWEST_RATE_HZ, MOST_FRAMES
 
 __all__ = [
@@ -27,6 +38,8 @@ __all__ = [
     "AudioWarning",
     "Reading",
     "Remark",
+    "Told",
+    "check",
     "from_int16",
     "load",
     "load_stretch",
@@ -35,5 +48,6 @@ __all__ = [
     "seconds",
     "segments",
     "stream",
+    "summary",
     "to_int16",
 ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from voc2vec_jax import errors
@@ -27,6 +27,46 @@ class Reading(NamedTuple):
 
 
 DEFAULT = Reading()
+
+# What recordings of each kind of remark do, for counts
+_SAYS = {
+    "truncated": "end early and are used as far as they go",
+    "length": "have a header with a wrong length and are read to the end",
+    "phase": "lose most of their sound in the mean of their channels",
+    "silent_channel": "have a silent channel",
+    "scale": "hold floats in the scale of whole numbers, which were divided by it",
+}
+
+
+def check(how: Reading, front: str = "--") -> None:
+    """InputError for a choice that there is not; `front` stands before a field's name in the error."""
+    for name, choices in (("channel", CHANNELS), ("on_truncated", ON_TRUNCATED)):
+        if (value := getattr(how, name)) not in choices:
+            raise errors.InputError(f"{front}{name}={value} is none of {', '.join(choices)}")
+
+
+class Told:
+    """Collects the remarks on one recording, each once; to be given as `remark`."""
+
+    def __init__(self) -> None:
+        self.remarks: list[tuple[str, str]] = []
+
+    def __call__(self, kind: str, text: str) -> None:
+        if (kind, text) not in self.remarks:
+            self.remarks.append((kind, text))
+
+
+def summary(remarks: Iterable[tuple[str, str, str]]) -> list[str]:
+    """A sentence for each kind of remark, from (name of the recording, kind, text): how many, and the first of them."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, kind, text in remarks:
+        found.setdefault(kind, []).append((name, text))
+    lines = []
+    for kind, some in sorted(found.items()):
+        count = len({name for name, _ in some})
+        does = _SAYS.get(kind, f"have a remark ({kind})")
+        lines.append(f"{count:,} of the recordings {does}, such as {some[0][0]}: {some[0][1]}")
+    return lines
 
 
 class AudioError(errors.InputError):

@@ -260,6 +260,7 @@ def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, An
     return {
         "title": source.title,
         "listing": plan.digest,
+        "reading": listing.how._asdict(),
         "listed": len(listing.recordings),
         "files": len(samples),
         "records": sum(len(shard.rows) for shard in made),
@@ -295,7 +296,7 @@ def expected_bytes(listing: listings.Listing, missing: Sequence[listings.Recordi
     source = decoded = 0
     for recording in sample:
         try:
-            decoded += len(listing.loader.load(recording.locator, listing.how, shard_jobs.Told())) * BYTES_PER_SAMPLE
+            decoded += len(listing.loader.load(recording.locator, listing.how, audio.Told())) * BYTES_PER_SAMPLE
         except audio.AudioError:
             continue  # it is reported when its shard is made
         source += recording.source_bytes

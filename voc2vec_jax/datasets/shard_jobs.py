@@ -45,16 +45,6 @@ def make_shard(job: ShardJob) -> int:
     return len(job.recordings)
 
 
-class Told:
-    """Keeps the remarks on one recording."""
-
-    def __init__(self) -> None:
-        self.remarks: list[tuple[str, str]] = []
-
-    def __call__(self, kind: str, text: str) -> None:
-        self.remarks.append((kind, text))
-
-
 def stored_name(path: str) -> str:
     """The name under which a recording is kept: its path, with bytes that are no UTF-8 written out."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -65,7 +55,7 @@ def examples(
 ) -> Iterator[records.Example]:
     """The records of some recordings, with one recording in memory at a time. Adds to `odd`."""
     for recording in recordings:
-        path, told = stored_name(recording.path), Told()
+        path, told = stored_name(recording.path), audio.Told()
         try:
             samples, over = audio.to_int16(loader.load(recording.locator, how, told))
         except audio.AudioError as error:

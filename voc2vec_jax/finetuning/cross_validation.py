@@ -117,6 +117,7 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
         max_seconds=config.max_seconds,
         least_samples=least,
         kind=config.target,
+        how=audio.Reading(*(config[name] for name in audio.Reading._fields)),
     )
     if task.part is not None:
         folds.check_parts(task.part, task.group, task.groups, task.ids.tolist())

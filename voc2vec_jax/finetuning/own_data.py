@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from voc2vec_jax import datasets, errors
+from voc2vec_jax import audio, datasets, errors
 from voc2vec_jax.datasets import preparing, records, shard_jobs
 from voc2vec_jax.datasets.published import folder
 from voc2vec_jax.inference import answers
@@ -36,8 +36,9 @@ def open_own(
     validation_data: str | os.PathLike | None,
     test_data: str | os.PathLike | None,
     data_dir: str | os.PathLike,
+    how: audio.Reading,
 ) -> OwnClips:
-    """Prepare and open the clips of `data`, or of all parts; says what their manifests leave to say.
+    """Prepare (by `how`) and open the clips of `data`, or of all parts; says what their manifests leave to say.
 
     InputError for a path that is not there, and for parts that are not complete.
     """
@@ -55,7 +56,7 @@ def open_own(
         if name != "data" and path.samefile(paths["data"]):
             raise errors.InputError(f"data and {name} are both {path}: give each part clips of its own")
     options = {name: path for name, path in paths.items() if name != "data"}
-    listing = preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], **options)
+    listing = preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], how, **options)
     for note in listing.notes:
         logs.warn(note)
     # Another folder of the same name, or this one with other files, gets a set of its own beside the first.
@@ -63,7 +64,7 @@ def open_own(
     there = records.open_set(data_dir, name) if name in records.list_sets(data_dir) else None
     if name in datasets.CATALOG or (there and there.report["listing"] != digest):
         name = f"{name}_{digest[:8]}"
-    prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=paths["data"], name=name, **options)
+    prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=paths["data"], name=name, how=how, **options)
     listed = {recording.path for recording in listing.recordings}
     undecoded = [entry for entry in prepared.report["unreadable"] if entry["path"] in listed]
     parts = {

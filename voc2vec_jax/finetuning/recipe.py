@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 from voc2vec_jax.finetuning import adaptation, batches, copies, folds, kept_models, tasks
 from voc2vec_jax.inference import answers
 from voc2vec_jax.models import encoder as encoders
@@ -41,6 +41,10 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.test_data = ""
     # What labels are: "classes" | "multilabel": any number of them, as a|b | "regression": numbers
     c.target = "classes"
+    # How recordings of sets that are not prepared yet are read, as by the flags of tools/prepare.py
+    c.channel = "mean"  # what several channels become: "mean" | "first" | "loudest"
+    c.on_truncated = "warn"  # recordings that end early: "warn": used as far as they go | "refuse": cannot be used
+    c.rescale_float = False  # divide floats in the scale of whole numbers by it, which cannot be used otherwise
     c.data_dir = "data"  # of prepared sets
     c.manual_dir = ""  # of publishers' archives, from which sets are prepared when needed
     c.on_unreadable = "stop"  # "stop" | "drop": what to do about clips that cannot be used
@@ -92,6 +96,7 @@ EARLIER |= {"target": "classes"}
 EARLIER |= dict.fromkeys(("augment_speed", "augment_shift", "augment_noise", "augment_gain"), 0.0)
 EARLIER |= {"averaged_classes": "occurring"}
 EARLIER |= {"group_copies": "false", "validation_data": "", "test_data": ""}
+EARLIER |= audio.DEFAULT._asdict()  # of sets to prepare; those of earlier runs are on disk
 EARLIER |= {"stopping": "published", "masks": "published"}
 EARLIER |= {"seeds": "", "context": "auto"}
 EARLIER |= {"freeze": "none", "freeze_updates": 0, "layer_decay": 1.0, "lora_rank": 0}
@@ -129,6 +134,8 @@ _CHOICES = {
     "scale": ("none", "standard"),
     "pooling": heads.POOLINGS,
     "target": answers.KINDS,
+    "channel": audio.CHANNELS,
+    "on_truncated": audio.ON_TRUNCATED,
     "sampling": batches.SAMPLINGS,
     "protocol": folds.PROTOCOLS,
     "dtype": ("auto", "float32", "bfloat16"),

@@ -106,11 +106,13 @@ def open_task(
     max_seconds: float | int = 7.0,
     least_samples: int = LEAST_SAMPLES,
     kind: str = "classes",
+    how: audio.Reading = audio.DEFAULT,
 ) -> Task:
     """Open the task of a data set, which is prepared first if `data_dir` does not hold it.
 
     The name "folder" stands for the clips of `data`: a folder of class folders, a zip of one, or a manifest
     (`manifests.COLUMNS`); with `test_data` these are for training, and those for test and perhaps validation are there.
+    Recordings that are not prepared yet are read by `how`.
     A clip is the first `max_seconds` of a recording. Clips that cannot be decoded, or have fewer
     than `least_samples`, are an InputError that names them; with `on_unreadable` "drop" they are left out and named
     in a warning. Another clip never takes their place. InputError also for an unknown name, a set without labels,
@@ -128,7 +130,7 @@ def open_task(
             else f"data {data} belongs to the data set folder, and not to {name}: give --config=...:folder"
         )
     if data is None:
-        prepared, root = _named(name, data_dir, manual_dir), manual_dir and pathlib.Path(manual_dir).expanduser()
+        prepared, root = _named(name, data_dir, manual_dir, how), manual_dir and pathlib.Path(manual_dir).expanduser()
         opened = own_data.OwnClips(prepared, root, prepared.report["unreadable"], {})
         if prepared.report.get("divided"):
             logs.warn(
@@ -136,15 +138,25 @@ def open_task(
                 "--config=...:folder and --config.data=MANIFEST are given"
             )
     else:
-        opened = own_data.open_own(data, validation_data, test_data, data_dir)
+        opened = own_data.open_own(data, validation_data, test_data, data_dir, how)
     return _task(opened, on_unreadable, max_samples, least_samples, kind)
 
 
-def _named(name: str, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None) -> records.PreparedSet:
+def _named(
+    name: str, data_dir: str | os.PathLike, manual_dir: str | os.PathLike | None, how: audio.Reading
+) -> records.PreparedSet:
     check_name(name, data_dir)
-    if name in records.list_sets(data_dir):
-        return records.open_set(data_dir, name)
-    return datasets.prepare(name, data_dir=data_dir, manual_dir=manual_dir)
+    if name not in records.list_sets(data_dir):
+        return datasets.prepare(name, data_dir=data_dir, manual_dir=manual_dir, how=how)
+    prepared = records.open_set(data_dir, name)
+    for field, wanted in how._asdict().items():
+        made = prepared.report.get("reading", audio.DEFAULT._asdict())[field]
+        if wanted != made and wanted != getattr(audio.DEFAULT, field):
+            raise errors.InputError(
+                f"{prepared.folder} was prepared with --{field}={made}, and --config.{field}={wanted} is asked for: "
+                f"leave it out, or delete the folder and prepare the set again with --{field}={wanted}"
+            )
+    return prepared
 
 
 def _title(prepared: records.PreparedSet) -> str:
@@ -160,6 +172,9 @@ def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least
     _check_labelled(prepared, title, names[label < 0])
     unusable = [*unreadable, *_too_short(names, lengths, least_samples)]
     _answer_for(unusable, prepared, title, on_unreadable)
+    odd = ((said["path"], said["kind"], said["text"]) for said in prepared.report.get("remarks", ()))
+    for line in audio.summary(odd):
+        logs.warn(line)
     kept = np.flatnonzero(lengths >= least_samples)
     found = targets.read(kind, prepared.labels, label[kept], names[kept], title)
     if kind != "regression":

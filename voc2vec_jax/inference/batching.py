@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from voc2vec_jax import audio as audio_files
 from voc2vec_jax import errors
 from voc2vec_jax.inference import loading, prefetch, windowing
 
@@ -34,20 +35,22 @@ class Recording(NamedTuple):
     samples: int
     windows: list[windowing.Window]
     audio: Iterable[Float32[np.ndarray, " _"]]
+    told: audio_files.Told | None = None  # what is odd about it, complete once `audio` is read
 
 
 @dataclasses.dataclass(eq=False)
 class Part:
     """Recordings whose windows share batches with one another and with no others.
 
-    `recordings` yields (item, Recording), or the fault of an item that cannot be used. Reading them fills `samples`
-    and `unusable` by item; both are complete once the last batch of the part is out.
+    `recordings` yields (item, Recording), or the fault of an item that cannot be used. Reading them fills `samples`,
+    `unusable` and `told` by item; all are complete once the last batch of the part is out.
     """
 
     recordings: Iterable[tuple[int, Recording | errors.InputError]]
     number: int = 0
     samples: dict[int, int] = dataclasses.field(default_factory=dict)
     unusable: dict[int, errors.InputError] = dataclasses.field(default_factory=dict)
+    told: dict[int, audio_files.Told] = dataclasses.field(default_factory=dict)
 
     def pieces(self) -> Iterator["Piece"]:
         """The windows of all usable recordings."""
@@ -56,6 +59,8 @@ class Part:
                 self.unusable[item] = recording
                 continue
             self.samples[item] = recording.samples
+            if recording.told is not None:
+                self.told[item] = recording.told
             windows = recording.windows
             try:
                 for number, (window, audio) in enumerate(zip(windows, recording.audio, strict=True)):
@@ -200,12 +205,14 @@ class EmbeddingPass:
         prepare: Callable[[np.ndarray], np.ndarray],
         advance: Callable[[], Any],
         whole: Whole | None = None,
+        how: audio_files.Reading = audio_files.DEFAULT,
     ):
         """`prepare` turns a clip's samples into the model's input; `advance` is called once for each item.
 
-        `whole` is that of `Collector`.
+        `whole` is that of `Collector`; `how` says how files are read, and `remarks` holds what is odd about them.
         """
-        self.layout, self.prepare, self.advance = layout, prepare, advance
+        self.layout, self.prepare, self.advance, self.how = layout, prepare, advance, how
+        self.remarks: list[tuple[str, str, str]] = []
         self.unusable: dict[int, errors.InputError] = {}
         self.done: dict[int, np.ndarray] = {}
         self._collector = Collector(pool, whole)
@@ -220,7 +227,8 @@ class EmbeddingPass:
 
     def _recordings(self, items: Sequence[Any], skip: bool) -> Iterator[tuple[int, Recording | errors.InputError]]:
         # `map`, so that no variable here holds the raw samples while a recording's windows are computed.
-        for index, found in enumerate(map(self._windows, loading.loaded(items, self.layout.least_samples))):
+        clips = loading.loaded(items, self.layout.least_samples, self.how, self.remarks)
+        for index, found in enumerate(map(self._windows, clips)):
             if isinstance(found, errors.InputError):
                 if not skip:
                     raise found

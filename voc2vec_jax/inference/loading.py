@@ -61,10 +61,16 @@ def normalised(clip: Float32[np.ndarray, " s"], eps: float) -> Float32[np.ndarra
     return centred / np.float32(math.sqrt(np.square(centred, dtype=np.float64).mean() + eps))
 
 
-def load(index: int, item: Any, least_samples: int) -> Float32[np.ndarray, " s"]:
-    """One item as mono float32 audio at 16 kHz; InputError names the item if it cannot be used."""
+def load(
+    index: int,
+    item: Any,
+    least_samples: int,
+    how: audio.Reading = audio.DEFAULT,
+    remark: audio.Remark | None = None,
+) -> Float32[np.ndarray, " s"]:
+    """One item as mono float32 audio at 16 kHz, as `audio.load`; InputError names the item if it cannot be used."""
     if isinstance(item, str | os.PathLike):
-        clip, name = audio.load(item), f"item {index} ({os.fspath(item)})"
+        clip, name = audio.load(item, how=how, remark=remark), f"item {index} ({os.fspath(item)})"
     else:
         array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)
         clip, name = as_float(array), f"item {index}"
@@ -79,14 +85,22 @@ def load(index: int, item: Any, least_samples: int) -> Float32[np.ndarray, " s"]
     return clip
 
 
-def loaded(items: Sequence[Any], least_samples: int) -> Iterator[Float32[np.ndarray, " s"] | errors.InputError]:
-    """Each item's audio in order, or the fault of an unusable one; threads read a few items ahead."""
+def loaded(
+    items: Sequence[Any], least_samples: int, how: audio.Reading, remarks: list[tuple[str, str, str]]
+) -> Iterator[Float32[np.ndarray, " s"] | errors.InputError]:
+    """Each item's audio in order, or the fault of an unusable one; threads read a few items ahead.
+
+    Adds (path, kind, text) to `remarks` for what is odd about a usable one, in no particular order.
+    """
 
     def attempt(numbered: tuple[int, Any]) -> Float32[np.ndarray, " s"] | errors.InputError:
+        told = audio.Told()
         try:
-            return load(*numbered, least_samples)
+            clip = load(*numbered, least_samples, how, told)
         except errors.InputError as fault:
             return fault
+        remarks.extend((str(numbered[1]), kind, text) for kind, text in told.remarks)
+        return clip
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         yield from prefetch.in_order(attempt, enumerate(items), pool, chunk=1, chunks=THREADS)

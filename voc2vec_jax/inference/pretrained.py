@@ -25,6 +25,7 @@ from voc2vec_jax.runs import logs, runtime, sharding
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
 CONTEXTS = ("auto", *whisper.CONTEXTS)
+UNREADABLE = ("raise", "skip")
 FORMATS = ("hf", "fairseq", "jax")
 
 
@@ -217,6 +218,7 @@ class Model:
         overlap_seconds: float = 2.0,
         on_unreadable: str = "raise",
         progress: bool = False,
+        how: recordings.Reading = recordings.DEFAULT,
     ) -> Float32[np.ndarray, "n *d"] | list[Float32[np.ndarray, "_t *d"]]:
         """Features [n, d] of recordings, each as if computed alone, whatever `padding` is.
 
@@ -227,12 +229,13 @@ class Model:
         Recordings longer than `window_seconds` are computed in overlapping windows; each frame comes from the window
         whose middle is nearest. Memory is bounded by a few batches of `batch_seconds` of audio and a few decoded
         recordings. With `on_unreadable` "skip", unusable items give NaN (no frames with pool None) and a warning.
-        Otherwise InputError names the first unusable item. InputError also for arguments that make no sense.
+        Otherwise InputError names the first unusable item. Files are read by `how`, and what is odd about some is
+        summed up in warnings. InputError also for arguments that make no sense.
         """
         several = layer == "all" or not isinstance(layer, int | np.integer)
         layers = self.layer_numbers(layer)
-        options = (batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress)
-        result, n = self._run(items, pool, self.features(layers, pool), *options)
+        options = (batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress, how)
+        result, n = self._run(items, pool, self.features(layers, pool), options)
         nothing = np.zeros((0, len(layers), self.config.encoder.width), np.float32)
         nothing = nothing if pool is None else np.full(nothing.shape[1:], np.nan, np.float32)
         values = [result.done.get(index, nothing) for index in range(n)]
@@ -327,23 +330,22 @@ class Model:
             shape_seconds=batch_sizes.shape_seconds(self.config, platform or self.platform),
         )
 
-    def _run(
-        self, items, pool, compute, batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress, whole=None
-    ):
+    def _run(self, items, pool, compute, options, whole=None):
         """The finished pass over `items`, and their number; `whole` is that of `batching.Collector`."""
-        for name, value, allowed in (
-            ("pool", pool, batching.POOLS),
-            ("on_unreadable", on_unreadable, ("raise", "skip")),
-        ):
+        batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress, how = options
+        for name, value, allowed in (("pool", pool, batching.POOLS), ("on_unreadable", on_unreadable, UNREADABLE)):
             if value not in allowed:
                 raise errors.InputError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}")
+        recordings.check(how, "")
         items = loading.check(items)
         batch_seconds = batch_sizes.batch_seconds(self.platform) if batch_seconds is None else batch_seconds
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
         layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
-            result = batching.EmbeddingPass(layout, pool, self.prepare, bar.update, whole)
+            result = batching.EmbeddingPass(layout, pool, self.prepare, bar.update, whole, how)
             result.run(items, compute, skip=on_unreadable == "skip")
+        for line in recordings.summary(sorted(result.remarks)):
+            logs.warn(line)
         if result.unusable:
             reasons = "; ".join(map(str, result.unusable.values()))
             logs.warn(f"{len(result.unusable)} of {len(items)} items skipped: {reasons}")
@@ -356,13 +358,14 @@ class Model:
         batch_seconds: float | None = None,
         on_unreadable: str = "raise",
         progress: bool = False,
+        how: recordings.Reading = recordings.DEFAULT,
     ) -> Prediction:
         """The label of each recording, each as if computed alone; `items` and the options are those of `embed`.
 
         InputError for a model without a trained classification head; no head is ever made up.
         """
-        options = (batch_seconds, 30.0, 2.0, on_unreadable, progress)
-        result, n = self._run(items, "mean", self.logits(), *options, whole=batching.join_logits)
+        options = (batch_seconds, 30.0, 2.0, on_unreadable, progress, how)
+        result, n = self._run(items, "mean", self.logits(), options, whole=batching.join_logits)
         kind, probabilities = self.checkpoint.kind, np.full((n, len(self.labels)), np.nan, np.float32)
         for index, logits in result.done.items():
             probabilities[index] = answers.probabilities(kind, logits)

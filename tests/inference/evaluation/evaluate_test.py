@@ -321,8 +321,8 @@ def test_a_long_recording_that_changes_meanwhile_is_unusable(plain, tmp_path, mo
     monkeypatch.setattr(sndfile, "BLOCK_FRAMES", 4000)
     measured = recordings.Reader._measured
 
-    def shrink(self, item):
-        found = measured(self, item)
+    def shrink(self, item, told):
+        found = measured(self, item, told)
         if item.id == "002.wav":
             (tmp_path / "in" / "002.wav").write_bytes((tmp_path / "in" / "001.wav").read_bytes())
         return found
@@ -331,6 +331,23 @@ def test_a_long_recording_that_changes_meanwhile_is_unusable(plain, tmp_path, mo
     assert run(plain, tmp_path / "in", tmp_path / "out") == 0
     assert column(tmp_path / "out", "id").tolist() == ["000.wav", "001.wav"]
     assert "2,002.wav,002.wav,became shorter while it was read" in (tmp_path / "out" / "errors.csv").read_text()
+
+
+def test_what_is_odd_about_usable_recordings_is_said_and_listed(plain, tmp_path, capsys):
+    tiny_models.recordings(tmp_path / "in", [1.0, 0.5])
+    whole = (tmp_path / "in" / "000.wav").read_bytes()
+    (tmp_path / "in" / "cut.wav").write_bytes(whole[:20_000])
+    assert run(plain, tmp_path / "in", tmp_path / "out") == 0
+    assert "1 of the recordings end early and are used as far as they go, such as cut.wav: " in capsys.readouterr().err
+    with (tmp_path / "out" / "remarks.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["path"] == "cut.wav" and row["kind"] == "truncated" and "is truncated" in row["remark"]
+    assert column(tmp_path / "out", "seconds")[2] == pytest.approx((20_000 - 44) / 2 / 16_000, abs=1e-4)
+    assert run(plain, tmp_path / "in", tmp_path / "strict", "--on_truncated=refuse") == 0
+    assert '2,cut.wav,cut.wav,"is truncated' in (tmp_path / "strict" / "errors.csv").read_text()
+    capsys.readouterr()
+    assert run(plain, tmp_path / "in", tmp_path / "out", "--on_truncated=refuse") == 2
+    assert "on_truncated is warn, and this one's is refuse" in capsys.readouterr().err
 
 
 def test_compilations_are_counted_and_bounded(plain, folder, tmp_path, capsys):

@@ -106,18 +106,18 @@ def test_another_worker_may_clean_up_when_the_same_file_is_there(tmp_path):
 def test_errors_of_all_parts_are_merged_once_in_order(tmp_path):
     output = evaluation_output.OutputFolder(tmp_path, WANTED)
     odd = 'a "quoted", name\nof two lines\rand a half'
-    output.write_errors(2, [(9, "c", "c", "third")])
-    output.write_errors(0, [(0, odd, "carriage\rreturn", "first"), (3, "b", "b", "second")])
-    output.write_errors(1, [(5, "d", "d", "found by an attempt that was killed")])
-    output.write_errors(1, [])
+    output.write_rows("errors", 2, [(9, "c", "c", "third")])
+    output.write_rows("errors", 0, [(0, odd, "carriage\rreturn", "first"), (3, "b", "b", "second")])
+    output.write_rows("errors", 1, [(5, "d", "d", "found by an attempt that was killed")])
+    output.write_rows("errors", 1, [])
     for _ in range(2):
-        assert output.merge_errors() == 3
+        assert output.merge_rows("errors") == 3
     with (tmp_path / "errors.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["reason"] for row in rows] == ["first", "second", "third"]
     assert b"\r\n" not in (tmp_path / "errors.csv").read_bytes()
     assert rows[0]["path"] == "carriage\rreturn"
-    assert rows[0]["id"] == odd and tuple(rows[0]) == evaluation_output.ERROR_COLUMNS
+    assert rows[0]["id"] == odd and tuple(rows[0]) == evaluation_output.COLUMNS["errors"]
 
 
 def test_a_damaged_claim_is_named(tmp_path):

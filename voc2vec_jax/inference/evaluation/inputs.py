@@ -38,15 +38,15 @@ class Item(NamedTuple):
 class Items:
     """The list of items.
 
-    `stream` yields the audio of an item in blocks of mono float32 at 16 kHz, as `audio.stream` does. `lengths` gives
-    the samples at 16 kHz of some items, and how many items each one stands for. `fingerprint` changes with any id,
-    path or label, with their order, and with the audio of a prepared set (but not of files).
+    `stream(item, how, remark)` yields the audio of an item in blocks of mono float32 at 16 kHz, as `audio.stream`.
+    `lengths` gives the samples at 16 kHz of some items, and how many items each one stands for. `fingerprint` changes
+    with any id, path or label, with their order, and with the audio of a prepared set (but not of files).
     """
 
     name: str
     table: pa.Table
     fingerprint: str
-    stream: Callable[[Item], Iterator[Float32[np.ndarray, " _"]]]
+    stream: Callable[[Item, audio.Reading, audio.Remark], Iterator[Float32[np.ndarray, " _"]]]
     lengths: Callable[[], tuple[list[int], float]]
 
     def __len__(self) -> int:
@@ -122,11 +122,14 @@ def _of_files(name: str, root: pathlib.Path, entries: Iterable[tuple[str, str, s
     if not table.num_rows:
         raise errors.InputError(f"--input={name} lists no recordings")
 
+    def stream(item: Item, how: audio.Reading, remark: audio.Remark) -> Iterator[Float32[np.ndarray, " _"]]:
+        return audio.stream(root / item.path, item.path, how, remark)
+
     def lengths() -> tuple[list[int], float]:
         some = buckets.spread(table.num_rows)
         return buckets.known_lengths([root / os.fsdecode(table["path"][row].as_py()) for row in some], table.num_rows)
 
-    return Items(name, table, digest.hexdigest(), lambda item: audio.stream(root / item.path, item.path), lengths)
+    return Items(name, table, digest.hexdigest(), stream, lengths)
 
 
 def _of_folder(root: pathlib.Path) -> Items:
@@ -210,7 +213,8 @@ def _of_sets(names: list[str], data_dir: str | os.PathLike) -> Items:
 
     ends = np.cumsum([len(opened) for opened in sets])
 
-    def stream(item: Item) -> Iterator[Float32[np.ndarray, " _"]]:
+    def stream(item: Item, how: audio.Reading, remark: audio.Remark) -> Iterator[Float32[np.ndarray, " _"]]:
+        del how, remark  # of files; a record is as it was prepared
         which = int(np.searchsorted(ends, item.row, side="right"))
         within = item.row - int(ends[which]) + len(sets[which])
         yield loading.as_float(sets[which].read([within])[0])

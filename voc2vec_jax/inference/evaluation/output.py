@@ -4,7 +4,8 @@
     parts/00000.parquet        rows of consecutive items; a part is done when this file exists
     timelines/00000.csv        windows of the same items, with `--timeline`
     errors/00000.csv           the part's unusable items, if any
-    errors.csv metrics.json    over all parts, written by the worker that finds them all done
+    remarks/00000.csv          what is odd about usable items, if anything
+    errors.csv remarks.csv metrics.json    over all parts, written by the worker that finds them all done
 
 No file depends on which worker wrote it. The leftovers of a dead worker begin with a dot.
 """
@@ -17,11 +18,11 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 from voc2vec_jax.runs import files
 
 MANIFEST = "evaluation.json"
-ERROR_COLUMNS = ("row", "id", "path", "reason")
+COLUMNS = {"errors": ("row", "id", "path", "reason"), "remarks": ("row", "id", "path", "kind", "remark")}
 LEFTOVERS = (".*.tmp",)
 
 
@@ -34,7 +35,7 @@ class OutputFolder:
         if self.root.exists() and not self.root.is_dir():
             raise errors.InputError(f"--output={root} is no folder: give one, it is made")
         try:
-            for name in ("parts", "errors", *(["timelines"] if description["kind"] == "timeline" else [])):
+            for name in ("parts", *COLUMNS, *(["timelines"] if description["kind"] == "timeline" else [])):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             self.description = _claim(self.root / MANIFEST, description)
         except OSError as fault:
@@ -44,7 +45,7 @@ class OutputFolder:
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
         for name in (*COMPARED, *wanted):
-            before, now = self.description.get(name), wanted[name]
+            before, now = self.description.get(name, EARLIER.get(name)), wanted[name]
             if before != json.loads(json.dumps(now)) and name not in MAY_DIFFER:
                 raise errors.InputError(
                     f"{self.root} holds an evaluation whose {name} is {before}, and this one's is {now}: give another "
@@ -59,38 +60,42 @@ class OutputFolder:
         """The csv of a part's windows."""
         return self.root / "timelines" / f"{number:05d}.csv"
 
-    def errors(self, number: int) -> pathlib.Path:
-        """The csv of a part's unusable items."""
-        return self.root / "errors" / f"{number:05d}.csv"
+    def rows_of(self, kind: str, number: int) -> pathlib.Path:
+        """The csv of a part's unusable items ("errors"), or of what is odd about others ("remarks")."""
+        return self.root / kind / f"{number:05d}.csv"
 
     def missing(self) -> list[int]:
         """The parts that are not done."""
         done = {path.name for path in (self.root / "parts").iterdir()}
         return [number for number in range(self.parts) if self.part(number).name not in done]
 
-    def write_errors(self, number: int, rows: Sequence[Sequence[Any]]) -> None:
-        """Writes the unusable items of a part; without any, removes the file of an earlier attempt."""
+    def write_rows(self, kind: str, number: int, rows: Sequence[Sequence[Any]]) -> None:
+        """Writes the errors or remarks of a part; without any, removes the file of an earlier attempt."""
         if not rows:
-            self.errors(number).unlink(missing_ok=True)
+            self.rows_of(kind, number).unlink(missing_ok=True)
             return
-        with whole(self.errors(number)) as path:
-            write_csv(path, ERROR_COLUMNS, rows)
+        with whole(self.rows_of(kind, number)) as path:
+            write_csv(path, COLUMNS[kind], rows)
 
-    def merge_errors(self) -> int:
-        """Writes errors.csv from the errors of all parts; returns the number of items in it."""
+    def merge_rows(self, kind: str) -> int:
+        """Writes errors.csv or remarks.csv from those of all parts; returns the number of rows in it."""
         count = 0
-        with whole(self.root / "errors.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        with whole(self.root / f"{kind}.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = files.csv_writer(file)
-            writer.writerow(ERROR_COLUMNS)
-            for number in range(self.parts):
-                if self.errors(number).exists():
-                    with self.errors(number).open(newline="", encoding="utf-8") as part:
-                        rows = csv.reader(part)
-                        next(rows)
-                        for row in rows:
-                            writer.writerow(row)
-                            count += 1
+            writer.writerow(COLUMNS[kind])
+            for row in self.all_rows(kind):
+                writer.writerow(row)
+                count += 1
         return count
+
+    def all_rows(self, kind: str) -> Iterator[list[str]]:
+        """The rows of the errors or remarks of all parts, in order."""
+        for number in range(self.parts):
+            if self.rows_of(kind, number).exists():
+                with self.rows_of(kind, number).open(newline="", encoding="utf-8") as part:
+                    rows = csv.reader(part)
+                    next(rows)
+                    yield from rows
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Writes a JSON file in the folder, replacing an older one atomically."""
@@ -106,6 +111,7 @@ class OutputFolder:
 
 
 MAY_DIFFER = ("model", "input")  # paths; the fingerprints say what is found there
+EARLIER = audio.DEFAULT._asdict()  # of folders whose version did not write it down
 COMPARED = ("kind", "rows")  # compared first, because they say most
 
 

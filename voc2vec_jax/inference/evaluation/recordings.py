@@ -23,28 +23,33 @@ class Reader:
         least_samples: int,
         eps: float | None,
         each: bool,
+        how: audio.Reading = audio.DEFAULT,
     ):
         """`eps` None takes the audio as it is; with `each`, every window is normalised as if it were a recording."""
+        self._how = how
         self._stream, self._cut, self._least, self._eps, self._each = items.stream, cut, least_samples, eps, each
 
     def read(self, item: evaluation_inputs.Item) -> batching.Recording | errors.InputError:
         """The recording, or the fault for which it cannot be used."""
+        told = audio.Told()
         try:
-            held, samples, mean, scale = self._measured(item)
+            held, samples, mean, scale = self._measured(item, told)
         except errors.InputError as fault:
             return fault
         if samples < self._least:
             return errors.InputError(f"has {samples} samples at 16 kHz, and one frame needs {self._least}")
         windows = self._cut(samples)
-        pieces = cut_stream(held or self._stream(item), windows)
+        pieces = cut_stream(held or self._stream(item, self._how, told), windows)
         if self._eps is not None:
             pieces = (self._normalised(piece, mean, scale) for piece in pieces)
-        return batching.Recording(samples, windows, list(pieces) if held else pieces)
+        return batching.Recording(samples, windows, list(pieces) if held else pieces, told)
 
-    def _measured(self, item: evaluation_inputs.Item) -> tuple[list[np.ndarray], int, np.float32, np.float32]:
+    def _measured(
+        self, item: evaluation_inputs.Item, told: audio.Told
+    ) -> tuple[list[np.ndarray], int, np.float32, np.float32]:
         """The audio, already normalised if it is short (none of a long one), its length, mean and deviation."""
         held, samples, total, squares = [], 0, 0.0, 0.0
-        for block in self._stream(item):
+        for block in self._stream(item, self._how, told):
             held.append(block)
             samples += len(block)
             if samples > LONG_SAMPLES:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import answers
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.ops import metrics
@@ -32,18 +32,22 @@ def conclude(output: evaluation_output.OutputFolder) -> str:
         named = ((name, found["metrics"].get(name)) for name in SCORES)
         scores = ", ".join(f"{name} {value:.4f}" for name, value in named if value is not None)
         logs.say(f"{scores} over {found['metrics']['clips']:,} labelled recordings")
+    odd = (row[2:] for row in output.all_rows("remarks"))
+    for line in audio.summary(odd):
+        logs.warn(f"{line} (remarks.csv)")
     unusable = f"{found['unusable']:,} could not be used (errors.csv)" if found["unusable"] else "none was unreadable"
     return f"{output.root} is complete: {found['rows']:,} rows in {output.root / 'parts'}; {unusable}"
 
 
 def finish(output: evaluation_output.OutputFolder) -> dict[str, Any] | None:
-    """Writes errors.csv and, with classes and labels, metrics.json. None while parts are missing.
+    """Writes errors.csv, remarks.csv and, with classes and labels, metrics.json. None while parts are missing.
 
     Any worker may call it any number of times. RunError when the parts do not hold every item exactly once.
     """
     if output.missing():
         return None
-    unusable = output.merge_errors()
+    unusable = output.merge_rows("errors")
+    output.merge_rows("remarks")
     rows = sum(_metadata(output, number).num_rows for number in range(output.parts))
     if rows + unusable != output.description["rows"]:
         raise errors.RunError(

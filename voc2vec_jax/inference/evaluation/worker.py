@@ -48,6 +48,7 @@ class EvaluationSettings:
     part_files: int = 0  # items in a part; default by the length of the list
     store_dtype: str = "float32"
     threads: int = THREADS
+    how: audio.Reading = audio.DEFAULT  # how recordings are read
 
     @property
     def window(self) -> float:
@@ -108,6 +109,7 @@ def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: 
         "batch_seconds": settings.batch_seconds or "by platform",
         "part_files": settings.part_files or max(LEAST_PART, min(most, -(-len(items) // PARTS))),
         "frame_rate_hz": float(model.frame_rate_hz),
+        **settings.how._asdict(),
         "voc2vec_jax": metadata.version("voc2vec_jax"),
         "model": model.name,
         "input": items.name,
@@ -181,7 +183,9 @@ class Worker:
         if self._timeline:
             window, hop = (round(s * audio.RATE_HZ) for s in (settings.window, settings.hop))
             self._cut = windowing.sliding(window, max(1, hop), lambda samples: int(encoder.frames(samples)))
-        self._reader = recordings.Reader(items, self._cut, self._layout.least_samples, model.eps, self._timeline)
+        self._reader = recordings.Reader(
+            items, self._cut, self._layout.least_samples, model.eps, self._timeline, settings.how
+        )
         self._columns = evaluation_rows.Columns(output.description, self._layout.hop_samples, encoder.middle_samples)
         mesh = sharding.make_mesh(devices=devices)
         self._model = model.spread(mesh)
@@ -266,7 +270,8 @@ class Worker:
                     if windows:
                         windows.add(items[row - items[0].row], samples, value)
                     advance(samples)
-            self._output.write_errors(part.number, _error_rows(part, items))
+            self._output.write_rows("errors", part.number, _error_rows(part, items))
+            self._output.write_rows("remarks", part.number, _remark_rows(part, items))
         for _ in part.unusable:
             advance(0)
 
@@ -297,6 +302,17 @@ def _error_rows(part: batching.Part, items: list[evaluation_inputs.Item]) -> lis
     """Row, id, path and reason of each unusable item."""
     unusable = [(items[row - items[0].row], recordings.reason(fault)) for row, fault in part.unusable.items()]
     return [(item.row, item.id, evaluation_rows.shown(item.path), reason) for item, reason in unusable]
+
+
+def _remark_rows(part: batching.Part, items: list[evaluation_inputs.Item]) -> list[tuple[int, str, str, str, str]]:
+    """Row, id, path, kind and text of what is odd about usable items."""
+    told = [
+        (items[row - items[0].row], *remark)
+        for row, told in sorted(part.told.items())
+        if row not in part.unusable
+        for remark in told.remarks
+    ]
+    return [(item.row, item.id, evaluation_rows.shown(item.path), kind, text) for item, kind, text in told]
 
 
 def _stacked(windows: list[tuple[int, np.ndarray]]) -> np.ndarray:
