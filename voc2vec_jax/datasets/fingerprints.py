@@ -222,10 +222,10 @@ _BANDS = (_BIN_BAND[:, None] == np.arange(len(BAND_EDGES_HZ) - 1)).astype(np.flo
 
 
 def _members(prints: Fingerprints) -> dict[bytes, list[int]]:
-    """Clips by their digest."""
+    """Clips by their digest. Those without any sound are left out: they are no copies of one recording."""
     members = defaultdict(list)
-    for k, digest in enumerate(prints.digests):
-        members[digest.tobytes()].append(k)
+    for k in np.flatnonzero(prints.audible_frames).tolist():
+        members[prints.digests[k].tobytes()].append(k)
     return dict(members)
 
 
