@@ -192,12 +192,12 @@ def test_a_damaged_member_is_refused_with_its_reason(tmp_path):
 def test_a_folder_is_labelled_by_its_class_folders(tmp_path):
     for name in ("laugh/a b.wav", "laugh/deep/é#1.WAV", "cry/a.wav", "root.wav", "cry/.hidden.wav"):
         _wav(tmp_path / name)
-    (tmp_path / "cry" / "phone.m4a").write_bytes(b"x")
+    (tmp_path / "cry" / "phone.silk").write_bytes(b"x")
     listing = _list("folder", tmp_path)
     found = {recording.path: recording.label for recording in listing.recordings}
     assert found == {"cry/a.wav": "cry", "laugh/a b.wav": "laugh", "laugh/deep/é#1.WAV": "deep", "root.wav": ""}
     assert listing.labels == ("cry", "deep", "laugh")
-    assert listing.unreadable[0]["path"] == "cry/phone.m4a" and "convert it" in listing.unreadable[0]["reason"]
+    assert listing.unreadable[0]["path"] == "cry/phone.silk" and "convert it" in listing.unreadable[0]["reason"]
     zipped = _list("folder", _zipped(tmp_path / "zip" / "x.zip", tmp_path / "laugh"))
     assert [recording.path for recording in zipped.recordings] == ["a b.wav", "deep/é#1.WAV"]
     assert zipped.labels == ()  # one folder is no classification

@@ -349,9 +349,9 @@ def test_the_hubs_copy_of_asvp_esd_is_read_too(tmp_path):
 
 
 def test_audio_in_formats_to_convert_first_is_named(tmp_path):
-    _unpack(tmp_path / "freesound_babies", {"a.wav": _wav("a.wav"), "b.M4A": b"x", "c.webm": b"x"})
+    _unpack(tmp_path / "freesound_babies", {"a.wav": _wav("a.wav"), "b.AAX": b"x", "c.silk": b"x"})
     listing = _list("freesound_babies", tmp_path)
-    assert listing.notes == ["2 files in formats to convert first were left out: b.M4A, c.webm"]
+    assert listing.notes == ["2 files in formats to convert first were left out: b.AAX, c.silk"]
 
 
 def test_the_babies_of_asvp_esd_are_found_in_the_folder_of_the_whole(tmp_path):

@@ -77,22 +77,22 @@ def test_a_folder_named_like_a_known_set_does_not_pass_for_it(tmp_path, clips):
 
 def test_what_cannot_be_decoded_or_is_too_short_is_named_or_left_out_and_never_replaced(tmp_path, clips, capsys):
     (tmp_path / "mine" / "cry" / "bad.wav").write_bytes(b"")
-    (tmp_path / "mine" / "cry" / "phone.m4a").write_bytes(b"x")
+    (tmp_path / "mine" / "cry" / "phone.silk").write_bytes(b"x")
     wav(tmp_path / "mine" / "laugh" / "blip.wav", 399 / 16_000)
     wav(tmp_path / "mine" / "laugh" / "enough.wav", 400 / 16_000)
     with pytest.raises(errors.InputError) as caught:
         open_own(tmp_path)
-    for says in ("3 clips of mine", "cry/bad.wav is empty", "cry/phone.m4a its format", "blip.wav has 399 samples"):
+    for says in ("3 clips of mine", "cry/bad.wav is empty", "cry/phone.silk its format", "blip.wav has 399 samples"):
         assert says in str(caught.value)
     assert "--config.on_unreadable=drop" in str(caught.value)
     task = open_own(tmp_path, on_unreadable="drop")
     assert task.ids.tolist() == [*clips, "laugh/enough.wav"]
     for name, audio in zip(task.ids, task.read(range(5))):
         np.testing.assert_array_equal(audio, clips[name][:112000])
-    assert [entry["path"] for entry in task.dropped] == ["cry/phone.m4a", "cry/bad.wav", "laugh/blip.wav"]
-    assert "3 clips of mine left out: cry/phone.m4a its format" in capsys.readouterr().err
+    assert [entry["path"] for entry in task.dropped] == ["cry/phone.silk", "cry/bad.wav", "laugh/blip.wav"]
+    assert "3 clips of mine left out: cry/phone.silk its format" in capsys.readouterr().err
     assert len(open_own(tmp_path, on_unreadable="drop", least_samples=10_000)) == 4
-    (tmp_path / "mine" / "cry" / "phone.m4a").unlink()
+    (tmp_path / "mine" / "cry" / "phone.silk").unlink()
     with pytest.raises(errors.InputError, match="2 clips of mine"):
         open_own(tmp_path)
 

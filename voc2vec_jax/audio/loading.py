@@ -10,12 +10,31 @@ import numpy as np
 import soxr
 from jaxtyping import Float32
 
-from voc2vec_jax.audio import arrays, channels, reading, sndfile
+from voc2vec_jax.audio import arrays, channels, decoders, reading
 
 STRETCH_MARGIN_SAMPLES = (
     4096  # read on both sides of a stretch, for the resampling filter and for decoders that warm up
 )
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64")
+SUFFIXES = (
+    *(
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".bwf",
+    ),
+    *(".m4a", ".m4b", ".mp4", ".aac", ".3gp", ".3g2", ".mov", ".amr", ".awb", ".wma", ".webm", ".weba", ".mka", ".mkv"),
+    *(".mp2", ".mpga", ".ape", ".wv", ".tta", ".ac3", ".spx", ".ogx", ".avi", ".flv", ".ra", ".dss"),
+)
 
 
 def load(
@@ -70,7 +89,7 @@ def load_stretch(
         # A chunk that begins at a multiple of `down` frames begins at a whole sample after resampling.
         down, up = (number // math.gcd(decoder.rate_hz, arrays.RATE_HZ) for number in (decoder.rate_hz, arrays.RATE_HZ))
         begin = max(0, first - STRETCH_MARGIN_SAMPLES) // up
-        end = min(decoder.frames, -(-(stop + STRETCH_MARGIN_SAMPLES) // up) * down)
+        end = -(-(stop + STRETCH_MARGIN_SAMPLES) // up) * down
         mono = channels.mixed(decoder.blocks(begin * down, end), reporter) if end > begin * down else iter(())
         samples = np.concatenate([np.zeros(0, np.float32), *_resampled(mono, decoder.rate_hz)])
     wanted = samples[first - begin * up : stop - begin * up]
@@ -81,11 +100,10 @@ def load_stretch(
 
 def seconds(source: str | os.PathLike, exact: bool = True) -> float | None:
     """How long a recording is; None if it cannot be opened. Without `exact`, what its header says will do."""
-    del exact  # the lengths in the headers that libsndfile reads are exact
     reporter = reading.Reporter(_name_of(source), remark=lambda kind, text: None)
     try:
         with _decoder(source, reporter) as decoder:
-            return decoder.frames / decoder.rate_hz
+            return decoder.seconds(exact)
     except reading.AudioError:
         return None
 
@@ -96,14 +114,12 @@ def _name_of(source: str | os.PathLike | io.IOBase) -> str:
 
 
 @contextlib.contextmanager
-def _decoder(source: str | os.PathLike | io.IOBase, reporter: reading.Reporter) -> Iterator[sndfile.Decoder]:
+def _decoder(source: str | os.PathLike | io.IOBase, reporter: reading.Reporter) -> Iterator[decoders.Decoder]:
     """A recording that is open for decoding, checked as far as its header goes."""
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(_opened(source, reporter))
-            if not file.seek(0, os.SEEK_END):
-                raise reporter.error("is empty (zero bytes)")
-            decoder = sndfile.Decoder(file, reporter)
+            decoder = decoders.opened(file, reporter)
             stack.callback(decoder.close)
             yield decoder
         except OSError as error:

@@ -2,15 +2,16 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from voc2vec_jax.audio import flac, reading, wav
+from voc2vec_jax import errors
+from voc2vec_jax.audio import ffmpeg, flac, joining, ogg, reading, wav
 
-LOWEST_RATE_HZ = 1_000  # a header with less is damaged, and resampling would blow the file up
+LOWEST_RATE_HZ = ffmpeg.LOWEST_RATE_HZ
 MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged
 BLOCK_FRAMES = 1 << 18
 
@@ -32,18 +33,21 @@ class Decoder:
 
     def blocks(self, first: int = 0, stop: int | None = None) -> Iterator[Float32[np.ndarray, "frames channels"]]:
         """The frames from `first` to `stop` (None: the end); a recording that ends before is told or refused."""
-        wanted = self.frames if stop is None else stop
+        wanted = self.frames if stop is None else min(stop, self.frames)
         at = first
         with translated(self._reporter):
             if first:
-                self._file.seek(first)
+                self._file.seek(min(first, self.frames))
             while stop is None or at < stop:
-                size = BLOCK_FRAMES if stop is None else min(BLOCK_FRAMES, stop - at)
-                block = self._file.read(size, dtype="float32", always_2d=True)
+                block, fault = self._read(BLOCK_FRAMES if stop is None else min(BLOCK_FRAMES, stop - at))
+                at += len(block)
+                if len(block):
+                    yield block
+                if fault is not None:
+                    yield from self._rest(at, stop, fault)
+                    return
                 if not len(block):
                     break
-                at += len(block)
-                yield block
         if stop is None and self._file.format == "FLAC":
             flac.tell_another(self._source, self._reporter)
         if not at:
@@ -51,9 +55,70 @@ class Decoder:
         if at < wanted:
             self._reporter.ends_early(f"is truncated: its header promises {self.frames} frames, {at} are there")
 
+    def seconds(self, exact: bool = True) -> float | None:
+        """How long the recording is."""
+        del exact  # the lengths in the headers that libsndfile reads are exact
+        return self.frames / self.rate_hz
+
     def close(self) -> None:
         """Closes what was opened here."""
         self._file.close()
+
+    def _read(self, frames: int) -> tuple[Float32[np.ndarray, "frames channels"], soundfile.LibsndfileError | None]:
+        """The next frames, at most so many, and the error that ended them."""
+        before = self._file.tell()
+        block = np.zeros((frames, self.channels), np.float32)
+        try:
+            return self._file.read(out=block), None
+        except soundfile.LibsndfileError as error:
+            return block[: max(0, self._file.tell() - before)], error
+
+    def _rest(
+        self, at: int, stop: int | None, fault: soundfile.LibsndfileError
+    ) -> Iterator[Float32[np.ndarray, "frames channels"]]:
+        """What FFmpeg finds from frame `at` on, where libsndfile gives up; it also tells what is wrong."""
+        if not at:
+            raise fault
+        try:
+            decoder = ffmpeg.Decoder(self._source, self._reporter)
+        except reading.AudioError:
+            self._reporter.ends_early(f"is truncated: nothing can be decoded after {at} of {self.frames} frames")
+            return
+        with contextlib.closing(decoder):
+            yield from decoder.blocks(at, stop)
+
+
+class Chain:
+    """A recording of several links, such as joined Ogg files; at the rate and with the channels of the first."""
+
+    def __init__(self, file: io.IOBase, links: Sequence[ogg.Link], reporter: reading.Reporter):
+        """AudioError for a file that cannot be decoded."""
+        self._reporter = reporter
+        self._parts: list[Decoder] = []
+        try:
+            for link in links:
+                self._parts.append(Decoder(io.BufferedReader(wav.View(file, b"", link.start, link.stop)), reporter))
+        except reading.AudioError:
+            self.close()
+            raise
+        self._early = links[-1].early
+        self.rate_hz, self.channels = self._parts[0].rate_hz, self._parts[0].channels
+
+    def blocks(self, first: int = 0, stop: int | None = None) -> Iterator[Float32[np.ndarray, "frames channels"]]:
+        """The frames from `first` to `stop` (None: the end); a recording that ends before is told or refused."""
+        if self._early:
+            self._reporter.ends_early(f"is truncated: {self._early}")
+        parts = ((part.rate_hz, block) for part in self._parts for block in part.blocks())
+        yield from joining.stretch(joining.alike(parts, self.rate_hz, self.channels, self._reporter), first, stop)
+
+    def seconds(self, exact: bool = True) -> float | None:
+        """How long the recording is."""
+        return sum(part.seconds(exact) or 0.0 for part in self._parts)
+
+    def close(self) -> None:
+        """Closes what was opened here."""
+        for part in self._parts:
+            part.close()
 
 
 @contextlib.contextmanager
@@ -62,5 +127,7 @@ def translated(reporter: reading.Reporter) -> Iterator[None]:
     try:
         yield
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        if isinstance(error, errors.RunError):
+            raise
         text = str(getattr(error, "error_string", "") or error)
         raise reporter.error(f"cannot be decoded ({' '.join(text.split()).rstrip('.')})") from error

@@ -21,8 +21,8 @@ from voc2vec_jax.runs import files as run_files
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
-# Audio that must be converted first.
-UNSUPPORTED = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mka", ".ra", ".ape", ".wv")
+# Audio that is not read: it is locked, or no decoder is at hand.
+UNSUPPORTED = (".m4p", ".aax", ".aa", ".silk", ".slk", ".ds2", ".dvf", ".msv", ".mid")
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 

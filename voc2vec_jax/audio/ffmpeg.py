@@ -1,0 +1,186 @@
+"""Recordings that FFmpeg decodes, through PyAV: MP3, and what libsndfile does not read (MP4, WebM, AMR, WMA, ...).
+
+Lengths are those of what is decoded; FFmpeg leaves out the delay and the padding of encoders where the file gives
+them. FFmpeg sees the bytes of one open file: no other file or address can be opened, whatever is in it.
+"""
+
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from voc2vec_jax import errors
+from voc2vec_jax.audio import joining, packets, reading
+
+LOWEST_RATE_HZ = 1_000
+BLOCK_FRAMES = 1 << 16
+WARM_UP_SECONDS = 1.0  # decoded before a stretch: an MP3 frame uses bytes of up to nine frames before it
+BUFFER_BYTES = 1 << 16
+# Demuxers that read one file and nothing beside it, and that know their format by a header.
+_DEMUXERS = (
+    "mp3,aac,loas,mov,matroska,asf,amr,ape,wv,tta,ac3,eac3,dts,mpegts,mpeg,avi,flv,rm,mpc,mpc8,wav,w64,ogg,flac,caf,"
+    "aiff,au,dss,dsf,iff,voc,nistsphere,qcp"
+)
+_OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none", "threads": "1"}
+_SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "flt": 1, "dbl": 1}
+_CONTAINERS = {"mov": "MP4", "matroska": "WebM or Matroska", "asf": "WMA", "ogg": "Ogg", "wv": "WavPack"}
+_CODECS = {"mp3float": "MP3", "amrnb": "AMR-NB", "amrwb": "AMR-WB", "opus": "Opus", "vorbis": "Vorbis"}
+_LOCKED = ("drms", "enca", "aavd")  # MP4's names of encrypted tracks
+_EXACT_SEEKS = ("mp3", "mov")  # their times count samples
+
+
+class Decoder:
+    """An open recording: `rate_hz` and `channels` of its first samples, which all of its blocks have."""
+
+    def __init__(self, file: io.IOBase, reporter: reading.Reporter, kind: str = ""):
+        """AudioError for a file of which nothing can be decoded; `kind` is what it seems to be."""
+        self._av = _library()
+        self._reporter = reporter
+        self._container = self._open(file, kind)
+        try:
+            self._stream = self._track()
+            self._watch = packets.Watch(file, self._container, self._stream)
+            parts = self._decoded()
+            head = next(parts, None)
+            if head is None:
+                raise reporter.error(f"is {self.format}, and nothing of it can be decoded")
+            self.rate_hz, self.channels = head[0], head[1].shape[1]
+            if self.rate_hz < LOWEST_RATE_HZ:
+                raise reporter.error(f"its header gives a rate of {self.rate_hz} Hz, which is not a rate of audio")
+            self._parts = itertools.chain([head], parts)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def format(self) -> str:
+        """Container and codec, such as MP4/AAC."""
+        name = self._container.format.name.split(",")[0]
+        codec = self._stream.codec_context.name
+        codec = _CODECS.get(codec, codec.upper())
+        container = _CONTAINERS.get(name, name.upper())
+        return codec if container == codec or name == codec.lower() else f"{container}/{codec}"
+
+    def blocks(self, first: int = 0, stop: int | None = None) -> Iterator[Float32[np.ndarray, "_ channels"]]:
+        """The frames from `first` to `stop` (None: the end); a recording that ends early is told or refused."""
+        at, parts = self._sought(first) if first else (0, self._parts)
+        pieces = joining.alike(parts, self.rate_hz, self.channels, self._reporter)
+        return joining.stretch(_gathered(pieces), first - at, None if stop is None else stop - at)
+
+    def seconds(self, exact: bool = True) -> float | None:
+        """How long the recording is: decoded, or by its header, which may estimate."""
+        if not exact and self._container.duration:
+            return self._container.duration / self._av.time_base
+        return sum(map(len, self.blocks())) / self.rate_hz
+
+    def close(self) -> None:
+        """Frees what FFmpeg holds; the file stays open."""
+        self._container.close()
+
+    def _open(self, file: io.IOBase, kind: str) -> Any:
+        file.seek(0)
+        try:
+            return self._av.open(
+                file, options=_OPTIONS, metadata_errors="replace", buffer_size=BUFFER_BYTES, io_open=_refuse
+            )
+        except self._av.error.FFmpegError as error:
+            raise self._reporter.error(packets.why_not_opened(file, kind)) from error
+
+    def _track(self) -> Any:
+        """The audio track to decode."""
+        tracks, others = self._container.streams.audio, sorted({s.type for s in self._container.streams})
+        if not tracks:
+            raise self._reporter.error(f"holds no audio track (only {' and '.join(others) or 'a header'})")
+        track = tracks[0]
+        if track.codec_context is None:
+            raise self._reporter.error("holds a track whose codec FFmpeg does not decode: convert it to WAV or FLAC")
+        if _tag(track.codec_context) in _LOCKED:
+            raise self._reporter.error("is MP4 locked by DRM: give a copy without the lock")
+        if len(tracks) > 1:
+            self._reporter.tell("tracks", f"holds {len(tracks)} audio tracks: the first is used")
+        track.codec_context.thread_count = 1
+        return track
+
+    def _decoded(self) -> Iterator[joining.Part]:
+        """(Hz, samples) of each frame; at the end of the file, what was wrong is told."""
+        held = None
+        for packet in self._watch.packets(self._av.error.FFmpegError):
+            try:
+                frames = packet.decode()
+            except self._av.error.FFmpegError:
+                self._watch.bad(packet)
+                continue
+            self._watch.good(packet, frames)
+            for frame in frames:
+                if held is not None:
+                    yield held
+                held = frame.sample_rate, _samples(frame)
+        if held is not None:
+            yield held[0], held[1][: len(held[1]) - self._watch.padding(held[0], len(held[1]))]
+        self._watch.report(self.format, self._reporter)
+
+    def _sought(self, first: int) -> tuple[int, Iterable[joining.Part]]:
+        """(place, parts from there) where the place is before frame `first`, and the decoder has warmed up there."""
+        name = self._container.format.name.split(",")[0]
+        target = first - round(WARM_UP_SECONDS * self.rate_hz)
+        if name not in _EXACT_SEEKS or target <= 0:
+            return 0, self._parts
+        origin = self._watch.origin
+        self._container.seek(int(origin + target / self.rate_hz / self._stream.time_base), stream=self._stream)
+        self._watch.restart()
+        parts = self._decoded()
+        head = next(parts, None)
+        if head is None:
+            return first, iter(())
+        at = round((self._watch.origin - origin) * self._stream.time_base * self.rate_hz)
+        return at, itertools.chain([head], parts)
+
+
+def _tag(context: Any) -> str:
+    """The four letters that a container has for a codec; "" if they are none."""
+    try:
+        return context.codec_tag
+    except UnicodeDecodeError:
+        return ""
+
+
+def _samples(frame: Any) -> Float32[np.ndarray, "frames channels"]:
+    """The samples of a decoded frame of FFmpeg, in [-1, 1] unless it holds floats beyond."""
+    array = frame.to_ndarray()
+    array = array.T if frame.format.is_planar else array.reshape(frame.samples, -1)
+    scale = _SCALES[frame.format.name.removesuffix("p")]
+    if scale == 1:
+        return array.astype(np.float32, copy=False)
+    return ((array.astype(np.float64) - (scale if scale == 2**7 else 0)) / scale).astype(np.float32)
+
+
+def _gathered(parts: Iterable[Float32[np.ndarray, "_ channels"]]) -> Iterator[Float32[np.ndarray, "_ channels"]]:
+    """The same samples in blocks of at least BLOCK_FRAMES, but for the last."""
+    waiting, frames = [], 0
+    for part in parts:
+        waiting.append(part)
+        frames += len(part)
+        if frames >= BLOCK_FRAMES:
+            yield np.concatenate(waiting)
+            waiting, frames = [], 0
+    if frames:
+        yield np.concatenate(waiting)
+
+
+def _refuse(*_: Any) -> Any:
+    """Called where a file asks FFmpeg to open another."""
+    raise PermissionError("a recording may not open other files")
+
+
+def _library() -> Any:
+    """PyAV. RunError where it is not installed."""
+    try:
+        import av
+    except ImportError as error:
+        raise errors.RunError(
+            "MP3, MP4 and the like are decoded with PyAV: install it with `pip install av`"
+        ) from error
+    return av

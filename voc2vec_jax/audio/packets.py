@@ -1,0 +1,153 @@
+"""What is odd about the packets of a recording that FFmpeg decodes: cut short, damaged, with gaps."""
+
+import fractions
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from voc2vec_jax.audio import mpeg, reading
+
+SLACK_SECONDS = 0.1  # by which a length in a header may differ from the decoded one: rounded times, padding
+_HEADERS_KNOW = ("mov", "wav", "w64", "aiff", "au", "caf", "flac", "ape", "wv", "tta", "dsf")
+_GAPS_SHOW = ("mov", "matroska")
+
+
+class Watch:
+    """Follows the packets of one track from first to last, and reports on them at the end."""
+
+    def __init__(self, file: io.IOBase, container: Any, stream: Any):
+        self._file, self._container, self._stream = file, container, stream
+        self._name = container.format.name.split(",")[0]
+        self._first_byte: int | None = None
+        self._begin()
+
+    def restart(self) -> None:
+        """Begins anew after a jump to another place, where the first packets may need bytes before it."""
+        self._begin(jumped=True)
+
+    def _begin(self, jumped: bool = False) -> None:
+        self._jumped = jumped
+        self.origin: int | None = None  # time of the first frame, in time bases
+        self._end = fractions.Fraction(0)  # s, when the last frame ends by its time
+        self._there = fractions.Fraction(0)  # s, of all frames
+        self._packets = self._frames = 0
+        self._bad = self._bad_bytes = 0
+        self._bad_in_a_row = 0
+        self._gaps = fractions.Fraction(0)  # s
+        self._last: Any = None
+        self._stopped = False
+
+    def packets(self, error: type[Exception]) -> Iterator[Any]:
+        """The packets of the track; an `error` of FFmpeg ends them."""
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    if self._first_byte is None:
+                        self._first_byte = packet.pos or 0
+                    self._packets += 1
+                    self._last = packet
+                yield packet
+        except error:
+            self._stopped = True
+
+    def bad(self, packet: Any) -> None:
+        """Counts a packet that cannot be decoded."""
+        if packet.size and not (self._jumped and self.origin is None):
+            self._bad += 1
+            self._bad_bytes += packet.size
+            self._bad_in_a_row += 1
+
+    def good(self, packet: Any, frames: Sequence[Any]) -> None:
+        """Follows the times of a packet's frames."""
+        for frame in frames:
+            self._frames += 1
+            self._there += fractions.Fraction(frame.samples, frame.sample_rate)
+            if frame.pts is None:
+                continue
+            start = frame.pts * self._stream.time_base
+            if self.origin is None:
+                self.origin = frame.pts
+            elif start - self._end > SLACK_SECONDS and not self._bad_in_a_row:
+                self._gaps += start - self._end
+            self._end = start + fractions.Fraction(frame.samples, frame.sample_rate)
+        if packet.size:
+            self._bad_in_a_row = 0
+
+    def padding(self, rate_hz: int, frames: int) -> int:
+        """How many of the last `frames` are an encoder's padding, by the edit list of an MP4."""
+        if self._name != "mov" or not self._stream.duration:
+            return 0
+        end = ((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base
+        beyond = round((self._end - end) * rate_hz)
+        return beyond if 0 < beyond < frames else 0
+
+    def report(self, form: str, reporter: reading.Reporter) -> None:
+        """Tells what was odd; AudioError where most packets cannot be decoded, or where cut recordings are refused."""
+        if not self._frames:
+            return
+        if 2 * self._bad > self._packets:
+            raise reporter.error(f"is {form}, and {self._bad} of its {self._packets} packets cannot be decoded")
+        if early := self._ends_early():
+            reporter.ends_early(f"is truncated: {early}")
+        if self._bad > self._bad_in_a_row:
+            damage = f"{self._bad} of its {self._packets} packets ({self._bad_bytes} bytes)"
+            reporter.tell("damaged", f"is damaged: {damage} cannot be decoded and are left out")
+        if self._gaps and self._name in _GAPS_SHOW:
+            reporter.tell("gaps", f"its clock jumps by {float(self._gaps):.1f} s in all, for which it holds no sound")
+
+    def _ends_early(self) -> str:
+        """What shows that the recording was cut short; "" if nothing does."""
+        promised = self._promised_seconds()
+        if promised and promised - self._end > SLACK_SECONDS:
+            return f"its header promises {float(promised):.2f} s, {float(self._there):.2f} s are there"
+        if self._bad_in_a_row or self._stopped:
+            return f"its last packets cannot be decoded, {float(self._there):.2f} s are there"
+        if self._stream.codec_context.name in ("mp3", "mp3float", "mp2", "mp2float"):
+            wanted, there = mpeg.frame_bytes(bytes(self._last)[:4]), self._last.size
+            if there < wanted:
+                return f"its last frame has {there} of {wanted} bytes, {float(self._there):.2f} s are there"
+        return ""
+
+    def _promised_seconds(self) -> fractions.Fraction | None:
+        """The length by a header or a tag; None where there is none, or only an estimate."""
+        if self._name == "mp3":
+            if self._jumped:
+                return None
+            frames = mpeg.promised_frames(self._file, self._first_byte or 0)
+            lost = frames - self._packets
+            frame_seconds = fractions.Fraction(self._last.duration or 0) * self._stream.time_base
+            return self._end + lost * frame_seconds if frames else None
+        if self._name == "matroska":
+            several = len(self._container.streams) > 1
+            return (
+                None if several or not self._container.duration else fractions.Fraction(self._container.duration, 10**6)
+            )
+        if self._name in _HEADERS_KNOW and self._stream.duration:
+            return ((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base
+        return None
+
+
+def why_not_opened(file: io.IOBase, kind: str) -> str:
+    """Why FFmpeg may have failed to open a file that seems to be of some kind."""
+    if kind == "MP4" and not _has_index(file):
+        return "is MP4 without its index (moov): the recording or its copy was cut short"
+    if kind:
+        return f"seems to be {kind}, and FFmpeg cannot read it: it is damaged, or of a variant that is not read"
+    return "is in no format that is read (WAV, FLAC, MP3, M4A, Ogg, WebM and others are)"
+
+
+def _has_index(file: io.IOBase) -> bool:
+    """Whether an MP4 holds a box `moov`."""
+    size, at = file.seek(0, io.SEEK_END), 0
+    for _ in range(1000):
+        file.seek(at)
+        header = file.read(16)
+        length, name = int.from_bytes(header[:4], "big"), header[4:8]
+        if name == b"moov":
+            return at + length <= size
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if len(header) < 8 or length < 8:
+            return False
+        at += length
+    return False
