@@ -33,13 +33,16 @@ class Decoder:
 
     def blocks(self, first: int = 0, stop: int | None = None) -> Iterator[Float32[np.ndarray, "frames channels"]]:
         """The frames from `first` to `stop` (None: the end); a recording that ends before is told or refused."""
+        if first and not self._file.seekable():
+            yield from joining.stretch(self.blocks(0, stop), first, stop)
+            return
         wanted = self.frames if stop is None else min(stop, self.frames)
         at = first
         with translated(self._reporter):
             if first:
                 self._file.seek(min(first, self.frames))
-            while stop is None or at < stop:
-                block, fault = self._read(BLOCK_FRAMES if stop is None else min(BLOCK_FRAMES, stop - at))
+            while at < wanted:
+                block, fault = self._read(min(BLOCK_FRAMES, wanted - at))
                 at += len(block)
                 if len(block):
                     yield block
@@ -66,12 +69,12 @@ class Decoder:
 
     def _read(self, frames: int) -> tuple[Float32[np.ndarray, "frames channels"], soundfile.LibsndfileError | None]:
         """The next frames, at most so many, and the error that ended them."""
-        before = self._file.tell()
+        before = self._file.tell() if self._file.seekable() else 0
         block = np.zeros((frames, self.channels), np.float32)
         try:
             return self._file.read(out=block), None
         except soundfile.LibsndfileError as error:
-            return block[: max(0, self._file.tell() - before)], error
+            return block[: max(0, self._file.tell() - before) if self._file.seekable() else 0], error
 
     def _rest(
         self, at: int, stop: int | None, fault: soundfile.LibsndfileError

@@ -21,7 +21,7 @@ _OTHERS = {
 }
 _PLAYLISTS = (b"#EXTM3U", b"[playlist]", b"ffconcat", b"v=0", b"<asx", b"<mpd", b"<smil")
 _PICTURES_IN_MP4 = (b"heic", b"heix", b"mif1", b"msf1", b"avif")
-_WAV_TAGS_OF_LIBSNDFILE = (0x0001, 0x0002, 0x0003, 0x0006, 0x0007, 0x0011, 0x0031, 0xFFFE)
+_WAV_TAGS_OF_FFMPEG = (0x50, 0x55, 0xFF, 0x160, 0x161, 0x162, 0x163, 0x1600, 0x1601, 0x2000)  # MPEG, WMA, AAC, AC-3
 
 
 class Kind(NamedTuple):
@@ -50,9 +50,13 @@ _FFMPEG = {
 
 
 def head(file: io.IOBase) -> bytes:
-    """The first bytes of an open file; afterwards it stands at its beginning."""
+    """The first bytes of an open file, behind a tag where FLAC has one; afterwards it stands at its beginning."""
     file.seek(0)
     found = file.read(HEAD_BYTES)
+    if found[:3] == b"ID3" and len(found) >= 10:
+        file.seek(10 + sum((byte & 0x7F) << 7 * (3 - k) for k, byte in enumerate(found[6:10])))
+        behind = file.read(HEAD_BYTES)
+        found = behind if behind[:4] == b"fLaC" else found
     file.seek(0)
     return found
 
@@ -60,7 +64,7 @@ def head(file: io.IOBase) -> bytes:
 def kind(first: bytes) -> Kind:
     """The format that begins with these bytes; its name is "" when it is not recognised."""
     if first[:4] in (b"RIFF", b"RF64", b"BW64") and first[8:12] == b"WAVE":
-        return Kind("WAV", _wav_tag(first) not in _WAV_TAGS_OF_LIBSNDFILE)
+        return Kind("WAV", _wav_tag(first) in _WAV_TAGS_OF_FFMPEG)
     if first[:4] == b"RIFF":
         return Kind("AVI", True)
     if first[:4] == b"FORM":
