@@ -195,8 +195,9 @@ def test_a_wrong_fairseq_checkpoint_gives_one_sentence(tmp_path, changes, reason
 
 def test_files_of_torch_that_are_no_checkpoint(tmp_path):
     for value, reason in (
-        ([1], "holds no 'model'"),
-        ({"model": {}, "cfg": None, "args": None}, "holds neither cfg nor args"),
+        ([1], "holds no named tensors"),
+        ({"model": {}, "cfg": None, "args": None}, "holds no named tensors"),
+        ({"model": {"w": torch.ones(1)}, "cfg": None, "args": None}, "holds the tensors w, but neither cfg nor args"),
         ({"model": {}, "cfg": {"model": {"_name": "wav2vec2"}}}, "holds no named tensors"),
         ({"model": {"w": 1}, "cfg": {"model": {"_name": "wav2vec2"}}}, "'w' is a int where a tensor is needed"),
     ):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import configs, reader, writer
+from voc2vec_jax.convert import configs, reader, weight_files, writer
 from voc2vec_jax.convert import digest as convert_digest
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.models import lora
@@ -85,7 +85,10 @@ def read(
             f"trained beside, or write where it is as source in {origin}"
         )
     trained = convert_names.unflatten(
-        {path.replace(".", "/"): array for path, array in reader.read_arrays(folder / "model.safetensors").items()}
+        {
+            path.replace(".", "/"): array
+            for path, array in weight_files.read_arrays(folder / "model.safetensors").items()
+        }
     )
     if trained.get("lora", {}).keys() != set(config.targets):
         raise errors.InputError(f"{folder} holds other adapters than {', '.join(config.targets)}, which {origin} names")

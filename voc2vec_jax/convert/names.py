@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import entries
+from voc2vec_jax.convert import entries, wrapping
 
 # What transformers puts before an encoder's names beside an output layer, Whisper's classifier excepted
 HF_PREFIXES = {
@@ -220,6 +220,11 @@ def table(family: str, config: Any, head: Any = None) -> tuple[entries.Entry, ..
     return (*_TABLES[family](config), *(_head(config, head) if head else ()))
 
 
+def first_conv(family: str, config: Any, layout: str) -> str:
+    """The name of the first convolution's weight, by which a model is found among other tensors."""
+    return next(e for e in _TABLES[family](config) if e.ours == "encoder/conv_stem/conv_0/kernel").names(layout)[0]
+
+
 def reason_unused(name: str, layout: str, family: str) -> str | None:
     """Why we leave out a stored tensor that has no place in our tree, or None if nothing explains it."""
     patterns = _UNUSED[layout] + (_UNUSED_OF_WHISPER if family == "whisper" else ())
@@ -249,8 +254,8 @@ def fill(
         if not absent:
             filled[entry.ours] = _gather(entry, [tensors[name] for name in names], names, origin)
     if absent:
-        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        raise errors.InputError(f"{origin} lacks the tensors {', '.join(absent[:3])}{more} that its config calls for")
+        held = "" if used else f"; those that it has are {wrapping.some(tensors)}"
+        raise errors.InputError(f"{origin} lacks the tensors {wrapping.some(absent)} that its config calls for{held}")
     return filled, missing, used
 
 

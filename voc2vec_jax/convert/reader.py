@@ -4,23 +4,30 @@
 """
 
 import dataclasses
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-import safetensors
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import configs, entries, fields, torch_files, torch_pickle
+from voc2vec_jax.convert import (
+    configs,
+    entries,
+    extractors,
+    fairseq,
+    funasr,
+    head_labels,
+    torch_files,
+    weight_files,
+    wrapping,
+)
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.models import heads
-from voc2vec_jax.ops import log_mel
+from voc2vec_jax.runs import logs
 
 OWN_FORMAT = "voc2vec_jax"
+_CONFIG = "config.json"
 HF_TYPES = {
     "wav2vec2": "wav2vec2",
     "hubert": "hubert",
@@ -28,20 +35,10 @@ HF_TYPES = {
     "data2vec-audio": "data2vec",
     "whisper": "whisper",
 }
-_FAIRSEQ_NAMES = {
-    "wav2vec2": "wav2vec2",
-    "hubert": "hubert",
-    "wavlm": "wavlm",
-    "data2vec_audio": "data2vec",
-    "data2vec_multi": "emotion2vec",
-}
-_FINE_TUNED = "w2v_encoder.w2v_model."  # fairseq's prefix of the pre-trained part of a recogniser
 # Added to the variance of a clip that is normalised, by the programs that trained a checkpoint
 TRANSFORMERS_EPS, FAIRSEQ_EPS = 1e-7, 1e-5
 # The same by a pre-training recipe's `normalize`; None: the audio as it is
 NORMALIZE_EPS = {"none": None, "clip": TRANSFORMERS_EPS, "clip_fairseq": FAIRSEQ_EPS}
-_MOST_SHARING = 4  # how often a file's bytes may be used, on average
-_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,17 +105,6 @@ class ModelWeights:
 
 
 @dataclasses.dataclass(frozen=True)
-class _SafeTensor:
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    handle: Any
-    name: str
-
-    def read(self) -> np.ndarray:
-        return self.handle.get_tensor(self.name)
-
-
-@dataclasses.dataclass(frozen=True)
 class _Source:
     """Stored tensors, named as the tables of `names` spell them, and their origin."""
 
@@ -127,11 +113,12 @@ class _Source:
     layout: str
     prefix: str
     origin: str
+    outside: Mapping[str, str]  # the file's name of a tensor of something else -> why we leave it out
 
 
 def read(source: str | Path) -> ModelWeights:
-    """Reads a folder of transformers or of `writer.write_jax`, a `.safetensors` or `.bin` file beside its config.json,
-    or a fairseq `.pt`.
+    """Reads a folder of transformers or of `writer.write_jax`, a file of weights beside its config.json, or a
+    checkpoint of fairseq, s3prl or FunASR.
 
     Every tensor of the source is used or listed in `unused` with the reason. Every parameter is filled or listed in
     `missing`. Raises InputError, in one sentence, for anything else.
@@ -141,85 +128,51 @@ def read(source: str | Path) -> ModelWeights:
         return _read_folder(source, None)
     if not source.exists():
         raise errors.InputError(f"{source} does not exist; give a folder of transformers or a checkpoint file")
-    if source.suffix == ".safetensors" or (source.suffix == ".bin" and source.with_name("config.json").exists()):
+    if source.suffix == ".safetensors" or (source.suffix == ".bin" and source.with_name(_CONFIG).exists()):
         return _read_folder(source.parent, [source])
-    return _read_fairseq(source)
+    return _read_torch(source)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError."""
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise errors.InputError(f"{path.parent} has no {path.name}; put the model's own beside its weights") from None
-    except (OSError, ValueError, RecursionError) as fault:
-        raise errors.InputError(f"{path} is not readable JSON: {fault}") from fault
-    if not isinstance(values, dict):
-        raise errors.InputError(f"{path} holds a {type(values).__name__} where an object is needed")
-    return values
+def _read_torch(path: Path) -> ModelWeights:
+    """A file of torch.save: of fairseq, s3prl or FunASR, or weights beside the config.json of transformers."""
+    tree = torch_files.load(path)
+    checkpoint = fairseq.checkpoint(tree, path)
+    if checkpoint is not None:
+        return _read_fairseq(checkpoint, path)
+    tensors = weight_files.only_tensors(weight_files.nested(tree), path)
+    if funasr.holds(tensors):
+        return _read_funasr(tensors, path)
+    if path.with_name(_CONFIG).exists():
+        return _read_folder(path.parent, [path])
+    raise errors.InputError(
+        f"{path} holds the tensors {wrapping.some(tensors)}, but neither cfg nor args, which say how its model is "
+        f"built: put the {_CONFIG} that transformers has for it beside it"
+    )
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """A folder's weight files. Shards that an index names must lie in the folder itself."""
-    for single in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{single}.index.json"
-        if (folder / single).exists():
-            return [folder / single]
-        if index.exists():
-            shards = read_json(index).get("weight_map")
-            names = {str(name) for name in shards.values()} if isinstance(shards, dict) else {"weight_map"}
-            for name in sorted(names):
-                if Path(name).name != name or not (folder / name).is_file():
-                    raise errors.InputError(f"{index} names the shard {name!r}, which does not lie beside it")
-            return [folder / name for name in sorted(names)]
-    raise errors.InputError(f"{folder} has neither model.safetensors nor pytorch_model.bin, whole or sharded")
-
-
-def _open_weights(path: Path) -> dict[str, Any]:
-    """Name -> tensor, read on demand."""
-    if path.suffix != ".safetensors":
-        tree = torch_files.load(path)
-        nested = tree.get("state_dict", tree) if isinstance(tree, dict) else tree
-        return _only_tensors(nested, path)
-    try:
-        handle = safetensors.safe_open(path, framework="np")
-        parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118, not a dict
-    except (safetensors.SafetensorError, OSError) as fault:
-        raise errors.InputError(f"{path} is not a complete safetensors file ({fault}); fetch it again") from fault
-    return {
-        name: _SafeTensor(tuple(part.get_shape()), np.dtype(_DTYPES.get(part.get_dtype(), object)), handle, name)
-        for name, part in parts.items()
-    }
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Name -> array of a file of weights. Raises InputError."""
-    return {name: tensor.read() for name, tensor in _open_weights(path).items()}
-
-
-def _only_tensors(tree: Any, path: Path) -> dict[str, torch_pickle.Tensor]:
-    if not isinstance(tree, dict) or not tree:
-        raise errors.InputError(f"{path} holds no named tensors")
-    for name, tensor in tree.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch_pickle.Tensor):
-            raise errors.InputError(f"{path}: {name!r} is a {type(tensor).__name__} where a tensor is needed")
-    needed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tree.values())
-    if needed > _MOST_SHARING * path.stat().st_size:
-        raise errors.InputError(f"{path}: its tensors share their storages so often that they need {needed} bytes")
-    return tree
-
-
-def _source(tensors: Mapping[str, Any], layout: str, prefix: str, origin: str) -> _Source:
-    spelt = {entries.spell(name, layout): name for name in tensors}
-    if len(spelt) < len(tensors):
-        twice = next(name for name in tensors if spelt[entries.spell(name, layout)] != name)
+def _source(
+    family: str, config: Any, tensors: Mapping[str, Any], layout: str, origin: str, *, any_attribute: bool = False
+) -> _Source:
+    """The tensors without what wraps the model. Those outside of it are named, and left out."""
+    first = convert_names.first_conv(family, config, layout)
+    inner = (f"{convert_names.HF_PREFIXES[family]}.",) if layout == "hf" else (fairseq.FINE_TUNED, funasr.PREFIX)
+    bare = wrapping.bare(tensors, first, inner, any_attribute, origin)
+    if bare.outside:
+        logs.warn(
+            f"{origin}: its model lies under {bare.wrapper}, so the tensors {wrapping.some(bare.outside)} are left out"
+        )
+    outside = dict.fromkeys(bare.outside, f"outside {bare.wrapper}, where the model lies")
+    spelt = {entries.spell(name, layout): name for name in bare.tensors}
+    if len(spelt) < len(bare.tensors):
+        twice = next(name for name in bare.tensors if spelt[entries.spell(name, layout)] != name)
         raise errors.InputError(f"{origin} has the tensor {twice} under two spellings of its name; keep one")
-    prefix = prefix if any(name.startswith(prefix) for name in spelt) else ""
-    return _Source({name: tensors[own] for name, own in spelt.items()}, spelt, layout, prefix, origin)
+    prefix = next((start for start in inner if any(name.startswith(start) for name in spelt)), "")
+    tensors = {name: bare.tensors[own] for name, own in spelt.items()}
+    return _Source(tensors, {name: bare.spelt[own] for name, own in spelt.items()}, layout, prefix, origin, outside)
 
 
 def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
-    raw = read_json(folder / "config.json")
+    raw = weight_files.read_json(folder / _CONFIG)
     tensors: dict[str, Any] = {}
     if raw.get("format") == OWN_FORMAT:
         return _read_own(folder, raw, files)
@@ -228,48 +181,44 @@ def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
         known = ", ".join(HF_TYPES)
         raise errors.InputError(f"{folder / 'config.json'}: model_type is {kind!r}, but only {known} are supported")
     family = HF_TYPES[kind]
-    config = configs.from_hf(family, raw, str(folder / "config.json"))
-    for file in files or _weight_files(folder):
-        opened = _open_weights(file)
-        if twice := opened.keys() & tensors.keys():
-            raise errors.InputError(f"{folder} has the tensor {min(twice)} in two of its shards; fetch it again")
-        tensors |= opened
+    config = configs.from_hf(family, raw, str(folder / _CONFIG))
+    tensors, attribute = _opened(folder, files or weight_files.of_folder(folder))
     _check_family(family, tensors, folder)
-    source = _source(tensors, "hf", f"{convert_names.HF_PREFIXES[family]}.", str(folder))
+    source = _source(family, config, tensors, "hf", str(folder), any_attribute=attribute)
     head = _find_head(source)
-    preprocessor = folder / "preprocessor_config.json"
-    preprocessor = read_json(preprocessor) if preprocessor.exists() else {}
-    normalize = bool(preprocessor.get("do_normalize", True)) if preprocessor else None
+    extractor, place = extractors.read(folder)
     if family == "whisper":
-        _check_extractor(config, preprocessor, folder)
-        normalize = False
+        extractors.check_whisper(config, extractor, place)
     return dataclasses.replace(
         _filled(family, config, source, head),
-        normalize=normalize,
-        labels=_labels(raw, head, folder) if head else (),
+        normalize=False if family == "whisper" else extractors.normalizes(extractor, place),
+        labels=head_labels.read(raw, head.classes, str(folder / _CONFIG)) if head else (),
         kind=next(
             (kind for kind, theirs in configs.KINDS.items() if head and raw.get("problem_type") == theirs), "classes"
         ),
         raw_config=raw,
-        preprocessor=preprocessor,
+        preprocessor=extractor,
     )
 
 
+def _opened(folder: Path, files: list[Path]) -> tuple[dict[str, Any], bool]:
+    """The tensors of a folder's files, and whether their names begin with an attribute of Lightning's user."""
+    tensors: dict[str, Any] = {}
+    attribute = False
+    for file in files:
+        opened, of_lightning = weight_files.opened(file)
+        attribute |= of_lightning
+        if twice := opened.keys() & tensors.keys():
+            raise errors.InputError(f"{folder} has the tensor {min(twice)} in two of its shards; fetch it again")
+        tensors |= opened
+    return tensors, attribute
+
+
 def _check_family(family: str, tensors: Mapping[str, Any], folder: Path) -> None:
+    starts = {wrapping.attribute(name) for name in tensors}
     for other, prefix in convert_names.HF_PREFIXES.items():
-        if other != family and any(name.startswith(f"{prefix}.") for name in tensors):
+        if other != family and prefix in starts:
             raise errors.InputError(f"{folder} holds the tensors of a {other} model, but its config.json says {family}")
-
-
-def _check_extractor(config: Any, preprocessor: Mapping[str, Any], folder: Path) -> None:
-    """Raises InputError for a spectrum that is not the one of `ops.log_mel`."""
-    raw = fields.Raw(preprocessor, str(folder / "preprocessor_config.json"))
-    raw.demand("feature_size", config.encoder.mel_bands)
-    raw.demand("sampling_rate", log_mel.RATE_HZ)
-    raw.demand("n_fft", log_mel.WINDOW)
-    raw.demand("hop_length", log_mel.HOP)
-    raw.demand("dither", 0.0)
-    raw.demand("n_samples", config.encoder.window_samples)
 
 
 def _find_head(source: _Source) -> heads.Config | None:
@@ -281,23 +230,13 @@ def _find_head(source: _Source) -> heads.Config | None:
     return heads.Config.of(ends[0].shape[0], ends[1].shape[0], names)
 
 
-def _labels(raw: Mapping[str, Any], head: heads.Config, folder: Path) -> tuple[str, ...]:
-    named = raw.get("id2label") or {str(i): f"LABEL_{i}" for i in range(head.classes)}
-    labels = tuple(str(named.get(str(i))) for i in range(head.classes)) if isinstance(named, dict) else ()
-    if len(labels) != len(named) or "None" in labels:
-        raise errors.InputError(
-            f"{folder / 'config.json'} names {len(named)} labels, but the classifier has {head.classes} outputs"
-        )
-    return labels
-
-
 def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> ModelWeights:
-    family, origin = raw.get("family"), str(folder / "config.json")
+    family, origin = raw.get("family"), str(folder / _CONFIG)
     if family not in convert_names.FAMILIES or not isinstance(raw.get("config"), dict):
         raise errors.InputError(f"{origin}: family {family!r} is none of {', '.join(convert_names.FAMILIES)}")
     config = configs.from_dict(family, raw["config"], origin)
-    tensors = _open_weights((files or [folder / "model.safetensors"])[0])
-    source = _source(tensors, "own", "", str(folder))
+    tensors, _ = weight_files.opened((files or [folder / "model.safetensors"])[0])
+    source = _Source(tensors, {name: name for name in tensors}, "own", "", str(folder), {})
     classifier = source.tensors.get("head.classifier.kernel")
     head = None
     if classifier is not None and len(classifier.shape) == 2:
@@ -306,6 +245,9 @@ def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Mo
     labels = tuple(str(label) for label in raw.get("labels") or ())
     if head and len(labels) != head.classes:
         raise errors.InputError(f"{origin} names {len(labels)} labels, but the classifier has {head.classes} outputs")
+    extractor = raw.get("preprocessor") or {}
+    if family != "whisper":
+        extractors.normalizes(extractor, f"preprocessor in {origin}")
     return dataclasses.replace(
         _filled(family, config, source, head),
         normalize=raw.get("normalize"),
@@ -314,46 +256,42 @@ def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Mo
         kind=configs.checked_kind(raw, origin),
         source_format="jax",
         raw_config=raw.get("raw_config") or {},
-        preprocessor=raw.get("preprocessor") or {},
+        preprocessor=extractor,
     )
 
 
-def _read_fairseq(path: Path) -> ModelWeights:
-    tree = torch_files.load(path)
-    if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
-        raise errors.InputError(f"{path} holds no 'model', so it is not a checkpoint of fairseq")
-    model, task = _fairseq_configs(tree, path)
-    name = model.get("_name") or model.get("arch") or ("wavlm" if model.get("gru_rel_pos") else None)
-    if name not in _FAIRSEQ_NAMES:
-        known = ", ".join(_FAIRSEQ_NAMES)
-        raise errors.InputError(f"{path} is a fairseq checkpoint of {name!r}, but only {known} are supported")
-    family = _FAIRSEQ_NAMES[name]
+def _read_fairseq(tree: Mapping[str, Any], path: Path) -> ModelWeights:
+    tensors = weight_files.only_tensors(tree["model"], path)
+    model, task = fairseq.described(tree, path)
+    family, name = fairseq.family(model)
+    if family is None and funasr.holds(tensors):
+        return _read_funasr(tensors, path)
+    if family is None:
+        raise fairseq.unknown(path, name)
     config = configs.from_fairseq(family, model, str(path))
-    source = _source(_only_tensors(tree["model"], path), "fairseq", _FINE_TUNED, str(path))
+    source = _source(family, config, tensors, "fairseq", str(path))
     labels = source.tensors.get("label_embs_concat")
     if family == "hubert" and labels is not None and len(labels.shape) == 2:
         config = dataclasses.replace(config, classes=labels.shape[0])
     return dataclasses.replace(
-        _filled(family, config, source, None),
-        normalize=bool(task.get("normalize", False)),  # fairseq's own default
-        raw_config=model,
+        _filled(family, config, source, None), normalize=fairseq.normalizes(task, path), raw_config=model
     )
 
 
-def _fairseq_configs(tree: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configurations of the model and of the task, from `cfg` (nested, or flat in WavLM) or the older `args`.
-
-    A recogniser keeps the configurations of its pre-trained part in `w2v_args`.
-    """
-    cfg, args = tree.get("cfg"), tree.get("args")
-    whole = cfg if isinstance(cfg, dict) else args
-    if not isinstance(whole, dict):
-        raise errors.InputError(f"{path} holds neither cfg nor args, which say how its model is built")
-    model = whole["model"] if isinstance(whole.get("model"), dict) else whole
-    task = whole["task"] if isinstance(whole.get("task"), dict) else whole
-    if isinstance(model.get("w2v_args"), dict):
-        return _fairseq_configs({"cfg": model["w2v_args"]}, path)
-    return model, task
+def _read_funasr(tensors: Mapping[str, Any], path: Path) -> ModelWeights:
+    """emotion2vec+, whose configuration and labels lie beside it."""
+    raw, family = funasr.model_config(path.parent), "emotion2vec"
+    config = configs.from_fairseq(family, raw, str(path.with_name(funasr.CONFIG)))
+    source = _source(family, config, tensors, "fairseq", str(path))
+    found = _filled(family, config, source, None)
+    labels = funasr.labels(path.parent)
+    if labels is not None and all(name in source.tensors for name in funasr.CLASSIFIER):
+        head, labels = funasr.head(source.tensors, config.encoder.width, labels, str(path))
+        used = [source.spelt[name] for name in funasr.CLASSIFIER]
+        unused = {name: reason for name, reason in found.unused.items() if name not in used}
+        params = {**found.params, "head": head}
+        found = dataclasses.replace(found, params=params, unused=unused, labels=labels, mapped=found.mapped + len(used))
+    return dataclasses.replace(found, normalize=raw["normalize"], raw_config=raw)
 
 
 def _filled(family: str, config: Any, source: _Source, head: heads.Config | None) -> ModelWeights:
@@ -364,12 +302,11 @@ def _filled(family: str, config: Any, source: _Source, head: heads.Config | None
     filled, missing, used = convert_names.fill(table, source.tensors, source.layout, source.prefix, source.origin)
     left = [name for name in source.tensors if name not in used]
     unused = {source.spelt[name]: convert_names.reason_unused(name, source.layout, family) for name in left}
+    unused |= source.outside
     unexplained = [name for name, reason in unused.items() if reason is None]
     if unexplained:
-        more = f" and {len(unexplained) - 3} more" if len(unexplained) > 3 else ""
         raise errors.InputError(
-            f"{source.origin}: the tensors {', '.join(unexplained[:3])}{more} have no place in a {family} model "
-            "of its config"
+            f"{source.origin}: the tensors {wrapping.some(unexplained)} have no place in a {family} model of its config"
         )
     return ModelWeights(
         family=family,

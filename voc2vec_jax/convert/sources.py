@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import adapters, configs, reader
+from voc2vec_jax.convert import adapters, configs, funasr, reader, weight_files
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.runs import files, logs
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+_BESIDE = ("*.json", funasr.CONFIG, funasr.TOKENS)
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the first of these that a repository has
 
 
@@ -30,7 +31,7 @@ def read(source: str | Path) -> reader.ModelWeights:
         return reader.read(path)
     if not (path / "config.json").is_file():
         return reader.read(_only_file(path))
-    raw = reader.read_json(path / "config.json")
+    raw = weight_files.read_json(path / "config.json")
     if raw.get("format") == adapters.FORMAT:
         return adapters.read(path, raw, read)
     if "format" not in raw and "folds" in raw and "datasets" in raw:
@@ -49,8 +50,13 @@ def warn_of_feature_masks(source: str, weights: reader.ModelWeights) -> None:
 
 
 def _only_file(folder: Path) -> Path:
-    """The one fairseq checkpoint of a folder without config.json."""
-    found = sorted(folder.glob("*.pt"))
+    """The one checkpoint of torch.save in a folder without config.json."""
+    if (folder / "adapter_config.json").is_file():
+        raise errors.InputError(
+            f"{folder} holds adapters of PEFT and not the model that they belong to: merge them (merge_and_unload), "
+            "and save the whole"
+        )
+    found = sorted(path for kind in ("pt", "pth", "ckpt") for path in folder.glob(f"*.{kind}"))
     if len(found) == 1:
         return found[0]
     folds = sorted(path.name for path in folder.glob("fold_*"))
@@ -107,7 +113,7 @@ def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
         raise errors.InputError(f"{folder} is a run without a complete checkpoint; let it train until its first")
     chosen = folder / kind / str(steps[kind][-1])
     # The checkpoint's own configuration: a run may begin its average later
-    of_step = reader.read_json(chosen / "metadata.json").get("config") or {}
+    of_step = weight_files.read_json(chosen / "metadata.json").get("config") or {}
     params, _ = checkpoint.read(chosen, "ema" if of_step.get("ema_decay") else "params")
     if of_step.get("ema_decay"):
         logs.say(f"{chosen}: taken are the moving averages of its parameters (ema_decay {of_step['ema_decay']:g})")
@@ -143,7 +149,7 @@ def _fetch(name: str) -> Path:
     for weights in _WEIGHTS:
         try:
             folder = huggingface_hub.snapshot_download(
-                repository, revision=revision or None, allow_patterns=["*.json", weights], ignore_patterns=["*/*"]
+                repository, revision=revision or None, allow_patterns=[*_BESIDE, weights], ignore_patterns=["*/*"]
             )
         except huggingface_hub.errors.LocalEntryNotFoundError as fault:
             absent = fault  # offline; perhaps the cache has another kind of weights

@@ -42,13 +42,15 @@ _MENTIONED = {f"torch.{name}" for name in _STORAGES} | {"torch.Tensor", "torch.n
 _MENTIONED |= _BUILTINS - _SETS
 _CALLED = """
 argparse.Namespace collections.Counter collections.OrderedDict collections.defaultdict _codecs.encode typing.Any
+pathlib.PosixPath pathlib._local.PosixPath
 numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar numpy.dtype numpy.ndarray
 numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar
 torch.Size torch.device torch._utils._rebuild_tensor_v2 torch._tensor._rebuild_from_type_v2
 torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state
 """
 _ALLOWED = _MENTIONED | _SETS | set(_CALLED.split())
-_ALLOWED_MODULES = ("fairseq.", "omegaconf.")  # the objects that training code leaves beside the weights
+# The objects that training code leaves beside the weights
+_ALLOWED_MODULES = ("fairseq.", "omegaconf.", "lightning.", "lightning_fabric.", "pytorch_lightning.")
 _KEYS = (str, int, float, bool, bytes, type(None))
 _DEEPEST = 100
 _MOST_NAMES = 1000

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import configs, reader, torch_files
+from voc2vec_jax.convert import configs, extractors, reader, torch_files
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.ops import log_mel
 from voc2vec_jax.runs import files
@@ -34,8 +34,8 @@ def write_hf(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str]
     We choose the architecture that keeps most parameters: ForSequenceClassification (Whisper: ForAudioClassification)
     for a classification head, ForPreTraining when wav2vec 2.0's quantizer and projections are complete, else the bare
     model, which Whisper does not have without its decoder. Returns what transformers cannot hold, each with the reason.
-    Raises InputError for a family or an encoder that transformers does not have, OSError when the folder cannot be
-    written.
+    Raises InputError for a family or an encoder that transformers does not have and for a folder with a processor's
+    file that would hide the extractor, OSError when the folder cannot be written.
     """
     if weights.family not in _CLASSES:
         raise errors.InputError(f"transformers has no {weights.family}; convert it to fairseq or jax")
@@ -57,6 +57,7 @@ def write_hf(folder: str | Path, weights: reader.ModelWeights) -> dict[str, str]
     prefixed = architecture != "Model" and weights.family != "whisper"
     arrays = reader.to_hf(weights.family, weights.config, kept, head, prefixed=prefixed)
     folder = Path(folder)
+    extractors.check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_safetensors(folder / "model.safetensors", arrays)
     write_json(folder / "config.json", config)

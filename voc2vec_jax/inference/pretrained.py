@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float32, Int32
 from voc2vec_jax import audio as recordings
 from voc2vec_jax import errors
 from voc2vec_jax.convert import digest as convert_digest
-from voc2vec_jax.convert import reader, sources, writer
+from voc2vec_jax.convert import extractors, reader, sources, writer
 from voc2vec_jax.inference import answers, batch_sizes, batching, buckets, forward, loading, windowing
 from voc2vec_jax.models import whisper
 from voc2vec_jax.ops import attention as attention_ops
@@ -92,6 +92,8 @@ class Model:
         padding: str = "exact",
         attention: str = "auto",
     ):
+        if padding == "legacy":
+            extractors.check_padding(checkpoint.preprocessor, name)
         self.name, self.checkpoint = name, checkpoint
         self.family, self.labels = checkpoint.family, checkpoint.labels
         how = {"dtype": dtype, "padding": padding, "remat": "none", "attention": attention}

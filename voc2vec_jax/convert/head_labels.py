@@ -1,0 +1,56 @@
+"""The names of a classifier's outputs, from transformers' config.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from voc2vec_jax import errors
+from voc2vec_jax.runs import logs
+
+
+def read(raw: Mapping[str, Any], classes: int, origin: str) -> tuple[str, ...]:
+    """The labels of a classifier's outputs, in order; LABEL_0 and so on where the source names none.
+
+    Keys of id2label that count from another number than 0 keep their order, and a warning says so. InputError for
+    names that do not belong to the outputs one by one.
+    """
+    named = raw.get("id2label") or {str(i): f"LABEL_{i}" for i in range(classes)}
+    if not isinstance(named, dict) or len(named) != classes:
+        count = len(named) if isinstance(named, (dict, list)) else 0
+        raise errors.InputError(f"{origin} names {count} labels, but the classifier has {classes} outputs")
+    numbered = {_number(key, origin): value for key, value in named.items()}
+    first = min(numbered)
+    if first < 0 or sorted(numbered) != list(range(first, first + classes)):
+        found = ", ".join(str(number) for number in sorted(numbered)[:20])
+        raise errors.InputError(
+            f"{origin}: the keys of id2label are {found}, but the classifier's outputs are 0 to {classes - 1}; "
+            "number the labels like the outputs"
+        )
+    if first:
+        logs.warn(f"{origin}: id2label counts from {first}; its labels are taken for the outputs from 0 on, in order")
+    values = [numbered[first + i] for i in range(classes)]
+    for value in values:
+        if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
+            raise errors.InputError(f"{origin}: id2label holds {value!r} where a label is needed")
+    labels = tuple(str(value) for value in values)
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise errors.InputError(f"{origin}: id2label gives {twice[0]!r} to several outputs; give each its own label")
+    _check_inverse(raw.get("label2id"), labels, first, origin)
+    return labels
+
+
+def _number(key: str, origin: str) -> int:
+    try:
+        return int(key)
+    except ValueError:
+        raise errors.InputError(
+            f"{origin}: id2label has the key {key!r} where the number of an output is needed"
+        ) from None
+
+
+def _check_inverse(inverse: Any, labels: tuple[str, ...], first: int, origin: str) -> None:
+    """Warn of a label2id that says otherwise."""
+    for number, label in enumerate(labels, first):
+        other = inverse.get(label, number) if isinstance(inverse, Mapping) else number
+        if str(other) != str(number):
+            logs.warn(f"{origin}: output {number} is {label!r} by id2label, which is taken, and {other!r} by label2id")
+            return

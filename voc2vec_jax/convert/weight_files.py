@@ -1,0 +1,108 @@
+"""Files of weights: which of a folder's are a model's, and the tensors in them, read on demand."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from voc2vec_jax import errors
+from voc2vec_jax.convert import torch_files, torch_pickle
+
+TEACHER = "_ema"  # data2vec's key of a dict of tensors inside the dict of tensors
+# Where programs put a model's tensors in a file of torch.save, beside their optimizer's
+_NESTED = ("state_dict", "model_state_dict", "model", "module", "model_weight")
+_MOST_SHARING = 4  # how often a file's bytes may be used, on average
+_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _SafeTensor:
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    handle: Any
+    name: str
+
+    def read(self) -> np.ndarray:
+        return self.handle.get_tensor(self.name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise errors.InputError(f"{path.parent} has no {path.name}; put the model's own beside its weights") from None
+    except (OSError, ValueError, RecursionError) as fault:
+        raise errors.InputError(f"{path} is not readable JSON: {fault}") from fault
+    if not isinstance(values, dict):
+        raise errors.InputError(f"{path} holds a {type(values).__name__} where an object is needed")
+    return values
+
+
+def of_folder(folder: Path) -> list[Path]:
+    """A folder's weight files. Shards that an index names must lie in the folder itself."""
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{single}.index.json"
+        if (folder / single).exists():
+            return [folder / single]
+        if index.exists():
+            shards = read_json(index).get("weight_map")
+            names = {str(name) for name in shards.values()} if isinstance(shards, dict) else {"weight_map"}
+            for name in sorted(names):
+                if Path(name).name != name or not (folder / name).is_file():
+                    raise errors.InputError(f"{index} names the shard {name!r}, which does not lie beside it")
+            return [folder / name for name in sorted(names)]
+    others = sorted(path for kind in ("ckpt", "pt", "pth", "bin", "safetensors") for path in folder.glob(f"*.{kind}"))
+    remedy = f"; give the file itself, such as {others[0]}" if others else ""
+    raise errors.InputError(f"{folder} has neither model.safetensors nor pytorch_model.bin, whole or sharded{remedy}")
+
+
+def opened(path: Path) -> tuple[dict[str, Any], bool]:
+    """Name -> tensor, read on demand; and whether Lightning wrote them, which puts a user's attribute before names."""
+    if path.suffix != ".safetensors":
+        tree = torch_files.load(path)
+        of_lightning = isinstance(tree, dict) and "pytorch-lightning_version" in tree
+        return only_tensors(nested(tree), path), of_lightning
+    try:
+        handle = safetensors.safe_open(path, framework="np")
+        parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118, not a dict
+    except (safetensors.SafetensorError, OSError) as fault:
+        raise errors.InputError(f"{path} is not a complete safetensors file ({fault}); fetch it again") from fault
+    return {
+        name: _SafeTensor(tuple(part.get_shape()), np.dtype(_DTYPES.get(part.get_dtype(), object)), handle, name)
+        for name, part in parts.items()
+    }, False
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Name -> array of a file of weights. Raises InputError."""
+    return {name: tensor.read() for name, tensor in opened(path)[0].items()}
+
+
+def nested(tree: Any) -> Any:
+    """The dict of tensors in the object of a file of torch.save: under one of the usual keys, else the object."""
+    if not isinstance(tree, dict):
+        return tree
+    return next((tree[key] for key in _NESTED if isinstance(tree.get(key), dict)), tree)
+
+
+def only_tensors(tree: Any, path: Path) -> dict[str, torch_pickle.Tensor]:
+    """The tensors of a dict by their names, those of a teacher as `_ema.NAME`. InputError for any other value."""
+    if not isinstance(tree, dict) or not tree:
+        raise errors.InputError(f"{path} holds no named tensors")
+    flat = {}
+    for name, value in tree.items():
+        is_teacher = isinstance(value, dict) and str(name).split(".")[-1] == TEACHER
+        flat |= {f"{name}.{inner}": tensor for inner, tensor in value.items()} if is_teacher else {name: value}
+    for name, tensor in flat.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch_pickle.Tensor):
+            raise errors.InputError(f"{path}: {name!r} is a {type(tensor).__name__} where a tensor is needed")
+    needed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in flat.values())
+    if needed > _MOST_SHARING * path.stat().st_size:
+        raise errors.InputError(f"{path}: its tensors share their storages so often that they need {needed} bytes")
+    return flat
