@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.datasets import listings, preparing, records, shard_jobs, shards
+from voc2vec_jax.datasets import listings, preparing, records, renewal, shard_jobs, shards
 
 ROOT = pathlib.Path(__file__).parents[2]
 OPTIONS = {"clips": 24, "seed": 5, "workers": 1, "progress": False}
@@ -54,7 +54,7 @@ def test_parts_made_on_disks_of_their_own_are_copied_together(tmp_path):
 
 
 def test_parts_at_once_go_on_but_not_equal_ones_and_not_beside_the_whole(tmp_path):
-    with preparing._locked(tmp_path, "synthetic", (1, 2)):
+    with renewal.locked(tmp_path, "synthetic", (1, 2)):
         with pytest.raises(errors.InputError, match="is being prepared by another process"):
             _part(tmp_path, 1, 2)
         with pytest.raises(errors.InputError, match="is being prepared by another process"):

@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.datasets import listings, preparing, records, shard_jobs, shards
+from voc2vec_jax.datasets import listings, preparing, records, renewal, shard_jobs, shards
 from voc2vec_jax.runs import program
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -180,7 +180,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_shards(tmp_path):
 
 
 def test_two_runs_at_once_are_refused(folder, tmp_path):
-    with preparing._locked(tmp_path / "data", "mixed", None):
+    with renewal.locked(tmp_path / "data", "mixed", None):
         with pytest.raises(errors.InputError, match="is being prepared by another process"):
             _prepare(folder, tmp_path / "data")
 

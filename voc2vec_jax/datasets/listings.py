@@ -39,6 +39,10 @@ class Loader(Protocol):
         """Mono audio at 16 kHz, as `audio.load`; `audio.AudioError` for an unusable recording."""
         ...
 
+    def file(self, locator: str) -> str | None:
+        """The file on disk that holds a recording, such as an archive; None for a recording that is made."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Listing:

@@ -4,7 +4,6 @@ The listing alone decides which recording goes to which shard. A shard appears w
 the shards that are there. So the records are the same, whatever was killed on the way.
 """
 
-import contextlib
 import dataclasses
 import fcntl
 import functools
@@ -13,18 +12,20 @@ import hashlib
 import itertools
 import json
 import multiprocessing
-import os
 import pathlib
 import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent import futures
-from typing import IO, Any
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import listings, records, shard_jobs, shards, worker_processes
+from voc2vec_jax.datasets import file_states, listings, records, renewal, shard_jobs, shards, worker_processes
 from voc2vec_jax.datasets import progress as progresses
 from voc2vec_jax.runs import files
 
@@ -51,6 +52,7 @@ def prepare(
     name: str | None = None,
     reserved: Collection[str] = (),
     part: tuple[int, int] | None = None,
+    renew: bool = False,
     **options: Any,
 ) -> records.PreparedSet | None:
     """Prepares `source` as set `name` and opens it; a set that is there is kept as it is.
@@ -60,6 +62,7 @@ def prepare(
     reserved: names of other sets, which are refused.
     part: `(i, n)` makes only every n-th shard, from the i-th (counted from 1), for n machines that share `data_dir`.
         The machine that finds all shards made finishes the set; on the others the result is None.
+    renew: a set whose files have changed is prepared anew and replaced; without, that is an error.
     options: passed to `source.list_recordings`.
 
     `errors.InputError` for a fault of the data, `errors.RunError` for one of the disk or of a worker.
@@ -71,13 +74,11 @@ def prepare(
             return records.open_set(data_dir, name or source.name)
         raise
     name = _checked_name(name or listing.default_name or source.name, reserved)
-    with _locked(data_dir, name, part):
-        if not _is_there(data_dir, name, listing):
-            made = _make(
-                PreparationPlan(source, listing, data_dir, name, part), workers or worker_processes.cores(), progress
-            )
-            if not made:
-                return None
+    plan = PreparationPlan(source, listing, data_dir, name, part, file_states.of_listing(listing))
+    with renewal.locked(data_dir, name, part):
+        kept = renewal.is_kept(data_dir, name, listing, plan.digest, plan.states, renew)
+        if not kept and not _make(plan, workers or worker_processes.cores(), progress):
+            return None
     return records.open_set(data_dir, name)
 
 
@@ -137,52 +138,19 @@ def _checked_name(name: str, reserved: Collection[str]) -> str:
     return name
 
 
-@contextlib.contextmanager
-def _locked(data_dir: pathlib.Path, name: str, part: tuple[int, int] | None) -> Iterator[None]:
-    """Refuses to run beside a process that makes the same part, or any part beside the whole set."""
-    folder = data_dir / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mine = (folder / (f".lock-{part[0]}-of-{part[1]}" if part else ".lock")).open("w")
-    except OSError as error:
-        raise errors.InputError(f"{folder} cannot be written ({error.strerror}): choose another --data_dir") from error
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mine)
-        _lock(mine, folder)
-        for path in () if part else folder.glob(".lock-*"):
-            _lock(stack.enter_context(path.open("w")), folder)
-        yield
-
-
-def _lock(file: IO[str], folder: pathlib.Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise errors.InputError(f"{folder} is being prepared by another process: wait for it") from error
-
-
-def _is_there(data_dir: pathlib.Path, name: str, listing: listings.Listing) -> bool:
-    folder = records.set_folder(data_dir, name)
-    if not folder.exists():
-        return False
-    prepared = records.open_set(data_dir, name)
-    if prepared.report["listing"] != listing_digest(listing):
-        raise errors.InputError(
-            f"{folder} was prepared from other recordings ({prepared.report['listed']} then, {len(listing.recordings)} "
-            f"now, or changed ones): delete it to prepare again, or choose another --name"
-        )
-    return True
-
-
 @dataclasses.dataclass(frozen=True)
 class PreparationPlan:
-    """A set to make. Its shards depend on the listing alone; `part` selects some of them."""
+    """A set to make. Its shards depend on the listing alone; `part` selects some of them.
+
+    `states` are those of the files of the recordings, before they are read.
+    """
 
     source: listings.Source
     listing: listings.Listing
     data_dir: pathlib.Path
     name: str
-    part: tuple[int, int] | None = None
+    part: tuple[int, int] | None
+    states: Int64[np.ndarray, "n 2"]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -194,9 +162,11 @@ class PreparationPlan:
         """Every shard of the set."""
         folder, plan = records.partial_folder(self.data_dir, self.name), assign(self.listing.recordings)
         paths = [folder / records.shard_name(self.name, shard, len(plan)) for shard in range(len(plan))]
+        ends = list(itertools.accumulate(map(len, plan)))
+        states = [file_states.digest(self.states[end - len(part) : end]) for end, part in zip(ends, plan)]
+        loader, how = self.listing.loader, self.listing.how
         return [
-            shard_jobs.ShardJob(path, self.listing.loader, tuple(part), self.listing.how)
-            for path, part in zip(paths, plan)
+            shard_jobs.ShardJob(path, loader, tuple(part), how, state) for path, part, state in zip(paths, plan, states)
         ]
 
 
@@ -218,9 +188,11 @@ def _finish_if_complete(plan: PreparationPlan) -> bool:
     """Writes index, report and metadata once every shard is there; of several machines only one does so."""
     if not all(shards.sidecar(job.path).exists() for job in plan.jobs):
         return records.set_folder(plan.data_dir, plan.name).exists()
-    with contextlib.ExitStack() as stack:
-        if plan.part:
-            fcntl.flock(stack.enter_context((plan.data_dir / plan.name / ".lock").open("w")), fcntl.LOCK_EX)
+    if not plan.part:
+        _finish(plan)
+        return True
+    with (plan.data_dir / plan.name / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not records.set_folder(plan.data_dir, plan.name).exists():
             _finish(plan)
     return True
@@ -236,10 +208,11 @@ def _finish(plan: PreparationPlan) -> None:
     info = {"description": plan.source.title, "homepage": plan.source.url, "license": plan.source.licence}
     try:
         shards.finish(partial, plan.name, made, plan.listing.labels, report, **info)
+        file_states.save(partial, plan.states)
         for path in (*(shards.sidecar(job.path) for job in plan.jobs), partial / LISTING_FILE):
             path.unlink()
         _clear_temporaries(partial)
-        os.replace(partial, records.set_folder(plan.data_dir, plan.name))
+        renewal.put(partial, records.set_folder(plan.data_dir, plan.name))
     except OSError as error:
         raise errors.RunError(f"cannot finish {partial} ({error}): free the disk and run again to continue") from error
 
@@ -261,6 +234,8 @@ def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, An
         "title": source.title,
         "listing": plan.digest,
         "reading": listing.how._asdict(),
+        "sources": file_states.digest(plan.states),
+        "decoders": records.DECODERS,
         "listed": len(listing.recordings),
         "files": len(samples),
         "records": sum(len(shard.rows) for shard in made),

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from array_record.python import array_record_module
 from jaxtyping import Int16, Int32, Int64
 
 from voc2vec_jax import errors
+from voc2vec_jax.runs import logs
 
 VERSION = "1.0.0"
 SPLIT = "train"
@@ -26,6 +28,8 @@ INDEX_FILE = "index.npz"
 REPORT_FILE = "report.json"
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 READER_BUFFER_BYTES = 1 << 15
+DECODERS = "libsndfile; FFmpeg for MP3 and for what libsndfile does not read"
+_MP3 = re.compile(rb"\.mp3(#[0-9.-]+)?\0", re.IGNORECASE)
 
 
 class Example(NamedTuple):
@@ -63,13 +67,33 @@ def open_set(data_dir: str | os.PathLike, name: str) -> "PreparedSet":
         arrays = {key: index[key] for key in (*_COLUMNS, "shard_records", "shard_bytes")}
         fingerprint = str(index["fingerprint"])
     _check_shards(folder, name, arrays["shard_bytes"])
-    return PreparedSet(
+    opened = PreparedSet(
         name=name,
         folder=folder,
         fingerprint=fingerprint,
         shard_ends=np.cumsum(arrays["shard_records"], dtype=np.int64),
         **{key: arrays[key] for key in _COLUMNS},
     )
+    _warn_of_misread(opened)
+    return opened
+
+
+def fingerprint(folder: pathlib.Path) -> str:
+    """The fingerprint of the set in a folder; FileNotFoundError without one."""
+    with np.load(folder / INDEX_FILE, allow_pickle=False) as index:
+        return str(index["fingerprint"])
+
+
+def _reopened(data_dir: str | os.PathLike, name: str, expected: str) -> "PreparedSet":
+    """The set that another process has opened; RunError if it was prepared anew since."""
+    opened = open_set(data_dir, name)
+    _check_same(opened.folder, opened.fingerprint, expected)
+    return opened
+
+
+def _check_same(folder: pathlib.Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise errors.RunError(f"{folder} was prepared anew while it was read: run again")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +121,7 @@ class PreparedSet:
         return len(self.samples)
 
     def __reduce__(self):
-        return open_set, (self.folder.parents[1], self.name)
+        return _reopened, (self.folder.parents[1], self.name, self.fingerprint)
 
     def read(self, indices: Sequence[int] | Int64[np.ndarray, " m"]) -> list[Int16[np.ndarray, "_"]]:
         """The audio of some records, in the order of `indices`; the arrays are read-only. Thread-safe."""
@@ -112,6 +136,8 @@ class PreparedSet:
     def _read_one(self, shard: int, position: int) -> Int16[np.ndarray, " s"]:
         try:
             return decode_audio(self._reader(shard).read([position])[0])
+        except errors.RunError:
+            raise
         except (RuntimeError, ValueError, IndexError) as error:
             path = self.folder / shard_name(self.name, shard, len(self.shard_ends))
             raise errors.InputError(
@@ -122,9 +148,11 @@ class PreparedSet:
         with self._lock:
             if shard not in self._readers:
                 path = self.folder / shard_name(self.name, shard, len(self.shard_ends))
-                self._readers[shard] = array_record_module.ArrayRecordReader(
+                reader = array_record_module.ArrayRecordReader(
                     str(path), READER_OPTIONS, file_reader_buffer_size=READER_BUFFER_BYTES
                 )
+                _check_same(self.folder, fingerprint(self.folder), self.fingerprint)  # of the shard just opened
+                self._readers[shard] = reader
             return self._readers[shard]
 
     @functools.cached_property
@@ -154,6 +182,7 @@ class PreparedSet:
 
     def _names(self, key: str) -> np.ndarray:
         with np.load(self.folder / INDEX_FILE, allow_pickle=False) as index:
+            _check_same(self.folder, str(index["fingerprint"]), self.fingerprint)
             return unpack_names(index[key])
 
 
@@ -168,6 +197,24 @@ def pack_names(names: Sequence[str]) -> np.ndarray:
 def unpack_names(packed: np.ndarray) -> np.ndarray:
     """The inverse of `pack_names`, as a unicode array."""
     return np.array(packed.tobytes().decode().split("\0")[:-1], dtype=np.str_)
+
+
+@functools.lru_cache
+def _warn_of_misread_once(folder: pathlib.Path, number: int) -> None:
+    logs.warn(
+        f"{folder} holds {number} MP3 recordings that an earlier version read, perhaps only in part: delete it and "
+        "prepare it again"
+    )
+
+
+def _warn_of_misread(opened: PreparedSet) -> None:
+    """Says once of a set that it was prepared when MP3 files without a length tag lost their ends."""
+    if "decoders" in opened.report:
+        return
+    with np.load(opened.folder / INDEX_FILE, allow_pickle=False) as index:
+        number = len(_MP3.findall(index["recordings"].tobytes()))
+    if number:
+        _warn_of_misread_once(opened.folder, number)
 
 
 def _why_absent(folder: pathlib.Path, data_dir: str | os.PathLike, name: str) -> str:

@@ -16,6 +16,7 @@ class ShardJob:
     loader: listings.Loader
     recordings: tuple[listings.Recording, ...]
     how: audio.Reading = audio.DEFAULT
+    sources: str = ""  # digest of the states of the files
 
 
 @dataclasses.dataclass
@@ -32,16 +33,18 @@ class Oddities:
 
 
 def finished(job: ShardJob) -> bool:
-    """Whether an earlier run left this shard, with no unreadable or cut file, which may be whole by now."""
+    """Whether an earlier run left this shard of the same files, with no unreadable one, nor one that was cut."""
     shard = shards.load(job.path)
-    return shard is not None and not (shard.unreadable or any(said["kind"] == "truncated" for said in shard.remarks))
+    if shard is None or shard.sources != job.sources:
+        return False
+    return not (shard.unreadable or any(said["kind"] == "truncated" for said in shard.remarks))
 
 
 def make_shard(job: ShardJob) -> int:
     """Decodes and writes one shard; returns the number of recordings read."""
     odd = Oddities()
     found = examples(job.loader, job.recordings, odd, job.how)
-    shards.write(job.path, found, odd.unreadable, odd.clipped, odd.remarks)
+    shards.write(job.path, found, odd.unreadable, odd.clipped, odd.remarks, job.sources)
     return len(job.recordings)
 
 

@@ -34,7 +34,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A finished shard: its rows, size and SHA-256, and the recordings that were unreadable, clipped or odd."""
+    """A finished shard: its rows, size and SHA-256, and the recordings that were unreadable, clipped or odd.
+
+    `sources` is the digest of the states of the files it was made of; "" in a shard of an earlier version.
+    """
 
     rows: list[Row]
     bytes: int
@@ -42,6 +45,7 @@ class Shard:
     unreadable: list[dict[str, str]]
     clipped: dict[str, int]
     remarks: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    sources: str = ""
 
 
 def write(
@@ -50,6 +54,7 @@ def write(
     unreadable: list[dict[str, str]],
     clipped: dict[str, int],
     remarks: list[dict[str, str]],
+    sources: str = "",
 ) -> Shard:
     """Writes a shard under a temporary name, renames it, then leaves its `.json` beside it.
 
@@ -60,7 +65,8 @@ def write(
         with files.atomic_path(path) as temporary:
             rows = _write_records(temporary, examples)
             _check_written(temporary, len(rows))
-            shard = Shard(rows, temporary.stat().st_size, files.sha256(temporary), unreadable, clipped, remarks)
+            of = (unreadable, clipped, remarks, sources)
+            shard = Shard(rows, temporary.stat().st_size, files.sha256(temporary), *of)
         files.write_atomic(sidecar(path), json.dumps(dataclasses.asdict(shard)).encode())
     except (OSError, RuntimeError) as error:
         raise errors.RunError(f"cannot write {path} ({error}): free the disk and run again to continue") from error

@@ -58,6 +58,10 @@ class FolderTree:
         """The recording at a path below the root (or an absolute one), as `audio.load`."""
         return audio.load(self.root / locator, locator, how, remark)
 
+    def file(self, locator: str) -> str:
+        """The path of a recording."""
+        return os.path.join(self.root, locator)
+
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
         try:
@@ -87,6 +91,11 @@ class ZipTree:
         except _ZIP_ERRORS as error:
             raise audio.AudioError(locator, f"cannot be unpacked ({error})") from error
         return audio.load(io.BytesIO(data), locator, how, remark)
+
+    def file(self, locator: str) -> str:
+        """The archive, whichever the recording."""
+        del locator
+        return str(self.root)
 
     def read(self, name: str) -> bytes:
         """The bytes of a member."""
@@ -134,6 +143,11 @@ class TarTree:
     ) -> Float32[np.ndarray, " s"]:
         """The recording that is a member of the archive, as `audio.load`."""
         return audio.load(io.BytesIO(self.read(locator)), locator, how, remark)
+
+    def file(self, locator: str) -> str:
+        """The archive, whichever the recording."""
+        del locator
+        return str(self.root)
 
     def read(self, name: str) -> bytes:
         """The bytes of a member."""
@@ -190,6 +204,10 @@ class UnionTree:
     ) -> Float32[np.ndarray, " s"]:
         """The recording of that name, as `audio.load`."""
         return self._owner[locator].load(locator, how, remark)
+
+    def file(self, locator: str) -> str:
+        """The file that holds the recording of that name."""
+        return self._owner[locator].file(locator)
 
     def read(self, name: str) -> bytes:
         """The bytes of the file of that name."""

@@ -1,6 +1,7 @@
 """One cross-validation from its run folder to its summary."""
 
 import contextlib
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.convert import reader, sources
+from voc2vec_jax.datasets import records
 from voc2vec_jax.finetuning import (
     copies,
     experiment,
@@ -19,6 +21,7 @@ from voc2vec_jax.finetuning import (
     jobs,
     kept_models,
     leaks,
+    own_data,
     preview,
     provenance,
     scoring,
@@ -62,6 +65,7 @@ def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     complete = agreement.decided_by_first(lambda: fold_results.status(job.workdir, config.folds).complete)
     if complete and agreement.decided_by_first(lambda: not config.final or final.done(job.workdir)):
         logs.say(f"{job.workdir} is complete: {fold_results.summary_line(job.workdir)}")
+        _warn_of_changes(job)
         return True
     faults.clear(job.workdir)
     if job.fault:
@@ -84,7 +88,27 @@ def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         complete = agreement.decided_by_first(lambda: gather(job, task, dealt))
     if not complete or not config.final:
         return complete
+    agreement.decided_by_first(lambda: fold_results.check_task(job.workdir, 0, task))
     return agreement.decided_by_first(lambda: final.run(job, task, source, platform, stop))
+
+
+def _warn_of_changes(job: jobs.CrossValidationJob) -> None:
+    """Say so when the clips of a finished run have changed since, as far as they are there."""
+    config, found = job.config, ""
+    trained = fold_results.read_summary(job.workdir).get("records")
+    if trained is None or not logs.speaks():  # a run of an earlier version
+        return
+    given = {name: config[name] for name in ("data", "validation_data", "test_data") if config[name]}
+    paths = {name: pathlib.Path(path).expanduser() for name, path in given.items()}
+    try:
+        if paths:
+            found = own_data.changed_since(paths, config.data_dir, trained)
+        elif records.open_set(config.data_dir, job.dataset).fingerprint != trained:
+            found = f"{job.dataset} was prepared anew since"
+    except errors.InputError:
+        return
+    if found:
+        logs.warn(f"the scores of {job.workdir} are of other clips: {found}; give another --workdir to train on these")
 
 
 def _train(job: jobs.CrossValidationJob, setting: settings.CrossValidationSetting, stop: signals.StopSignal) -> None:
@@ -93,7 +117,7 @@ def _train(job: jobs.CrossValidationJob, setting: settings.CrossValidationSettin
     own.mkdir(parents=True, exist_ok=True)
     with checkpoint.Checkpoints(own, keep=1, alone=True) as saver:
         # One report for the run folder; a resumed run keeps it, since its clips and folds are the same.
-        if job.config.leaks and agreement.process_index() == 0 and not (job.workdir / leaks.FILE).is_file():
+        if job.config.leaks and agreement.process_index() == 0 and not leaks.is_written(job.workdir, setting.task):
             leaks.write(job.workdir, setting.task, setting.splits, job.config.data_dir, heard(job))
         experiment.run(setting, saver, stop)
 

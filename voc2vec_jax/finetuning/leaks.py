@@ -37,6 +37,12 @@ def write(
     return found
 
 
+def is_written(workdir: str | os.PathLike, task: tasks.Task) -> bool:
+    """Whether the folder holds the report of these clips; that of an earlier version does not tell which it is of."""
+    path = pathlib.Path(workdir) / FILE
+    return path.is_file() and json.loads(path.read_bytes()).get("task", task.fingerprint) == task.fingerprint
+
+
 def report(
     task: tasks.Task,
     splits: Sequence[folds.FoldSplit],
@@ -45,6 +51,7 @@ def report(
 ) -> dict[str, Any]:
     """Leaks within each fold and from what the model has `heard` before, as plain values for JSON.
 
+    "task"          the fingerprint of the task
     "folds"         for each fold: how many test clips have an identical, else a near-identical, else an overlapping
                     clip in train or validation; how many belong to a group that is there too; how many such groups;
                     the worst examples
@@ -64,6 +71,7 @@ def report(
     overlap = _pretraining(task, prints, data_dir, heard)
     selected = any(np.isin(split.validation, split.test).any() for split in splits)
     return {
+        "task": task.fingerprint,
         "tested": tested,
         "selected_on_test": bool(selected),
         "folds": found,

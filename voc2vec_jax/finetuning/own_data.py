@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import audio, datasets, errors
-from voc2vec_jax.datasets import preparing, records, shard_jobs
+from voc2vec_jax.datasets import file_states, listings, preparing, records, renewal, shard_jobs
 from voc2vec_jax.datasets.published import folder
 from voc2vec_jax.inference import answers
 from voc2vec_jax.runs import logs
@@ -22,13 +22,15 @@ MOST_NUMBERS = 20  # classes that may be whole numbers
 class OwnClips(NamedTuple):
     """`root` is what paths are relative to, `unreadable` what cannot be used, `part` the part of each recording.
 
-    `part` is {} where the clips are not divided; its values are those of `manifests.PARTS`.
+    `part` is {} where the clips are not divided; its values are those of `manifests.PARTS`. `remedy` is what to do
+    about clips that cannot be used.
     """
 
     prepared: records.PreparedSet
     root: pathlib.Path
     unreadable: list[dict[str, str]]
     part: Mapping[str, str]
+    remedy: str = "repair them and run again"
 
 
 def open_own(
@@ -55,8 +57,7 @@ def open_own(
     for name, path in paths.items():
         if name != "data" and path.samefile(paths["data"]):
             raise errors.InputError(f"data and {name} are both {path}: give each part clips of its own")
-    options = {name: path for name, path in paths.items() if name != "data"}
-    listing = preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], how, **options)
+    listing, options = _listed(paths, how)
     for note in listing.notes:
         logs.warn(note)
     # Another folder of the same name, or this one with other files, gets a set of its own beside the first.
@@ -64,13 +65,37 @@ def open_own(
     there = records.open_set(data_dir, name) if name in records.list_sets(data_dir) else None
     if name in datasets.CATALOG or (there and there.report["listing"] != digest):
         name = f"{name}_{digest[:8]}"
-    prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=paths["data"], name=name, how=how, **options)
+    options |= {"how": how, "renew": True}
+    prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=paths["data"], name=name, **options)
     listed = {recording.path for recording in listing.recordings}
     undecoded = [entry for entry in prepared.report["unreadable"] if entry["path"] in listed]
     parts = {
         shard_jobs.stored_name(recording.path): recording.part for recording in listing.recordings if recording.part
     }
     return OwnClips(prepared, folder.root_of(list(paths.values())), [*listing.unreadable, *undecoded], parts)
+
+
+def _listed(paths: Mapping[str, pathlib.Path]) -> tuple[listings.Listing, dict[str, pathlib.Path]]:
+    """The listing of all parts, and the parts other than `data`."""
+    options = {name: path for name, path in paths.items() if name != "data"}
+    return preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], **options), options
+
+
+def changed_since(paths: Mapping[str, pathlib.Path], data_dir: str | os.PathLike, fingerprint: str) -> str:
+    """How the clips at `paths` ("data", "validation_data", "test_data") differ from the set with this fingerprint.
+
+    "" where they do not, or where that set is not in `data_dir` any more and no newer one of the same clips either.
+    """
+    listing, _ = _listed(paths)
+    name, digest = folder.default_name(paths["data"]), preparing.listing_digest(listing)
+    newer = ""
+    for each in (each for each in records.list_sets(data_dir) if each in (name, f"{name}_{digest[:8]}")):
+        prepared = records.open_set(data_dir, each)
+        if prepared.fingerprint == fingerprint:
+            return renewal.difference(prepared, listing, digest, file_states.of_listing(listing)).changed
+        if prepared.report["listing"] == digest:
+            newer = f"{each} was prepared anew since"
+    return newer
 
 
 def check_names(labels: Sequence[str], counts: Sequence[int], title: str) -> None:

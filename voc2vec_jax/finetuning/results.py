@@ -169,6 +169,7 @@ def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, a
     found = {
         "dataset": task.name,
         "title": task.title,
+        "records": task.prepared.fingerprint,
         **about,
         "kind": task.kind,
         "complete": len(done) == planned_folds,
@@ -207,13 +208,16 @@ def _warnings(records: Sequence[Mapping[str, Any]], stopping: str) -> list[str]:
 
 def _scored(workdir: pathlib.Path, fold: int, task: tasks.Task) -> dict[str, Any]:
     """A fold's record as the summary shows it; InputError when the fold was computed on other clips."""
-    record = read_fold(workdir, fold)
-    record.pop("history")
-    if record.pop("task") != task.fingerprint:
+    check_task(workdir, fold, task)
+    return {name: value for name, value in read_fold(workdir, fold).items() if name not in ("history", "task")}
+
+
+def check_task(workdir: pathlib.Path, fold: int, task: tasks.Task) -> None:
+    """InputError when the fold was computed on other clips."""
+    if read_fold(workdir, fold)["task"] != task.fingerprint:
         raise errors.InputError(
-            f"fold {record['fold']} of {workdir} was computed on other clips of {task.name}: give another --workdir"
+            f"fold {fold} of {workdir} was computed on other clips of {task.name}: give another --workdir"
         )
-    return record
 
 
 def pooled(

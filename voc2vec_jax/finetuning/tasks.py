@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int32, Int64
 
 from voc2vec_jax import audio, datasets, errors
-from voc2vec_jax.datasets import catalog, records
+from voc2vec_jax.datasets import catalog, file_states, preparing, records, renewal
 from voc2vec_jax.finetuning import own_data, targets
 from voc2vec_jax.runs import logs
 
@@ -131,7 +131,8 @@ def open_task(
         )
     if data is None:
         prepared, root = _named(name, data_dir, manual_dir, how), manual_dir and pathlib.Path(manual_dir).expanduser()
-        opened = own_data.OwnClips(prepared, root, prepared.report["unreadable"], {})
+        remedy = f"repair them and delete {prepared.folder}"
+        opened = own_data.OwnClips(prepared, root, prepared.report["unreadable"], {}, remedy)
         if prepared.report.get("divided"):
             logs.warn(
                 f"the parts that the manifest of {name} gives are not kept in a prepared set: folds are dealt, unless "
@@ -149,14 +150,31 @@ def _named(
     if name not in records.list_sets(data_dir):
         return datasets.prepare(name, data_dir=data_dir, manual_dir=manual_dir, how=how)
     prepared = records.open_set(data_dir, name)
+    reading = prepared.report.get("reading", audio.DEFAULT._asdict())
     for field, wanted in how._asdict().items():
-        made = prepared.report.get("reading", audio.DEFAULT._asdict())[field]
+        made = reading[field]
         if wanted != made and wanted != getattr(audio.DEFAULT, field):
             raise errors.InputError(
                 f"{prepared.folder} was prepared with --{field}={made}, and --config.{field}={wanted} is asked for: "
                 f"leave it out, or delete the folder and prepare the set again with --{field}={wanted}"
             )
+    if manual_dir is not None and name in datasets.CATALOG:
+        _warn_of_changes(prepared, pathlib.Path(manual_dir).expanduser(), audio.Reading(**reading))
     return prepared
+
+
+def _warn_of_changes(prepared: records.PreparedSet, manual_dir: pathlib.Path, how: audio.Reading) -> None:
+    """Say how a set differs from what `manual_dir` holds of it, if anything."""
+    try:
+        listing = preparing.list_source(datasets.CATALOG[prepared.name], manual_dir, how)
+    except errors.InputError:
+        return  # it was prepared from elsewhere
+    states = file_states.of_listing(listing)
+    found = renewal.difference(prepared, listing, preparing.listing_digest(listing), states)
+    if found.changed:
+        logs.warn(
+            f"{prepared.folder} {found.changed}: it is used as it was prepared; delete it to prepare {manual_dir} again"
+        )
 
 
 def _title(prepared: records.PreparedSet) -> str:
@@ -165,13 +183,13 @@ def _title(prepared: records.PreparedSet) -> str:
 
 
 def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least_samples: int, kind: str) -> Task:
-    prepared, root, unreadable, part_of = opened
+    prepared, root, unreadable, part_of, remedy = opened
     title = _title(prepared)
     first, segments, lengths = _clips(prepared, max_samples)
     names, label = prepared.recordings[prepared.recording[first]], prepared.label[first]
     _check_labelled(prepared, title, names[label < 0])
     unusable = [*unreadable, *_too_short(names, lengths, least_samples)]
-    _answer_for(unusable, prepared, title, on_unreadable)
+    _answer_for(unusable, remedy, title, on_unreadable)
     odd = ((said["path"], said["kind"], said["text"]) for said in prepared.report.get("remarks", ()))
     for line in audio.summary(odd):
         logs.warn(line)
@@ -252,9 +270,7 @@ def _too_short(names: np.ndarray, lengths: Int64[np.ndarray, "n"], least_samples
     return [{"path": str(names[row]), "reason": reason.format(lengths[row])} for row in short]
 
 
-def _answer_for(
-    unusable: Sequence[dict[str, str]], prepared: records.PreparedSet, title: str, on_unreadable: str
-) -> None:
+def _answer_for(unusable: Sequence[dict[str, str]], remedy: str, title: str, on_unreadable: str) -> None:
     """Stop at clips that cannot be used, or warn that they are left out."""
     if not unusable:
         return
@@ -262,8 +278,7 @@ def _answer_for(
     many = f"{len(unusable)} clip{'s' if len(unusable) > 1 else ''} of {title}"
     if on_unreadable == "stop":
         raise errors.InputError(
-            f"{many} cannot be used ({listed}): repair them and delete {prepared.folder}, or go on without them with "
-            "--config.on_unreadable=drop"
+            f"{many} cannot be used ({listed}): {remedy}, or go on without them with --config.on_unreadable=drop"
         )
     logs.warn(f"{many} left out: {listed}")
 

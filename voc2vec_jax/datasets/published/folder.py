@@ -84,6 +84,11 @@ class PartsLoader:
         number, _, rest = locator.partition(" ")
         return self.loaders[int(number)].load(rest, how, remark)
 
+    def file(self, locator: str) -> str | None:
+        """The file of the recording."""
+        number, _, rest = locator.partition(" ")
+        return self.loaders[int(number)].file(rest)
+
 
 def _list_parts(given: dict[str, pathlib.Path]) -> listings.Listing:
     """One listing of the recordings for training, validation and test; InputError for one that is in two parts."""
@@ -243,6 +248,10 @@ class StretchLoader:
         if start == "-":
             return self.tree.load(path, how, remark)
         return audio.load_stretch(self.tree.root / path, float(start), float(end), path, how, remark)
+
+    def file(self, locator: str) -> str:
+        """The file that the stretch is of."""
+        return self.tree.file(locator.split(" ", 2)[2])
 
 
 def _each_once(

@@ -77,6 +77,10 @@ class Vocalizer:
         label, speaker = LABELS[index % len(LABELS)], index // len(LABELS) % SPEAKERS
         return vocalize(RECIPES[label], speaker_voice(self.seed, speaker), _generator(self.seed, "clip", index))
 
+    def file(self, locator: str) -> None:
+        """None: no file is read."""
+        del locator
+
 
 @dataclasses.dataclass(frozen=True)
 class Voice:

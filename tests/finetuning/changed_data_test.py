@@ -1,0 +1,114 @@
+"""A user's clips that change under their names between two runs, and finished runs that know of it."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from voc2vec_jax import finetune
+from voc2vec_jax.datasets.published import synthetic
+from voc2vec_jax.finetuning import leaks, tasks
+from voc2vec_jax.runs import program
+
+CLIPS = 24
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch) -> pathlib.Path:
+    monkeypatch.setattr("voc2vec_jax.datasets.worker_processes.cores", lambda: 1)
+    voices = synthetic.Vocalizer(3)
+    for k in range(CLIPS):
+        soundfile.write(tmp_path / f"{k:02d}.wav", voices.load(str(k)), 16_000)
+    rows = [f"{k:02d}.wav,{'ab'[k % 2]},{'test' if k < 8 else 'train'}" for k in range(CLIPS)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    vectors = np.random.default_rng(0).normal(size=(CLIPS, 4)).astype(np.float32)
+    np.savez(tmp_path / "features.npz", ids=np.array([f"{k:02d}.wav" for k in range(CLIPS)]), vectors=vectors)
+    return tmp_path / "list.csv"
+
+
+def run(manifest: pathlib.Path, *more: str) -> int:
+    where = manifest.parent
+    given = ["--config=configs/finetune.py:folder", f"--config.data={manifest}", "--config.model=opensmile"]
+    given += [f"--config.features={where / 'features.npz'}", f"--config.data_dir={where / 'data'}"]
+    return program.run(
+        finetune.main, [*given, f"--workdir={where / 'run'}", "--config.epochs=1", "--config.save_models=false", *more]
+    )
+
+
+def change(path: pathlib.Path) -> None:
+    samples, rate_hz = soundfile.read(path)
+    soundfile.write(path, samples[::-1], rate_hz)
+
+
+def test_a_finished_run_says_that_its_clips_have_changed_since(manifest, capsys):
+    assert run(manifest) == 0
+    done = (manifest.parent / "run" / "summary.json").read_bytes()
+    capsys.readouterr()
+    assert run(manifest) == 0 and "of other clips" not in capsys.readouterr().err
+    change(manifest.parent / "03.wav")
+    assert run(manifest) == 0
+    said = capsys.readouterr().err
+    assert "are of other clips: list was prepared before 1 of its 24 recordings changed, such as 03.wav" in said
+    tasks.open_task("folder", data=manifest, data_dir=manifest.parent / "data")  # as another run would
+    capsys.readouterr()
+    assert run(manifest) == 0
+    assert "are of other clips: list was prepared anew since; give another --workdir" in capsys.readouterr().err
+    assert (manifest.parent / "run" / "summary.json").read_bytes() == done
+    for path in manifest.parent.glob("*.wav"):
+        path.unlink()
+    manifest.unlink()  # a finished run needs nothing
+    assert run(manifest) == 0 and "is complete" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_does_not_go_on_with_other_clips(manifest, capsys):
+    assert run(manifest) == 0
+    (manifest.parent / "run" / "summary.json").unlink()
+    capsys.readouterr()
+    os.utime(manifest.parent / "03.wav", ns=(1, 1))
+    assert run(manifest) == 0  # the same records: it sums up
+    assert "list: the records are the same as before" in capsys.readouterr().err
+    (manifest.parent / "run" / "summary.json").unlink()
+    change(manifest.parent / "03.wav")
+    assert run(manifest) == 2
+    said = capsys.readouterr().err
+    assert "1 of its 24 recordings changed, such as 03.wav" in said and "it is prepared anew" in said
+    assert "computed on other clips of list: give another --workdir" in said
+
+
+def test_the_leak_report_of_other_clips_is_written_anew(manifest):
+    task = tasks.open_task("folder", data=manifest, data_dir=manifest.parent / "data")
+    path = manifest.parent / leaks.FILE
+    assert not leaks.is_written(manifest.parent, task)
+    for said, expected in (({"task": task.fingerprint}, True), ({}, True), ({"task": "another"}, False)):
+        path.write_text(json.dumps(said))
+        assert leaks.is_written(manifest.parent, task) == expected
+
+
+def test_clips_that_cannot_be_used_are_tried_again_once_they_are_repaired(manifest, capsys):
+    good = (manifest.parent / "05.wav").read_bytes()
+    (manifest.parent / "05.wav").write_bytes(b"RIFF nothing")
+    assert run(manifest) == 2
+    assert "repair them and run again, or go on without them" in capsys.readouterr().err
+    (manifest.parent / "05.wav").write_bytes(good)
+    assert run(manifest) == 0
+    assert "1 of its 24 recordings changed, such as 05.wav (12 bytes of" in capsys.readouterr().err
+
+
+def test_a_set_that_was_prepared_by_hand_is_used_as_it_is_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("voc2vec_jax.datasets.worker_processes.cores", lambda: 1)
+    voices = synthetic.Vocalizer(4)
+    for number, label in enumerate(("anger", "fear")):
+        path = tmp_path / "full_set" / f"S01_{label}_low_0{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, voices.load(str(number)), 16_000)
+    options = {"data_dir": tmp_path / "data", "manual_dir": tmp_path}
+    first = tasks.open_task("vivae", **options)
+    change(path)
+    capsys.readouterr()
+    again = tasks.open_task("vivae", **options)
+    assert again.fingerprint == first.fingerprint
+    said = capsys.readouterr().err
+    assert "1 of its 2 recordings changed, such as" in said and "it is used as it was prepared; delete it" in said
