@@ -92,7 +92,8 @@ def changed_since(paths: Mapping[str, pathlib.Path], data_dir: str | os.PathLike
     for each in (each for each in records.list_sets(data_dir) if each in (name, f"{name}_{digest[:8]}")):
         prepared = records.open_set(data_dir, each)
         if prepared.fingerprint == fingerprint:
-            return renewal.difference(prepared, listing, digest, file_states.of_listing(listing)).changed
+            found = renewal.difference(prepared, listing, digest, file_states.of_listing(listing)).changed
+            return f"{each} {found}" if found else ""
         if prepared.report["listing"] == digest:
             newer = f"{each} was prepared anew since"
     return newer
