@@ -102,7 +102,7 @@ def _warn_of_changes(job: jobs.CrossValidationJob) -> None:
     paths = {name: pathlib.Path(path).expanduser() for name, path in given.items()}
     try:
         if paths:
-            found = own_data.changed_since(paths, config.data_dir, trained)
+            found = own_data.changed_since(paths, config.data_dir, trained, _reading(config))
         elif records.open_set(config.data_dir, job.dataset).fingerprint != trained:
             found = f"{job.dataset} was prepared anew since"
     except errors.InputError:
@@ -120,6 +120,10 @@ def _train(job: jobs.CrossValidationJob, setting: settings.CrossValidationSettin
         if job.config.leaks and agreement.process_index() == 0 and not leaks.is_written(job.workdir, setting.task):
             leaks.write(job.workdir, setting.task, setting.splits, job.config.data_dir, heard(job))
         experiment.run(setting, saver, stop)
+
+
+def _reading(config: ml_collections.ConfigDict) -> audio.Reading:
+    return audio.Reading(*(config[name] for name in audio.Reading._fields))
 
 
 def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) -> tasks.Task:
@@ -141,7 +145,7 @@ def open_task(job: jobs.CrossValidationJob, source: reader.ModelWeights | None) 
         max_seconds=config.max_seconds,
         least_samples=least,
         kind=config.target,
-        how=audio.Reading(*(config[name] for name in audio.Reading._fields)),
+        how=_reading(config),
     )
     if task.part is not None:
         folds.check_parts(task.part, task.group, task.groups, task.ids.tolist())

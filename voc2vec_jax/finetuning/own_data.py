@@ -65,7 +65,7 @@ def open_own(
     there = records.open_set(data_dir, name) if name in records.list_sets(data_dir) else None
     if name in datasets.CATALOG or (there and there.report["listing"] != digest):
         name = f"{name}_{digest[:8]}"
-    options |= {"how": how, "renew": True}
+    options = {**options, "how": how, "renew": True}
     prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=paths["data"], name=name, **options)
     listed = {recording.path for recording in listing.recordings}
     undecoded = [entry for entry in prepared.report["unreadable"] if entry["path"] in listed]
@@ -75,18 +75,20 @@ def open_own(
     return OwnClips(prepared, folder.root_of(list(paths.values())), [*listing.unreadable, *undecoded], parts)
 
 
-def _listed(paths: Mapping[str, pathlib.Path]) -> tuple[listings.Listing, dict[str, pathlib.Path]]:
+def _listed(paths: Mapping[str, pathlib.Path], how: audio.Reading) -> tuple[listings.Listing, dict[str, pathlib.Path]]:
     """The listing of all parts, and the parts other than `data`."""
     options = {name: path for name, path in paths.items() if name != "data"}
-    return preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], **options), options
+    return preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], how, **options), options
 
 
-def changed_since(paths: Mapping[str, pathlib.Path], data_dir: str | os.PathLike, fingerprint: str) -> str:
+def changed_since(
+    paths: Mapping[str, pathlib.Path], data_dir: str | os.PathLike, fingerprint: str, how: audio.Reading
+) -> str:
     """How the clips at `paths` ("data", "validation_data", "test_data") differ from the set with this fingerprint.
 
     "" where they do not, or where that set is not in `data_dir` any more and no newer one of the same clips either.
     """
-    listing, _ = _listed(paths)
+    listing, _ = _listed(paths, how)
     name, digest = folder.default_name(paths["data"]), preparing.listing_digest(listing)
     newer = ""
     for each in (each for each in records.list_sets(data_dir) if each in (name, f"{name}_{digest[:8]}")):
