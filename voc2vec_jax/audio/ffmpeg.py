@@ -33,7 +33,10 @@ _EXACT_SEEKS = ("mp3", "mov")  # their times count samples
 
 
 class Decoder:
-    """An open recording: `rate_hz` and `channels` of its first samples, which all of its blocks have."""
+    """An open recording: `rate_hz` and `channels` of its first samples, which all of its blocks have.
+
+    `floats` says whether its samples are stored as floats, which have no scale of their own.
+    """
 
     def __init__(self, file: io.IOBase, reporter: reading.Reporter, kind: str = ""):
         """AudioError for a file of which nothing can be decoded; `kind` is what it seems to be."""
@@ -48,6 +51,7 @@ class Decoder:
             if head is None:
                 raise reporter.error(f"is {self.format}, and nothing of it can be decoded")
             self.rate_hz, self.channels = head[0], head[1].shape[1]
+            self.floats = self._stream.codec_context.name.startswith("pcm_f")
             if self.rate_hz < LOWEST_RATE_HZ:
                 raise reporter.error(f"its header gives a rate of {self.rate_hz} Hz, which is not a rate of audio")
             self._parts = itertools.chain([head], parts)

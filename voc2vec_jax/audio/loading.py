@@ -60,9 +60,10 @@ def stream(
 ) -> Iterator[Float32[np.ndarray, " _"]]:
     """As `load`, block by block in the memory of one block; a fault may only show at the end."""
     reporter = reading.Reporter(name or _name_of(source), how, remark)
+    choice = _choice(source, reporter)
     with _decoder(source, reporter) as decoder:
         samples = frames = 0
-        mono = _counted(channels.mixed(decoder.blocks(), reporter), count := [0])
+        mono = _counted(channels.mixed(decoder.blocks(), reporter, choice), count := [0])
         for block in _resampled(mono, decoder.rate_hz):
             samples += len(block)
             yield block
@@ -85,17 +86,44 @@ def load_stretch(
     """
     reporter = reading.Reporter(name or _name_of(source), how, remark)
     first, stop = round(start_seconds * arrays.RATE_HZ), round(end_seconds * arrays.RATE_HZ)
+    choice = _choice(source, reporter, (first, stop))
     with _decoder(source, reporter) as decoder:
-        # A chunk that begins at a multiple of `down` frames begins at a whole sample after resampling.
-        down, up = (number // math.gcd(decoder.rate_hz, arrays.RATE_HZ) for number in (decoder.rate_hz, arrays.RATE_HZ))
-        begin = max(0, first - STRETCH_MARGIN_SAMPLES) // up
-        end = -(-(stop + STRETCH_MARGIN_SAMPLES) // up) * down
-        mono = channels.mixed(decoder.blocks(begin * down, end), reporter) if end > begin * down else iter(())
+        begin, end = _frames(decoder.rate_hz, first, stop)
+        mono = channels.mixed(decoder.blocks(begin, end), reporter, choice) if end > begin else iter(())
         samples = np.concatenate([np.zeros(0, np.float32), *_resampled(mono, decoder.rate_hz)])
-    wanted = samples[first - begin * up : stop - begin * up]
+        first, stop = (place - begin * arrays.RATE_HZ // decoder.rate_hz for place in (first, stop))
+    wanted = samples[first:stop]
     if not len(wanted):
         raise reporter.error(f"holds nothing from {start_seconds:g} to {end_seconds:g} s")
     return wanted
+
+
+def _frames(rate_hz: int, first: int, stop: int) -> tuple[int, int]:
+    """(first, stop) of the frames of a file to decode for a stretch of samples at 16 kHz: it and a margin.
+
+    They begin at a whole sample after resampling.
+    """
+    down, up = (number // math.gcd(rate_hz, arrays.RATE_HZ) for number in (rate_hz, arrays.RATE_HZ))
+    begin = max(0, first - STRETCH_MARGIN_SAMPLES) // up
+    return begin * down, -(-(stop + STRETCH_MARGIN_SAMPLES) // up) * down
+
+
+def _choice(
+    source: str | os.PathLike | io.IOBase, reporter: reading.Reporter, stretch: tuple[int, int] | None = None
+) -> channels.Choice:
+    """Channel and scale as `reporter.reading` asks for them, found in a first pass over the recording where needed.
+
+    The loudest channel is that of the stretch, in samples at 16 kHz; the scale is that of the whole recording.
+    """
+    how, scale = reporter.reading, 1
+    if how.rescale_float:
+        with _decoder(source, reporter) as decoder:
+            scale = channels.scale(decoder.blocks(), reporter) if decoder.floats else 1
+    if how.channel != "loudest":
+        return channels.Choice(0 if how.channel == "first" else None, scale)
+    with _decoder(source, reporter) as decoder:
+        span = _frames(decoder.rate_hz, *stretch) if stretch else (0, None)
+        return channels.Choice(channels.loudest(decoder.blocks(*span)) if decoder.channels > 1 else 0, scale)
 
 
 def seconds(source: str | os.PathLike, exact: bool = True) -> float | None:

@@ -16,9 +16,11 @@ Remark = Callable[[str, str], None]  # called with a kind ("truncated", say) and
 class Reading(NamedTuple):
     """The choices that decide which samples a recording has.
 
-    channel: what several channels become: their mean, the first of them, or the one with the most energy.
+    channel: what several channels become: their mean, the first of them, or the one with the most energy in what is
+        read (of a stretch, that stretch), which takes a first pass.
     on_truncated: whether a recording that ends early is used as far as it goes, or refused.
-    rescale_float: whether floats in the scale of whole numbers are divided by it, or refused.
+    rescale_float: whether floats in the scale of whole numbers are divided by it, or refused; it takes a first pass
+        over the whole of a recording of floats.
     """
 
     channel: str = "mean"
@@ -31,7 +33,7 @@ DEFAULT = Reading()
 # What recordings of each kind of remark do, for counts
 _SAYS = {
     "truncated": "end early and are used as far as they go",
-    "length": "have a header with a wrong length and are read to the end",
+    "length": "have a header whose length is not that of the file",
     "phase": "lose most of their sound in the mean of their channels",
     "silent_channel": "have a silent channel",
     "scale": "hold floats in the scale of whole numbers, which were divided by it",

@@ -17,7 +17,10 @@ BLOCK_FRAMES = 1 << 18
 
 
 class Decoder:
-    """An open recording: `rate_hz`, `channels`, and `frames` by its header, as far as that is checked."""
+    """An open recording: `rate_hz`, `channels`, and `frames` by its header, as far as that is checked.
+
+    `floats` says whether its samples are stored as floats, which have no scale of their own.
+    """
 
     def __init__(self, file: io.IOBase, reporter: reading.Reporter):
         """AudioError for a file that cannot be decoded."""
@@ -26,6 +29,7 @@ class Decoder:
         with translated(reporter):
             self._file = soundfile.SoundFile(self._source)
             self.rate_hz, self.channels, self.frames = self._file.samplerate, self._file.channels, self._file.frames
+            self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
         if self.rate_hz < LOWEST_RATE_HZ:
             raise reporter.error(f"its header gives a rate of {self.rate_hz} Hz, which is not a rate of audio")
         if self.frames > MOST_FRAMES:
@@ -106,6 +110,7 @@ class Chain:
             raise
         self._early = links[-1].early
         self.rate_hz, self.channels = self._parts[0].rate_hz, self._parts[0].channels
+        self.floats = False
 
     def blocks(self, first: int = 0, stop: int | None = None) -> Iterator[Float32[np.ndarray, "frames channels"]]:
         """The frames from `first` to `stop` (None: the end); a recording that ends before is told or refused."""
