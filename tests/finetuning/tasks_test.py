@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from voc2vec_jax import datasets, errors
+from voc2vec_jax import audio, datasets, errors
 from voc2vec_jax.finetuning import tasks
 
 RNG = np.random.default_rng(0)
@@ -162,3 +162,23 @@ def test_the_synthetic_set_needs_nothing(tmp_path):
     datasets.prepare("synthetic", data_dir=tmp_path, workers=1, progress=False, clips=24)
     task = tasks.open_task("synthetic", data_dir=tmp_path)
     assert len(task) == 24 and len(task.labels) == 6 and task.groups[0] == "speaker00" and (task.group >= 0).all()
+
+
+def test_how_recordings_are_read_is_asked_for_and_part_of_a_set(tmp_path, clips, capsys):
+    path = tmp_path / "mine" / "cry" / "a.wav"
+    path.write_bytes(path.read_bytes()[:12_044])
+    task = open_own(tmp_path)
+    assert task.samples[0] == 6000
+    assert "1 of the recordings end early and are used as far as they go, such as cry/a.wav" in capsys.readouterr().err
+    with pytest.raises(errors.InputError, match=r"cry/a.wav.*is truncated"):
+        open_own(tmp_path, how=audio.Reading(on_truncated="refuse"))
+    assert len(open_own(tmp_path, how=audio.Reading(on_truncated="refuse"), on_unreadable="drop")) == 4
+
+
+def test_a_set_that_is_there_says_how_it_was_read(tmp_path, clips):
+    loud = audio.Reading(channel="loudest")
+    datasets.prepare("folder", data_dir=tmp_path / "data", manual_dir=tmp_path / "mine", how=loud)
+    for how in (audio.DEFAULT, loud):
+        assert len(tasks.open_task("mine", data_dir=tmp_path / "data", how=how)) == 5
+    with pytest.raises(errors.InputError, match="was prepared with --channel=loudest, and --config.channel=first"):
+        tasks.open_task("mine", data_dir=tmp_path / "data", how=audio.Reading(channel="first"))

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 import voc2vec_jax as v2v
-from voc2vec_jax import errors
+from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import loading, windowing
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -219,6 +219,21 @@ def test_unreadable_items_are_raised_or_skipped_by_name(model, tmp_path, capsys)
     assert np.isnan(found).all(1).tolist() == [False, True, True, False]
     assert_close(found[[0, 3]], model.embed([items[0], items[3]]), TOLERANCE)
     assert [len(x) for x in model.embed(items, pool=None, on_unreadable="skip")] == [2, 0, 0, 2]
+
+
+def test_what_is_odd_about_files_is_summed_up_and_how_they_are_read_is_asked_for(model, tmp_path, capsys):
+    soundfile.write(tmp_path / "whole.wav", noise(4000)[0], RATE)
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_bytes((tmp_path / "whole.wav").read_bytes()[:5044])
+    items = [tmp_path / "b.wav", noise(900)[0], tmp_path / "a.wav"]
+    found = model.embed(items)
+    said = capsys.readouterr().err
+    assert f"2 of the recordings end early and are used as far as they go, such as {tmp_path}/a.wav: " in said
+    assert_close(found[0], found[2], TOLERANCE)
+    with pytest.raises(errors.InputError, match="b.wav: is truncated"):
+        model.embed(items, how=audio.Reading(on_truncated="refuse"))
+    with pytest.raises(errors.InputError, match="channel=left is none of mean, first, loudest"):
+        model.embed(items, how=audio.Reading(channel="left"))
 
 
 @pytest.mark.parametrize("summed", [False, True])
