@@ -43,8 +43,8 @@ def test_a_clip_is_the_first_seconds_of_a_recording_whatever_segments_it_was_cut
     assert task.label.tolist() == [0, 0, 0, 1, 1] and task.group.tolist() == [-1] * 5 and len(task) == 5
     assert task.samples.tolist() == [8000, 112000, 48000, 112000, 16000]
     rows = [4, 1, 1, 3]
-    for row, audio in zip(rows, task.read(rows), strict=True):
-        np.testing.assert_array_equal(audio, clips[task.ids[row]][:112000])
+    for row, heard in zip(rows, task.read(rows), strict=True):
+        np.testing.assert_array_equal(heard, clips[task.ids[row]][:112000])
     assert task.read([]) == []
     assert all((task.audio_root / path).is_file() for path in task.paths)
     assert len(open_own(tmp_path, max_seconds=20.0).read([1])[0]) == 12 * 16000
@@ -87,8 +87,8 @@ def test_what_cannot_be_decoded_or_is_too_short_is_named_or_left_out_and_never_r
     assert "--config.on_unreadable=drop" in str(caught.value)
     task = open_own(tmp_path, on_unreadable="drop")
     assert task.ids.tolist() == [*clips, "laugh/enough.wav"]
-    for name, audio in zip(task.ids, task.read(range(5))):
-        np.testing.assert_array_equal(audio, clips[name][:112000])
+    for name, heard in zip(task.ids, task.read(range(5))):
+        np.testing.assert_array_equal(heard, clips[name][:112000])
     assert [entry["path"] for entry in task.dropped] == ["cry/phone.silk", "cry/bad.wav", "laugh/blip.wav"]
     assert "3 clips of mine left out: cry/phone.silk its format" in capsys.readouterr().err
     assert len(open_own(tmp_path, on_unreadable="drop", least_samples=10_000)) == 4
