@@ -283,7 +283,12 @@ def _flacs() -> list[Case]:
     last = 24_576  # of the samples in whole frames, once 20,000 bytes are lost
     other = flac(None, voice(2, 20_000, 1))
     tag = b"TAG" + bytes(125)
+    silence = np.zeros((30_001, 1), "<i2")  # whose frames are of few bytes
+    other_blocks = bytearray(flac(None, samples))
+    other_blocks[8:12] = struct.pack(">HH", 4_608, 4_608)
     return [
+        *[Case(f"flac of silence, total {total}", flac(total, silence), as_read(silence)) for total in (None, 0)],
+        Case("flac with another size of blocks in its header", bytes(other_blocks), truth),
         Case("flac", flac(None, samples), truth),
         Case("flac, ID3 before and after", b"ID3\4\0\0\0\0\1\1" + bytes(129) + flac(None, samples) + tag, truth),
         *[Case(f"flac total {total:X}", flac(total, samples), truth) for total in (0, (1 << 36) - 1)],

@@ -19,6 +19,8 @@ HEADER_BYTES = 42  # the marker and STREAMINFO
 _BUFFER_BYTES = 1 << 16  # more than libFLAC reads ahead
 _ANOTHER = "holds another FLAC from byte {} on, which is not read"
 UNKNOWN = (0, (1 << 36) - 1)
+_MOST_BLOCKS = 128  # of metadata before the first frame
+_LEAST_HEADER_BYTES, _MOST_HEADER_BYTES = 6, 16
 _TRIED = 4  # bytes at the end that look like a frame's header; where one is a frame's, more are not needed
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _WINDOWS = (1 << 16, 1 << 20, 1 << 23)  # bytes at the end of a file that are searched for frames
@@ -44,7 +46,7 @@ def corrected(file: io.IOBase, reporter: reading.Reporter) -> io.IOBase:
     header = file.read(HEADER_BYTES)
     if header[:4] == b"fLaC" and len(header) == HEADER_BYTES:
         promised = int.from_bytes(header[21:26]) & UNKNOWN[1]
-        frames, whole = _last_frames(file, size, header)
+        frames, whole = _last_frames(file, size, _block_frames(file, begin, header))
         if frames and not (whole and frames[-1].stop == promised):
             return _mended(file, begin, size, header, frames, whole, reporter)
     file.seek(0)
@@ -123,7 +125,21 @@ def _another(file: io.IOBase, at: int, size: int) -> int:
     return 0
 
 
-def _last_frames(file: io.IOBase, size: int, header: bytes) -> tuple[list[Frame], bool]:
+def _block_frames(file: io.IOBase, begin: int, header: bytes) -> int:
+    """Samples of a frame where all but the last have as many: those of the first frame, else what STREAMINFO says."""
+    at, last = begin + 4, False
+    for _ in range(_MOST_BLOCKS):
+        file.seek(at)
+        head = file.read(4)
+        if last or len(head) < 4:
+            break
+        last, at = bool(head[0] & 0x80), at + 4 + int.from_bytes(head[1:])
+    file.seek(at)
+    frame = _frame(file.read(_MOST_HEADER_BYTES), 0, at, 0) if last else None
+    return frame.stop - frame.first if frame else int.from_bytes(header[10:12])
+
+
+def _last_frames(file: io.IOBase, size: int, block_frames: int) -> tuple[list[Frame], bool]:
     """Frames near the end in order, the last one of the file at the end, and whether that one is whole by its CRC."""
     for window in _WINDOWS:
         begin = max(0, size - window)
@@ -132,9 +148,9 @@ def _last_frames(file: io.IOBase, size: int, header: bytes) -> tuple[list[Frame]
         end = len(data) - 128 if data[-128:-125] == b"TAG" else len(data)
         looks = [match.start() for match in _SYNC.finditer(data)]
         for at in looks[: -_TRIED - 1 : -1]:
-            if (frame := _frame(data, at, begin, header)) and _remainder(data[at:end]) == 0:
+            if (frame := _frame(data, at, begin, block_frames)) and _remainder(data[at:end]) == 0:
                 return [frame], True
-        frames = [frame for at in looks if (frame := _frame(data, at, begin, header))]
+        frames = [frame for at in looks if (frame := _frame(data, at, begin, block_frames))]
         # Bytes of samples that look like a header do not continue the frame before them
         frames = [frame for k, frame in enumerate(frames) if frame.first == (frames[k - 1].stop if k else 0)]
         if frames:
@@ -142,10 +158,10 @@ def _last_frames(file: io.IOBase, size: int, header: bytes) -> tuple[list[Frame]
     return [], False
 
 
-def _frame(data: bytes, at: int, begin: int, header: bytes) -> Frame | None:
+def _frame(data: bytes, at: int, begin: int, block_frames: int) -> Frame | None:
     """The frame that begins there in the bytes of a file from `begin` on; None for what is none."""
-    head = data[at : at + 16]
-    if len(head) < 16:
+    head = data[at : at + _MOST_HEADER_BYTES]
+    if len(head) < _LEAST_HEADER_BYTES:
         return None
     size, rate, channels, bits = head[2] >> 4, head[2] & 15, head[3] >> 4, head[3] >> 1 & 7
     if not size or rate == 15 or channels > 10 or bits == 3 or head[3] & 1:
@@ -162,9 +178,9 @@ def _frame(data: bytes, at: int, begin: int, header: bytes) -> Frame | None:
     else:
         samples = 192 if size == 1 else 576 << size - 2 if size < 6 else 256 << size - 8
     used += {12: 1, 13: 2, 14: 2}.get(rate, 0)
-    if _crc8(head[:used]) != head[used]:
+    if used >= len(head) or _crc8(head[:used]) != head[used]:
         return None
-    first = number if head[1] & 1 else number * int.from_bytes(header[10:12])
+    first = number if head[1] & 1 else number * block_frames
     return Frame(begin + at, first, first + samples)
 
 
