@@ -46,9 +46,14 @@ def corrected(file: io.IOBase, reporter: reading.Reporter) -> io.IOBase:
     header = file.read(HEADER_BYTES)
     if header[:4] == b"fLaC" and len(header) == HEADER_BYTES:
         promised = int.from_bytes(header[21:26]) & UNKNOWN[1]
-        frames, whole = _last_frames(file, size, _block_frames(file, begin, header))
+        least, most, block = (int.from_bytes(header[8:10]), int.from_bytes(header[10:12]), _block_frames(file, begin))
+        if block and least == most != block:  # libFLAC takes frames from wrong places by it
+            header = header[:8] + block.to_bytes(2) * 2 + header[12:]
+        frames, whole = _last_frames(file, size, block or most)
         if frames and not (whole and frames[-1].stop == promised):
             return _mended(file, begin, size, header, frames, whole, reporter)
+        if block and least == most != block:
+            return _with_length(file, begin, size, header, promised)
     file.seek(0)
     return file
 
@@ -125,8 +130,8 @@ def _another(file: io.IOBase, at: int, size: int) -> int:
     return 0
 
 
-def _block_frames(file: io.IOBase, begin: int, header: bytes) -> int:
-    """Samples of a frame where all but the last have as many: those of the first frame, else what STREAMINFO says."""
+def _block_frames(file: io.IOBase, begin: int) -> int:
+    """Samples of the first frame, which all but the last have where that is fixed; 0 where no frame is found."""
     at, last = begin + 4, False
     for _ in range(_MOST_BLOCKS):
         file.seek(at)
@@ -136,7 +141,7 @@ def _block_frames(file: io.IOBase, begin: int, header: bytes) -> int:
         last, at = bool(head[0] & 0x80), at + 4 + int.from_bytes(head[1:])
     file.seek(at)
     frame = _frame(file.read(_MOST_HEADER_BYTES), 0, at, 0) if last else None
-    return frame.stop - frame.first if frame else int.from_bytes(header[10:12])
+    return frame.stop - frame.first if frame else 0
 
 
 def _last_frames(file: io.IOBase, size: int, block_frames: int) -> tuple[list[Frame], bool]:
