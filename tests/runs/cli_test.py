@@ -353,3 +353,21 @@ def test_a_default_is_one_of_the_choices():
     assert cli.Flag("how", default="a", choices=("a", "b")).default == "a"
     with pytest.raises(ValueError, match="the default 'own' is none of a, b"):
         cli.Flag("how", default="own", choices=("a", "b"))
+
+
+def test_a_tilde_stands_for_the_home_folder_in_every_flag_field_and_word(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = CONFIG_FILE.replace("config.seed = 0", 'config.seed = 0\n        config.kept = "~/kept"')
+    write(tmp_path / "recipe.py", recipe)
+    given = parse(
+        "--config=~/recipe.py:ls",
+        "--workdir=~/run",
+        "--config.note=~",
+        "--config.sets=~/a,b~c",
+        "--config.optimizer.lr=1",
+        "~/word",
+        positional=cli.Positional("WORD", "words"),
+    )
+    assert given.workdir == f"{tmp_path}/run" and given.words == (f"{tmp_path}/word",)
+    assert given.config.note == str(tmp_path) and given.config.kept == f"{tmp_path}/kept"
+    assert given.config.sets == (f"{tmp_path}/a", "b~c") and given.config.source == "ls"

@@ -141,3 +141,14 @@ def test_a_damaged_config_is_one_sentence(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(errors.InputError, match="config.json is damaged"):
         run_folder.claim(tmp_path, CONFIG)
+
+
+def test_a_run_that_kept_a_tilde_is_resumed_by_the_folder_that_it_stands_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    begun = {"marks": ["checkpoints"]}
+    run_folder.claim(tmp_path, change(data="~/clips"), **begun).release()
+    (tmp_path / "checkpoints").mkdir()
+    run_folder.claim(tmp_path, change(data="/home/ann/clips"), **begun).release()
+    assert json.loads((tmp_path / "config.json").read_text())["data"] == "/home/ann/clips"
+    with pytest.raises(errors.InputError, match='data was "/home/ann/clips", now "/home/ben/clips"'):
+        run_folder.claim(tmp_path, change(data="/home/ben/clips"), **begun)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+import stat
 from collections.abc import Iterator
 
 import numpy as np
@@ -161,6 +162,9 @@ def _opened(
         return contextlib.nullcontext(source)
     if "\0" in os.fspath(source):
         raise reporter.error("cannot be opened (its name holds a zero byte)")
+    if not (stat.S_ISREG(mode := os.stat(source).st_mode) or stat.S_ISDIR(mode)):
+        # A pipe would be waited for, and a device may never end
+        raise reporter.error("cannot be opened (it is a pipe, socket or device and no file)")
     return open(source, "rb")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.datasets import folder_walk
 from voc2vec_jax.runs import files as run_files
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz")
@@ -29,28 +30,22 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 
 @dataclasses.dataclass(frozen=True)
 class FolderTree:
-    """A folder of files. Symbolic links are followed, hidden files ignored."""
+    """A folder of files, as `folder_walk.Walk` finds them."""
 
     root: pathlib.Path
 
     def files(self) -> Iterator[tuple[str, int]]:
         """(posix path below the root, bytes) of every file, in no particular order."""
-        for name in self.names():
-            path = self.root / name
-            yield name, path.stat().st_size if path.exists() else 0
+        for name, entry in folder_walk.Walk(os.fspath(self.root)).files():
+            yield name, folder_walk.look(entry)[0]
 
-    def names(self) -> Iterator[str]:
-        """Posix path below the root of every file, in no particular order and without looking at the files."""
-        seen = set()
-        for folder, subfolders, names in os.walk(self.root, followlinks=True, onerror=_refuse_folder):
-            seen.add(os.path.realpath(folder))
-            subfolders[:] = [
-                s for s in subfolders if not _hidden(s) and os.path.realpath(os.path.join(folder, s)) not in seen
-            ]
-            inside = pathlib.Path(folder).relative_to(self.root)
-            for name in names:
-                if not _hidden(name):
-                    yield (inside / name).as_posix()
+    def head(self, name: str, count: int) -> bytes:
+        """The first bytes of a file; b"" if it cannot be read."""
+        try:
+            with (self.root / name).open("rb") as file:
+                return file.read(count)
+        except OSError:
+            return b""
 
     def load(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
@@ -79,8 +74,16 @@ class ZipTree:
     def files(self) -> Iterator[tuple[str, int]]:
         """(name with forward slashes, unpacked bytes) of every member."""
         for name, member in self._members.items():
-            if not member.is_dir() and not any(_hidden(part) for part in name.split("/")):
+            if not member.is_dir() and not any(folder_walk.is_hidden(part) for part in name.split("/")):
                 yield name, member.file_size
+
+    def head(self, name: str, count: int) -> bytes:
+        """The first bytes of a member; b"" if it cannot be unpacked."""
+        try:
+            with self._archive.open(self._members[name]) as file:
+                return file.read(count)
+        except _ZIP_ERRORS:
+            return b""
 
     def load(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
@@ -135,8 +138,23 @@ class TarTree:
     def files(self) -> Iterator[tuple[str, int]]:
         """(name with forward slashes, bytes) of every member."""
         for name, member in self._members.items():
-            if member.isfile() and not any(_hidden(part) for part in name.split("/")):
+            if member.isfile() and not any(folder_walk.is_hidden(part) for part in name.split("/")):
                 yield name, member.size
+
+    def no_files(self) -> dict[str, str]:
+        """What the archive holds besides files and folders."""
+        return {
+            name: "a link in the archive" if member.issym() or member.islnk() else "no file"
+            for name, member in self._members.items()
+            if not member.isfile() and not member.isdir()
+        }
+
+    def head(self, name: str, count: int) -> bytes:
+        """The first bytes of a member."""
+        member = self._members[name]
+        with self._plain.open("rb") as file:
+            file.seek(member.offset_data)
+            return file.read(min(count, member.size))
 
     def load(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
@@ -151,10 +169,7 @@ class TarTree:
 
     def read(self, name: str) -> bytes:
         """The bytes of a member."""
-        member = self._members[name]
-        with self._plain.open("rb") as file:
-            file.seek(member.offset_data)
-            return file.read(member.size)
+        return self.head(name, self._members[name].size)
 
     @functools.cached_property
     def _plain(self) -> pathlib.Path:
@@ -263,11 +278,3 @@ def _decompress(path: pathlib.Path, plain: pathlib.Path) -> None:
 def _damaged(path: pathlib.Path, kind: str, error: Exception) -> errors.InputError:
     size = path.stat().st_size
     return errors.InputError(f"{path} ({size} bytes) is not a complete {kind} archive ({error}): download it again")
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise errors.InputError(f"{error.filename} cannot be listed ({error.strerror}): check its permissions") from error
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"

@@ -70,7 +70,8 @@ def parse(
     """Read `argv` (without the program's name). `--flag=value` and `--flag value` are the same; the last one wins.
 
     A flag of kind CONFIG loads `PATH[:ARG]` and takes overrides `--config.a.b=value`, typed by the field's
-    present value. `--help` prints a description and raises SystemExit(0). Every fault raises InputError.
+    present value. A value that begins with ~ has the home folder in its place. `--help` prints a description and
+    raises SystemExit(0). Every fault raises InputError.
     """
     line = _Line({**flags, **_COMMON}, program, positional)
     argv = ["--help" if token == "-h" else token for token in argv]
@@ -84,12 +85,14 @@ def parse(
     overrides = {name.partition(".")[2]: text for name, text in given.items() if name not in line.flags}
     for field, text in overrides.items():
         configuration.override(config, field, text, prefix=f"{line.config_flag}.")
+    if config is not None:
+        configuration.expand_home(config)
     values = {name: _value(name, flag, given, config) for name, flag in line.flags.items()}
     if values["help"]:
         _parser(line, config).print_help()
         raise SystemExit(errors.EXIT_DONE)
     _require(values, words, line)
-    return Arguments(values, tuple(words), source, overrides)
+    return Arguments(values, tuple(map(configuration.at_home, words)), source, overrides)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +220,7 @@ def _value(name: str, flag: Flag, given: Mapping[str, str], config: ml_collectio
     if name not in given:
         return flag.default
     text = given[name]
-    value = configuration.parse_value(f"--{name}", text, flag.kind)
+    value = configuration.at_home(configuration.parse_value(f"--{name}", text, flag.kind))
     if flag.choices and value not in flag.choices:
         near = difflib.get_close_matches(text, flag.choices, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

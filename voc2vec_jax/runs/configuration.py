@@ -4,6 +4,7 @@ import difflib
 import importlib.machinery
 import importlib.util
 import inspect
+import os
 import pathlib
 import traceback
 from collections.abc import Iterator
@@ -24,6 +25,21 @@ def _literal(name: str, text: str, kind: type, expected: str) -> Any:
     if value != value:
         raise errors.InputError(f"{name}={text} is not a number")
     return value
+
+
+def at_home(value: Any) -> Any:
+    """A text that begins with ~ with the home folder in its place, as shells do; anything else as it is."""
+    if isinstance(value, str):
+        return os.path.expanduser(value)
+    return type(value)(map(at_home, value)) if isinstance(value, tuple | list) else value
+
+
+def expand_home(config: ml_collections.ConfigDict) -> None:
+    """Puts the home folder in place of ~ in every field."""
+    for name, value in fields(config):
+        if (there := at_home(value)) != value:
+            group, _ = find(config, name, "config.")
+            group[name.rsplit(".", 1)[-1]] = there
 
 
 def parse_value(name: str, text: str, kind: type) -> Any:
@@ -128,7 +144,7 @@ def load(source: str) -> ml_collections.ConfigDict:
 
     The file may refuse an ARG with InputError, ValueError or KeyError. InputError for every fault, in one sentence.
     """
-    path, argument = _split_source(source)
+    path, argument = _split_source(at_home(source))
     if not path.is_file():
         raise errors.InputError(f"--config={source}: there is no file {path}{files.similar(path, '*.py')}")
     get_config = getattr(_execute(path), "get_config", None)

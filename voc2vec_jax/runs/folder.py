@@ -20,7 +20,7 @@ from typing import Any
 import jax
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import agreement, files, logs
+from voc2vec_jax.runs import agreement, configuration, files, logs
 
 _PACKAGES = ("voc2vec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 HISTORY = "history"  # in config.json: the changes of a run's configuration
@@ -215,7 +215,8 @@ class _Difference:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[_Difference]:
-    before, after = dict(_leaves(old)), dict(_leaves(new))
+    # Runs of earlier versions kept ~ for the home folder
+    before, after = ({name: configuration.at_home(value) for name, value in _leaves(tree)} for tree in (old, new))
     for name in dict.fromkeys([*before, *after]):
         # As text: 1 and 1.0 and true are three values
         was, now = (json.dumps(values[name]) if name in values else "absent" for values in (before, after))

@@ -101,15 +101,15 @@ def test_names_that_are_not_utf8_are_opened_and_shown(tmp_path):
     ("name", "text", "sentence"),
     [
         ("none", None, "none is neither a folder nor a file"),
-        ("a.csv", "file,label\nx,y\n", "has the columns file, label and none of them is path"),
-        ("a.csv", "", "has the columns of an empty file"),
+        ("a.csv", "file,label\nx,y\n", "begins with .file,label.: its first line must name the columns"),
+        ("a.csv", "", "lists no recordings, as it is empty"),
         ("a.csv", "path\n", "lists no recordings"),
         ("a.csv", "path,label\nx,y,z\n", "line 2 has 3 fields and the header 2"),
         ("a.csv", "path,label\n,y\n", "line 2 has no path"),
         ("a.csv", "path,start,end\nx,1,2\n", "lists stretches of recordings, and whole ones are read here: prepare"),
         ("a.txt", "\n\n", "lists no recordings"),
         ("a.zip", "", "is no list of recordings: unpack it"),
-        ("a.csv", b"path\n\xff\xfe", "is no manifest in UTF-8 text"),
+        ("a.csv", b"path\n\xff\xfe", r"is not text in UTF-8 .line 2."),
     ],
 )
 def test_what_is_no_list_is_refused(name, text, sentence, tmp_path):

@@ -3,7 +3,7 @@
 Workers divide the work by this list, so it depends on names alone: not on the machine, the mount point or the time.
 """
 
-import csv
+import array
 import dataclasses
 import hashlib
 import os
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import records, trees
-from voc2vec_jax.datasets.published import folder
+from voc2vec_jax.datasets import class_folders, file_names, manifests, records, scanning, trees
 from voc2vec_jax.inference import buckets, loading
+from voc2vec_jax.runs import logs
 
-TABLES = (".csv", ".tsv")
+COLUMNS = ("path", "id", "label")
 SCHEMA = pa.schema([("id", pa.string()), ("path", pa.binary()), ("label", pa.string())])
 CHUNK_ROWS = 1 << 15
 
@@ -64,10 +64,9 @@ class Items:
 def open_input(source: str, data_dir: str | os.PathLike | None = None) -> Items:
     """The list that `source` names: with `data_dir` prepared sets (names separated by commas), else a path.
 
-    A path is a folder, an audio file or a manifest. A folder is searched and sorted; if its files lie in two or more
-    folders, these are the classes. A manifest is a csv or tsv with a column `path` and optionally `id` and `label`,
-    fairseq's tsv, or a text file with one path per line; its paths are relative to it. InputError for anything else,
-    and for an empty list.
+    A path is a folder, an audio file or a list. A folder is searched and sorted; `class_folders` says which folders are
+    classes. A list is what `manifests` reads, here with the columns `path`, `id` and `label`. InputError for anything
+    else, for an empty list, and for a file with two labels. What is left out or odd is said.
     """
     path = pathlib.Path(source).expanduser()
     if data_dir is not None:
@@ -83,13 +82,7 @@ def open_input(source: str, data_dir: str | os.PathLike | None = None) -> Items:
         return _of_files(path.name, path.parent, [(path.name, path.name, "")])
     if path.name.lower().endswith((*trees.ARCHIVE_SUFFIXES, ".parquet", ".npz", ".npy")):
         raise errors.InputError(f"--input={source} is no list of recordings: unpack it, or write a csv of their paths")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return _of_manifest(path, file)
-    except (UnicodeDecodeError, csv.Error) as fault:
-        raise errors.InputError(f"--input={source} is no manifest in UTF-8 text ({fault})") from fault
-    except OSError as fault:
-        raise errors.InputError(f"--input={source} cannot be read ({fault.strerror})") from fault
+    return _of_list(path)
 
 
 def _listed(entries: Iterable[tuple[str, str, str]]) -> tuple[pa.Table, Any]:
@@ -117,10 +110,24 @@ def _as_text(path: bytes) -> str:
     return path.decode("utf-8", "replace")
 
 
-def _of_files(name: str, root: pathlib.Path, entries: Iterable[tuple[str, str, str]]) -> Items:
-    table, digest = _listed(entries)
+def _of_files(name: str, root: pathlib.Path, entries: Iterable[tuple[str, str, str]], look: bool = False) -> Items:
+    """Items of files. With `look`, at links and several entries of a file, InputError for two labels of one."""
+    front = f"{root.resolve()}{os.sep}"
+    identities, keys = file_names.Identities(str(root.resolve())), array.array("q")
+
+    def identity(path: str) -> str:
+        return identities.of(file_names.normal(path, front))
+
+    def keyed() -> Iterator[tuple[str, str, str]]:
+        for entry in entries:
+            keys.append(hash(identity(entry[1])))
+            yield entry
+
+    table, digest = _listed(keyed() if look else entries)
     if not table.num_rows:
         raise errors.InputError(f"--input={name} lists no recordings")
+    if look:
+        _refuse_two_labels(name, table, np.frombuffer(keys, np.int64), identity)
 
     def stream(item: Item, how: audio.Reading, remark: audio.Remark) -> Iterator[Float32[np.ndarray, " _"]]:
         return audio.stream(root / item.path, item.path, how, remark)
@@ -132,70 +139,49 @@ def _of_files(name: str, root: pathlib.Path, entries: Iterable[tuple[str, str, s
     return Items(name, table, digest.hexdigest(), stream, lengths)
 
 
+def _refuse_two_labels(
+    name: str, table: pa.Table, keys: Int64[np.ndarray, " n"], identity: Callable[[str], Any]
+) -> None:
+    """InputError where rows with one identity (of which `keys` are hashes) have two labels."""
+    codes = table["label"].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+    rows = np.flatnonzero(codes >= 0)
+    rows = rows[np.lexsort((codes[rows], keys[rows]))]
+    first, second = rows[:-1], rows[1:]
+    for pair in zip(
+        *(each[(keys[first] == keys[second]) & (codes[first] != codes[second])] for each in (first, second))
+    ):
+        paths = [os.fsdecode(table["path"][row].as_py()) for row in sorted(pair)]
+        if identity(paths[0]) == identity(paths[1]):
+            there = " and as ".join(f"{path}, label {table['label'][row]}" for path, row in zip(paths, sorted(pair)))
+            raise errors.InputError(f"{name} has one file twice, as {there}: leave one (several stand as in cry|cough)")
+
+
 def _of_folder(root: pathlib.Path) -> Items:
-    names = sorted(name for name in trees.FolderTree(root).names() if trees.is_audio(name))
+    found = scanning.scan(trees.FolderTree(root), sizes=False)
+    names = [name for name, _ in found.recordings]
+    places, said = class_folders.places(names)
+    for note in (*said, *found.notes):
+        logs.warn(f"{root}: {note}")
+    if found.unsupported:
+        logs.warn(f"{root}: left out what must be converted first: {', '.join(found.unsupported[:3])}")
     if not names:
         raise errors.InputError(f"--input={root} holds no audio file ({', '.join(audio.SUFFIXES)})")
-    classes = {_parent(name) for name in names} - {""}
-    labelled = len(classes) > 1
-    return _of_files(str(root), root, ((name, name, _parent(name) if labelled else "") for name in names))
+    labels = (os.fsencode(place.label).decode("utf-8", "replace") for place in places)
+    return _of_files(str(root), root, ((name, name, label) for name, label in zip(names, labels)), found.has_links)
 
 
-def _parent(name: str) -> str:
-    label = name.split("/")[-2] if "/" in name else ""
-    return os.fsencode(label).decode("utf-8", "replace")
-
-
-def _of_manifest(path: pathlib.Path, file: Any) -> Items:
-    first, second = file.readline().rstrip("\r\n"), file.readline()
-    file.seek(0)
-    if "\t" not in first and folder.FAIRSEQ_ROW.fullmatch(second):
-        root = path.parent / first.strip()
-        lines = (line.rpartition("\t")[0] for line in _lines(file, 1))
-        return _of_files(str(path), root, ((line, line, "") for line in lines))
-    tab = "\t" if "\t" in first else ","
-    header = [column.strip().lower() for column in next(csv.reader([first], delimiter=tab), [])]
-    if "path" in header:
-        return _of_files(str(path), path.parent, _table_rows(path, file, header, tab))
-    if path.suffix.lower() in TABLES:
-        raise errors.InputError(
-            f"{path} has the columns {', '.join(header) or 'of an empty file'} and none of them is path: name the "
-            "column of the files path"
-        )
-    return _of_files(str(path), path.parent, ((line, line, "") for line in _lines(file, 0)))
-
-
-def _lines(file: Iterable[str], skipped: int) -> Iterator[str]:
-    for number, line in enumerate(file):
-        if number >= skipped and line.strip():
-            yield line.strip("\r\n")
-
-
-def _table_rows(
-    manifest: pathlib.Path, file: Iterable[str], header: list[str], tab: str
-) -> Iterator[tuple[str, str, str]]:
-    if "start" in header:
-        raise errors.InputError(
-            f"{manifest} lists stretches of recordings, and whole ones are read here: prepare them as a set with "
-            f"tools/prepare.py folder --manual_dir={manifest}, and give its name"
-        )
-    rows = csv.reader(file, delimiter=tab)
-    next(rows)
-    at = {name: header.index(name) for name in ("path", "id", "label") if name in header}
-    for row in rows:
-        if not any(field.strip() for field in row):
-            continue
-        if len(row) > len(header):
+def _of_list(path: pathlib.Path) -> Items:
+    with manifests.opened(path, COLUMNS, strict=True) as table:
+        if "start" in table.header:
             raise errors.InputError(
-                f"{manifest} line {rows.line_num} has {len(row)} fields and the header {len(header)}: quote what "
-                "holds a separator"
+                f"{path} lists stretches of recordings, and whole ones are read here: prepare them as a set with "
+                f"tools/prepare.py folder --manual_dir={path}, and give its name"
             )
-        row += [""] * (len(header) - len(row))
-        path = row[at["path"]].strip()
-        if not path:
-            raise errors.InputError(f"{manifest} line {rows.line_num} has no path: fill it in, or delete the line")
-        name = row[at["id"]].strip() if "id" in at else ""
-        yield name or path, path, row[at["label"]].strip() if "label" in at else ""
+        rows = ((row.id or row.path, row.path, row.label) for row in table.rows())
+        items = _of_files(str(path), table.root, rows, look="label" in table.columns)
+    for note in table.notes:
+        logs.warn(note)
+    return items
 
 
 def _of_sets(names: list[str], data_dir: str | os.PathLike) -> Items:

@@ -1,0 +1,77 @@
+"""A folder or archive searched for recordings: those to read, and notes on everything else that looks like one."""
+
+import codecs
+import functools
+import mimetypes
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from voc2vec_jax import audio
+from voc2vec_jax.audio import sniffing
+from voc2vec_jax.datasets import folder_walk, layouts, trees
+
+_TYPES = mimetypes.MimeTypes(filenames=())  # Python's own list, and not the system's
+
+
+class Scan(NamedTuple):
+    """`recordings` are (name, bytes), sorted; `unsupported` are in formats to convert first.
+
+    `has_links` says whether a file may have several names. `notes` name what is left out.
+    """
+
+    recordings: list[tuple[str, int]]
+    unsupported: list[str]
+    files: int
+    has_links: bool
+    notes: list[str]
+
+
+def scan(tree: trees.Tree, sizes: bool = True) -> Scan:
+    """Search a tree. Without `sizes`, a folder's files are not looked at, and their bytes are 0."""
+    walk = folder_walk.Walk(os.fspath(tree.root))
+    if isinstance(tree, trees.FolderTree):
+        files = []
+        for name, entry in walk.files():
+            size, several = folder_walk.look(entry) if sizes else (0, False)
+            walk.has_links |= several
+            files.append((name, size))
+    else:
+        files = list(tree.files())
+        walk.no_files = tree.no_files() if isinstance(tree, trees.TarTree) else {}
+    others = [name for name, _ in files if not trees.is_audio(name)]
+    unsupported = sorted(name for name in others if name.lower().endswith(trees.UNSUPPORTED))
+    alike = sorted(name for name in set(others).difference(unsupported) if _is_like_a_recording(tree, name))
+    hidden = sorted(
+        name for name in walk.hidden if trees.is_audio(name) and not os.path.basename(name).startswith("._")
+    )
+    left_out = [
+        (sorted(f"{name} ({kind})" for name, kind in walk.no_files.items()), "is no file"),
+        (sorted(walk.again), "is a link to a folder that is searched anyway"),
+        (alike, f"looks like a recording and has none of their endings ({' '.join(audio.SUFFIXES)})"),
+        (hidden, "is hidden"),
+    ]
+    notes = [f"left out, as it {why}: {_several(names)}" for names, why in left_out if names]
+    recordings = sorted(each for each in files if trees.is_audio(each[0]))
+    return Scan(recordings, unsupported, len(files), walk.has_links, notes)
+
+
+def _is_like_a_recording(tree: trees.Tree, name: str) -> bool:
+    kind = _kind_by_ending(os.path.splitext(name)[1].lower())
+    return kind in ("audio", "video") if kind else _is_media(tree.head(name, sniffing.HEAD_BYTES))
+
+
+@functools.lru_cache(1 << 12)
+def _kind_by_ending(ending: str) -> str:
+    """Such as "audio", "image" or "text"; "" for an ending that tells nothing."""
+    return (_TYPES.guess_type(f"a{ending}")[0] or "").partition("/")[0]
+
+
+def _is_media(head: bytes) -> bool:
+    """Whether a file begins as recordings do; two bytes that mark UTF-16 could also begin an MP3."""
+    known = sniffing.kind(head).name and not sniffing.refusal(head) and not head.startswith(codecs.BOM_UTF16_LE)
+    return bool(known) or head.startswith(b"NIST_1A")
+
+
+def _several(names: Sequence[str]) -> str:
+    return layouts.some(names) + (f" ({len(names)} of them)" if len(names) > 3 else "")
