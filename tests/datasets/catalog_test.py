@@ -218,14 +218,13 @@ def test_a_manifest_lists_paths_labels_and_groups(tmp_path, delimiter, suffix):
     with manifest.open("w", encoding="utf-8-sig", newline="") as file:
         rows = csv.writer(file, delimiter=delimiter)
         rows.writerows([["path", "Label", "group"], ["a, b.wav", "x", "ann"], [], ["../c.wav", "y", ""]])
-        rows.writerows([[str(inside), "x", "ann"], ["", "y", ""], ["d.wav", "y", "", "more"], [str(outside), "", ""]])
+        rows.writerows([[str(inside), "x", "ann"], ["", "y", ""], ["d.wav", "y", "", "more"], [str(outside), "y", ""]])
     listing = _list("folder", manifest)
     assert [(r.path, r.label, r.group) for r in listing.recordings] == [
         ("../c.wav", "y", ""),
-        (str(outside), "", ""),
         ("a, b.wav", "x", "ann"),
     ]
-    assert listing.labels == ("x", "y") and "1 row repeats an earlier one" in listing.notes[0]
+    assert listing.labels == ("x", "y") and "2 rows repeat an earlier one" in listing.notes[0]
     assert ["no path" in listing.unreadable[0]["reason"], "4 fields" in listing.unreadable[1]["reason"]] == [True, True]
     assert all(len(listing.loader.load(recording.locator)) == len(TONE) for recording in listing.recordings)
 
@@ -247,9 +246,9 @@ def test_a_manifest_of_paths_alone_and_fairseqs_are_read(tmp_path):
     "text, sentence",
     [
         (b"file,label\na.wav,x\n", "begins with 'file,label': its first line must name the columns"),
-        (b"", "begins with ''"),
+        (b"", "lists no recordings, as it is empty"),
         (b"path\n", "lists no recordings"),
-        (b"path\n\xff\xfe.wav\n", "is not a manifest in UTF-8 text"),
+        (b"path\n\xff\xfe.wav\n", r"is not text in UTF-8 \(line 2\)"),
         (b"/no/such/folder\na.wav\t1600\n", "names the folder '/no/such/folder', which is not there"),
     ],
 )
