@@ -17,6 +17,7 @@ from voc2vec_jax.audio import joining, packets, reading
 
 LOWEST_RATE_HZ = 1_000
 BLOCK_FRAMES = 1 << 16
+FAR_SECONDS = 600.0  # into a recording: stretches before are decoded from the beginning
 WARM_UP_SECONDS = 1.0  # decoded before a stretch: an MP3 frame uses bytes of up to nine frames before it
 BUFFER_BYTES = 1 << 16
 # Demuxers that read one file and nothing beside it, and that know their format by a header.
@@ -29,7 +30,6 @@ _SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "flt": 1, "dbl": 1}
 _CONTAINERS = {"mov": "MP4", "matroska": "WebM or Matroska", "asf": "WMA", "ogg": "Ogg", "wv": "WavPack"}
 _CODECS = {"mp3float": "MP3", "amrnb": "AMR-NB", "amrwb": "AMR-WB", "opus": "Opus", "vorbis": "Vorbis"}
 _LOCKED = ("drms", "enca", "aavd")  # MP4's names of encrypted tracks
-_EXACT_SEEKS = ("mp3", "mov")  # their times count samples
 
 
 class Decoder:
@@ -127,10 +127,12 @@ class Decoder:
         self._watch.report(self.format, self._reporter)
 
     def _sought(self, first: int) -> tuple[int, Iterable[joining.Part]]:
-        """(place, parts from there) where the place is before frame `first`, and the decoder has warmed up there."""
-        name = self._container.format.name.split(",")[0]
+        """(place, parts from there) where the place is before frame `first`, and the decoder has warmed up there.
+
+        Far into a recording the place is by the file's clock, and the noise that AAC draws is another.
+        """
         target = first - round(WARM_UP_SECONDS * self.rate_hz)
-        if name not in _EXACT_SEEKS or target <= 0:
+        if target < FAR_SECONDS * self.rate_hz or not self._watch.counts_samples():
             return 0, self._parts
         origin = self._watch.origin
         self._container.seek(int(origin + target / self.rate_hz / self._stream.time_base), stream=self._stream)

@@ -9,6 +9,8 @@ from voc2vec_jax.audio import mpeg, reading
 
 SLACK_SECONDS = 0.1  # by which a length in a header may differ from the decoded one: rounded times, padding
 _HEADERS_KNOW = ("mov", "wav", "w64", "aiff", "au", "caf", "flac", "ape", "wv", "tta", "dsf")
+_HEAD_BYTES = 16
+_TAGS = (b"APETAGEX", b"LYRICSBEGIN", b"TAG", b"ID3")
 _GAPS_SHOW = ("mov", "matroska")
 
 
@@ -33,6 +35,7 @@ class Watch:
         self._packets = self._frames = 0
         self._bad = self._bad_bytes = 0
         self._bad_in_a_row = 0
+        self._run_bytes, self._run_head = 0, b""  # of the packets in that row: all bytes, and how it begins
         self._gaps = fractions.Fraction(0)  # s
         self._last: Any = None
         self._stopped = False
@@ -55,6 +58,9 @@ class Watch:
         if packet.size and not (self._jumped and self.origin is None):
             self._bad += 1
             self._bad_bytes += packet.size
+            if not self._bad_in_a_row:
+                self._run_bytes, self._run_head = 0, bytes(packet)[:_HEAD_BYTES]
+            self._run_bytes += packet.size
             self._bad_in_a_row += 1
 
     def good(self, packet: Any, frames: Sequence[Any]) -> None:
@@ -81,11 +87,24 @@ class Watch:
         beyond = round((self._end - end) * rate_hz)
         return beyond if 0 < beyond < frames else 0
 
+    def counts_samples(self) -> bool:
+        """Whether the times of the file are those of its samples, as far as can be known without decoding it."""
+        if self._name == "mp3":
+            # After the frames that a tag gives, FFmpeg leaves out padding, which may be amid the file where it is wrong
+            at = self._file.tell()
+            frames, length = mpeg.promised(self._file, self._first_byte or 0)
+            whole = self._file.seek(0, io.SEEK_END) - (self._first_byte or 0)
+            self._file.seek(at)
+            return not frames or abs(length - whole) < whole // 50
+        return self._name == "mov"
+
     def report(self, form: str, reporter: reading.Reporter) -> None:
         """Tells what was odd; AudioError where most packets cannot be decoded, or where cut recordings are refused."""
         if not self._frames:
             return
-        if 2 * self._bad > self._packets:
+        if self._behind():
+            self._tell_behind(reporter)
+        elif 2 * self._bad > self._packets:
             raise reporter.error(f"is {form}, and {self._bad} of its {self._packets} packets cannot be decoded")
         if early := self._ends_early():
             reporter.ends_early(f"is truncated: {early}")
@@ -95,14 +114,28 @@ class Watch:
         if self._gaps and self._name in _GAPS_SHOW:
             reporter.tell("gaps", f"its clock jumps by {float(self._gaps):.1f} s in all, for which it holds no sound")
 
+    def _behind(self) -> bool:
+        """Whether the file ends with bytes that are none of its audio."""
+        if self._name == "mp3":
+            return self._run_bytes > 0 < self._bad_in_a_row and not mpeg.frame_bytes(self._run_head)
+        if self._name == "aac":
+            return self._run_bytes > 0 < self._bad_in_a_row and mpeg.adts_bytes(self._run_head) <= self._run_bytes
+        return False
+
+    def _tell_behind(self, reporter: reading.Reporter) -> None:
+        if not self._run_head.strip(b"\0"):
+            reporter.ends_early(f"is truncated: its last {self._run_bytes} bytes are zeros, as in an unfinished copy")
+        elif not self._run_head.startswith(_TAGS):
+            reporter.tell("length", f"goes on for {self._run_bytes} bytes after the end of its audio: not read")
+
     def _ends_early(self) -> str:
         """What shows that the recording was cut short; "" if nothing does."""
         promised = self._promised_seconds()
         if promised and promised - self._end > SLACK_SECONDS:
             return f"its header promises {float(promised):.2f} s, {float(self._there):.2f} s are there"
-        if self._bad_in_a_row or self._stopped:
+        if self._bad_in_a_row and not self._behind() or self._stopped:
             return f"its last packets cannot be decoded, {float(self._there):.2f} s are there"
-        if self._stream.codec_context.name in ("mp3", "mp3float", "mp2", "mp2float"):
+        if self._stream.codec_context.name.startswith(("mp3", "mp2")) and not self._bad_in_a_row:
             wanted, there = mpeg.frame_bytes(bytes(self._last)[:4]), self._last.size
             if there < wanted:
                 return f"its last frame has {there} of {wanted} bytes, {float(self._there):.2f} s are there"
@@ -113,7 +146,7 @@ class Watch:
         if self._name == "mp3":
             if self._jumped:
                 return None
-            frames = mpeg.promised_frames(self._file, self._first_byte or 0)
+            frames, _ = mpeg.promised(self._file, self._first_byte or 0)
             lost = frames - self._packets
             frame_seconds = fractions.Fraction(self._last.duration or 0) * self._stream.time_base
             return self._end + lost * frame_seconds if frames else None
@@ -133,6 +166,9 @@ def why_not_opened(file: io.IOBase, kind: str) -> str:
         return "is MP4 without its index (moov): the recording or its copy was cut short"
     if kind:
         return f"seems to be {kind}, and FFmpeg cannot read it: it is damaged, or of a variant that is not read"
+    file.seek(0)
+    if not file.read(1 << 16).strip(b"\0"):
+        return "begins with nothing but zero bytes, as an unfinished copy does"
     return "is in no format that is read (WAV, FLAC, MP3, M4A, Ogg, WebM and others are)"
 
 

@@ -20,6 +20,11 @@ _OTHERS = {
     b"\x02#!SILK": "is a SILK voice message, which is not read: convert it",
 }
 _PLAYLISTS = (b"#EXTM3U", b"[playlist]", b"ffconcat", b"v=0", b"<asx", b"<mpd", b"<smil")
+_ASF = b"\x30\x26\xb2\x75"
+_ASF_LOCKS = (
+    bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),  # the content encryption object
+    bytes.fromhex("14e68a292226174cb935dae07ee9289c"),  # the extended one
+)
 _PICTURES_IN_MP4 = (b"heic", b"heix", b"mif1", b"msf1", b"avif")
 _WAV_TAGS_OF_FFMPEG = (0x50, 0x55, 0xFF, 0x160, 0x161, 0x162, 0x163, 0x1600, 0x1601, 0x2000)  # MPEG, WMA, AAC, AC-3
 
@@ -34,7 +39,7 @@ class Kind(NamedTuple):
 _LIBSNDFILE = {b"fLaC": "FLAC", b".snd": "AU", b"dns.": "AU", b"caff": "CAF", b"riff": "W64", b"RIFX": "WAV"}
 _FFMPEG = {
     b"\x1a\x45\xdf\xa3": "WebM or Matroska",
-    b"\x30\x26\xb2\x75": "WMA",
+    _ASF: "WMA",
     b"#!AMR": "AMR",
     b"ID3": "MP3",
     b"MAC ": "APE",
@@ -77,7 +82,7 @@ def kind(first: bytes) -> Kind:
         for magic, name in known.items():
             if first.startswith(magic):
                 return Kind(name, by_ffmpeg)
-    if first[:1] == b"\xff" and first[1:2] >= b"\xe0":
+    if first[:1] == b"\xff" and first[1:2] >= b"\xe0" and not _is_utf16(first):
         return Kind("AAC" if first[1] & 0xF6 == 0xF0 else "MP3", True)
     return Kind("", False)
 
@@ -94,13 +99,15 @@ def refusal(first: bytes) -> str | None:
         return "is an image (HEIC or AVIF), not a recording"
     if first[:4] == b"RIFF" and first[8:12] == b"WEBP":
         return "is an image (WebP), not a recording"
-    if kind(first).name:
-        return None
-    return _text(first)
+    if first[:4] == _ASF and any(guid in first for guid in _ASF_LOCKS):
+        return "is WMA locked by DRM: give a copy without the lock"
+    return None if kind(first).name else _text(first)
 
 
 def _text(first: bytes) -> str | None:
     """What kind of text it is; None if it is none."""
+    if _is_utf16(first):
+        return "is text, not a recording"
     if any(byte < 32 and byte not in b"\t\n\r\f" for byte in first) or not first.strip():
         return None
     try:
@@ -115,6 +122,10 @@ def _text(first: bytes) -> str | None:
         return "is HTML (a download page?), not a recording: download it again"
     known = start.startswith(b"nist_1a")  # of speech corpora, with a header in letters
     return None if known else "is text, not a recording"
+
+
+def _is_utf16(first: bytes) -> bool:
+    return first[:2] in (b"\xff\xfe", b"\xfe\xff") and first.count(0) > len(first) // 3
 
 
 def _wav_tag(first: bytes) -> int:
