@@ -2,7 +2,7 @@
 
     python tools/convert.py SRC DST [--to={jax,hf,fairseq}] [--verify=false]
 
-SRC is a folder of transformers (safetensors or pytorch_model.bin), a fairseq .pt file or a folder that this program
+SRC is a folder or file of weights of transformers, Lightning, fairseq, s3prl or FunASR, or a folder that this program
 wrote. DST is a new folder, or a new .pt file for fairseq.
 """
 

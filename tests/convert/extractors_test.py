@@ -186,3 +186,34 @@ def test_label2id_that_says_otherwise_is_told(tmp_path, classifier, capsys):
     got = reader.read(labelled(tmp_path, classifier, id2label=names, label2id={"a": 0, "b": 2, "c": 1}))
     assert got.labels == ("a", "b", "c")
     assert "output 1 is 'b' by id2label, which is taken, and 2 by label2id" in capsys.readouterr().err
+
+
+def test_the_configuration_says_which_layers_a_classifier_sees(tmp_path, classifier):
+    summed = tmp_path / "summed"
+    made = checkpoints.model("HubertForSequenceClassification", **checkpoints.SUMMED)
+    with torch.no_grad():
+        made.classifier.weight.mul_(50)
+    made.save_pretrained(summed)
+    assert reader.read(summed).head.layer_sum
+    said = json.loads((summed / "config.json").read_text()) | {"use_weighted_layer_sum": False}
+    (summed / "config.json").write_text(json.dumps(said))
+    got = reader.read(summed)
+    assert not got.head.layer_sum and "layer_weights" in got.unused
+    audio = 0.1 * np.random.default_rng(0).standard_normal(1600, dtype=np.float32)
+    given = transformers.Wav2Vec2FeatureExtractor()(audio, sampling_rate=RATE, return_tensors="pt").input_values
+    shares = {}
+    for summing in (True, False):
+        made.config.use_weighted_layer_sum = summing
+        with torch.no_grad():
+            shares[summing] = torch.softmax(made(given).logits, -1).numpy()
+    ours = v2v.from_pretrained(summed, dtype="float32").predict([audio]).probabilities
+    np.testing.assert_allclose(ours, shares[False], atol=1e-5)
+    assert np.abs(ours - shares[True]).max() > 1e-3
+    checkpoints.assert_refused(
+        "lacks layer_weights, which use_weighted", labelled(tmp_path, classifier, use_weighted_layer_sum=True)
+    )
+
+
+def test_a_kind_of_answers_that_there_is_not_is_refused(tmp_path, classifier):
+    folder = labelled(tmp_path, classifier, problem_type="ranking")
+    checkpoints.assert_refused("problem_type 'ranking' is none of single_label_classification", folder)

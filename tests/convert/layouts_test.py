@@ -12,8 +12,9 @@ import safetensors.torch
 import tiny_whisper
 import torch
 
+import voc2vec_jax as v2v
 from voc2vec_jax import errors
-from voc2vec_jax.convert import reader, sources, torch_files, writer
+from voc2vec_jax.convert import reader, sources, torch_files, verify, writer
 
 CLASSIFIER = "HubertForSequenceClassification"
 WRAPPERS = ["module.", "_orig_mod.", "model.", "module.model._orig_mod.", "_fsdp_wrapped_module.model."]
@@ -119,6 +120,16 @@ def test_a_lightning_checkpoint_gives_the_model_under_its_attribute(tmp_path, pl
         sources.read(tmp_path)
 
 
+@pytest.mark.parametrize("file", ["best.ckpt", "pytorch_model.bin"])
+@pytest.mark.parametrize("wrapper", ["model.", "_orig_mod."])
+def test_what_was_wrapped_is_verified_against_transformers(tmp_path, plain, file, wrapper):
+    wrapped = {wrapper + name: tensor for name, tensor in plain[1].items()}
+    source = folder_of(tmp_path / "a", wrapped, file, plain[2])
+    writer.write_jax(tmp_path / "b", reader.read(source))
+    report = verify.report(source, tmp_path / "b")
+    assert not report["differ"] and report["difference"] < verify.TOLERANCE
+
+
 def test_weights_without_a_configuration_are_named(tmp_path, plain):
     torch.save(plain[1], tmp_path / "weights.pt")
     reason = "holds the tensors hubert.masked_spec_embed, .* neither cfg nor args.* put the config.json"
@@ -190,6 +201,7 @@ def test_emotion2vec_plus_is_its_encoder_and_its_classifier(tmp_path):
     state = emotion2vec_plus(tmp_path)
     want = reader.read(checkpoints.BUNDLED / "emotion2vec_base" / "checkpoint.pt")
     got = sources.read(tmp_path)
+    checkpoints.assert_same(reader.read(tmp_path).params, got.params)
     checkpoints.assert_same(got.params["encoder"], want.params["encoder"])
     assert (got.config, got.normalize, got.eps) == (want.config, True, reader.FAIRSEQ_EPS)
     assert got.config.encoder.norm_eps == 1e-5 and "1e-05" in (tmp_path / "config.yaml").read_text()
@@ -201,6 +213,12 @@ def test_emotion2vec_plus_is_its_encoder_and_its_classifier(tmp_path):
     theirs = frames.mean(0) @ state["proj.weight"].numpy().T + state["proj.bias"].numpy()
     np.testing.assert_allclose(logits, theirs[[0, 1, 3]], rtol=1e-5, atol=1e-5)
     assert not set(got.unused) & {"proj.weight", "proj.bias"}
+    model, audio = v2v.from_pretrained(tmp_path, dtype="float32"), 0.1 * frames.reshape(-1)
+    scores = model.embed([np.tile(audio, 8)]) @ state["proj.weight"].numpy().T + state["proj.bias"].numpy()
+    theirs = np.exp(scores[:, [0, 1, 3]] - scores.max())
+    answer = model.predict([np.tile(audio, 8)])
+    np.testing.assert_allclose(answer.probabilities, theirs / theirs.sum(), atol=1e-5)
+    assert answer.labels == (got.labels[int(theirs.argmax())],)
     writer.write_jax(tmp_path / "own", got)
     checkpoints.assert_same(reader.read(tmp_path / "own").params, got.params)
     writer.write_fairseq(tmp_path / "own.pt", got)

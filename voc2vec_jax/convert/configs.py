@@ -320,6 +320,14 @@ def _replaced(base: Any, values: Mapping[str, Any], origin: str) -> Any:
     return dataclasses.replace(base, **changes)
 
 
+def kind_of(raw: Mapping[str, Any], origin: str) -> str:
+    """What a head's outputs say by transformers' config.json; InputError for a `problem_type` that there is not."""
+    told = raw.get("problem_type")
+    if told is not None and told not in KINDS.values():
+        raise errors.InputError(f"{origin}: problem_type {told!r} is none of {', '.join(KINDS.values())}")
+    return next((kind for kind, theirs in KINDS.items() if theirs == told), "classes")
+
+
 def checked_kind(said: Mapping[str, Any], origin: str) -> str:
     """What a head's outputs say by our own config.json; InputError for a kind that there is not."""
     kind = said.get("kind", "classes")

@@ -10,7 +10,7 @@ import yaml
 
 from voc2vec_jax import errors
 
-CONFIG, TOKENS = "config.yaml", "tokens.txt"
+WEIGHTS, CONFIG, TOKENS = "model.pt", "config.yaml", "tokens.txt"
 PREFIX = "d2v_model."  # of the encoder beside a classifier
 CLASSIFIER = ("proj.weight", "proj.bias")
 _MOST_BYTES = 100_000  # the published ones have 4,000

@@ -58,6 +58,7 @@ class ModelWeights:
     raw_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # the source's own configuration
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # transformers' preprocessor_config.json
     mapped: int = 0  # number of the source's tensors that we use
+    wrapper: str = ""  # what the source puts before the names of the model's tensors
 
     @property
     def head(self) -> heads.Config | None:
@@ -114,6 +115,7 @@ class _Source:
     prefix: str
     origin: str
     outside: Mapping[str, str]  # the file's name of a tensor of something else -> why we leave it out
+    wrapper: str
 
 
 def read(source: str | Path) -> ModelWeights:
@@ -125,7 +127,8 @@ def read(source: str | Path) -> ModelWeights:
     """
     source = Path(source)
     if source.is_dir():
-        return _read_folder(source, None)
+        of_funasr = not (source / _CONFIG).exists() and (source / funasr.CONFIG).exists()
+        return _read_torch(source / funasr.WEIGHTS) if of_funasr else _read_folder(source, None)
     if not source.exists():
         raise errors.InputError(f"{source} does not exist; give a folder of transformers or a checkpoint file")
     if source.suffix == ".safetensors" or (source.suffix == ".bin" and source.with_name(_CONFIG).exists()):
@@ -168,7 +171,8 @@ def _source(
         raise errors.InputError(f"{origin} has the tensor {twice} under two spellings of its name; keep one")
     prefix = next((start for start in inner if any(name.startswith(start) for name in spelt)), "")
     tensors = {name: bare.tensors[own] for name, own in spelt.items()}
-    return _Source(tensors, {name: bare.spelt[own] for name, own in spelt.items()}, layout, prefix, origin, outside)
+    names = {name: bare.spelt[own] for name, own in spelt.items()}
+    return _Source(tensors, names, layout, prefix, origin, outside, bare.wrapper)
 
 
 def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
@@ -185,7 +189,7 @@ def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
     tensors, attribute = _opened(folder, files or weight_files.of_folder(folder))
     _check_family(family, tensors, folder)
     source = _source(family, config, tensors, "hf", str(folder), any_attribute=attribute)
-    head = _find_head(source)
+    head = _find_head(source, raw)
     extractor, place = extractors.read(folder)
     if family == "whisper":
         extractors.check_whisper(config, extractor, place)
@@ -193,9 +197,7 @@ def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
         _filled(family, config, source, head),
         normalize=False if family == "whisper" else extractors.normalizes(extractor, place),
         labels=head_labels.read(raw, head.classes, str(folder / _CONFIG)) if head else (),
-        kind=next(
-            (kind for kind, theirs in configs.KINDS.items() if head and raw.get("problem_type") == theirs), "classes"
-        ),
+        kind=configs.kind_of(raw, str(folder / _CONFIG)) if head else "classes",
         raw_config=raw,
         preprocessor=extractor,
     )
@@ -221,13 +223,18 @@ def _check_family(family: str, tensors: Mapping[str, Any], folder: Path) -> None
             raise errors.InputError(f"{folder} holds the tensors of a {other} model, but its config.json says {family}")
 
 
-def _find_head(source: _Source) -> heads.Config | None:
+def _find_head(source: _Source, raw: Mapping[str, Any]) -> heads.Config | None:
     """The configuration of transformers' sequence-classification head, if the source has one."""
     names = source.tensors.keys()
     ends = [source.tensors.get(f"{name}.weight") for name in ("projector", "classifier")]
     if any(end is None or len(end.shape) != 2 for end in ends) or any(name.startswith("tdnn.") for name in names):
         return None
-    return heads.Config.of(ends[0].shape[0], ends[1].shape[0], names)
+    summed = bool(raw.get("use_weighted_layer_sum"))
+    if summed and "layer_weights" not in names:
+        raise errors.InputError(
+            f"{source.origin} lacks layer_weights, which use_weighted_layer_sum in its config calls for"
+        )
+    return heads.Config(classes=ends[1].shape[0], width=ends[0].shape[0], layer_sum=summed)
 
 
 def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> ModelWeights:
@@ -236,7 +243,7 @@ def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> Mo
         raise errors.InputError(f"{origin}: family {family!r} is none of {', '.join(convert_names.FAMILIES)}")
     config = configs.from_dict(family, raw["config"], origin)
     tensors, _ = weight_files.opened((files or [folder / "model.safetensors"])[0])
-    source = _Source(tensors, {name: name for name in tensors}, "own", "", str(folder), {})
+    source = _Source(tensors, {name: name for name in tensors}, "own", "", str(folder), {}, "")
     classifier = source.tensors.get("head.classifier.kernel")
     head = None
     if classifier is not None and len(classifier.shape) == 2:
@@ -316,6 +323,7 @@ def _filled(family: str, config: Any, source: _Source, head: heads.Config | None
         unused=unused,
         source_format=source.layout,
         mapped=len(used),
+        wrapper=source.wrapper,
     )
 
 

@@ -18,9 +18,9 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the 
 
 
 def read(source: str | Path) -> reader.ModelWeights:
-    """Reads the model that `source` names: a folder of transformers or of ours, a `.safetensors`, `.bin` or fairseq
-    `.pt` file, a run folder of pre-training (its best step, else its newest), or a name on the Hub (`owner/model`,
-    `owner/model@revision`), adapters beside their source, or a run folder of fine-tuning that holds one model.
+    """Reads the model that `source` names: a folder or a file that `reader.read` takes, a run folder of pre-training
+    (its best step, else its newest), or a name on the Hub (`owner/model`, `owner/model@revision`), adapters beside
+    their source, or a run folder of fine-tuning that holds one model.
 
     Raises InputError, in one sentence, if it names none.
     """

@@ -55,11 +55,17 @@ def report(source: Path, target: Path) -> dict[str, Any]:
     if after.family not in convert_names.HF_PREFIXES:
         return found | {"unverified": f"transformers has no {after.family}"}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = next((_folder(p) for p, c in ((source, before), (target, after)) if c.source_format == "hf"), None)
+        folder = next((_folder(p) for p, c in ((source, before), (target, after)) if _loads(p, c)), None)
         if folder is None:
             folder = Path(scratch)
             writer.write_hf(folder, after)
         return found | compared(after, folder)
+
+
+def _loads(path: Path, weights: reader.ModelWeights) -> bool:
+    """Whether transformers can load a source as it lies."""
+    named = path.is_dir() or path.name in ("model.safetensors", "pytorch_model.bin")
+    return weights.source_format == "hf" and named and not weights.wrapper
 
 
 def _folder(path: Path) -> Path:

@@ -19,7 +19,7 @@ class Bare:
 
     tensors: Mapping[str, Any]
     spelt: Mapping[str, str]  # the bare name -> the file's
-    wrapper: str  # what was before the names
+    wrapper: str  # what was before the names, and inside of them
     outside: tuple[str, ...]  # the file's names without it: tensors of something else
 
 
@@ -49,7 +49,8 @@ def bare(tensors: Mapping[str, Any], first: str, inner: Collection[str], any_att
     ends = [name.removesuffix(first) for name in spelt if name == first or name.endswith(f".{first}")]
     wrappers = {_without(end, inner, spelt) for end in ends if weight_files.TEACHER not in end.split(".")}
     if not wrappers or "" in wrappers:
-        return Bare({name: tensors[own] for name, own in spelt.items()}, spelt, "", ())
+        inside = next((f"{part}." for part in _TRANSPARENT if any(part in name.split(".") for name in tensors)), "")
+        return Bare({name: tensors[own] for name, own in spelt.items()}, spelt, inside, ())
     if len(wrappers) > 1:
         found = " and ".join(repr(wrapper) for wrapper in sorted(wrappers))
         raise errors.InputError(f"{origin} holds {len(wrappers)} models, under {found}; keep the tensors of one")

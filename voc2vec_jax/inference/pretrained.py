@@ -53,8 +53,8 @@ class Prediction:
 def from_pretrained(
     src: str | Path, dtype: str = "auto", padding: str = "exact", attention: str = "auto", context: str = "auto"
 ) -> "Model":
-    """The model that `src` names: a Hub id, a folder written by transformers or by this library, a `.safetensors`,
-    `.bin` or fairseq `.pt` file, or a run folder.
+    """The model that `src` names: a Hub id, a folder written by transformers or by this library, a file of weights of
+    transformers, Lightning, fairseq, s3prl or FunASR, or a run folder.
 
     `dtype` is the type of the computation: float32, bfloat16, float16, or auto: float32 on CPUs and bfloat16 on
     accelerators. `padding` is "exact", or "legacy" to compute what transformers computes for the same padded batch
