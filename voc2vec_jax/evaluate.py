@@ -7,7 +7,7 @@ import ml_collections
 
 from voc2vec_jax import errors
 from voc2vec_jax.inference import pretrained
-from voc2vec_jax.inference.evaluation import dry_run, shard_assignment, worker
+from voc2vec_jax.inference.evaluation import again, dry_run, shard_assignment, worker
 from voc2vec_jax.inference.evaluation import flags as evaluation_flags
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
@@ -31,6 +31,9 @@ def main(argv: list[str]) -> int:
     if request is not None:
         return dry_run.run(model, items, settings, request)
     output = evaluation_output.OutputFolder(arguments.output, worker.describe(model, items, settings))
+    own = shard.of(range(output.parts))
+    for sentence in again.mark(output, items, own, arguments.retry, settings.threads).sentences():
+        logs.say(sentence)
     numbers = shard.of(output.missing())
     logs.say(f"{len(items):,} recordings in {output.parts:,} parts, {shard}: {len(numbers):,} parts to do")
     if numbers:

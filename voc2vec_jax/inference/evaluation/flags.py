@@ -37,6 +37,7 @@ FLAGS = {
     "batch_seconds": cli.Flag("audio per batch and device; 0 chooses by platform", default=0.0, kind=float),
     "part_files": cli.Flag("recordings per part; 0 chooses by the length of the list", default=0, kind=int),
     "threads": cli.Flag("threads that read and resample", default=worker.THREADS, kind=int),
+    "retry": cli.Flag("try every recording again that could not be used", default=False, kind=bool),
     **audio_flags.FLAGS,
     "deterministic": cli.Flag(
         "the same bits from every worker on a GPU too, where it costs speed", default=False, kind=bool

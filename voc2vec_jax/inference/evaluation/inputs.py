@@ -40,7 +40,8 @@ class Items:
 
     `stream(item, how, remark)` yields the audio of an item in blocks of mono float32 at 16 kHz, as `audio.stream`.
     `lengths` gives the samples at 16 kHz of some items, and how many items each one stands for. `fingerprint` changes
-    with any id, path or label, with their order, and with the audio of a prepared set (but not of files).
+    with any id, path or label, with their order, and with the audio of a prepared set (but not of files). `file` gives
+    the file that an item is read from; None for prepared sets.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Items:
     fingerprint: str
     stream: Callable[[Item, audio.Reading, audio.Remark], Iterator[Float32[np.ndarray, " _"]]]
     lengths: Callable[[], tuple[list[int], float]]
+    file: Callable[[Item], str] | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -136,7 +138,7 @@ def _of_files(name: str, root: pathlib.Path, entries: Iterable[tuple[str, str, s
         some = buckets.spread(table.num_rows)
         return buckets.known_lengths([root / os.fsdecode(table["path"][row].as_py()) for row in some], table.num_rows)
 
-    return Items(name, table, digest.hexdigest(), stream, lengths)
+    return Items(name, table, digest.hexdigest(), stream, lengths, lambda item: os.path.join(root, item.path))
 
 
 def _refuse_two_labels(

@@ -1,10 +1,11 @@
 """The output folder of an evaluation, filled by any number of workers. A part appears whole or not at all.
 
     evaluation.json            what is evaluated and how; a rerun must ask for the same
-    parts/00000.parquet        rows of consecutive items; a part is done when this file exists
+    parts/00000.parquet        rows of consecutive items; a part is done when this file exists and no row is marked
     timelines/00000.csv        windows of the same items, with `--timeline`
     errors/00000.csv           the part's unusable items, if any
     remarks/00000.csv          what is odd about usable items, if anything
+    sources/00000.npy again/00000.npy      see `again`
     errors.csv remarks.csv metrics.json    over all parts, written by the worker that finds them all done
 
 No file depends on which worker wrote it. The leftovers of a dead worker begin with a dot.
@@ -64,10 +65,19 @@ class OutputFolder:
         """The csv of a part's unusable items ("errors"), or of what is odd about others ("remarks")."""
         return self.root / kind / f"{number:05d}.csv"
 
+    def sources(self, number: int) -> pathlib.Path:
+        """The states of the files of a part."""
+        return self.root / "sources" / f"{number:05d}.npy"
+
+    def again(self, number: int) -> pathlib.Path:
+        """The rows of a part that are to be computed again."""
+        return self.root / "again" / f"{number:05d}.npy"
+
     def missing(self) -> list[int]:
-        """The parts that are not done."""
-        done = {path.name for path in (self.root / "parts").iterdir()}
-        return [number for number in range(self.parts) if self.part(number).name not in done]
+        """The parts that are not done, or of which rows are to be computed again."""
+        done = {path.stem for path in (self.root / "parts").glob("*.parquet")}
+        done -= {path.stem for path in (self.root / "again").glob("*.npy")}
+        return [number for number in range(self.parts) if self.part(number).stem not in done]
 
     def write_rows(self, kind: str, number: int, rows: Sequence[Sequence[Any]]) -> None:
         """Writes the errors or remarks of a part; without any, removes the file of an earlier attempt."""
@@ -91,11 +101,15 @@ class OutputFolder:
     def all_rows(self, kind: str) -> Iterator[list[str]]:
         """The rows of the errors or remarks of all parts, in order."""
         for number in range(self.parts):
-            if self.rows_of(kind, number).exists():
-                with self.rows_of(kind, number).open(newline="", encoding="utf-8") as part:
-                    rows = csv.reader(part)
-                    next(rows)
-                    yield from rows
+            yield from self.rows(kind, number)
+
+    def rows(self, kind: str, number: int) -> Iterator[list[str]]:
+        """The errors or remarks of a part."""
+        if self.rows_of(kind, number).exists():
+            with self.rows_of(kind, number).open(newline="", encoding="utf-8") as part:
+                rows = csv.reader(part)
+                next(rows)
+                yield from rows
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
         """Writes a JSON file in the folder, replacing an older one atomically."""

@@ -3,9 +3,10 @@
 n = rows, d = width, l = layers, t = frames, w = windows, v = classes.
 """
 
+import csv
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from voc2vec_jax import audio
+from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import answers, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.runs import files
@@ -123,6 +124,19 @@ class PartWriter:
         if self._bytes >= GROUP_BYTES:
             self._flush()
 
+    def copy(self, path: pathlib.Path, without: Collection[int]) -> None:
+        """The rows of a finished file but for some, as they are. RunError when it cannot be read."""
+        try:
+            with pq.ParquetFile(path) as old:
+                for group in range(old.num_row_groups):
+                    table = old.read_row_group(group)
+                    kept = [row not in without for row in table["row"].to_pylist()]
+                    if any(kept):
+                        self._writer.write_table(table.filter(pa.array(kept)).cast(self._columns.schema))
+        except (pa.ArrowException, FileNotFoundError) as fault:
+            reason = str(fault).splitlines()[0]
+            raise errors.RunError(f"{path} is damaged ({reason}): delete it and run again") from fault
+
     def close(self) -> None:
         """Finishes the file. Call it after an error, too."""
         if self._waiting:
@@ -158,6 +172,13 @@ class TimelineWriter:
         self._writer = files.csv_writer(self._file)
         self._writer.writerow(TIMELINE_COLUMNS)
         self._columns, self._cut = columns, cut
+
+    def copy(self, path: pathlib.Path, without: Collection[int]) -> None:
+        """The windows of a finished file but for those of some items, as they are."""
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            next(rows)
+            self._writer.writerows(row for row in rows if int(row[0]) not in without)
 
     def add(self, item: evaluation_inputs.Item, samples: int, logits: Float[np.ndarray, "w v"]) -> None:
         """Writes the windows of one recording."""

@@ -21,10 +21,11 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.datasets import file_states
 from voc2vec_jax.inference import batch_sizes, batching, prefetch, pretrained, windowing
+from voc2vec_jax.inference.evaluation import again, recordings
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
-from voc2vec_jax.inference.evaluation import recordings
 from voc2vec_jax.inference.evaluation import rows as evaluation_rows
 from voc2vec_jax.runs import sharding
 
@@ -186,6 +187,8 @@ class Worker:
         self._reader = recordings.Reader(
             items, self._cut, self._layout.least_samples, model.eps, self._timeline, settings.how
         )
+        self._due: dict[int, set[int]] = {}  # rows to compute of each part that is in work
+        self._states: dict[int, tuple[int, int]] = {}  # of the files of the items that were read
         self._columns = evaluation_rows.Columns(output.description, self._layout.hop_samples, encoder.middle_samples)
         mesh = sharding.make_mesh(devices=devices)
         self._model = model.spread(mesh)
@@ -199,10 +202,10 @@ class Worker:
         return self._model.features(self._model.layer_numbers(self._settings.layers), pool)
 
     def run(self, numbers: Sequence[int]) -> Tally:
-        """Computes and writes the parts of these numbers that are not done."""
-        size, start = self._output.description["part_files"], time.perf_counter()
+        """Computes and writes the parts of these numbers that are not done, or the marked rows of those that are."""
+        start = time.perf_counter()
         tally = Tally(shapes=self._layout.shapes)
-        total = sum(min(size, len(self._items) - number * size) for number in numbers)
+        total = sum(self._due_items(number) for number in numbers)
         with (
             concurrent.futures.ThreadPoolExecutor(self._settings.threads) as pool,
             contextlib.closing(self._computed(numbers, pool)) as results,
@@ -240,8 +243,19 @@ class Worker:
     def _parts(self, numbers: Sequence[int], pool: concurrent.futures.Executor) -> Iterator[batching.Part]:
         """Those of the parts that nobody has done by the time they are due."""
         for number in numbers:
-            if not self._output.part(number).exists():
-                yield batching.Part(self._recordings(self._items_of(number), pool), number)
+            items = self._items_of(number)
+            if self._output.part(number).exists():
+                marked = set(again.rows_of(self._output, number).tolist())
+                items = [item for item in items if item.row in marked]
+            if items:
+                self._due[number] = {item.row for item in items}
+                yield batching.Part(self._recordings(items, pool), number)
+
+    def _due_items(self, number: int) -> int:
+        size = self._output.description["part_files"]
+        if self._output.part(number).exists():
+            return len(again.rows_of(self._output, number))
+        return min(size, len(self._items) - number * size)
 
     def _items_of(self, number: int) -> list[evaluation_inputs.Item]:
         size = self._output.description["part_files"]
@@ -250,17 +264,27 @@ class Worker:
     def _recordings(
         self, items: list[evaluation_inputs.Item], pool: concurrent.futures.Executor
     ) -> Iterator[tuple[int, batching.Recording | errors.InputError]]:
-        read = prefetch.in_order(self._reader.read, items, pool, chunk=CHUNK, chunks=self._settings.threads)
-        for item, recording in zip(items, read, strict=True):
+        read = prefetch.in_order(self._read, items, pool, chunk=CHUNK, chunks=self._settings.threads)
+        for item, (state, recording) in zip(items, read, strict=True):
+            self._states[item.row] = state
             yield item.row, recording
 
+    def _read(self, item: evaluation_inputs.Item) -> tuple[tuple[int, int], batching.Recording | errors.InputError]:
+        file = self._items.file
+        state = file_states.of_file(file(item)) if file else file_states.NO_FILE  # before it is read
+        return state, self._reader.read(item)
+
     def _write(self, part: batching.Part, results: Iterable[batching.Computed], advance: Callable[[int], None]) -> None:
-        """The files of a part; the one that says that it is done comes last."""
-        items = self._items_of(part.number)
+        """The files of a part; the one that says that it is done comes last. Rows that were not due stay."""
+        number, items, due = part.number, self._items_of(part.number), self._due.pop(part.number)
         with contextlib.ExitStack() as stack:
-            path = stack.enter_context(evaluation_output.whole(self._output.part(part.number)))
-            windows = self._timeline_writer(part.number, stack)
+            path = stack.enter_context(evaluation_output.whole(self._output.part(number)))
+            windows = self._timeline_writer(number, stack)
             with contextlib.closing(evaluation_rows.PartWriter(path, self._columns, items)) as rows:
+                if len(due) < len(items):
+                    rows.copy(self._output.part(number), due)
+                    if windows:
+                        windows.copy(self._output.timeline(number), due)
                 for row, value in self._collector().collect(results):
                     samples = part.samples[row]
                     if not self._columns.holds(value):
@@ -270,8 +294,11 @@ class Worker:
                     if windows:
                         windows.add(items[row - items[0].row], samples, value)
                     advance(samples)
-            self._output.write_rows("errors", part.number, _error_rows(part, items))
-            self._output.write_rows("remarks", part.number, _remark_rows(part, items))
+            for kind, found in (("errors", _error_rows(part, items)), ("remarks", _remark_rows(part, items))):
+                self._output.write_rows(kind, number, again.merged(self._output.rows(kind, number), found, due))
+            states = {row: self._states.pop(row) for row in due}
+            again.save_states(self._output, number, self._items, items, states)
+        again.unmark(self._output, number, due)
         for _ in part.unusable:
             advance(0)
 
