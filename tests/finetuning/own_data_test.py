@@ -222,5 +222,33 @@ def test_whole_numbers_are_classes_and_that_is_said(capsys):
     assert capsys.readouterr().err == ""
     with pytest.raises(errors.InputError, match="21 different numbers.*did you mean --config.target=regression"):
         own_data.check_names([str(k) for k in range(21)], [1] * 21, "mine")
-    with pytest.raises(errors.InputError, match="differ only in case or in how an accent is coded"):
+    with pytest.raises(errors.InputError, match="differ only in case, in spaces or in how an accent is coded"):
         own_data.check_names(("b\u00e9b\u00e9", "be\u0301be\u0301"), (1, 2), "mine")
+
+
+def test_labels_and_groups_that_earlier_versions_prepared_with_spaces(capsys):
+    with pytest.raises(
+        errors.InputError, match="the classes ' cry' .1 clips. and 'cry' .2. of mine differ only in case"
+    ):
+        own_data.check_names((" cry", "cry"), (1, 2), "mine")
+    groups = ("ann", "ann ", "be\u0301n", "b\u00e9n", "eve")
+    found = own_data.one_of_each(np.array([0, 1, 2, 3, 4, -1]), groups, "mine")
+    assert found.tolist() == [0, 0, 2, 2, 4, -1]
+    assert "mine: the groups 'ann' and 'ann ' are taken as one" in capsys.readouterr().err
+    assert own_data.one_of_each(np.array([0, -1]), ("a", "A"), "mine").tolist() == [0, -1]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_of_parts_is_one_fold(folder, tmp_path, capsys):
+    root = tmp_path / "corpus"
+    for k in range(30):
+        place = root / ("Train" if k < 18 else "val" if k < 24 else "test") / CLASSES[k % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{k:02d}.wav").hardlink_to(folder / f"{k:02d}.wav")
+    task = tasks.open_task("folder", data=root, data_dir=tmp_path / "data")
+    assert task.labels == ("cough", "cry", "laugh") and "folders are taken for parts" in capsys.readouterr().err
+    assert {(path.split("/")[0], part) for path, part in zip(task.paths, task.part)} == {
+        ("Train", "train"),
+        ("val", "validation"),
+        ("test", "test"),
+    }

@@ -183,7 +183,7 @@ def given_parts(config: ml_collections.ConfigDict, task: tasks.Task) -> folds.De
     if config.protocol == "paper":
         raise errors.InputError(
             f"the clips of {task.title} are divided into parts, and --config.protocol=paper deals folds of its own: "
-            "take --config.protocol=strict, or leave the parts out"
+            "take --config.protocol=strict, or leave the parts out (a column split, folders named train and test)"
         )
     options = (config.split_seed, config.validation_share, task.kind != "regression")
     splits = folds.given(task.part, task.strata, task.group, *options)

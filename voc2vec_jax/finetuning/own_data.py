@@ -2,12 +2,14 @@
 
 import os
 import pathlib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Int64
+
 from voc2vec_jax import audio, datasets, errors
-from voc2vec_jax.datasets import file_states, listings, preparing, records, renewal, shard_jobs
+from voc2vec_jax.datasets import file_states, list_text, listings, preparing, records, renewal, shard_jobs
 from voc2vec_jax.datasets.published import folder
 from voc2vec_jax.inference import answers
 from voc2vec_jax.runs import logs
@@ -102,17 +104,17 @@ def changed_since(
 
 
 def check_names(labels: Sequence[str], counts: Sequence[int], title: str) -> None:
-    """InputError for classes that differ only in case or in how an accent is coded, or are values and not names.
+    """InputError for classes that differ only in case, spaces or in how an accent is coded, or are values, not names.
 
     `counts` are the clips of each class. Warns of classes that are named by whole numbers.
     """
     seen: dict[str, int] = {}
     for number, label in enumerate(labels):
-        other = seen.setdefault(unicodedata.normalize("NFC", label).casefold(), number)
+        other = seen.setdefault(list_text.plain(label).casefold(), number)
         if other != number:
             raise errors.InputError(
                 f"the classes {labels[other]!r} ({counts[other]} clips) and {label!r} ({counts[number]}) of {title} "
-                "differ only in case or in how an accent is coded: write one of them for both"
+                "differ only in case, in spaces or in how an accent is coded: write one of them for both"
             )
     values = [answers.number(label) for label in labels]
     if any(value is None for value in values):
@@ -127,3 +129,16 @@ def check_names(labels: Sequence[str], counts: Sequence[int], title: str) -> Non
         f"the labels of {title} are numbers ({', '.join(labels)}), each of which is taken as the name of a "
         "class; --config.target=regression learns them as numbers"
     )
+
+
+def one_of_each(group: Int64[np.ndarray, " n"], groups: Sequence[str], title: str) -> Int64[np.ndarray, " n"]:
+    """Groups by number, as one where their names differ only in spaces or in how an accent is coded, which is said.
+
+    Sets that earlier versions prepared may hold such names.
+    """
+    first: dict[str, int] = {}
+    same = np.array([first.setdefault(list_text.plain(name), number) for number, name in enumerate(groups)], np.int64)
+    if odd := [number for number, other in enumerate(same.tolist()) if number != other]:
+        logs.warn(f"{title}: the groups {groups[same[odd[0]]]!r} and {groups[odd[0]]!r} are taken as one")
+        return np.where(group < 0, group, same[group])
+    return group

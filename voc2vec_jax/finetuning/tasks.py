@@ -198,7 +198,7 @@ def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least
     if kind != "regression":
         counts = np.bincount(found.label) if found.values is None else found.values.sum(0).astype(int)
         own_data.check_names(found.labels, counts.tolist(), title)
-    group, ids = prepared.group[first[kept]], names[kept]
+    group, ids = own_data.one_of_each(prepared.group[first[kept]], prepared.groups.tolist(), title), names[kept]
     paths = _files(ids, prepared.start_sample[first[kept]]) if prepared.report.get("stretches") else ids
     task = Task(
         name=prepared.name,
