@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from voc2vec_jax import finetune
+from voc2vec_jax import datasets, finetune
 from voc2vec_jax.datasets.published import synthetic
 from voc2vec_jax.finetuning import leaks, tasks
 from voc2vec_jax.runs import program
@@ -112,3 +112,29 @@ def test_a_set_that_was_prepared_by_hand_is_used_as_it_is_and_said(tmp_path, mon
     assert again.fingerprint == first.fingerprint
     said = capsys.readouterr().err
     assert "1 of its 2 recordings changed, such as" in said and "it is used as it was prepared; delete it" in said
+
+
+def test_lists_of_one_name_elsewhere_and_sets_made_by_hand_are_not_replaced(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("voc2vec_jax.datasets.worker_processes.cores", lambda: 1)
+    voices, lists = synthetic.Vocalizer(5), []
+    for k, name in enumerate("pqr"):
+        (tmp_path / name).mkdir()
+        for row in range(2):
+            soundfile.write(tmp_path / name / f"{row}.wav", voices.load(str(10 * k + row)), 16_000)
+        (tmp_path / name / "list.csv").write_text("path,label\n0.wav,a\n1.wav,b\n")
+        lists.append(tmp_path / name / "list.csv")
+    options = {"data_dir": tmp_path / "data"}
+    found = [tasks.open_task("folder", data=path, **options) for path in (*lists, *lists)]
+    assert len({task.fingerprint for task in found}) == 3 and "prepared anew" not in capsys.readouterr().err
+    assert [task.name for task in found[:3]] == [task.name for task in found[3:]] and found[0].name == "list"
+    (tmp_path / "p").rename(tmp_path / "moved")  # with all times
+    assert tasks.open_task("folder", data=tmp_path / "moved" / "list.csv", **options).name == "list"
+    change(tmp_path / "moved" / "0.wav")
+    assert tasks.open_task("folder", data=tmp_path / "moved" / "list.csv", **options).name == "list"
+    assert "list was prepared before 1 of its 2 recordings changed" in capsys.readouterr().err
+    datasets.prepare("folder", data_dir=tmp_path / "hand", manual_dir=lists[1], workers=1, progress=False)
+    before = tasks.open_task("list", data_dir=tmp_path / "hand").fingerprint
+    assert tasks.open_task("folder", data=lists[1], data_dir=tmp_path / "hand").name == "list"
+    change(tmp_path / "q" / "0.wav")
+    assert tasks.open_task("folder", data=lists[1], data_dir=tmp_path / "hand").name != "list"
+    assert tasks.open_task("list", data_dir=tmp_path / "hand").fingerprint == before

@@ -74,9 +74,10 @@ def prepare(
             return records.open_set(data_dir, name or source.name)
         raise
     name = _checked_name(name or listing.default_name or source.name, reserved)
-    plan = PreparationPlan(source, listing, data_dir, name, part, file_states.of_listing(listing))
+    states = file_states.of_listing(listing)
+    plan = PreparationPlan(source, listing, data_dir, name, part, states, manual_dir, by_hand=not renew)
     with renewal.locked(data_dir, name, part):
-        kept = renewal.is_kept(data_dir, name, listing, plan.digest, plan.states, renew)
+        kept = renewal.is_kept(data_dir, name, listing, plan.digest, states, renew)
         if not kept and not _make(plan, workers or worker_processes.cores(), progress):
             return None
     return records.open_set(data_dir, name)
@@ -151,6 +152,8 @@ class PreparationPlan:
     name: str
     part: tuple[int, int] | None
     states: Int64[np.ndarray, "n 2"]
+    manual_dir: pathlib.Path | None
+    by_hand: bool
 
     @functools.cached_property
     def digest(self) -> str:
@@ -235,6 +238,8 @@ def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, An
         "listing": plan.digest,
         "reading": listing.how._asdict(),
         "sources": file_states.digest(plan.states),
+        "from": plan.manual_dir and str(plan.manual_dir.resolve()),
+        "by_hand": plan.by_hand,
         "decoders": records.DECODERS,
         "listed": len(listing.recordings),
         "files": len(samples),

@@ -1,5 +1,6 @@
 """A user's own clips as a prepared set: class folders, an archive of them, or manifests; whole or divided in parts."""
 
+import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -62,11 +63,7 @@ def open_own(
     listing, options = _listed(paths, how)
     for note in listing.notes:
         logs.warn(note)
-    # Another folder of the same name, or this one with other files, gets a set of its own beside the first.
-    name, digest = folder.default_name(paths["data"]), preparing.listing_digest(listing)
-    there = records.open_set(data_dir, name) if name in records.list_sets(data_dir) else None
-    if name in datasets.CATALOG or (there and there.report["listing"] != digest):
-        name = f"{name}_{digest[:8]}"
+    name = _set_for(paths["data"], listing, data_dir)
     options = {**options, "how": how, "renew": True}
     prepared = datasets.prepare(FOLDER, data_dir=data_dir, manual_dir=paths["data"], name=name, **options)
     listed = {recording.path for recording in listing.recordings}
@@ -83,6 +80,34 @@ def _listed(paths: Mapping[str, pathlib.Path], how: audio.Reading) -> tuple[list
     return preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], how, **options), options
 
 
+def _names(path: pathlib.Path, digest: str) -> list[str]:
+    """What a set of the clips at a path may be called: another of the same name, or with other files, may be there."""
+    name, resolved = folder.default_name(path), f"{digest} {path.resolve()}"
+    ends = ("", f"_{digest[:8]}", f"_{hashlib.sha256(os.fsencode(resolved)).hexdigest()[:8]}")
+    return [f"{name}{end}" for end in ends if f"{name}{end}" not in datasets.CATALOG]
+
+
+def _set_for(path: pathlib.Path, listing: listings.Listing, data_dir: str | os.PathLike) -> str:
+    """The name of the set that holds the clips as they are, else of one to prepare anew for them, else a free one.
+
+    A set prepared by hand is not prepared anew, nor one of files of the same names elsewhere, as long as these exist.
+    """
+    digest, there = preparing.listing_digest(listing), records.list_sets(data_dir)
+    names, states, ours = _names(path, digest), file_states.of_listing(listing), {}
+    for name in (each for each in names if each in there):
+        prepared = records.open_set(data_dir, name)
+        found = renewal.difference(prepared, listing, digest, states)
+        if not found.kind:
+            return name
+        origin, stays = prepared.report.get("from"), prepared.report.get("by_hand") and found.kind == "changed"
+        if found.kind != "listing" and not stays and (origin is None or not os.path.exists(origin)):
+            ours.setdefault(name, 1)
+        if found.kind != "listing" and not stays and origin == str(path.resolve()):
+            ours[name] = 0
+    free = [each for each in names if each not in there]
+    return min(ours, key=ours.get) if ours else [*free, names[-1]][0]
+
+
 def changed_since(
     paths: Mapping[str, pathlib.Path], data_dir: str | os.PathLike, fingerprint: str, how: audio.Reading
 ) -> str:
@@ -91,9 +116,8 @@ def changed_since(
     "" where they do not, or where that set is not in `data_dir` any more and no newer one of the same clips either.
     """
     listing, _ = _listed(paths, how)
-    name, digest = folder.default_name(paths["data"]), preparing.listing_digest(listing)
-    newer = ""
-    for each in (each for each in records.list_sets(data_dir) if each in (name, f"{name}_{digest[:8]}")):
+    digest, there, newer = preparing.listing_digest(listing), records.list_sets(data_dir), ""
+    for each in (each for each in _names(paths["data"], digest) if each in there):
         prepared = records.open_set(data_dir, each)
         if prepared.fingerprint == fingerprint:
             found = renewal.difference(prepared, listing, digest, file_states.of_listing(listing)).changed
