@@ -291,6 +291,7 @@ def _flacs() -> list[Case]:
         Case("flac with another size of blocks in its header", bytes(other_blocks), truth),
         Case("flac", flac(None, samples), truth),
         Case("flac, ID3 before and after", b"ID3\4\0\0\0\0\1\1" + bytes(129) + flac(None, samples) + tag, truth),
+        Case("short flac, ID3 before", b"ID3\4\0\0\0\0\1\1" + bytes(129) + flac(None, samples[:4_000]), truth[:4_000]),
         *[Case(f"flac total {total:X}", flac(total, samples), truth) for total in (0, (1 << 36) - 1)],
         Case("flac total 0, ID3 behind", flac(0, samples) + tag, truth),
         Case("flac total 0, junk behind", flac(0, samples) + JUNK, truth),

@@ -113,7 +113,8 @@ def _behind_tag(file: io.IOBase) -> int:
 
 def tell_another(file: io.IOBase, reporter: reading.Reporter) -> None:
     """Tells of a FLAC behind the one that was read to its end."""
-    begin = max(HEADER_BYTES, file.tell() - _BUFFER_BYTES)
+    read = file.tell()
+    begin = max(_behind_tag(file) + HEADER_BYTES, read - _BUFFER_BYTES)
     if another := _another(file, begin, file.seek(0, os.SEEK_END)):
         reporter.tell("length", _ANOTHER.format(another))
 
