@@ -47,12 +47,13 @@ def corrected(file: io.IOBase, reporter: reading.Reporter) -> io.IOBase:
     if header[:4] == b"fLaC" and len(header) == HEADER_BYTES:
         promised = int.from_bytes(header[21:26]) & UNKNOWN[1]
         least, most, block = (int.from_bytes(header[8:10]), int.from_bytes(header[10:12]), _block_frames(file, begin))
-        if block and least == most != block:  # libFLAC takes frames from wrong places by it
+        lies = block and block != promised and least == most != block
+        if lies:  # libFLAC takes frames from wrong places by it
             header = header[:8] + block.to_bytes(2) * 2 + header[12:]
         frames, whole = _last_frames(file, size, block or most)
         if frames and not (whole and frames[-1].stop == promised):
             return _mended(file, begin, size, header, frames, whole, reporter)
-        if block and least == most != block:
+        if lies:
             return _with_length(file, begin, size, header, promised)
     file.seek(0)
     return file
