@@ -71,12 +71,17 @@ def _stretch(
     length = lengths[path]
     if length is not None and (start >= length or end > length + END_SLACK_SECONDS):
         raise errors.InputError(
-            f"{table.manifest} line {row.line} takes {row.path} from {_time(start)} to {_time(end)} s, and the "
+            f"{table.manifest} line {row.line} takes {row.path} from {time_text(start)} to {time_text(end)} s, and the "
             f"recording has {length:.3f} s: give times within it"
         )
     size = round((end - start) * audio.RATE_HZ) * BYTES_PER_FRAME
-    name, locator = f"{path}#{_time(start)}-{_time(end)}", f"{start!r} {end!r} {row.path}"
+    name, locator = name_of(path, start, end), f"{start!r} {end!r} {row.path}"
     return listings.Recording(name, locator, group, row.label, size, row.part, start)
+
+
+def name_of(path: str, start_seconds: float, end_seconds: float) -> str:
+    """The name of a stretch of a file, such as a.wav#1.5-3."""
+    return f"{path}#{time_text(start_seconds)}-{time_text(end_seconds)}"
 
 
 def file_of(recording: listings.Recording, has_stretches: bool) -> str:
@@ -85,7 +90,7 @@ def file_of(recording: listings.Recording, has_stretches: bool) -> str:
     return recording.path if is_whole else recording.path.rpartition("#")[0]
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """Every digit that counts and no more, as in 1.5 and 12."""
     return np.format_float_positional(seconds, trim="-")
 
@@ -147,8 +152,8 @@ def _overlapping(manifest: pathlib.Path, stretches: list[tuple[str, float, float
         for other in running:
             if other[3] != label:
                 example = example or (
-                    f"{path} from {_time(other[1])} to {_time(other[2])} s ({other[3] or 'no label'}) and from "
-                    f"{_time(start)} to {_time(end)} s ({label or 'no label'})"
+                    f"{path} from {time_text(other[1])} to {time_text(other[2])} s ({other[3] or 'no label'}) and from "
+                    f"{time_text(start)} to {time_text(end)} s ({label or 'no label'})"
                 )
                 count += 1
         running.append(stretch)

@@ -52,6 +52,30 @@ def test_manifests_of_every_form_name_files_beside_them(folder):
             assert sum(map(len, heard(items, item))) in (1600, 3200, 4800)
 
 
+def test_stretches_of_files_are_read_as_they_are_prepared(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "a.flac", rng.integers(-9_000, 9_000, 44_100 * 3).astype(np.int16), 44_100)
+    rows = "a.flac,0.5,1.25,x,\na.flac,1,3.005,y,mine\n./a.flac,,,x,\na.flac,2,4,x,\n"
+    (tmp_path / "list.csv").write_text("path,start,end,label,id\n" + rows)
+    items = evaluation_inputs.open_input(str(tmp_path / "list.csv"))
+    listed_items = items.rows(0, 4)
+    names = ["a.flac#0.5-1.25", "mine", "./a.flac", "a.flac#2-4"]
+    assert [(item.id, item.path) for item in listed_items] == list(
+        zip(names, ["a.flac", "a.flac", "./a.flac", "a.flac"])
+    )
+    assert items.lengths() == ([48_000, 12_000, 32_080, 32_000], 1.0)
+    monkeypatch.setattr(evaluation_inputs, "BLOCK_SECONDS", 0.75)
+    found = [np.concatenate(list(items.stream(item, audio.DEFAULT, audio.Told()))) for item in listed_items[:3]]
+    assert [len(each) for each in found] == [12_000, 32_000, 48_000]
+    whole = audio.load(tmp_path / "a.flac")
+    for each, (first, stop) in zip(found, ((8_000, 20_000), (16_000, 48_000), (0, 48_000))):
+        np.testing.assert_allclose(each, whole[first:stop], atol=1e-6)
+    with pytest.raises(audio.AudioError, match="a.flac: ends at 3.000 s, and the stretch at 4 s"):
+        list(items.stream(listed_items[3], audio.DEFAULT, audio.Told()))
+    (tmp_path / "list.csv").write_text("path,start,end,label,id\n" + rows.replace("3.005", "3.004"))
+    assert evaluation_inputs.open_input(str(tmp_path / "list.csv")).fingerprint != items.fingerprint
+
+
 def test_records_of_prepared_sets(tmp_path):
     prepared = datasets.prepare("synthetic", data_dir=tmp_path, clips=12, progress=False)
     items = evaluation_inputs.open_input("synthetic", tmp_path)
@@ -106,7 +130,9 @@ def test_names_that_are_not_utf8_are_opened_and_shown(tmp_path):
         ("a.csv", "path\n", "lists no recordings"),
         ("a.csv", "path,label\nx,y,z\n", "line 2 has 3 fields and the header 2"),
         ("a.csv", "path,label\n,y\n", "line 2 has no path"),
-        ("a.csv", "path,start,end\nx,1,2\n", "lists stretches of recordings, and whole ones are read here: prepare"),
+        ("a.csv", "path,start,end\nx,1,1\n", "line 2 takes x from 1 to 1: give start and end in seconds"),
+        ("a.csv", "path,start\nx,1\n", "has a column start and none named end"),
+        ("a.csv", "path,start,end,label\nx,1,2,a\n./x,1,2,b\n", "one file twice, as x, label a and as ./x, label b"),
         ("a.txt", "\n\n", "lists no recordings"),
         ("a.zip", "", "is no list of recordings: unpack it"),
         ("a.csv", b"path\n\xff\xfe", r"is not text in UTF-8 .line 2."),

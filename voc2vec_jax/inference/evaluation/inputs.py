@@ -6,6 +6,7 @@ Workers divide the work by this list, so it depends on names alone: not on the m
 import array
 import dataclasses
 import hashlib
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,14 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import class_folders, file_names, manifests, records, scanning, trees
+from voc2vec_jax.datasets import class_folders, file_names, manifest_listings, manifests, records, scanning, trees
 from voc2vec_jax.inference import buckets, loading
 from voc2vec_jax.runs import logs
 
-COLUMNS = ("path", "id", "label")
+COLUMNS = ("path", "id", "label", "start", "end")
+BLOCK_SECONDS = 300  # of a stretch that are read at once
 SCHEMA = pa.schema([("id", pa.string()), ("path", pa.binary()), ("label", pa.string())])
 CHUNK_ROWS = 1 << 15
 
@@ -67,8 +69,8 @@ def open_input(source: str, data_dir: str | os.PathLike | None = None) -> Items:
     """The list that `source` names: with `data_dir` prepared sets (names separated by commas), else a path.
 
     A path is a folder, an audio file or a list. A folder is searched and sorted; `class_folders` says which folders are
-    classes. A list is what `manifests` reads, here with the columns `path`, `id` and `label`. InputError for anything
-    else, for an empty list, and for a file with two labels. What is left out or odd is said.
+    classes. A list is what `manifests` reads, here with the columns `path`, `id`, `label`, `start` and `end`.
+    InputError for anything else, for an empty list, and for a recording with two labels. What is odd is said.
     """
     path = pathlib.Path(source).expanduser()
     if data_dir is not None:
@@ -112,17 +114,66 @@ def _as_text(path: bytes) -> str:
     return path.decode("utf-8", "replace")
 
 
-def _of_files(name: str, root: pathlib.Path, entries: Iterable[tuple[str, str, str]], look: bool = False) -> Items:
-    """Items of files. With `look`, at links and several entries of a file, InputError for two labels of one."""
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """Recordings that are files below `root`, or with `start` and `end` (in seconds; NaN for all) stretches of them."""
+
+    root: pathlib.Path
+    table: pa.Table
+    start: Float64[np.ndarray, "n"] | None
+    end: Float64[np.ndarray, "n"] | None
+
+    def file(self, item: Item) -> str:
+        """The path of the file of an item."""
+        return os.path.join(self.root, item.path)
+
+    def stream(self, item: Item, how: audio.Reading, remark: audio.Remark) -> Iterator[Float32[np.ndarray, " _"]]:
+        """The audio of an item; AudioError also for a stretch that leaves its file."""
+        if self.start is None or np.isnan(self.start[item.row]):
+            yield from audio.stream(self.file(item), item.path, how, remark)
+            return
+        at, end, slack = float(self.start[item.row]), float(self.end[item.row]), manifest_listings.END_SLACK_SECONDS
+        while at < end:
+            to = end if end - at < BLOCK_SECONDS + slack else at + BLOCK_SECONDS
+            block = audio.load_stretch(self.file(item), at, to, item.path, how, remark)
+            if len(block) / audio.RATE_HZ < to - at - slack:
+                seconds = at + len(block) / audio.RATE_HZ
+                raise audio.AudioError(item.path, f"ends at {seconds:.3f} s, and the stretch at {end:g} s")
+            yield block
+            at = to
+
+    def lengths(self) -> tuple[list[int], float]:
+        """`Items.lengths`."""
+        some, count = buckets.spread(self.table.num_rows), self.table.num_rows
+        whole = some if self.start is None else [row for row in some if np.isnan(self.start[row])]
+        paths = [self.root / os.fsdecode(self.table["path"][row].as_py()) for row in whole]
+        found, _ = buckets.known_lengths(paths, count)
+        if self.start is not None:
+            found += [round((self.end[row] - self.start[row]) * audio.RATE_HZ) for row in some if row not in whole]
+        return found, count / max(1, len(found))
+
+
+def _of_files(
+    name: str,
+    root: pathlib.Path,
+    entries: Iterable[tuple[str, str, str]],
+    look: bool = False,
+    times: tuple[array.array, array.array] | None = None,
+) -> Items:
+    """Items of files. With `look`, at links and several entries of a file, InputError for two labels of one.
+
+    `times` are where a stretch of each file starts and ends; they are filled while `entries` are read.
+    """
     front = f"{root.resolve()}{os.sep}"
     identities, keys = file_names.Identities(str(root.resolve())), array.array("q")
 
-    def identity(path: str) -> str:
-        return identities.of(file_names.normal(path, front))
+    def identity(path: str, row: int) -> tuple[Any, ...]:
+        stretch = () if times is None or math.isnan(times[0][row]) else (times[0][row], times[1][row])
+        return (identities.of(file_names.normal(path, front)), *stretch)
 
     def keyed() -> Iterator[tuple[str, str, str]]:
-        for entry in entries:
-            keys.append(hash(identity(entry[1])))
+        for row, entry in enumerate(entries):
+            keys.append(hash(identity(entry[1], row)))
             yield entry
 
     table, digest = _listed(keyed() if look else entries)
@@ -130,31 +181,25 @@ def _of_files(name: str, root: pathlib.Path, entries: Iterable[tuple[str, str, s
         raise errors.InputError(f"--input={name} lists no recordings")
     if look:
         _refuse_two_labels(name, table, np.frombuffer(keys, np.int64), identity)
-
-    def stream(item: Item, how: audio.Reading, remark: audio.Remark) -> Iterator[Float32[np.ndarray, " _"]]:
-        return audio.stream(root / item.path, item.path, how, remark)
-
-    def lengths() -> tuple[list[int], float]:
-        some = buckets.spread(table.num_rows)
-        return buckets.known_lengths([root / os.fsdecode(table["path"][row].as_py()) for row in some], table.num_rows)
-
-    return Items(name, table, digest.hexdigest(), stream, lengths, lambda item: os.path.join(root, item.path))
+    for each in times or ():
+        digest.update(each.tobytes())
+    found = _Files(root, table, *([np.frombuffer(each) for each in times] if times else (None, None)))
+    return Items(name, table, digest.hexdigest(), found.stream, found.lengths, found.file)
 
 
 def _refuse_two_labels(
-    name: str, table: pa.Table, keys: Int64[np.ndarray, " n"], identity: Callable[[str], Any]
+    name: str, table: pa.Table, keys: Int64[np.ndarray, " n"], identity: Callable[[str, int], Any]
 ) -> None:
     """InputError where rows with one identity (of which `keys` are hashes) have two labels."""
     codes = table["label"].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
     rows = np.flatnonzero(codes >= 0)
     rows = rows[np.lexsort((codes[rows], keys[rows]))]
     first, second = rows[:-1], rows[1:]
-    for pair in zip(
-        *(each[(keys[first] == keys[second]) & (codes[first] != codes[second])] for each in (first, second))
-    ):
-        paths = [os.fsdecode(table["path"][row].as_py()) for row in sorted(pair)]
-        if identity(paths[0]) == identity(paths[1]):
-            there = " and as ".join(f"{path}, label {table['label'][row]}" for path, row in zip(paths, sorted(pair)))
+    alike = (keys[first] == keys[second]) & (codes[first] != codes[second])
+    for pair in zip(first[alike].tolist(), second[alike].tolist()):
+        paths = {row: os.fsdecode(table["path"][row].as_py()) for row in sorted(pair)}
+        if len({identity(path, row) for row, path in paths.items()}) == 1:
+            there = " and as ".join(f"{path}, label {table['label'][row]}" for row, path in paths.items())
             raise errors.InputError(f"{name} has one file twice, as {there}: leave one (several stand as in cry|cough)")
 
 
@@ -174,13 +219,21 @@ def _of_folder(root: pathlib.Path) -> Items:
 
 def _of_list(path: pathlib.Path) -> Items:
     with manifests.opened(path, COLUMNS, strict=True) as table:
-        if "start" in table.header:
-            raise errors.InputError(
-                f"{path} lists stretches of recordings, and whole ones are read here: prepare them as a set with "
-                f"tools/prepare.py folder --manual_dir={path}, and give its name"
-            )
-        rows = ((row.id or row.path, row.path, row.label) for row in table.rows())
-        items = _of_files(str(path), table.root, rows, look="label" in table.columns)
+        times = (array.array("d"), array.array("d")) if "start" in table.columns else None
+
+        def entries() -> Iterator[tuple[str, str, str]]:
+            for row in table.rows():
+                name = row.id or row.path
+                if times:
+                    whole = row.start_seconds is None
+                    times[0].append(math.nan if whole else row.start_seconds)
+                    times[1].append(math.nan if whole else row.end_seconds)
+                    name = row.id or (
+                        name if whole else manifest_listings.name_of(row.path, times[0][-1], times[1][-1])
+                    )
+                yield name, row.path, row.label
+
+        items = _of_files(str(path), table.root, entries(), "label" in table.columns, times)
     for note in table.notes:
         logs.warn(note)
     return items
