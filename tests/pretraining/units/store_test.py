@@ -187,6 +187,9 @@ def test_units_of_older_records_are_made_anew_and_another_clustering_is_refused(
     shutil.copytree(data_dir / "before" / "1.0.0" / "units", data_dir / "one" / "1.0.0" / "units")
     _, (after, _) = make(data_dir)
     assert len(after.ends) == 12 and after.prepared != before.prepared
+    said = []
+    unit_making.make_clustering("few", data_dir, ("one", "two"), MFCC, clusters=4, say=said.append)
+    assert said == ["few: its clusters are of one as it was once; another name makes others"]
     with pytest.raises(errors.InputError, match="a clustering of clusters 4, not 5"):
         make(data_dir, clusters=5)
     centroids = unit_store.clustering_folder(data_dir, "few") / unit_store.CENTROIDS_FILE

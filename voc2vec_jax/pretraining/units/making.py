@@ -154,6 +154,9 @@ def make_clustering(
     found = unit_store.load_clustering(folder)
     if found is not None:
         _check_same(folder, found, features, clusters)
+        for each, made_of in found.made_with.get("records", {}).items():
+            if each in records.list_sets(data_dir) and records.open_set(data_dir, each).fingerprint != made_of:
+                say(f"{name}: its clusters are of {each} as it was once; another name makes others")
         return found
     opened = [records.open_set(data_dir, each) for each in sets]
     rows = sample_rows([len(each) for each in opened], share, seed)
@@ -165,6 +168,7 @@ def make_clustering(
     say(f"{name}: {len(frames)} frames of {len(sampled)} records in {time.monotonic() - start:.1f} s")
     start = time.monotonic()
     made_with = {"sets": list(sets), "share": share, "seed": seed, "frames": len(frames)}
+    made_with["records"] = {each.name: each.fingerprint for each in opened}
     made = unit_store.Clustering(fit(frames, clusters, seed), features.rate_hz, dict(features.description), made_with)
     made.save(folder)
     say(f"{name}: {clusters} clusters in {time.monotonic() - start:.1f} s")
