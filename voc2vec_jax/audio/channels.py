@@ -14,7 +14,7 @@ LOST = 0.1  # of the power of the channels that their mean has; channels without
 MOST_OVER = 16.0  # a float above is no loud sample but one in the scale of whole numbers
 SCALES = {"int16": 2**15, "int24": 2**23, "int32": 2**31}
 _OVER_SCALE = 1.5  # times its scale, resampled or amplified whole numbers may reach
-_STEP, _FEW = 31, 1 << 13  # of a block, at most one sample of so many is looked at, and at least so many
+_STEP, _FEW = 31, 1 << 12  # of a block, at most one sample of so many is looked at, and at least so many
 
 
 class Choice(NamedTuple):
@@ -67,7 +67,8 @@ def loudest(blocks: Iterator[Float32[np.ndarray, "_ channels"]]) -> int:
     for block in blocks:
         levels = levels or Levels(block.shape[1], step=1)
         levels.add(block, block[:, 0])
-    return int(np.argmax(np.nan_to_num(levels.powers()[:-1], nan=-1.0, posinf=-1.0))) if levels else 0
+    powers = [power if math.isfinite(power) else -1.0 for power in levels.powers()[:-1]] if levels else [0.0]
+    return powers.index(max(powers))
 
 
 def scale(blocks: Iterator[Float32[np.ndarray, "_ channels"]], reporter: reading.Reporter) -> int:
@@ -98,20 +99,21 @@ class Levels:
     def add(self, block: Float32[np.ndarray, "s channels"], mono: Float32[np.ndarray, " s"]) -> None:
         """Takes in every `step`-th sample of a block and of what it became, and more of a short one."""
         step = max(1, min(self._step, len(block) // _FEW)) | 1  # odd, so that regular signals do not hide
-        for k in range(block.shape[1] + 1):
-            samples = np.ascontiguousarray(block[::step, k] if k < block.shape[1] else mono[::step])
-            self._sums[k] += samples.sum()
-            self._squares[k] += np.einsum("s,s", samples, samples)
-        self._count += -(-len(block) // step)
+        rows = np.empty((block.shape[1] + 1, -(-len(block) // step)), np.float32)
+        rows[:-1], rows[-1] = block[::step].T, mono[::step]
+        self._sums += rows.sum(axis=1)
+        self._squares += np.einsum("cs,cs->c", rows, rows)
+        self._count += rows.shape[1]
 
-    def powers(self) -> np.ndarray:
-        """Variances: [channels + 1], the last of what they became."""
-        return self._squares / self._count - (self._sums / self._count) ** 2
+    def powers(self) -> list[float]:
+        """Variances of the channels, and at last of what they became."""
+        means = self._sums / self._count
+        return (self._squares / self._count - means * means).tolist()
 
     def tell(self, reporter: reading.Reporter, choice: Choice) -> None:
         """Tells of a silent channel that is used beside a live one, and of channels that cancel each other."""
         *powers, mono = self.powers()
-        live = int(np.argmax(powers))
+        live = powers.index(max(powers))
         silent = [k for k, power in enumerate(powers) if power < SILENT * powers[live]]
         if choice.channel is None and silent:
             down = _decibels(powers[live], powers[silent[0]])
@@ -127,8 +129,8 @@ class Levels:
                 f"channel {choice.channel + 1} of {len(powers)} is taken and silent ({down} below channel {live + 1}): "
                 f"--channel=loudest takes channel {live + 1}",
             )
-        elif choice.channel is None and mono < LOST * np.mean(powers):
-            down = _decibels(float(np.mean(powers)), mono)
+        elif choice.channel is None and mono < LOST * sum(powers) / len(powers):
+            down = _decibels(sum(powers) / len(powers), mono)
             reporter.tell(
                 "phase",
                 f"has channels of opposite phase, of whose power their mean loses {down}: --channel=first takes one",

@@ -6,6 +6,7 @@ file itself is never changed.
 """
 
 import dataclasses
+import functools
 import io
 import os
 import re
@@ -20,6 +21,7 @@ _TAG_BYTES = 128  # an ID3v1 tag at the end is no audio
 _KEYS = re.compile(
     rb"LIST|id3 |ID3 |bext|cue |smpl|fact|PEAK|iXML|fmt |JUNK|junk|PAD |inst|afsp|DISP|_PMX|COMM|free|info"
 )
+_NAME = re.compile(rb"[ -~]{4}")
 _FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff")  # here begins another file
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 
@@ -36,7 +38,7 @@ class Layout:
     counted: int = 0  # bytes of a chunk's own header that its size counts
     align: int = 2
 
-    @property
+    @functools.cached_property
     def head(self) -> int:
         """Bytes of a chunk's header."""
         return len(self.samples) + struct.calcsize(self.size)
@@ -152,7 +154,7 @@ def _walked(file: io.IOBase, size: int, layout: Layout) -> Found:
             file.seek(at)
             found.bodies.setdefault(name, file.read(min(stop - at, 1 << 12)))
         padded = layout.first + -(-(stop - layout.first) // layout.align) * layout.align
-        unpadded = not _chunk(file, size, layout, padded) and bool(_chunk(file, size, layout, stop)) and stop < padded
+        unpadded = stop < padded and not _chunk(file, size, layout, padded) and bool(_chunk(file, size, layout, stop))
         found.plain &= not unpadded
         found.end = stop if unpadded else padded
     return found
@@ -169,7 +171,7 @@ def _chunk(file: io.IOBase, size: int, layout: Layout, at: int) -> tuple[bytes, 
     head = file.read(layout.head)
     name, length = head[: len(layout.samples)], struct.unpack(layout.size, head[len(layout.samples) :])[0]
     stop = at + layout.head + max(0, length - layout.counted)
-    if name != layout.samples and (stop > size or name[:4] in _FILES or not all(32 <= byte < 127 for byte in name[:4])):
+    if name != layout.samples and (stop > size or name[:4] in _FILES or not _NAME.match(name)):
         return None
     return name, at + layout.head, stop
 
@@ -183,7 +185,8 @@ def _promised(found: Found, at: int, stop: int, layout: Layout) -> int | None:
 
 
 def _is_known(length: int) -> bool:
-    near = any(limit - _NEAR <= length < limit + _NEAR for limit in (1 << 31, 1 << 32))
+    """Whether a length is none of those that stand for "unknown": 0, about 2 or 4 GiB, or beyond all files."""
+    near = abs(length - (1 << 31)) <= _NEAR or abs(length - (1 << 32)) <= _NEAR
     return 0 < length < 1 << 62 and not near
 
 
@@ -232,12 +235,17 @@ def _tell(file: io.IOBase, size: int, found: Found, reporter: reading.Reporter) 
         if found.at >= size:
             raise reporter.error(text)
         reporter.ends_early(text)
-    file.seek(found.end)
-    if size - found.end > _TAG_BYTES and file.read(TAIL_BYTES).strip(b"\0"):
+    if size - found.end > _TAG_BYTES and _goes_on(file, found.end):
         found.plain = False
         reporter.tell(
             "length", f"goes on for {size - found.end} bytes after the end of its audio by its header: not read"
         )
+
+
+def _goes_on(file: io.IOBase, at: int) -> bool:
+    """Whether anything but zeros follows from there on."""
+    file.seek(at)
+    return bool(file.read(TAIL_BYTES).strip(b"\0"))
 
 
 def _tell_frames(start: bytes, found: Found, reporter: reading.Reporter) -> None:
