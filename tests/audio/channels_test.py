@@ -62,10 +62,10 @@ def test_the_channel_asked_for_is_taken_and_what_is_odd_is_told(columns, taken, 
 
 def test_remarks_have_numbers_and_the_remedy():
     assert _load(_wav(VOICE, 0.01 * OTHER))[1][0][1] == (
-        "channel 2 of 2 is silent (40 dB below channel 1) and part of the mean: --channel=loudest takes channel 1 alone"
+        "channel 2 of 2 is nearly silent (40 dB below channel 1) and part of the mean: --channel=loudest takes channel 1 alone"
     )
     assert _load(_wav(SILENCE, VOICE), channel="first")[1][0][1] == (
-        "channel 1 of 2 is taken and silent (more than 100 dB below channel 2): --channel=loudest takes channel 2"
+        "channel 1 of 2 is taken and nearly silent (more than 100 dB below channel 2): --channel=loudest takes channel 2"
     )
     assert _load(_wav(VOICE, -0.9 * VOICE))[1][0][1] == (
         "has channels of opposite phase, of whose power their mean loses 26 dB: --channel=first takes one"

@@ -119,14 +119,14 @@ class Levels:
             down = _decibels(powers[live], powers[silent[0]])
             reporter.tell(
                 "silent_channel",
-                f"channel {silent[0] + 1} of {len(powers)} is silent ({down} below channel {live + 1}) and part of the "
+                f"channel {silent[0] + 1} of {len(powers)} is nearly silent ({down} below channel {live + 1}) and part of the "
                 f"mean: --channel=loudest takes channel {live + 1} alone",
             )
         elif choice.channel in silent:
             down = _decibels(powers[live], mono)
             reporter.tell(
                 "silent_channel",
-                f"channel {choice.channel + 1} of {len(powers)} is taken and silent ({down} below channel {live + 1}): "
+                f"channel {choice.channel + 1} of {len(powers)} is taken and nearly silent ({down} below channel {live + 1}): "
                 f"--channel=loudest takes channel {live + 1}",
             )
         elif choice.channel is None and mono < LOST * sum(powers) / len(powers):
