@@ -171,6 +171,12 @@ def test_the_teacher_of_a_data2vec_is_left_out(tmp_path):
         got = reader.read(tmp_path / "b.pt")
         checkpoints.assert_same(got.params, made.params)
         assert got.unused == {f"_ema.{name}": "exponential moving average of the teacher" for name in teacher}
+    teacher = {"feature_extractor.conv_layers.0.0.weight": torch.ones(2)}
+    wrapped = {f"module.{name}": tensor for name, tensor in tree["model"].items()} | {"module._ema": teacher}
+    torch.save({**tree, "model": wrapped}, tmp_path / "c.pt")
+    got = reader.read(tmp_path / "c.pt")
+    checkpoints.assert_same(got.params, made.params)
+    assert list(got.unused) == ["module._ema.feature_extractor.conv_layers.0.0.weight"]
     tree["model"]["_ema"] = {"layers.0.fc1.weight": 3}
     torch.save(tree, tmp_path / "b.pt")
     checkpoints.assert_refused("'_ema.layers.0.fc1.weight' is a int where a tensor", tmp_path / "b.pt")
@@ -190,10 +196,10 @@ def emotion2vec_plus(folder, tokens=TOKENS, **options):
     cfg = {"model": {"_name": "emotion2vec_finetuning"}, "task": {"normalize": True}}
     torch.save({"cfg": cfg, "model": state, "args": None}, folder / "model.pt")
     said = json.dumps({"model": "Emotion2vec", "model_conf": {**tree["cfg"]["model"], "normalize": True, **options}})
-    (folder / "config.yaml").write_text(said.replace("{", "{ ", 1))
+    (folder / "config.yaml").write_text(said, "utf-8-sig")
     (folder / "configuration.json").write_text("{}")
     if tokens:
-        (folder / "tokens.txt").write_text("\n".join(tokens))
+        (folder / "tokens.txt").write_bytes("\r\n".join([*tokens, ""]).encode("utf-8-sig"))
     return state
 
 

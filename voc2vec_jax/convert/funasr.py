@@ -46,7 +46,7 @@ def model_config(folder: Path) -> dict[str, Any]:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise errors.InputError(f"{path} has more than {_MOST_BYTES} bytes, so it is no configuration of a model")
-        values = yaml.load(text.decode(), _Loader)
+        values = yaml.load(text.decode("utf-8-sig"), _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as fault:
         raise errors.InputError(f"{path} is not readable YAML: {' '.join(str(fault).split())[:200]}") from fault
     model = values.get("model_conf") if isinstance(values, dict) and values.get("model") == "Emotion2vec" else None
