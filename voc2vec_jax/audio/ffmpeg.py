@@ -26,7 +26,14 @@ _DEMUXERS = (
     "aiff,au,dss,dsf,iff,voc,nistsphere,qcp"
 )
 _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none", "threads": "1"}
-_SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "flt": 1, "dbl": 1}
+_SAMPLES = {  # FFmpeg's formats: the type and the full scale
+    "u8": (np.uint8, 2**7),
+    "s16": (np.int16, 2**15),
+    "s32": (np.int32, 2**31),
+    "s64": (np.int64, 2**63),
+    "flt": (np.float32, 1),
+    "dbl": (np.float64, 1),
+}
 _CONTAINERS = {"mov": "MP4", "matroska": "WebM or Matroska", "asf": "WMA", "ogg": "Ogg", "wv": "WavPack"}
 _CODECS = {"mp3float": "MP3", "amrnb": "AMR-NB", "amrwb": "AMR-WB", "opus": "Opus", "vorbis": "Vorbis"}
 _LOCKED = ("drms", "enca", "aavd")  # MP4's names of encrypted tracks
@@ -71,8 +78,8 @@ class Decoder:
     def blocks(self, first: int = 0, stop: int | None = None) -> Iterator[Float32[np.ndarray, "_ channels"]]:
         """The frames from `first` to `stop` (None: the end); a recording that ends early is told or refused."""
         at, parts = self._sought(first) if first else (0, self._parts)
-        pieces = joining.alike(parts, self.rate_hz, self.channels, self._reporter)
-        return joining.stretch(_gathered(pieces), first - at, None if stop is None else stop - at)
+        pieces = joining.alike(_gathered(parts), self.rate_hz, self.channels, self._reporter)
+        return joining.stretch(pieces, first - at, None if stop is None else stop - at)
 
     def seconds(self, exact: bool = True) -> float | None:
         """How long the recording is: decoded, or by its header, which may estimate."""
@@ -155,25 +162,30 @@ def _tag(context: Any) -> str:
 
 def _samples(frame: Any) -> Float32[np.ndarray, "frames channels"]:
     """The samples of a decoded frame of FFmpeg, in [-1, 1] unless it holds floats beyond."""
-    array = frame.to_ndarray()
-    array = array.T if frame.format.is_planar else array.reshape(frame.samples, -1)
-    scale = _SCALES[frame.format.name.removesuffix("p")]
+    dtype, scale = _SAMPLES[frame.format.name.removesuffix("p")]
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar:
+        array = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes], axis=1)
+    else:
+        array = np.frombuffer(frame.planes[0], dtype, frame.samples * channels).reshape(-1, channels).copy()
     if scale == 1:
         return array.astype(np.float32, copy=False)
-    return ((array.astype(np.float64) - (scale if scale == 2**7 else 0)) / scale).astype(np.float32)
+    middle = scale if dtype == np.uint8 else 0
+    return ((array.astype(np.float64) - middle) / scale).astype(np.float32)
 
 
-def _gathered(parts: Iterable[Float32[np.ndarray, "_ channels"]]) -> Iterator[Float32[np.ndarray, "_ channels"]]:
-    """The same samples in blocks of at least BLOCK_FRAMES, but for the last."""
-    waiting, frames = [], 0
-    for part in parts:
-        waiting.append(part)
-        frames += len(part)
-        if frames >= BLOCK_FRAMES:
-            yield np.concatenate(waiting)
+def _gathered(parts: Iterable[joining.Part]) -> Iterator[joining.Part]:
+    """The same samples in blocks of at least BLOCK_FRAMES, but where rate or channels change and at the end."""
+    waiting, frames, kind = [], 0, None
+    for rate_hz, block in parts:
+        if waiting and (frames >= BLOCK_FRAMES or kind != (rate_hz, block.shape[1])):
+            yield kind[0], np.concatenate(waiting)
             waiting, frames = [], 0
-    if frames:
-        yield np.concatenate(waiting)
+        kind = rate_hz, block.shape[1]
+        waiting.append(block)
+        frames += len(block)
+    if waiting:
+        yield kind[0], np.concatenate(waiting)
 
 
 def _refuse(*_: Any) -> Any:

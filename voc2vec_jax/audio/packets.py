@@ -1,6 +1,5 @@
 """What is odd about the packets of a recording that FFmpeg decodes: cut short, damaged, with gaps."""
 
-import fractions
 import io
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ class Watch:
     def __init__(self, file: io.IOBase, container: Any, stream: Any):
         self._file, self._container, self._stream = file, container, stream
         self._name = container.format.name.split(",")[0]
+        self._tick = float(stream.time_base)  # s, the time base
         self._first_byte: int | None = None
         self._begin()
 
@@ -30,13 +30,13 @@ class Watch:
     def _begin(self, jumped: bool = False) -> None:
         self._jumped = jumped
         self.origin: int | None = None  # time of the first frame, in time bases
-        self._end = fractions.Fraction(0)  # s, when the last frame ends by its time
-        self._there = fractions.Fraction(0)  # s, of all frames
+        self._end = 0.0  # s, when the last frame ends by its time
+        self._there = 0.0  # s, of all frames
         self._packets = self._frames = 0
         self._bad = self._bad_bytes = 0
         self._bad_in_a_row = 0
         self._run_bytes, self._run_head = 0, b""  # of the packets in that row: all bytes, and how it begins
-        self._gaps = fractions.Fraction(0)  # s
+        self._gaps = 0.0  # s
         self._last: Any = None
         self._stopped = False
 
@@ -67,15 +67,16 @@ class Watch:
         """Follows the times of a packet's frames."""
         for frame in frames:
             self._frames += 1
-            self._there += fractions.Fraction(frame.samples, frame.sample_rate)
+            seconds = frame.samples / frame.sample_rate
+            self._there += seconds
             if frame.pts is None:
                 continue
-            start = frame.pts * self._stream.time_base
+            start = frame.pts * self._tick
             if self.origin is None:
                 self.origin = frame.pts
             elif start - self._end > SLACK_SECONDS and not self._bad_in_a_row:
                 self._gaps += start - self._end
-            self._end = start + fractions.Fraction(frame.samples, frame.sample_rate)
+            self._end = start + seconds
         if packet.size:
             self._bad_in_a_row = 0
 
@@ -83,7 +84,7 @@ class Watch:
         """How many of the last `frames` are an encoder's padding, by the edit list of an MP4."""
         if self._name != "mov" or not self._stream.duration:
             return 0
-        end = ((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base
+        end = ((self._stream.start_time or 0) + self._stream.duration) * self._tick
         beyond = round((self._end - end) * rate_hz)
         return beyond if 0 < beyond < frames else 0
 
@@ -112,7 +113,7 @@ class Watch:
             damage = f"{self._bad} of its {self._packets} packets ({self._bad_bytes} bytes)"
             reporter.tell("damaged", f"is damaged: {damage} cannot be decoded and are left out")
         if self._gaps and self._name in _GAPS_SHOW:
-            reporter.tell("gaps", f"its clock jumps by {float(self._gaps):.1f} s in all, for which it holds no sound")
+            reporter.tell("gaps", f"its clock jumps by {self._gaps:.1f} s in all, for which it holds no sound")
 
     def _behind(self) -> bool:
         """Whether the file ends with bytes that are none of its audio."""
@@ -132,31 +133,29 @@ class Watch:
         """What shows that the recording was cut short; "" if nothing does."""
         promised = self._promised_seconds()
         if promised and promised - self._end > SLACK_SECONDS:
-            return f"its header promises {float(promised):.2f} s, {float(self._there):.2f} s are there"
+            return f"its header promises {promised:.2f} s, {self._there:.2f} s are there"
         if self._bad_in_a_row and not self._behind() or self._stopped:
-            return f"its last packets cannot be decoded, {float(self._there):.2f} s are there"
+            return f"its last packets cannot be decoded, {self._there:.2f} s are there"
         if self._stream.codec_context.name.startswith(("mp3", "mp2")) and not self._bad_in_a_row:
             wanted, there = mpeg.frame_bytes(bytes(self._last)[:4]), self._last.size
             if there < wanted:
-                return f"its last frame has {there} of {wanted} bytes, {float(self._there):.2f} s are there"
+                return f"its last frame has {there} of {wanted} bytes, {self._there:.2f} s are there"
         return ""
 
-    def _promised_seconds(self) -> fractions.Fraction | None:
+    def _promised_seconds(self) -> float | None:
         """The length by a header or a tag; None where there is none, or only an estimate."""
         if self._name == "mp3":
             if self._jumped:
                 return None
             frames, _ = mpeg.promised(self._file, self._first_byte or 0)
             lost = frames - self._packets
-            frame_seconds = fractions.Fraction(self._last.duration or 0) * self._stream.time_base
+            frame_seconds = (self._last.duration or 0) * self._tick
             return self._end + lost * frame_seconds if frames else None
         if self._name == "matroska":
             several = len(self._container.streams) > 1
-            return (
-                None if several or not self._container.duration else fractions.Fraction(self._container.duration, 10**6)
-            )
+            return None if several or not self._container.duration else self._container.duration / 1e6
         if self._name in _HEADERS_KNOW and self._stream.duration:
-            return ((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base
+            return ((self._stream.start_time or 0) + self._stream.duration) * self._tick
         return None
 
 
