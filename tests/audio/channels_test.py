@@ -61,14 +61,15 @@ def test_the_channel_asked_for_is_taken_and_what_is_odd_is_told(columns, taken, 
 
 
 def test_remarks_have_numbers_and_the_remedy():
+    silent = "is nearly silent (%s below channel %d) and %s: --channel=loudest %s"
     assert _load(_wav(VOICE, 0.01 * OTHER))[1][0][1] == (
-        "channel 2 of 2 is nearly silent (40 dB below channel 1) and part of the mean: --channel=loudest takes channel 1 alone"
+        "channel 2 of 2 " + silent % ("40 dB", 1, "part of the mean", "leaves it out")
     )
     assert _load(_wav(SILENCE, VOICE), channel="first")[1][0][1] == (
-        "channel 1 of 2 is taken and nearly silent (more than 100 dB below channel 2): --channel=loudest takes channel 2"
+        "channel 1 of 2 " + silent % ("more than 100 dB", 2, "the one that is taken", "takes the other")
     )
     assert _load(_wav(VOICE, -0.9 * VOICE))[1][0][1] == (
-        "has channels of opposite phase, of whose power their mean loses 26 dB: --channel=first takes one"
+        "has channels of opposite phase, of whose power their mean loses 26 dB: --channel=first takes one of them"
     )
 
 

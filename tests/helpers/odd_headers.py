@@ -286,6 +286,7 @@ def _flacs() -> list[Case]:
     silence = np.zeros((30_001, 1), "<i2")  # whose frames are of few bytes
     other_blocks = bytearray(flac(None, samples))
     other_blocks[8:12] = struct.pack(">HH", 4_608, 4_608)
+    almost = bytes.fromhex("fff9c5a8e794b1") + bytes(200)  # from sample 30,001 on; its check sum is wrong
     return [
         *[Case(f"flac of silence, total {total}", flac(total, silence), as_read(silence)) for total in (None, 0)],
         Case("flac with another size of blocks in its header", bytes(other_blocks), truth),
@@ -295,6 +296,7 @@ def _flacs() -> list[Case]:
         *[Case(f"flac total {total:X}", flac(total, samples), truth) for total in (0, (1 << 36) - 1)],
         Case("flac total 0, ID3 behind", flac(0, samples) + tag, truth),
         Case("flac total 0, junk behind", flac(0, samples) + JUNK, truth),
+        Case("flac total 0, behind it what is almost a frame", flac(0, samples) + almost, truth),
         Case("flac, junk behind", flac(None, samples) + JUNK, truth),
         Case("flac total too large", flac(40_000, samples), truth, ("truncated",)),
         Case("flac total too small", flac(20_000, samples), truth, ("length",)),

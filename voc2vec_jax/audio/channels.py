@@ -115,26 +115,23 @@ class Levels:
         *powers, mono = self.powers()
         live = powers.index(max(powers))
         silent = [k for k, power in enumerate(powers) if power < SILENT * powers[live]]
+        mean = sum(powers) / len(powers)
         if choice.channel is None and silent:
-            down = _decibels(powers[live], powers[silent[0]])
-            reporter.tell(
-                "silent_channel",
-                f"channel {silent[0] + 1} of {len(powers)} is nearly silent ({down} below channel {live + 1}) and part of the "
-                f"mean: --channel=loudest takes channel {live + 1} alone",
-            )
+            is_odd = f"{_below(silent[0], powers, live)} and part of the mean: --channel=loudest leaves it out"
+            reporter.tell("silent_channel", is_odd)
         elif choice.channel in silent:
-            down = _decibels(powers[live], mono)
-            reporter.tell(
-                "silent_channel",
-                f"channel {choice.channel + 1} of {len(powers)} is taken and nearly silent ({down} below channel {live + 1}): "
-                f"--channel=loudest takes channel {live + 1}",
+            is_odd = (
+                f"{_below(choice.channel, powers, live)} and the one that is taken: --channel=loudest takes the other"
             )
-        elif choice.channel is None and mono < LOST * sum(powers) / len(powers):
-            down = _decibels(sum(powers) / len(powers), mono)
-            reporter.tell(
-                "phase",
-                f"has channels of opposite phase, of whose power their mean loses {down}: --channel=first takes one",
-            )
+            reporter.tell("silent_channel", is_odd)
+        elif choice.channel is None and mono < LOST * mean:
+            is_odd = f"has channels of opposite phase, of whose power their mean loses {_decibels(mean, mono)}"
+            reporter.tell("phase", f"{is_odd}: --channel=first takes one of them")
+
+
+def _below(channel: int, powers: list[float], live: int) -> str:
+    down = _decibels(powers[live], powers[channel])
+    return f"channel {channel + 1} of {len(powers)} is nearly silent ({down} below channel {live + 1})"
 
 
 def _decibels(above: float, below: float) -> str:
