@@ -56,7 +56,7 @@ def evaluated(root):
         (
             ["train/cry/a", "test/laugh/b", "c"],
             ["cry ", "laugh ", " "],
-            "are not taken for parts of a division, as c lies",
+            "are not taken for parts of a division, as a file lies",
         ),
         (["trainer/a", "tests_of/b"], ["trainer ", "tests_of "], ""),
         (["cry/a", "cry /b", "be\u0301/c"], ["cry ", "cry ", "b\u00e9 "], "the folder 'cry ' is the class 'cry'"),
@@ -66,7 +66,9 @@ def evaluated(root):
 )
 def test_folders_are_classes_or_parts(names, places, says):
     found, notes = class_folders.places(names)
-    assert [f"{place.label} {place.part}" for place in found] == places
+    assert [
+        f"{place.label} {place.part}" for place in (found[class_folders.folder_of(name)] for name in names)
+    ] == places
     assert says in "; ".join(notes) and bool(notes) == bool(says)
 
 

@@ -1,6 +1,5 @@
 """All files below a folder, each under one name; what is no file is left out and named."""
 
-import collections
 import dataclasses
 import os
 import stat
@@ -37,9 +36,10 @@ class Walk:
         InputError for a folder that cannot be listed.
         """
         seen: set[str] = set()
-        folders, links = [""], collections.deque()
+        folders, links = [""], []
         while folders or links:
-            inside = folders.pop() if folders else links.popleft()
+            links.sort(reverse=True)
+            inside = folders.pop() if folders else links.pop()
             real = os.path.realpath(os.path.join(self.root, inside))
             if real in seen:
                 self.again.append(inside.rstrip("/"))
@@ -59,16 +59,18 @@ class Walk:
                     yield name, entry
             self.has_links |= bool(links)
 
-    def _entries(self, inside: str) -> list[tuple[str, os.DirEntry]]:
-        """What lies in a folder and is not hidden, by name, so that links are followed in the same order each time."""
+    def _entries(self, inside: str) -> Iterator[tuple[str, os.DirEntry]]:
+        """What lies in a folder and is not hidden; one at a time, as a folder may hold millions."""
         place = os.path.join(self.root, inside)
         try:
             with os.scandir(place) as entries:
-                there = sorted(entries, key=lambda entry: entry.name)
+                for entry in entries:
+                    if not is_hidden(entry.name):
+                        yield inside + entry.name, entry
+                    elif entry.is_file():
+                        self.hidden.append(inside + entry.name)
         except OSError as error:
             raise errors.InputError(f"{place} cannot be listed ({error.strerror}): check its permissions") from error
-        self.hidden += [inside + entry.name for entry in there if is_hidden(entry.name) and entry.is_file()]
-        return [(inside + entry.name, entry) for entry in there if not is_hidden(entry.name)]
 
 
 def _kind(entry: os.DirEntry) -> str:

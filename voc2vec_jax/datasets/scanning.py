@@ -4,7 +4,7 @@ import codecs
 import functools
 import mimetypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import audio
@@ -29,17 +29,13 @@ class Scan(NamedTuple):
 
 def scan(tree: trees.Tree, sizes: bool = True) -> Scan:
     """Search a tree. Without `sizes`, a folder's files are not looked at, and their bytes are 0."""
-    walk = folder_walk.Walk(os.fspath(tree.root))
-    if isinstance(tree, trees.FolderTree):
-        files = []
-        for name, entry in walk.files():
-            size, several = folder_walk.look(entry) if sizes else (0, False)
-            walk.has_links |= several
-            files.append((name, size))
-    else:
-        files = list(tree.files())
-        walk.no_files = tree.no_files() if isinstance(tree, trees.TarTree) else {}
-    others = [name for name, _ in files if not trees.is_audio(name)]
+    walk, recordings, others = folder_walk.Walk(os.fspath(tree.root)), [], []
+    for name, size in _files(tree, walk, sizes):
+        if trees.is_audio(name):
+            recordings.append((name, size))
+        else:
+            others.append(name)
+    recordings.sort()
     unsupported = sorted(name for name in others if name.lower().endswith(trees.UNSUPPORTED))
     alike = sorted(name for name in set(others).difference(unsupported) if _is_like_a_recording(tree, name))
     hidden = sorted(
@@ -52,8 +48,19 @@ def scan(tree: trees.Tree, sizes: bool = True) -> Scan:
         (hidden, "is hidden"),
     ]
     notes = [f"left out, as it {why}: {_several(names)}" for names, why in left_out if names]
-    recordings = sorted(each for each in files if trees.is_audio(each[0]))
-    return Scan(recordings, unsupported, len(files), walk.has_links, notes)
+    return Scan(recordings, unsupported, len(recordings) + len(others), walk.has_links, notes)
+
+
+def _files(tree: trees.Tree, walk: folder_walk.Walk, sizes: bool) -> Iterator[tuple[str, int]]:
+    """Name and bytes of every file; completes `walk`."""
+    if isinstance(tree, trees.FolderTree):
+        for name, entry in walk.files():
+            size, several = folder_walk.look(entry) if sizes else (0, False)
+            walk.has_links |= several
+            yield name, size
+    else:
+        yield from tree.files()
+        walk.no_files = tree.no_files() if isinstance(tree, trees.TarTree) else {}
 
 
 def _is_like_a_recording(tree: trees.Tree, name: str) -> bool:

@@ -145,7 +145,8 @@ def _list_tree(root: pathlib.Path, tree: trees.Tree) -> listings.Listing:
     places, said = class_folders.places(names)
     recordings = [
         listings.Recording(name, name, label=place.label, source_bytes=size, part=place.part)
-        for (name, size), place in zip(found.recordings, places)
+        for name, size in found.recordings
+        for place in (places[class_folders.folder_of(name)],)
     ]
     if found.has_links:
         linked = manifest_listings.Names(root)

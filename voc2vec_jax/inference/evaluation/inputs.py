@@ -213,8 +213,9 @@ def _of_folder(root: pathlib.Path) -> Items:
         logs.warn(f"{root}: left out what must be converted first: {', '.join(found.unsupported[:3])}")
     if not names:
         raise errors.InputError(f"--input={root} holds no audio file ({', '.join(audio.SUFFIXES)})")
-    labels = (os.fsencode(place.label).decode("utf-8", "replace") for place in places)
-    return _of_files(str(root), root, ((name, name, label) for name, label in zip(names, labels)), found.has_links)
+    labels = {folder: os.fsencode(place.label).decode("utf-8", "replace") for folder, place in places.items()}
+    entries = ((name, name, labels[class_folders.folder_of(name)]) for name in names)
+    return _of_files(str(root), root, entries, found.has_links)
 
 
 def _of_list(path: pathlib.Path) -> Items:
