@@ -9,8 +9,8 @@ import miniatures
 import pytest
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.datasets import layouts, preparing
 from voc2vec_jax.datasets import listings as dataset_listings
+from voc2vec_jax.datasets import preparing
 from voc2vec_jax.datasets.published import audioset_vocalization
 
 TONE, _wav, _unpack, _pack = miniatures.TONE, miniatures.wav, miniatures.unpack, miniatures.pack
@@ -349,9 +349,13 @@ def test_the_hubs_copy_of_asvp_esd_is_read_too(tmp_path):
 
 
 def test_audio_in_formats_to_convert_first_is_named(tmp_path):
-    _unpack(tmp_path / "freesound_babies", {"a.wav": _wav("a.wav"), "b.AAX": b"x", "c.silk": b"x"})
+    files = {"a.wav": _wav("a.wav"), "b.AAX": b"x", "c.silk": b"x", "d": _wav("d"), "e.txt": _wav("e"), "f": b"words"}
+    _unpack(tmp_path / "freesound_babies", files)
     listing = _list("freesound_babies", tmp_path)
-    assert listing.notes == ["2 files in formats to convert first were left out: b.AAX, c.silk"]
+    assert listing.notes == [
+        "2 files in formats to convert first were left out: b.AAX, c.silk",
+        "1 files that look like recordings by another name were left out: d",
+    ]
 
 
 def test_the_babies_of_asvp_esd_are_found_in_the_folder_of_the_whole(tmp_path):
@@ -437,4 +441,4 @@ def test_an_odd_recording_is_named_with_its_reason(tmp_path):
         "03-02-14-02.wav": "its code 14 is not one of the set's emotions (1 to 13, and 17)",
         "noise.wav": "its name has no emotion code",
     }
-    assert layouts.some(["a", "b", "c", "d"]) == "a, b, c, ..."
+    assert dataset_listings.some(["a", "b", "c", "d"]) == "a, b, c, ..."

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import listings, trees
+from voc2vec_jax.datasets import listings, scanning, trees
 
 ANY_AUDIO = rf"(?:[^/]+/)*[^/]+(?:{'|'.join(map(re.escape, audio.SUFFIXES))})"
 
@@ -95,10 +95,22 @@ def describe(
     taken = {match[0] for match, _ in found.matches}
     left_out = [name for name, _ in found.files if trees.is_audio(name) and name not in taken]
     if left_out:
-        notes = [*notes, f"{len(left_out)} audio files outside the published layout were left out: {some(left_out)}"]
+        notes = [
+            *notes,
+            f"{len(left_out)} audio files outside the published layout were left out: {listings.some(left_out)}",
+        ]
     unsupported = [name for name, _ in found.files if name.lower().endswith(trees.UNSUPPORTED)]
     if unsupported:
-        notes = [*notes, f"{len(unsupported)} files in formats to convert first were left out: {some(unsupported)}"]
+        notes = [
+            *notes,
+            f"{len(unsupported)} files in formats to convert first were left out: {listings.some(unsupported)}",
+        ]
+    alike = scanning.like_recordings(found.tree, [name for name, _ in found.files])
+    if alike:
+        notes = [
+            *notes,
+            f"{len(alike)} files that look like recordings by another name were left out: {listings.some(alike)}",
+        ]
     return listings.Listing(
         recordings=sorted(recordings),
         labels=layout.labels if labels is None else tuple(labels),
@@ -118,13 +130,8 @@ def refuse_mixed(source: listings.Source, found: Found, part: str, version: str)
         if len(several) > 1:
             raise errors.InputError(
                 f"{found.tree.root} mixes {len(several)} versions of {name} of {source.title} "
-                f"({some(sorted(several))}): leave one there"
+                f"({listings.some(sorted(several))}): leave one there"
             )
-
-
-def some(names: Sequence[str]) -> str:
-    """The first three names."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _locate(
@@ -157,9 +164,10 @@ def _candidates(source: listings.Source, layout: ArchiveLayout, manual_dir: path
         if layout.parts and archives:
             yield trees.UnionTree((trees.FolderTree(folder), *map(trees.archive_tree, archives)))
         elif len(archives) > 1:
+            names = listings.some([path.name for path in archives])
             raise errors.InputError(
-                f"{folder} holds {len(archives)} archives of {source.title} ({some([path.name for path in archives])})"
-                f": leave one there or give its path as --manual_dir"
+                f"{folder} holds {len(archives)} archives of {source.title} ({names}): leave one there or give its "
+                "path as --manual_dir"
             )
         elif archives:
             yield trees.archive_tree(archives[0])
@@ -183,7 +191,7 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 
 def _only_root(source: listings.Source, tree: trees.Tree, roots: set[str]) -> str:
     if len(roots) > 1:
-        found = some([root or "." for root in sorted(roots)])
+        found = listings.some([root or "." for root in sorted(roots)])
         raise errors.InputError(
             f"{tree.root} holds {len(roots)} copies of {source.title} ({found}): leave one, or give the path of one "
             f"as --manual_dir"

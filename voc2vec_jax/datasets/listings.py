@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -98,3 +98,8 @@ def missing(source: Source, manual_dir: pathlib.Path | None, why: str = "") -> M
         f"{source.title} cannot be prepared, {where}: get it from {source.url} (licence: {source.licence}) and put "
         f"the archive or the unpacked folder, which must hold {source.holds}, into {place}"
     )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three names."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -4,12 +4,12 @@ import codecs
 import functools
 import mimetypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import audio
 from voc2vec_jax.audio import sniffing
-from voc2vec_jax.datasets import folder_walk, layouts, trees
+from voc2vec_jax.datasets import folder_walk, listings, trees
 
 _TYPES = mimetypes.MimeTypes(filenames=())  # Python's own list, and not the system's
 
@@ -37,7 +37,7 @@ def scan(tree: trees.Tree, sizes: bool = True) -> Scan:
             others.append(name)
     recordings.sort()
     unsupported = sorted(name for name in others if name.lower().endswith(trees.UNSUPPORTED))
-    alike = sorted(name for name in set(others).difference(unsupported) if _is_like_a_recording(tree, name))
+    alike = like_recordings(tree, others)
     hidden = sorted(
         name for name in walk.hidden if trees.is_audio(name) and not os.path.basename(name).startswith("._")
     )
@@ -63,9 +63,15 @@ def _files(tree: trees.Tree, walk: folder_walk.Walk, sizes: bool) -> Iterator[tu
         walk.no_files = tree.no_files() if isinstance(tree, trees.TarTree) else {}
 
 
-def _is_like_a_recording(tree: trees.Tree, name: str) -> bool:
-    kind = _kind_by_ending(os.path.splitext(name)[1].lower())
-    return kind in ("audio", "video") if kind else _is_media(tree.head(name, sniffing.HEAD_BYTES))
+def like_recordings(tree: trees.Tree, names: Iterable[str]) -> list[str]:
+    """Those names, sorted, that nothing else here takes for recordings, and whose endings or first bytes do."""
+    found = []
+    for name in sorted(names):
+        if not trees.is_audio(name) and not name.lower().endswith(trees.UNSUPPORTED):
+            kind = _kind_by_ending(os.path.splitext(name)[1].lower())
+            if kind in ("audio", "video") or not kind and _is_media(tree.head(name, sniffing.HEAD_BYTES)):
+                found.append(name)
+    return found
 
 
 @functools.lru_cache(1 << 12)
@@ -81,4 +87,4 @@ def _is_media(head: bytes) -> bool:
 
 
 def _several(names: Sequence[str]) -> str:
-    return layouts.some(names) + (f" ({len(names)} of them)" if len(names) > 3 else "")
+    return listings.some(names) + (f" ({len(names)} of them)" if len(names) > 3 else "")

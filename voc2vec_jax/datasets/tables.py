@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from voc2vec_jax import errors
-from voc2vec_jax.datasets import layouts, trees
+from voc2vec_jax.datasets import listings, trees
 
 Row = dict[str, str]
 
@@ -65,7 +65,7 @@ def by_file(rows: Iterable[Row], column: str) -> tuple[dict[str, Row], list[str]
         if key and found.setdefault(key, row) != row:
             repeats.append(row[column])
     notes = [f"{len(repeats)} rows name a file again, with other fields: the first row of each was kept"]
-    return found, [f"{notes[0]}: {layouts.some(repeats)}"] if repeats else []
+    return found, [f"{notes[0]}: {listings.some(repeats)}"] if repeats else []
 
 
 def compare(rows: dict[str, Row], column: str, paths: Iterable[str]) -> list[str]:
@@ -75,9 +75,11 @@ def compare(rows: dict[str, Row], column: str, paths: Iterable[str]) -> list[str
     without_row = [path for key, path in files.items() if key not in rows]
     notes = []
     if without_file:
-        notes.append(f"{len(without_file)} rows of the csv name files that are not there: {layouts.some(without_file)}")
+        notes.append(
+            f"{len(without_file)} rows of the csv name files that are not there: {listings.some(without_file)}"
+        )
     if without_row:
-        notes.append(f"{len(without_row)} files have no row in the csv: {layouts.some(without_row)}")
+        notes.append(f"{len(without_row)} files have no row in the csv: {listings.some(without_row)}")
     return notes
 
 

@@ -228,6 +228,10 @@ class UnionTree:
         """The bytes of the file of that name."""
         return self._owner[name].read(name)
 
+    def head(self, name: str, count: int) -> bytes:
+        """The first bytes of the file of that name."""
+        return self._owner[name].head(name, count)
+
     @functools.cached_property
     def _owner(self) -> dict[str, "Tree"]:
         return {name: part for part in reversed(self.parts) for name, _ in part.files()}

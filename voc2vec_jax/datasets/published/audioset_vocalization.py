@@ -176,7 +176,7 @@ def _notes(segments: dict[str, list[Segment]], rows: int, taken: set[Segment], o
     missing = [segment.video for segment in chosen if segment not in taken]
     notes = [f"{len(chosen)} of the {rows} segments of the lists carry a chosen label"]
     if missing:
-        notes.append(f"{len(missing)} of these segments have no clip: {layouts.some(missing)}")
+        notes.append(f"{len(missing)} of these segments have no clip: {listings.some(missing)}")
     if others:
         notes.append(f"{others} audio files hold no chosen segment and were left out")
     return notes

@@ -46,7 +46,7 @@ def _rows(found: layouts.Found, split: str) -> tuple[dict[str, tables.Row], list
     rows, notes = tables.by_file(tables.read(found.tree, names[0], ("filename", "fileid", "classname")), "filename")
     unknown = sorted({row["classname"] for row in rows.values() if not _label(row)})
     if unknown:
-        notes.append(f"{split}: clips of unknown classes have no label: {layouts.some(unknown)}")
+        notes.append(f"{split}: clips of unknown classes have no label: {listings.some(unknown)}")
     return rows, [*notes, *(f"{split}: {note}" for note in tables.compare(rows, "filename", paths))]
 
 

@@ -34,7 +34,7 @@ def list_recordings(source: listings.Source, manual_dir: pathlib.Path | None) ->
     mixtures = [match["mixture"] for match, _ in found.matches if match["mixture"]]
     unlisted = [name for name in mixtures if name.lower() not in events]
     if unlisted:
-        notes.append(f"{len(unlisted)} mixtures are in no event list and have no label: {layouts.some(unlisted)}")
+        notes.append(f"{len(unlisted)} mixtures are in no event list and have no label: {listings.some(unlisted)}")
     return layouts.describe(found, LAYOUT, describe=describe, notes=notes)
 
 
@@ -46,7 +46,7 @@ def _events(found: layouts.Found) -> tuple[dict[str, str], list[str]]:
             labels[tables.key_of(row["file"])] = CRY if row.get("label") else NO_CRY
     there = {match["mixture"].lower() for match, _ in found.matches if match["mixture"]}
     missing = sorted(set(labels) - there)
-    return labels, [f"{len(missing)} mixtures of the event lists are not there: {layouts.some(missing)}"] * bool(
+    return labels, [f"{len(missing)} mixtures of the event lists are not there: {listings.some(missing)}"] * bool(
         missing
     )
 
