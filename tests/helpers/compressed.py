@@ -159,6 +159,7 @@ def mp3_cases() -> list[Case]:
         _tagged("ID3v2 before", 44_100, 2, before=id3v2(), kbits=128),
         _untagged("APE and ID3v1 behind, no tag", 44_100, 2, after=ape() + id3v1(), kbits=128),
         _untagged("a picture in an APE tag behind", 44_100, 1, after=ape(60_000), kbits=64),
+        _untagged("lyrics behind, no tag", 44_100, 1, after=b"LYRICSBEGIN" + b"la " * 999 + b"LYRICS200", kbits=64),
         _tagged("two ID3v2 before, ID3v1 behind", 44_100, 1, before=id3v2() + id3v2(70_000), after=id3v1(), quality=4),
         _untagged("junk before, no tag", 44_100, 1, before=junk, kbits=64),
         dataclasses.replace(_untagged("junk behind", 44_100, 1, after=junk, kbits=64), remarks=("length",)),

@@ -8,12 +8,12 @@ from jaxtyping import Float32
 
 from voc2vec_jax.audio import reading
 
-Part = tuple[int, Float32[np.ndarray, "frames channels"]]  # Hz, samples
+Part = tuple[int, Float32[np.ndarray, "_ _"]]  # Hz, samples [frames, channels]
 
 
 def alike(
     parts: Iterable[Part], rate_hz: int, channels: int, reporter: reading.Reporter
-) -> Iterator[Float32[np.ndarray, "frames channels"]]:
+) -> Iterator[Float32[np.ndarray, "_ channels"]]:
     """The parts one after the other at one rate and with so many channels.
 
     Parts at another rate are resampled; parts with other channels become their mean, in each channel.
