@@ -97,7 +97,7 @@ def test_archive_and_folder_in_every_place_list_the_same(tmp_path, name):
         assert len(listing.notes) == 1 and "1 audio files outside the published layout" in listing.notes[0]
         for recording in listing.recordings:
             assert len(listing.loader.load(recording.locator)) == len(TONE)
-    assert len({preparing.listing_digest(listing) for listing in listings}) == 1
+    assert len({dataset_listings.digest(listing) for listing in listings}) == 1
 
 
 def test_the_form_of_openslr_is_a_tgz_without_class_folders(tmp_path):

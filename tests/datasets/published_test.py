@@ -214,7 +214,7 @@ def test_archive_and_folder_give_every_example_its_group_and_label(tmp_path, nam
         assert all(note.startswith(expected) for note, expected in zip(listing.notes, told))
         for recording in listing.recordings:
             assert abs(len(listing.loader.load(recording.locator)) - len(TONE) * 16_000 / 44_100) < 2
-    assert len({preparing.listing_digest(listing) for listing in listings}) == 1
+    assert len({dataset_listings.digest(listing) for listing in listings}) == 1
 
 
 @pytest.mark.parametrize(

@@ -138,3 +138,20 @@ def test_lists_of_one_name_elsewhere_and_sets_made_by_hand_are_not_replaced(tmp_
     change(tmp_path / "q" / "0.wav")
     assert tasks.open_task("folder", data=lists[1], data_dir=tmp_path / "hand").name != "list"
     assert tasks.open_task("list", data_dir=tmp_path / "hand").fingerprint == before
+
+
+def test_class_folders_keep_one_set_whatever_the_sizes_of_their_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("voc2vec_jax.datasets.worker_processes.cores", lambda: 1)
+    voices, root = synthetic.Vocalizer(6), tmp_path / "clips"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        soundfile.write(root / name / "0.wav", voices.load("01"[name == "b"]), 16_000)
+    tasks.open_task("folder", data=root, data_dir=tmp_path / "data")
+    for k in (2, 3):
+        soundfile.write(root / "a" / "0.wav", voices.load(str(k)), 16_000)
+        task = tasks.open_task("folder", data=root, data_dir=tmp_path / "data")
+        assert task.name == "clips" and len(task.read([0])[0]) == task.samples[0]
+        np.testing.assert_array_equal(task.read([0])[0], soundfile.read(root / "a" / "0.wav", dtype="int16")[0])
+        assert "clips was prepared before 1 of its 2 recordings changed, such as a/0.wav" in capsys.readouterr().err
+    soundfile.write(root / "b" / "1.wav", voices.load("9"), 16_000)  # other recordings are another set
+    assert tasks.open_task("folder", data=root, data_dir=tmp_path / "data").name != "clips"

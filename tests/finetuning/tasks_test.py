@@ -65,8 +65,8 @@ def test_the_fingerprint_changes_with_what_the_task_holds(tmp_path, clips):
     assert open_own(tmp_path).fingerprint == first.fingerprint
     changed = [open_own(tmp_path, max_seconds=5.0)]
     wav(tmp_path / "mine" / "laugh" / "d.wav", 2.0)
-    changed += [open_own(tmp_path)]  # prepared again, beside the first, which stays
-    assert changed[-1].name.startswith("mine_") and len(changed[-1].read([4])[0]) == 32000
+    changed += [open_own(tmp_path)]  # prepared anew, in place of the first
+    assert changed[-1].name == "mine" and len(changed[-1].read([4])[0]) == 32000
     assert len({first.fingerprint, *(task.fingerprint for task in changed)}) == 3
 
 

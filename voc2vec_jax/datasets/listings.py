@@ -1,6 +1,7 @@
 """A data set before it is prepared: where to get it, and the list of its recordings."""
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,6 +12,8 @@ from jaxtyping import Float32
 from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import downloads
 
+PROCEDURE = "mean, soxr HQ 16 kHz, int16, segments <= 10 s, 1"
+RECORDINGS_AT_ONCE = 1 << 14
 NOMINAL_BYTES = 512 << 10  # assumed for a recording of unknown size
 
 
@@ -103,3 +106,17 @@ def missing(source: Source, manual_dir: pathlib.Path | None, why: str = "") -> M
 def some(names: Sequence[str]) -> str:
     """The first three names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def digest(listing: Listing, sizes: bool = True) -> str:
+    """SHA-256 of everything that determines the records: paths, sizes, groups, labels, procedure.
+
+    Without `sizes`, of everything that files themselves do not determine.
+    """
+    how = f"{dict(listing.how._asdict())}\n" if listing.how != audio.DEFAULT else ""
+    found = hashlib.sha256(f"{PROCEDURE}\n{how}{listing.labels}\n".encode())
+    for start in range(0, len(listing.recordings), RECORDINGS_AT_ONCE):
+        lot = listing.recordings[start : start + RECORDINGS_AT_ONCE]
+        lines = (f"{path}\0{group}\0{label}\0{size if sizes else 0}\n" for path, _, group, label, size, *_ in lot)
+        found.update("".join(lines).encode("utf-8", "surrogateescape"))
+    return found.hexdigest()

@@ -8,7 +8,6 @@ import dataclasses
 import fcntl
 import functools
 import gc
-import hashlib
 import itertools
 import json
 import multiprocessing
@@ -32,8 +31,6 @@ from voc2vec_jax.runs import files
 SHARD_SOURCE_BYTES = 256 << 20
 LEAST_SHARDS = 8  # so that a small set keeps every core busy and a kill costs little
 MOST_SHARDS = 512
-PROCEDURE = "mean, soxr HQ 16 kHz, int16, segments <= 10 s, 1"
-RECORDINGS_AT_ONCE = 1 << 14
 LISTING_FILE = "listing.json"
 NAME_PATTERN = "[a-z][a-z0-9_]*"
 SAMPLED_RECORDINGS = 8  # decoded to predict the size of the others
@@ -77,7 +74,7 @@ def prepare(
     states = file_states.of_listing(listing)
     plan = PreparationPlan(source, listing, data_dir, name, part, states, manual_dir, by_hand=not renew)
     with renewal.locked(data_dir, name, part):
-        kept = renewal.is_kept(data_dir, name, listing, plan.digest, states, renew)
+        kept = renewal.is_kept(data_dir, name, listing, states, renew)
         if not kept and not _make(plan, workers or worker_processes.cores(), progress):
             return None
     return records.open_set(data_dir, name)
@@ -94,17 +91,6 @@ def list_source(
     finally:
         if collecting:
             gc.enable()
-
-
-def listing_digest(listing: listings.Listing) -> str:
-    """SHA-256 of everything that determines the records: paths, sizes, groups, labels, procedure."""
-    how = f"{dict(listing.how._asdict())}\n" if listing.how != audio.DEFAULT else ""
-    digest = hashlib.sha256(f"{PROCEDURE}\n{how}{listing.labels}\n".encode())
-    for start in range(0, len(listing.recordings), RECORDINGS_AT_ONCE):
-        lot = listing.recordings[start : start + RECORDINGS_AT_ONCE]
-        lines = (f"{path}\0{group}\0{label}\0{size}\n" for path, _, group, label, size, *_ in lot)
-        digest.update("".join(lines).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def assign(recordings: Sequence[listings.Recording]) -> list[list[listings.Recording]]:
@@ -157,8 +143,8 @@ class PreparationPlan:
 
     @functools.cached_property
     def digest(self) -> str:
-        """`listing_digest` of the listing."""
-        return listing_digest(self.listing)
+        """`listings.digest` of the listing."""
+        return listings.digest(self.listing)
 
     @functools.cached_property
     def jobs(self) -> list[shard_jobs.ShardJob]:
@@ -237,6 +223,7 @@ def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, An
         "title": source.title,
         "listing": plan.digest,
         "reading": listing.how._asdict(),
+        "recordings": listings.digest(listing, sizes=False),
         "sources": file_states.digest(plan.states),
         "from": plan.manual_dir and str(plan.manual_dir.resolve()),
         "by_hand": plan.by_hand,

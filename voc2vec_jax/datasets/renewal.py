@@ -35,11 +35,13 @@ class Difference(NamedTuple):
 
 
 def difference(
-    prepared: records.PreparedSet, listing: listings.Listing, digest: str, states: Int64[np.ndarray, "n 2"]
+    prepared: records.PreparedSet, listing: listings.Listing, states: Int64[np.ndarray, "n 2"]
 ) -> Difference:
-    """How a set differs from its `listing` (with its digest), whose files have these states."""
+    """How a set differs from its `listing`, whose files have these states."""
     report, names, now = prepared.report, listing.recordings, len(listing.recordings)
-    if report["listing"] != digest:
+    # The digest of an earlier version holds sizes too: there, a file of another size is another recording.
+    same = listings.digest(listing, sizes=False) == report.get("recordings")
+    if not same and listings.digest(listing) != report["listing"]:
         return Difference("listing", f"was prepared from other recordings ({report['listed']} then, {now} now)")
     before = file_states.load(prepared.folder, report.get("sources"))
     absent = int((states == file_states.GONE).all(1).sum())
@@ -63,7 +65,6 @@ def is_kept(
     data_dir: pathlib.Path,
     name: str,
     listing: listings.Listing,
-    digest: str,
     states: Int64[np.ndarray, "n 2"],
     renew: bool,
 ) -> bool:
@@ -75,7 +76,7 @@ def is_kept(
     folder = records.set_folder(data_dir, name)
     if not folder.exists():
         return False
-    found = difference(records.open_set(data_dir, name), listing, digest, states)
+    found = difference(records.open_set(data_dir, name), listing, states)
     refused = found.kind == "listing" or (found.kind == "changed" and not renew)
     if refused:
         raise errors.InputError(f"{folder} {found.sentence}: delete it to prepare again, or choose another --name")

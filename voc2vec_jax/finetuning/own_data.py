@@ -80,10 +80,14 @@ def _listed(paths: Mapping[str, pathlib.Path], how: audio.Reading) -> tuple[list
     return preparing.list_source(datasets.CATALOG[FOLDER], paths["data"], how, **options), options
 
 
-def _names(path: pathlib.Path, digest: str) -> list[str]:
-    """What a set of the clips at a path may be called: another of the same name, or with other files, may be there."""
-    name, resolved = folder.default_name(path), f"{digest} {path.resolve()}"
-    ends = ("", f"_{digest[:8]}", f"_{hashlib.sha256(os.fsencode(resolved)).hexdigest()[:8]}")
+def _names(path: pathlib.Path, listing: listings.Listing) -> list[str]:
+    """What a set of the clips at a path may be called: another of the same name, or with other files, may be there.
+
+    The last one is what an earlier version would call it.
+    """
+    name, digest = folder.default_name(path), listings.digest(listing, sizes=False)
+    own = hashlib.sha256(os.fsencode(f"{digest} {path.resolve()}")).hexdigest()
+    ends = ("", *(f"_{each[:8]}" for each in (digest, own, listings.digest(listing))))
     return [f"{name}{end}" for end in ends if f"{name}{end}" not in datasets.CATALOG]
 
 
@@ -92,20 +96,21 @@ def _set_for(path: pathlib.Path, listing: listings.Listing, data_dir: str | os.P
 
     A set prepared by hand is not prepared anew, nor one of files of the same names elsewhere, as long as these exist.
     """
-    digest, there = preparing.listing_digest(listing), records.list_sets(data_dir)
-    names, states, ours = _names(path, digest), file_states.of_listing(listing), {}
+    names, there = _names(path, listing), records.list_sets(data_dir)
+    states, adoptable = file_states.of_listing(listing), []
     for name in (each for each in names if each in there):
         prepared = records.open_set(data_dir, name)
-        found = renewal.difference(prepared, listing, digest, states)
+        found, origin = renewal.difference(prepared, listing, states), prepared.report.get("from")
         if not found.kind:
             return name
-        origin, stays = prepared.report.get("from"), prepared.report.get("by_hand") and found.kind == "changed"
-        if found.kind != "listing" and not stays and (origin is None or not os.path.exists(origin)):
-            ours.setdefault(name, 1)
-        if found.kind != "listing" and not stays and origin == str(path.resolve()):
-            ours[name] = 0
-    free = [each for each in names if each not in there]
-    return min(ours, key=ours.get) if ours else [*free, names[-1]][0]
+        by_hand = prepared.report.get("by_hand") and found.kind == "changed"
+        if found.kind != "listing" and not by_hand and (origin == str(path.resolve()) or not _exists(origin)):
+            adoptable.append((origin != str(path.resolve()), name))
+    return min(adoptable)[1] if adoptable else [*(each for each in names[:-1] if each not in there), names[-1]][0]
+
+
+def _exists(path: str | None) -> bool:
+    return path is not None and os.path.exists(path)
 
 
 def changed_since(
@@ -116,13 +121,13 @@ def changed_since(
     "" where they do not, or where that set is not in `data_dir` any more and no newer one of the same clips either.
     """
     listing, _ = _listed(paths, how)
-    digest, there, newer = preparing.listing_digest(listing), records.list_sets(data_dir), ""
-    for each in (each for each in _names(paths["data"], digest) if each in there):
+    states, there, newer = file_states.of_listing(listing), records.list_sets(data_dir), ""
+    for each in (each for each in _names(paths["data"], listing) if each in there):
         prepared = records.open_set(data_dir, each)
         if prepared.fingerprint == fingerprint:
-            found = renewal.difference(prepared, listing, digest, file_states.of_listing(listing)).changed
+            found = renewal.difference(prepared, listing, states).changed
             return f"{each} {found}" if found else ""
-        if prepared.report["listing"] == digest:
+        if renewal.difference(prepared, listing, states).kind != "listing":
             newer = f"{each} was prepared anew since"
     return newer
 

@@ -170,7 +170,7 @@ def _warn_of_changes(prepared: records.PreparedSet, manual_dir: pathlib.Path, ho
     except errors.InputError:
         return  # it was prepared from elsewhere
     states = file_states.of_listing(listing)
-    found = renewal.difference(prepared, listing, preparing.listing_digest(listing), states)
+    found = renewal.difference(prepared, listing, states)
     if found.changed:
         logs.warn(
             f"{prepared.folder} {found.changed}: it is used as it was prepared; delete it to prepare {manual_dir} again"
