@@ -3,10 +3,10 @@
 n = recordings, in the order of their list.
 """
 
+import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from voc2vec_jax.runs import files
 GONE = (-1, -1)  # a file that is not there
 NO_FILE = (0, 0)  # a recording that is made, and read from no file
 FILE = "sources.npy"
+KEPT = 1024  # files whose state is remembered, as long as recordings of the same file follow one another
 
 
 def of_file(path: str | os.PathLike) -> tuple[int, int]:
@@ -30,18 +31,13 @@ def of_file(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def of_listing(listing: listings.Listing) -> Int64[np.ndarray, "n 2"]:
-    """The state of the file that each recording is read from, such as an archive; a file is looked at once."""
-    return _states(listing.loader.file(recording.locator) for recording in listing.recordings)
-
-
-def _states(paths: Iterable[str | None]) -> Int64[np.ndarray, "n 2"]:
-    known: dict[str | None, tuple[int, int]] = {None: NO_FILE}
-    found = []
-    for path in paths:
-        if path not in known:
-            known[path] = of_file(path)
-        found.append(known[path])
-    return np.array(found, np.int64).reshape(-1, 2)
+    """The state of the file that each recording is read from, such as an archive, at which one look is enough."""
+    look = functools.lru_cache(KEPT)(of_file)
+    found = np.empty((len(listing.recordings), 2), np.int64)
+    for row, recording in enumerate(listing.recordings):
+        path = listing.loader.file(recording.locator)
+        found[row] = NO_FILE if path is None else look(path)
+    return found
 
 
 def digest(states: Int64[np.ndarray, "n 2"]) -> str:

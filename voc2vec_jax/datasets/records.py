@@ -59,7 +59,16 @@ def list_sets(data_dir: str | os.PathLike) -> list[str]:
 
 
 def open_set(data_dir: str | os.PathLike, name: str) -> "PreparedSet":
-    """Opens a prepared set; `errors.InputError` when it is absent, half prepared or damaged."""
+    """Opens a prepared set; `errors.InputError` when it is absent, half prepared or damaged.
+
+    Warns once of a set that was prepared when MP3 files without a length tag lost their ends.
+    """
+    opened = _open(data_dir, name)
+    _warn_of_misread(opened)
+    return opened
+
+
+def _open(data_dir: str | os.PathLike, name: str) -> "PreparedSet":
     folder = set_folder(data_dir, name)
     if not (folder / INDEX_FILE).is_file():
         raise errors.InputError(_why_absent(folder, data_dir, name))
@@ -67,15 +76,13 @@ def open_set(data_dir: str | os.PathLike, name: str) -> "PreparedSet":
         arrays = {key: index[key] for key in (*_COLUMNS, "shard_records", "shard_bytes")}
         fingerprint = str(index["fingerprint"])
     _check_shards(folder, name, arrays["shard_bytes"])
-    opened = PreparedSet(
+    return PreparedSet(
         name=name,
         folder=folder,
         fingerprint=fingerprint,
         shard_ends=np.cumsum(arrays["shard_records"], dtype=np.int64),
         **{key: arrays[key] for key in _COLUMNS},
     )
-    _warn_of_misread(opened)
-    return opened
 
 
 def fingerprint(folder: pathlib.Path) -> str:
@@ -86,7 +93,7 @@ def fingerprint(folder: pathlib.Path) -> str:
 
 def _reopened(data_dir: str | os.PathLike, name: str, expected: str) -> "PreparedSet":
     """The set that another process has opened; RunError if it was prepared anew since."""
-    opened = open_set(data_dir, name)
+    opened = _open(data_dir, name)
     _check_same(opened.folder, opened.fingerprint, expected)
     return opened
 
@@ -208,8 +215,7 @@ def _warn_of_misread_once(folder: pathlib.Path, number: int) -> None:
 
 
 def _warn_of_misread(opened: PreparedSet) -> None:
-    """Says once of a set that it was prepared when MP3 files without a length tag lost their ends."""
-    if "decoders" in opened.report:
+    if not (opened.folder / REPORT_FILE).is_file() or "decoders" in opened.report:
         return
     with np.load(opened.folder / INDEX_FILE, allow_pickle=False) as index:
         number = len(_MP3.findall(index["recordings"].tobytes()))
