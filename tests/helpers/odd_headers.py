@@ -163,6 +163,12 @@ def _long(body: bytes, data: int, riff: int, magic: bytes = b"RF64") -> bytes:
     return form(ds64(riff, data, FRAMES), fmt(2), chunk(b"data", body, 0xFFFFFFFF), magic=magic, size=0xFFFFFFFF)
 
 
+_BLOCKS = {  # bytes and samples of what is decoded at once, as libsndfile writes it
+    "ULAW": (1, 1), "ALAW": (1, 1), "IMA_ADPCM": (512, 1_017), "MS_ADPCM": (512, 1_012), "GSM610": (65, 320),
+    "G721_32": (1, 2),
+}  # fmt: skip
+
+
 def _codings() -> list[Case]:
     cases = []
     for bits, tag in ((8, PCM), (24, PCM), (32, PCM), (32, FLOAT), (64, FLOAT)):
@@ -188,7 +194,15 @@ def _codings() -> list[Case]:
         soundfile.write(file, samples[:4_000], rate, format="WAV", subtype=subtype)
         whole = file.getvalue()
         truth = soundfile.read(io.BytesIO(whole), dtype="float32", always_2d=True)[0]
+        if subtype == "GSM610":
+            truth = truth[
+                : -(-4_000 // 320) * 320
+            ]  # blocks of 320; libsndfile reads the pad byte of an odd size as one
         at = whole.index(b"data")
+        block, samples_each = _BLOCKS[subtype]
+        if block > 1:
+            cut = whole[: at + 8 + 3 * block + block // 2]
+            cases.append(Case(f"wav {subtype} cut in a block", cut, truth[: 3 * samples_each], ("truncated",), rate))
         for size in (None, 0, 0x7FFFF000, 0xFFFFFFFF):
             data = whole if size is None else whole[: at + 4] + struct.pack("<I", size) + whole[at + 8 :]
             cases.append(Case(f"wav {subtype} data {size}", data, truth, rate_hz=rate))

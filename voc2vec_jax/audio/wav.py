@@ -15,15 +15,18 @@ import struct
 from voc2vec_jax.audio import reading
 
 MOST_CHUNKS = 10_000
+LONGEST_RIFF = (1 << 32) - (1 << 16)  # bytes of samples; more need a header of another kind
 TAIL_BYTES = 1 << 16  # searched for chunks behind audio of unknown length
 _NEAR = 1 << 16  # how far below 2 or 4 GiB a size may be that stands for "unknown"
 _TAG_BYTES = 128  # an ID3v1 tag at the end is no audio
 _KEYS = re.compile(
     rb"LIST|id3 |ID3 |bext|cue |smpl|fact|PEAK|iXML|fmt |JUNK|junk|PAD |inst|afsp|DISP|_PMX|COMM|free|info"
 )
+_IN_BLOCKS = (0x02, 0x11, 0x31)  # ADPCM of Microsoft and IMA, GSM: codings in blocks of which no part can be decoded
 _NAME = re.compile(rb"[ -~]{4}")
 _FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff")  # here begins another file
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_W64_FORM = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000"), b"wave" + _W64_TAIL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +89,10 @@ def corrected(file: io.IOBase, reporter: reading.Reporter) -> io.IOBase:
             _tell(file, size, found, reporter)
             if layout is AIFF:
                 _tell_frames(start, found, reporter)
+            found.plain &= layout is not RIFF or not _is_gsm(found.bodies[b"fmt "])
             # libsndfile looks for long sizes in RF64 and nowhere else, and knows no BW64
             found.plain &= start[:4] != b"BW64" and (start[:4] == b"RF64") == (b"ds64" in found.bodies)
+            found.stop = _last_block(layout, found)
             header = None if found.plain else _header(layout, start, found)
             if header:
                 return View(file, header, found.at, found.stop)
@@ -205,6 +210,16 @@ def _stop(file: io.IOBase, size: int, layout: Layout, found: Found) -> int:
     return _tail(file, size, layout, found.at)
 
 
+def _last_block(layout: Layout, found: Found) -> int:
+    """Where the samples end without the part of a block that a file has which ends early: it decodes to noise."""
+    about = found.bodies.get(layout.about, b"")
+    early = found.promised is None or found.promised > found.stop
+    if not early or layout.about[:4] != b"fmt " or len(about) < 14:
+        return found.stop
+    tag, block = (struct.unpack_from(layout.size[0] + "H", about, place)[0] for place in (0, 12))
+    return found.stop - (found.stop - found.at) % block if tag in _IN_BLOCKS and block else found.stop
+
+
 def _tail(file: io.IOBase, size: int, layout: Layout, at: int) -> int:
     """Where the chunks begin that end with the file, not before `at`; the file's end if there are none."""
     first = max(at, size - TAIL_BYTES)
@@ -271,26 +286,28 @@ def _header(layout: Layout, start: bytes, found: Found) -> bytes | None:
     if layout is AU:
         order = ">" if start[:1] == b"." else "<"
         return start[:4] + struct.pack(order + "II", AU.first, min(length, 0xFFFFFFFF)) + start[12:24]
-    about = _chunk_of(layout, layout.about, found.bodies[layout.about])
-    head = about + _chunk_of(layout, layout.samples, bytes(layout.lead), layout.lead + length)
+    about = found.bodies[layout.about]
+    if layout is RIFF and (_is_gsm(about) or length > LONGEST_RIFF):
+        layout = W64
+    head = _chunk_of(layout, layout.about, about)
+    head += _chunk_of(layout, layout.samples, bytes(layout.lead), layout.lead + length)
     if layout is CAF:
         return start[:8] + head
     if layout is W64:
-        return start[:16] + struct.pack("<Q", layout.first + len(head) + length) + start[24:40] + head
-    if 4 + len(head) + length < 1 << 32:
-        magic = start[:4] if layout is not RIFF else b"RIFF"
-        return magic + struct.pack(layout.size, 4 + len(head) + length) + start[8:12] + head
-    if layout is not RIFF:
+        return _W64_FORM[0] + struct.pack("<Q", layout.first + len(head) + length) + _W64_FORM[1] + head
+    if length > LONGEST_RIFF:
         return None
-    head = about + b"data" + b"\xff" * 4
-    sizes = _chunk_of(RIFF, b"ds64", struct.pack("<QQQI", 4 + 36 + len(head) + length, length, 0, 0))
-    return b"RF64" + b"\xff" * 4 + b"WAVE" + sizes + head
+    magic = b"RIFF" if layout is RIFF else start[:4]
+    return magic + struct.pack(layout.size, 4 + len(head) + length) + start[8:12] + head
+
+
+def _is_gsm(about: bytes) -> bool:
+    """Whether a `fmt ` chunk is that of GSM; libsndfile takes the pad byte for a block in WAV, and not in W64."""
+    return about[:2] == b"\x31\0"
 
 
 def _chunk_of(layout: Layout, name: bytes, body: bytes, length: int | None = None) -> bytes:
     """A chunk, or as much of it as `body` where it is `length` bytes long."""
     size = len(body) if length is None else length
-    if size + layout.counted >= 1 << 8 * struct.calcsize(layout.size):
-        size = 0xFFFFFFFF - layout.counted
     padding = b"" if length else bytes(-len(body) % layout.align)
     return name + struct.pack(layout.size, size + layout.counted) + body + padding
