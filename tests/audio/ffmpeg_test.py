@@ -202,7 +202,7 @@ def test_a_stretch_is_that_part_of_the_whole(tmp_path, name):
 
 @pytest.mark.parametrize(
     "case",
-    [*MP3S[:8], *[case for case in MP3S if "joined" in case.name], PHONE["lossless.m4a"]],
+    [*MP3S[:8], *[case for case in MP3S if "joined" in case.name or "less" in case.name], PHONE["lossless.m4a"]],
     ids=lambda case: case.name,
 )
 def test_a_stretch_far_inside_is_found_without_decoding_what_is_before(tmp_path, monkeypatch, case):
@@ -215,7 +215,12 @@ def test_a_stretch_far_inside_is_found_without_decoding_what_is_before(tmp_path,
     )
     (path := tmp_path / "a").write_bytes(case.data)
     _check_stretches(path)
-    assert max(places) > 0 or "joined" in case.name
+    # A tag that ends amid the file says where FFmpeg leaves samples out: behind it, times are not those of samples
+    assert max(places) > 0 or case.name in (
+        "joined, each with a tag",
+        "joined, another rate and channels",
+        "the tag promises less",
+    )
 
 
 def _check_stretches(path) -> None:
@@ -229,6 +234,11 @@ def _check_stretches(path) -> None:
     assert audio.seconds(path) == pytest.approx(len(whole) / audio.RATE_HZ, abs=1e-4)
     with pytest.raises(audio.AudioError, match="holds nothing from 99 to 100 s"):
         audio.load_stretch(path, 99.0, 100.0, remark=lambda kind, text: None)
+
+
+def test_a_stretch_of_a_coding_that_cannot_be_sought_is_read_from_the_beginning(tmp_path):
+    soundfile.write(tmp_path / "a.wav", compressed.voice(8_000)[0], 8_000, subtype="GSM610")
+    _check_stretches(tmp_path / "a.wav")
 
 
 def test_no_other_file_is_opened_whatever_a_recording_says(tmp_path, monkeypatch):

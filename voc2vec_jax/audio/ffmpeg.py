@@ -139,7 +139,7 @@ class Decoder:
         Far into a recording the place is by the file's clock, and the noise that AAC draws is another.
         """
         target = first - round(WARM_UP_SECONDS * self.rate_hz)
-        if target < FAR_SECONDS * self.rate_hz or not self._watch.counts_samples():
+        if target < FAR_SECONDS * self.rate_hz or not self._watch.counts_samples(first / self.rate_hz):
             return 0, self._parts
         origin = self._watch.origin
         self._container.seek(int(origin + target / self.rate_hz / self._stream.time_base), stream=self._stream)

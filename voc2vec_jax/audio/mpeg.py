@@ -41,17 +41,12 @@ def adts_bytes(header: bytes) -> int:
     return (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
 
 
-def promised(file: io.IOBase, second_frame: int) -> tuple[int, int]:
-    """(frames, bytes of the file from the tag on) by a tag that ends where the second frame begins; 0 for unknown.
-
-    `second_frame` is in bytes from the beginning of the file.
-    """
+def promised_frames(file: io.IOBase, second_frame: int) -> int:
+    """How many frames a tag promises that ends where the second frame begins (bytes into the file); 0 without a tag."""
     start = max(0, second_frame - LONGEST_FRAME_BYTES)
     file.seek(start)
     before = file.read(second_frame - start)
     at = max(before.rfind(b"Xing"), before.rfind(b"Info"))
-    if at < 0 or len(before) < at + 16:
-        return 0, 0
-    numbers = [int.from_bytes(before[at + 8 + 4 * k : at + 12 + 4 * k], "big") for k in range(2)]
-    frames = numbers.pop(0) if before[at + 7] & 1 else 0
-    return frames, numbers[0] if before[at + 7] & 2 else 0
+    if at < 0 or len(before) < at + 12 or not before[at + 7] & 1:
+        return 0
+    return int.from_bytes(before[at + 8 : at + 12], "big")

@@ -88,15 +88,14 @@ class Watch:
         beyond = round((self._end - end) * rate_hz)
         return beyond if 0 < beyond < frames else 0
 
-    def counts_samples(self) -> bool:
-        """Whether the times of the file are those of its samples, as far as can be known without decoding it."""
+    def counts_samples(self, seconds: float) -> bool:
+        """Whether the times of the file up to some place are those of its samples, if none is damaged."""
         if self._name == "mp3":
-            # After the frames that a tag gives, FFmpeg leaves out padding, which may be amid the file where it is wrong
+            # After the frames that a tag gives, FFmpeg leaves out padding: amid the file where files were joined
             at = self._file.tell()
-            frames, length = mpeg.promised(self._file, self._first_byte or 0)
-            whole = self._file.seek(0, io.SEEK_END) - (self._first_byte or 0)
+            frames = mpeg.promised_frames(self._file, self._first_byte or 0)
             self._file.seek(at)
-            return not frames or abs(length - whole) < whole // 50
+            return not frames or seconds < (frames - 1) * (self._last.duration or 0) * self._tick
         return self._name == "mov"
 
     def report(self, form: str, reporter: reading.Reporter) -> None:
@@ -147,7 +146,7 @@ class Watch:
         if self._name == "mp3":
             if self._jumped:
                 return None
-            frames, _ = mpeg.promised(self._file, self._first_byte or 0)
+            frames = mpeg.promised_frames(self._file, self._first_byte or 0)
             lost = frames - self._packets
             frame_seconds = (self._last.duration or 0) * self._tick
             return self._end + lost * frame_seconds if frames else None
