@@ -142,7 +142,10 @@ class Decoder:
         if target < FAR_SECONDS * self.rate_hz or not self._watch.counts_samples(first / self.rate_hz):
             return 0, self._parts
         origin = self._watch.origin
-        self._container.seek(int(origin + target / self.rate_hz / self._stream.time_base), stream=self._stream)
+        try:
+            self._container.seek(int(origin + target / self.rate_hz / self._stream.time_base), stream=self._stream)
+        except self._av.error.FFmpegError as error:
+            raise self._reporter.error(f"is {self.format}, and no place inside can be found: damaged") from error
         self._watch.restart()
         parts = self._decoded()
         head = next(parts, None)
