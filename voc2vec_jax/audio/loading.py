@@ -17,9 +17,10 @@ STRETCH_MARGIN_SAMPLES = (
     4096  # read on both sides of a stretch, for the resampling filter and for decoders that warm up
 )
 SUFFIXES = (
-    *(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64 .bwf".split()),
-    *(".m4a .m4b .mp4 .aac .3gp .3g2 .mov .qta .amr .awb .wma .webm .weba .mka .mkv".split()),
-    *(".mp2 .mpga .ape .wv .tta .ac3 .spx .ogx .avi .flv .ra .dss".split()),
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"),
+    *(".w64", ".rf64", ".bwf", ".m4a", ".m4b", ".mp4", ".aac", ".3gp", ".3g2", ".mov", ".qta"),
+    *(".amr", ".awb", ".wma", ".webm", ".weba", ".mka", ".mkv", ".mp2", ".mpga", ".ape"),
+    *(".wv", ".tta", ".ac3", ".spx", ".ogx", ".avi", ".flv", ".ra", ".dss"),
 )
 
 
