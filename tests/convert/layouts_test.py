@@ -113,7 +113,7 @@ def test_a_lightning_checkpoint_gives_the_model_under_its_attribute(tmp_path, pl
     got = sources.read(tmp_path / "last.ckpt")
     checkpoints.assert_same(got.params, want.params)
     assert got.unused == {"loss.weight": "outside net., where the model lies"}
-    assert "its model lies under net., so the tensors loss.weight are left out" in capsys.readouterr().err
+    assert "last.ckpt: its model lies under net., so the tensors loss.weight are left out" in capsys.readouterr().err
     with pytest.raises(
         errors.InputError, match="neither model.safetensors nor .*; give the file itself, such as .*ckpt"
     ):
@@ -241,9 +241,13 @@ def test_emotion2vec_plus_without_labels_is_an_encoder(tmp_path):
     ("change", "reason"),
     [
         (("tokens.txt", "a\nb"), "tokens.txt names 2 labels, but the classifier has 4 outputs"),
+        (("tokens.txt", "a\nb\nc\nd\ne"), "names 5 labels, but the classifier has 4"),
         (("tokens.txt", "a\nb\nb\nc"), "names 3 labels, but the classifier has 4"),
         (("config.yaml", None), "holds an emotion2vec without its config.yaml"),
-        (("config.yaml", "model: Paraformer"), "describes no model of the kind Emotion2vec"),
+        (
+            ("config.yaml", "model: Paraformer\nmodel_conf: {normalize: true}"),
+            "describes no model of the kind Emotion2vec",
+        ),
         (("config.yaml", "model: Emotion2vec\nmodel_conf: {depth: 2}"), "normalize is None where true or false"),
         (("config.yaml", "a: &a [x, x]\nmodel: [*a, *a]"), "a reference, which no such file needs"),
         (("config.yaml", "a: !!python/object/apply:os.getcwd []"), "is not readable YAML: could not determine"),

@@ -188,7 +188,8 @@ def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
     config = configs.from_hf(family, raw, str(folder / _CONFIG))
     tensors, attribute = _opened(folder, files or weight_files.of_folder(folder))
     _check_family(family, tensors, folder)
-    source = _source(family, config, tensors, "hf", str(folder), any_attribute=attribute)
+    origin = str(files[0] if files else folder)
+    source = _source(family, config, tensors, "hf", origin, any_attribute=attribute)
     head = _find_head(source, raw)
     extractor, place = extractors.read(folder)
     if family == "whisper":
