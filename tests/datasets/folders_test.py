@@ -121,7 +121,7 @@ def test_what_is_no_file_is_left_out_and_named(tmp_path, monkeypatch, capsys):
 def test_what_looks_like_a_recording_is_named(tmp_path, capsys):
     root = tree(tmp_path / "set", "cry/a.wav", "laugh/b.wav", "cry/.hidden.wav", "cry/.cache/c.wav", "laugh/._b.wav")
     sound = (root / "cry" / "a.wav").read_bytes()
-    for name in ("rec001", "old.wav.bak", "packed.wav.gz", "voice.data"):
+    for name in ("rec001", "old.wav.bak", "film.mpeg", "voice.data"):
         (root / name).write_bytes(sound)
     for name in ("notes.txt", "table.csv", "page.html"):
         (root / name).write_bytes(sound)  # not looked at, as their names say what they are
@@ -131,7 +131,7 @@ def test_what_looks_like_a_recording_is_named(tmp_path, capsys):
     listing = listed(root)
     looks, hidden = listing.notes
     assert "looks like a recording and has none of their endings (.wav" in looks
-    assert looks.endswith(": old.wav.bak, packed.wav.gz, rec001, ... (4 of them)")
+    assert looks.endswith(": film.mpeg, old.wav.bak, rec001, ... (4 of them)")
     assert hidden == f"{root}: left out, as it is hidden: cry/.hidden.wav"
     assert [each["path"] for each in listing.unreadable] == ["song.m4p"]
     assert list(evaluated(root)) == ["cry/a.wav", "laugh/b.wav"]
@@ -157,7 +157,10 @@ def test_links_give_a_file_one_name_or_two_labels_which_is_refused(tmp_path):
         errors.InputError, match="one file twice, as cry/a.wav, label cry and as laugh/linked.wav, label"
     ):
         evaluated(root)
-    (root / "laugh" / "linked.wav").unlink()
+
+
+def test_two_entries_of_one_file_are_one_too(tmp_path):
+    root = tree(tmp_path / "set", "cry/a.wav", "laugh/b.wav")
     os.link(root / "cry" / "a.wav", root / "laugh" / "hard.wav")
     with pytest.raises(errors.InputError, match="holds cry/a.wav twice, as label cry and as label laugh .*hard.wav"):
         listed(root)

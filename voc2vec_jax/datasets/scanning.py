@@ -1,6 +1,5 @@
 """A folder or archive searched for recordings: those to read, and notes on everything else that looks like one."""
 
-import codecs
 import functools
 import mimetypes
 import os
@@ -64,12 +63,15 @@ def _files(tree: trees.Tree, walk: folder_walk.Walk, sizes: bool) -> Iterator[tu
 
 
 def like_recordings(tree: trees.Tree, names: Iterable[str]) -> list[str]:
-    """Those names, sorted, that nothing else here takes for recordings, and whose endings or first bytes do."""
+    """Names, sorted, of files that begin like recordings though their endings are not those of recordings.
+
+    Files whose endings say that they are text, images and so on are not looked at.
+    """
     found = []
     for name in sorted(names):
         if not trees.is_audio(name) and not name.lower().endswith(trees.UNSUPPORTED):
             kind = _kind_by_ending(os.path.splitext(name)[1].lower())
-            if kind in ("audio", "video") or not kind and _is_media(tree.head(name, sniffing.HEAD_BYTES)):
+            if kind in ("", "audio", "video") and _is_media(tree.head(name, sniffing.HEAD_BYTES)):
                 found.append(name)
     return found
 
@@ -81,9 +83,8 @@ def _kind_by_ending(ending: str) -> str:
 
 
 def _is_media(head: bytes) -> bool:
-    """Whether a file begins as recordings do; two bytes that mark UTF-16 could also begin an MP3."""
-    known = sniffing.kind(head).name and not sniffing.refusal(head) and not head.startswith(codecs.BOM_UTF16_LE)
-    return bool(known) or head.startswith(b"NIST_1A")
+    """Whether a file begins as recordings do."""
+    return bool(sniffing.kind(head).name and not sniffing.refusal(head)) or head.startswith(b"NIST_1A")
 
 
 def _several(names: Sequence[str]) -> str:
