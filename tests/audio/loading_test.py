@@ -111,6 +111,7 @@ NOT_FINITE = [np.array([0, bad, 0], np.float32) for bad in (np.nan, np.inf, -np.
         (_wav(NOT_FINITE[2], subtype="DOUBLE"), "holds NaN or infinite samples"),
         (_wav(TONE[:1], 192_000), "nothing is left of its 1 frames at 192000 Hz after resampling"),
         (_patched(_wav(), 24, "<I", 8), "its header gives a rate of 8 Hz, which is not a rate of audio"),
+        (_patched(_wav(), 24, "<I", 1 << 30), "its header gives a rate of 1073741824 Hz, which is not a rate of audio"),
         (tiny_models.streamed_flac()[:90], "its header gives an impossible length"),
         (_patched(_wav(), 22, "<H", 0), "cannot be decoded (Channel count is zero)"),
     ],

@@ -101,3 +101,17 @@ def test_a_walk_over_chunks_ends(tmp_path):
     for data in (many, endless, many[:40], b"RIFF\0\0\0\0WAVE", b".snd" + struct.pack(">I", 0xFFFFFFFF) + bytes(40)):
         with pytest.raises(audio.AudioError, match="cannot be decoded|truncated"):
             audio.load(io.BytesIO(data))
+
+
+def test_nothing_is_printed_about_a_file_in_which_libsndfile_seeks_to_nowhere(capfd):
+    data = next(case.data for case in CASES if case.name == "aiff").replace(b"SSND", bytes(4))
+    with pytest.raises(audio.AudioError, match="cannot be decoded"):
+        audio.load(io.BytesIO(data))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_file_stays_open_and_can_be_read_again():
+    for case in (CASES[0], next(case for case in CASES if case.name == "flac")):
+        file = io.BytesIO(case.data)
+        np.testing.assert_array_equal(audio.load(file), audio.load(file))
+        assert not file.closed

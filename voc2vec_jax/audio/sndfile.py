@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -27,10 +28,10 @@ class Decoder:
         self._reporter = reporter
         self._source = flac.corrected(wav.corrected(file, reporter), reporter)
         with translated(reporter):
-            self._file = soundfile.SoundFile(self._source)
+            self._file = soundfile.SoundFile(_Calm(self._source))
             self.rate_hz, self.channels, self.frames = self._file.samplerate, self._file.channels, self._file.frames
             self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
-        if self.rate_hz < LOWEST_RATE_HZ:
+        if not LOWEST_RATE_HZ <= self.rate_hz <= ffmpeg.HIGHEST_RATE_HZ:
             raise reporter.error(f"its header gives a rate of {self.rate_hz} Hz, which is not a rate of audio")
         if self.frames > MOST_FRAMES:
             raise reporter.error("its header gives an impossible length")
@@ -127,6 +128,22 @@ class Chain:
         """Closes what was opened here."""
         for part in self._parts:
             part.close()
+
+
+class _Calm(io.BufferedReader):
+    """A file for libsndfile: seeking to where there is nothing changes nothing, and closing leaves the file open.
+
+    An error would be printed and not raised, as it is Python that libsndfile calls.
+    """
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return self.tell()
+
+    def close(self) -> None:
+        pass
 
 
 @contextlib.contextmanager
