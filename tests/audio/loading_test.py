@@ -195,3 +195,12 @@ def test_what_makes_a_stretch_unusable_is_said(tmp_path):
     with pytest.raises(audio.AudioError, match="is truncated: its header promises"):
         audio.load_stretch(cut, 0.0, 0.1, how=REFUSE)
     assert audio.seconds(tmp_path / "b.wav") is None
+
+
+def test_places_that_there_are_not_are_no_noise_on_stderr(tmp_path, capfd):
+    common = b"COMM" + struct.pack(">IhIh", 18, 1, 8000, 16) + b"\xfa\0\0\xfa" + bytes(6)
+    path = tmp_path / "a.aiff"
+    path.write_bytes(b"FORM" + struct.pack(">I", 17_088) + b"AIFF" + common + b"SSN" + bytes(4041))
+    with pytest.raises(audio.AudioError, match="a.aiff: cannot be decoded"):
+        audio.load(path)
+    assert capfd.readouterr() == ("", "")
