@@ -135,7 +135,7 @@ def _below(channel: int, powers: list[float], live: int) -> str:
 
 
 def _decibels(above: float, below: float) -> str:
-    return f"{10 * math.log10(above / below):.0f} dB" if below > 1e-12 * above else "more than 100 dB"
+    return f"{10 * math.log10(above / below):.0f} dB" if below > 1e-10 * above else "more than 100 dB"
 
 
 def _peak(block: Float32[np.ndarray, "s channels"]) -> float:
