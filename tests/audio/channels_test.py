@@ -69,6 +69,7 @@ def test_remarks_have_numbers_and_the_remedy():
     assert _load(_wav(SILENCE, VOICE), channel="first")[1][0][1] == (
         "channel 1 of 2 " + silent % ("more than 100 dB", 2, "the one that is taken", "takes the other")
     )
+    assert "mean loses more than 100 dB: " in _load(_wav(VOICE, -VOICE, subtype="PCM_16"))[1][0][1]
     assert _load(_wav(VOICE, -0.9 * VOICE))[1][0][1] == (
         "has channels of opposite phase, of whose power their mean loses 26 dB: --channel=first takes one of them"
     )
