@@ -1,6 +1,7 @@
 """The end of an evaluation, once every part is there: check the rows, merge the errors, compute scores."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.datasets import list_text
 from voc2vec_jax.inference import answers
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.ops import metrics
@@ -75,12 +77,13 @@ def _scores(output: evaluation_output.OutputFolder, unusable: int) -> dict[str, 
     if target != "classes":
         return _target_scores(output, target, unusable)
     classes = output.description["classes"]
-    at = {label: k for k, label in enumerate(classes)}
+    at, known = {label: k for k, label in enumerate(classes)}, _Known(classes)
     confusion, foreign, unlabelled = np.zeros([len(classes)] * 2, np.int64), collections.Counter(), 0
     for number in range(output.parts):
         columns = pq.read_table(output.part(number), columns=["label", "predicted"]).to_pydict()
         for label, guess in zip(columns["label"], columns["predicted"]):
             unlabelled += label is None
+            label = label and known.name(label)
             if label in at:
                 confusion[at[label], at[guess]] += 1
             elif label is not None:
@@ -104,7 +107,7 @@ def _scores(output: evaluation_output.OutputFolder, unusable: int) -> dict[str, 
 def _target_scores(output: evaluation_output.OutputFolder, target: str, unusable: int) -> dict[str, Any]:
     """Scores of labels or numbers over the rows that have one; labels that the model does not know are left out."""
     classes = output.description["classes"]
-    true, values, foreign, unlabelled = [], [], collections.Counter(), 0
+    true, values, foreign, unlabelled, known = [], [], collections.Counter(), 0, _Known(classes)
     column = answers.VALUE if target == "regression" else "probabilities"
     for number in range(output.parts):
         columns = pq.read_table(output.part(number), columns=["label", column]).to_pydict()
@@ -112,7 +115,7 @@ def _target_scores(output: evaluation_output.OutputFolder, target: str, unusable
             if text is None:
                 unlabelled += 1
                 continue
-            found = answers.number(text) if target == "regression" else answers.split(text)
+            found = answers.number(text) if target == "regression" else list(map(known.name, answers.split(text)))
             strange = ([text] if found is None else []) if target == "regression" else set(found) - set(classes)
             foreign.update(strange)
             if target == "regression" and not strange:
@@ -133,3 +136,15 @@ def _target_scores(output: evaluation_output.OutputFolder, target: str, unusable
         "labels_unknown_to_the_model": dict(sorted(foreign.items())),
         "unusable": unusable,
     }
+
+
+class _Known:
+    """The classes of a model, which an earlier version may have named with spaces or loose accents."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._plain = {list_text.plain(label): label for label in classes}
+        self._plain |= {label: label for label in classes}
+
+    def name(self, label: str) -> str:
+        """The model's name of a label; the label itself if the model does not know it."""
+        return self._plain.get(label) or self._plain.get(list_text.plain(label), label)
