@@ -11,7 +11,7 @@ import transformers
 
 import voc2vec_jax as v2v
 from voc2vec_jax import errors
-from voc2vec_jax.convert import reader, torch_files, writer
+from voc2vec_jax.convert import head_labels, reader, torch_files, writer
 
 RATE = 16_000
 
@@ -66,7 +66,7 @@ def test_the_processors_extractor_goes_first_and_a_difference_is_told(folder, ca
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Wav2Vec2Processor"}))
     assert reader.read(folder).normalize is True and not capsys.readouterr().err
     (folder / "processor_config.json").write_text(json.dumps({"feature_extractor": "Wav2Vec2FeatureExtractor"}))
-    checkpoints.assert_refused("feature_extractor is 'Wav2Vec2FeatureExtractor' where an object is needed", folder)
+    checkpoints.assert_refused("feature_extractor is a str where an object is needed", folder)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +179,11 @@ def test_labels_follow_the_numbers_of_the_outputs(tmp_path, classifier, capsys, 
 )
 def test_labels_that_do_not_fit_the_outputs_give_one_sentence(tmp_path, classifier, named, reason):
     checkpoints.assert_refused(reason, labelled(tmp_path, classifier, id2label=named))
+
+
+def test_a_classifier_without_outputs_gives_one_sentence():
+    with pytest.raises(errors.InputError, match="the classifier has no outputs"):
+        head_labels.read({}, 0, "config.json")
 
 
 def test_label2id_that_says_otherwise_is_told(tmp_path, classifier, capsys):

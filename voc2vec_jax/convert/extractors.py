@@ -37,7 +37,9 @@ def _nested(folder: Path) -> dict[str, Any] | None:
     values = weight_files.read_json(folder / NESTED) if (folder / NESTED).exists() else {}
     found = values.get("feature_extractor", values.get("audio_processor"))
     if found is not None and not isinstance(found, dict):
-        raise errors.InputError(f"{folder / NESTED}: feature_extractor is {found!r} where an object is needed")
+        raise errors.InputError(
+            f"{folder / NESTED}: feature_extractor is a {type(found).__name__} where an object is needed"
+        )
     return found
 
 

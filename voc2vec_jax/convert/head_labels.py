@@ -1,5 +1,6 @@
 """The names of a classifier's outputs, from transformers' config.json."""
 
+import collections
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ def read(raw: Mapping[str, Any], classes: int, origin: str) -> tuple[str, ...]:
     Keys of id2label that count from another number than 0 keep their order, and a warning says so. InputError for
     names that do not belong to the outputs one by one.
     """
+    if not classes:
+        raise errors.InputError(f"{origin}: the classifier has no outputs; take the model without it, or another")
     named = raw.get("id2label") or {str(i): f"LABEL_{i}" for i in range(classes)}
     if not isinstance(named, dict) or len(named) != classes:
         count = len(named) if isinstance(named, (dict, list)) else 0
@@ -32,8 +35,9 @@ def read(raw: Mapping[str, Any], classes: int, origin: str) -> tuple[str, ...]:
         if not isinstance(value, str | int | float) or isinstance(value, bool) or value == "":
             raise errors.InputError(f"{origin}: id2label holds {value!r} where a label is needed")
     labels = tuple(str(value) for value in values)
-    if twice := [label for label in labels if labels.count(label) > 1]:
-        raise errors.InputError(f"{origin}: id2label gives {twice[0]!r} to several outputs; give each its own label")
+    (label, times), *_ = collections.Counter(labels).most_common(1)
+    if times > 1:
+        raise errors.InputError(f"{origin}: id2label gives {label!r} to several outputs; give each its own label")
     _check_inverse(raw.get("label2id"), labels, first, origin)
     return labels
 
@@ -43,7 +47,7 @@ def _number(key: str, origin: str) -> int:
         return int(key)
     except ValueError:
         raise errors.InputError(
-            f"{origin}: id2label has the key {key!r} where the number of an output is needed"
+            f"{origin}: id2label has the key {key[:40]!r} where the number of an output is needed"
         ) from None
 
 
