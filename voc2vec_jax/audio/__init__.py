@@ -3,9 +3,9 @@
 Channels are mixed before resampling. Files are read in blocks, so that the memory needed is that of the result and not
 that of the source.
 
-`loading` opens a recording as `reading` says; `decoders` chooses between `sndfile` and `ffmpeg` by what `sniffing` finds.
-`wav` and `flac` find the samples where headers are wrong, `ogg` the links of a chain, `joining` brings parts to one rate;
-`packets` and `mpeg` tell what is odd about what FFmpeg decodes. `channels` mixes, `arrays` is for samples that are there.
+`loading` opens a recording as `reading` says; `decoders` chooses `sndfile` or `ffmpeg` by what `sniffing` finds.
+`wav` and `flac` find samples behind wrong headers, `ogg` the links of a chain; `joining` brings parts to one rate.
+`packets` and `mpeg` tell what is odd about what FFmpeg decodes. `channels` mixes, `arrays` is for arrays of samples.
 """
 
 from voc2vec_jax.audio.arrays import INT16_SCALE, RATE_HZ, SEGMENT_SAMPLES, from_int16, normalising, segments, to_int16
