@@ -13,7 +13,7 @@ import soundfile
 import tiny_models
 
 from voc2vec_jax import datasets, errors, evaluate
-from voc2vec_jax.inference.evaluation import again, worker
+from voc2vec_jax.inference.evaluation import again, inputs, worker
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.runs import program
 
@@ -232,3 +232,26 @@ def test_windows_of_other_recordings_stay_in_a_timeline(model, where):
     after = (where / "out" / "timelines" / "00001.csv").read_text().splitlines()
     assert after[: len(before)] == before and {line.split(",")[0] for line in after[len(before) :]} == {"5"}
     assert len(after) > len(before)
+
+
+def test_a_kill_before_rows_are_marked_forgets_no_change(where, monkeypatch):
+    shutil.rmtree(where / "out" / "sources")  # as an earlier version left it
+    written = (where / "out" / "parts" / "00000.parquet").stat().st_mtime_ns
+    os.utime(where / "clips" / names(where / "clips")[1], ns=(written + 1, written + 1))
+    output = evaluation_output.OutputFolder(where / "out", description(where))
+    given, save = (output, inputs.open_input(str(where / "clips")), range(2), False, 2), again._save
+
+    def killed(path, array):
+        if path.parent.name == "again":
+            raise KeyboardInterrupt
+        save(path, array)
+
+    monkeypatch.setattr(again, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        again.mark(*given)
+    monkeypatch.undo()
+    assert again.mark(*given).changed == 1 and output.missing() == [0]
+    again.unmark(output, 0, {0})
+    assert again.rows_of(output, 0).tolist() == [1]
+    again.unmark(output, 0, {1})
+    assert output.missing() == []
