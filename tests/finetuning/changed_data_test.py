@@ -78,6 +78,15 @@ def test_an_unfinished_run_does_not_go_on_with_other_clips(manifest, capsys):
     assert "computed on other clips of list: give another --workdir" in said
 
 
+def test_the_model_of_all_clips_is_of_those_of_the_folds(manifest, capsys):
+    assert run(manifest, "--config.final=true") == 0
+    (manifest.parent / "run" / "final" / "final.json").unlink()
+    change(manifest.parent / "03.wav")
+    capsys.readouterr()
+    assert run(manifest, "--config.final=true") == 2
+    assert "computed on other clips of list: give another --workdir" in capsys.readouterr().err
+
+
 def test_the_leak_report_of_other_clips_is_written_anew(manifest):
     task = tasks.open_task("folder", data=manifest, data_dir=manifest.parent / "data")
     path = manifest.parent / leaks.FILE
@@ -138,6 +147,8 @@ def test_lists_of_one_name_elsewhere_and_sets_made_by_hand_are_not_replaced(tmp_
     change(tmp_path / "q" / "0.wav")
     assert tasks.open_task("folder", data=lists[1], data_dir=tmp_path / "hand").name != "list"
     assert tasks.open_task("list", data_dir=tmp_path / "hand").fingerprint == before
+    (tmp_path / "moved").rename(tmp_path / "away")  # nobody's set any more, but this list has one of its own
+    assert tasks.open_task("folder", data=lists[1], **options).name == found[1].name
 
 
 def test_class_folders_keep_one_set_whatever_the_sizes_of_their_files(tmp_path, monkeypatch, capsys):
