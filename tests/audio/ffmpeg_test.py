@@ -3,6 +3,7 @@
 import concurrent.futures
 import io
 import os
+import struct
 import sys
 
 import av
@@ -38,7 +39,7 @@ def _reason(data: bytes, how: audio.Reading = audio.DEFAULT) -> str:
 def test_length_and_samples_are_those_that_were_recorded(case, capfd):
     found, told = _read(case.data)
     assert len(found) / audio.RATE_HZ == pytest.approx(case.seconds, abs=case.within)
-    assert [kind for kind, _ in told] == list(case.remarks)
+    assert sorted(kind for kind, _ in told) == sorted(case.remarks)
     if case.wave is not None:
         expected = soxr.resample(case.wave.mean(axis=0), round(case.wave.shape[1] / case.seconds), audio.RATE_HZ)
         error = found[: len(expected)] - expected[: len(found)]
@@ -66,6 +67,17 @@ def test_samples_of_every_width_have_the_same_scale(codec, scale):
     np.testing.assert_allclose(
         _read(data)[0], expected, rtol=0, atol=2**-22 if scale == 2**23 else 1e-7
     )  # 24 bits are cut off
+
+
+def test_headers_with_absurd_numbers_are_refused():
+    plain = PHONE["plain.mka"].data
+    at = plain.index(b"\xb5\x88") + 2  # the rate, a float of 64 bits
+    for rate_hz in (1e9, 10.0):
+        damaged = plain[:at] + struct.pack(">d", rate_hz) + plain[at + 8 :]
+        assert _reason(damaged) == f"its header gives a rate of {rate_hz:.0f} Hz, which is not a rate of audio"
+    reporter, block = reading.Reporter("x", remark=lambda kind, text: None), np.zeros((1, 1), np.float32)
+    with pytest.raises(audio.AudioError, match="a rate of 9 Hz"):
+        list(joining.alike([(16_000, block), (9, block)], 16_000, 1, reporter))
 
 
 def test_parts_with_other_channels_become_their_mean():

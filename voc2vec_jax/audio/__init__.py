@@ -14,6 +14,7 @@ from voc2vec_jax.audio.loading import SUFFIXES, load, load_stretch, seconds, str
 from voc2vec_jax.audio.reading import (
     CHANNELS,
     DEFAULT,
+    LOWEST_RATE_HZ,
     ON_TRUNCATED,
     AudioError,
     AudioWarning,
@@ -23,7 +24,7 @@ from voc2vec_jax.audio.reading import (
     check,
     summary,
 )
-from voc2vec_jax.audio.sndfile import LOWEST_RATE_HZ, MOST_FRAMES
+from voc2vec_jax.audio.sndfile import MOST_FRAMES
 
 __all__ = [
     "CHANNELS",

@@ -15,7 +15,6 @@ from jaxtyping import Float32
 from voc2vec_jax import errors
 from voc2vec_jax.audio import joining, packets, reading
 
-LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 1 << 24  # beyond, a header is damaged, and resampling takes seconds
 BLOCK_FRAMES = 1 << 16
 FAR_SECONDS = 600.0  # into a recording: stretches before are decoded from the beginning
 WARM_UP_SECONDS = 1.0  # decoded before a stretch: an MP3 frame uses bytes of up to nine frames before it
@@ -59,8 +58,7 @@ class Decoder:
                 raise reporter.error(f"is {self.format}, and nothing of it can be decoded")
             self.rate_hz, self.channels = head[0], head[1].shape[1]
             self.floats = self._stream.codec_context.name.startswith("pcm_f")
-            if not LOWEST_RATE_HZ <= self.rate_hz <= HIGHEST_RATE_HZ:
-                raise reporter.error(f"its header gives a rate of {self.rate_hz} Hz, which is not a rate of audio")
+            reporter.check_rate(self.rate_hz)
             self._parts = itertools.chain([head], parts)
         except BaseException:
             self.close()

@@ -30,6 +30,7 @@ def alike(
             if resampler is not None:
                 yield _rest(resampler, channels)
             rate_now = part_rate_hz
+            reporter.check_rate(rate_now)
             same = rate_now == rate_hz
             resampler = None if same else soxr.ResampleStream(rate_now, rate_hz, channels, "float32", "HQ")
         yield block if resampler is None else resampler.resample_chunk(block)

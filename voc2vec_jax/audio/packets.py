@@ -108,6 +108,9 @@ class Watch:
             raise reporter.error(f"is {form}, and {self._bad} of its {self._packets} packets cannot be decoded")
         if early := self._ends_early():
             reporter.ends_early(f"is truncated: {early}")
+        promised = self._promised_seconds()
+        if promised and self._end - promised > SLACK_SECONDS:
+            reporter.tell("length", f"holds {self._there:.2f} s, and its header gives {promised:.2f} s: all are read")
         if self._bad > self._bad_in_a_row:
             damage = f"{self._bad} of its {self._packets} packets ({self._bad_bytes} bytes)"
             reporter.tell("damaged", f"is damaged: {damage} cannot be decoded and are left out")

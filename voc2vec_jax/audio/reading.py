@@ -10,6 +10,8 @@ from voc2vec_jax import errors
 CHANNELS = ("mean", "first", "loudest")
 ON_TRUNCATED = ("warn", "refuse")
 
+LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 1_000, 1 << 24  # beyond, a header is damaged, and resampling takes seconds
+
 Remark = Callable[[str, str], None]  # called with a kind ("truncated", say) and a sentence without the recording's name
 
 
@@ -99,6 +101,11 @@ class Reporter:
     def error(self, reason: str) -> AudioError:
         """The exception to raise for an unusable recording."""
         return AudioError(self.name, reason)
+
+    def check_rate(self, rate_hz: int) -> None:
+        """AudioError for a rate that no recording has."""
+        if not LOWEST_RATE_HZ <= rate_hz <= HIGHEST_RATE_HZ:
+            raise self.error(f"its header gives a rate of {rate_hz} Hz, which is not a rate of audio")
 
     def tell(self, kind: str, text: str) -> None:
         """Tells what is odd; without someone to tell, it is a Python warning."""

@@ -12,7 +12,6 @@ from jaxtyping import Float32
 from voc2vec_jax import errors
 from voc2vec_jax.audio import ffmpeg, flac, joining, ogg, reading, wav
 
-LOWEST_RATE_HZ = ffmpeg.LOWEST_RATE_HZ
 MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged
 BLOCK_FRAMES = 1 << 18
 BUFFER_BYTES = 1 << 16  # libsndfile asks for few bytes at a time, and each time Python is called
@@ -32,8 +31,7 @@ class Decoder:
             self._file = soundfile.SoundFile(_Calm(self._source, BUFFER_BYTES))
             self.rate_hz, self.channels, self.frames = self._file.samplerate, self._file.channels, self._file.frames
             self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
-        if not LOWEST_RATE_HZ <= self.rate_hz <= ffmpeg.HIGHEST_RATE_HZ:
-            raise reporter.error(f"its header gives a rate of {self.rate_hz} Hz, which is not a rate of audio")
+        reporter.check_rate(self.rate_hz)
         if self.frames > MOST_FRAMES:
             raise reporter.error("its header gives an impossible length")
 
