@@ -89,30 +89,30 @@ class Identities:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = root
-        self._folders: dict[str, str] = {}
+        self._front = f"{root}/"
+        self._folders: dict[str, str] = {}  # the real name of each, relative to the root if it lies below it
 
     def of(self, name: str) -> str:
         """What two names have in common if they are of one file, and only then.
 
         `name` is `normal`. It is itself what is looked for, if its file has one entry and no link or is not there.
         """
-        folder, slash, base = name.rpartition("/")
-        path = f"{self.root}/{name}" if name[:1] != "/" else name
         try:
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
-                path = os.path.realpath(path)
-                status = os.stat(path)
-            else:
-                path = f"{self._real(folder + slash)}/{base}"
+            status = os.lstat(name if name[:1] == "/" else self._front + name)
+            is_link = stat.S_ISLNK(status.st_mode)
+            if is_link:
+                status = os.stat(os.path.join(self._front, name))
         except (OSError, ValueError):
             return name
         if status.st_nlink > 1:
             return f"/dev/{status.st_dev}/{status.st_ino}"
-        return path.removeprefix(f"{self.root}/")
+        if is_link:
+            return self._real(name)
+        folder = name.rpartition("/")[0]
+        real = self._folders.get(folder)
+        if real is None:
+            real = self._folders[folder] = self._real(folder) if folder else ""
+        return name if real == folder else os.path.join(real, name.rpartition("/")[2])
 
-    def _real(self, folder: str) -> str:
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(os.path.join(self.root, folder)).rstrip("/")
-        return self._folders[folder]
+    def _real(self, name: str) -> str:
+        return f"{os.path.realpath(os.path.join(self._front, name))}/".removeprefix(self._front).rstrip("/")

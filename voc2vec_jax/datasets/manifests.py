@@ -11,6 +11,7 @@ import difflib
 import functools
 import itertools
 import math
+import operator
 import pathlib
 import re
 from collections import Counter
@@ -91,7 +92,9 @@ class Table:
     def _table_rows(self, find: Callable[[str], str]) -> Iterator[Row]:
         at = {name: self.header.index(name) for name in self.columns}
         path_at, width = at["path"], len(self.header)
-        described = [(name, at.get(name)) for name in ("label", "group", "split")]
+        described = ("label", "group", "split")
+        pick = operator.itemgetter(*(at.get(name, -1) for name in described))
+        is_divided, has_times, id_at = "split" in at, "start" in at, at.get("id", -1)
         spaced, parts, groups, headers = Counter(), Counter(), set(), 0
         for number, fields in list_text.rows(self.manifest, self.lines, self.separator, tuple(at.values())):
             if len(fields) != width or not fields[path_at].strip():
@@ -102,15 +105,19 @@ class Table:
                 headers += 1
                 continue
             path = find(fields[path_at])
-            label, group, part = [_stripped(fields, name, place, spaced) for name, place in described]
+            fields.append("")  # the last field, and so that of a column that is not there
+            written = pick(fields)
+            label, group, part = regular = tuple(map(_plain, written))
+            if regular != written:
+                spaced.update(each for each in zip(described, written) if _plain(each[1]) != each[1])
             groups.add(group)
-            if "split" in at:
+            start = end = None
+            if is_divided:
                 parts[part] += 1
                 part = _part(self.manifest, number, path, part)
-            stretch = (None, None)
-            if "start" in at:
-                stretch = _stretch(self.manifest, number, path, fields, at, self.separator)
-            yield Row(number, path, label, group, part, *stretch, fields[at["id"]].strip() if "id" in at else "")
+            if has_times:
+                start, end = _stretch(self.manifest, number, path, fields, at, self.separator)
+            yield Row(number, path, label, group, part, start, end, fields[id_at].strip())
         self.notes += _notes(self, spaced, parts)
         self.notes += [f"{self.manifest}: the header is there {headers + 1} times"] if headers else []
         self.notes += _alike(self.manifest, groups)
@@ -208,17 +215,6 @@ def _check_header(manifest: pathlib.Path, header: Sequence[str], columns: Sequen
     if ("start" in columns) != ("end" in columns):
         there, absent = ("start", "end") if "start" in columns else ("end", "start")
         raise errors.InputError(f"{manifest} has a column {there} and none named {absent}: give both, in seconds")
-
-
-def _stripped(fields: Sequence[str], name: str, place: int | None, spaced: Counter[tuple[str, str]]) -> str:
-    """The field of a column, `list_text.plain`; "" without the column. Counts those that were not."""
-    if place is None:
-        return ""
-    text = fields[place]
-    plain = _plain(text)
-    if plain != text:
-        spaced[name, text] += 1
-    return plain
 
 
 def _part(manifest: pathlib.Path, line: int, path: str, text: str) -> str:
