@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import errors
-from voc2vec_jax.audio import joining, packets, reading
+from voc2vec_jax.audio import files, joining, packets, reading
 
 BLOCK_FRAMES = 1 << 16
 FAR_SECONDS = 600.0  # into a recording: stretches before are decoded from the beginning
@@ -93,7 +93,7 @@ class Decoder:
         file.seek(0)
         try:
             return self._av.open(
-                file, options=_OPTIONS, metadata_errors="replace", buffer_size=BUFFER_BYTES, io_open=_refuse
+                files.Calm(file), options=_OPTIONS, metadata_errors="replace", buffer_size=BUFFER_BYTES, io_open=_refuse
             )
         except self._av.error.FFmpegError as error:
             raise self._reporter.error(packets.why_not_opened(file, kind)) from error

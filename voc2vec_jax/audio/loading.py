@@ -141,32 +141,17 @@ def _decoder(source: str | os.PathLike | io.IOBase, reporter: reading.Reporter) 
             raise reporter.error(f"cannot be opened ({error.strerror or error})") from error
 
 
-class _Reader(io.BufferedReader):
-    """A file that stays where it is when C code asks for a place that there is not, and raises nothing into it."""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (OSError, ValueError):
-            return -1
-
-
-@contextlib.contextmanager
-def _opened(source: str | os.PathLike | io.IOBase, reporter: reading.Reporter) -> Iterator[io.IOBase]:
+def _opened(
+    source: str | os.PathLike | io.IOBase, reporter: reading.Reporter
+) -> contextlib.AbstractContextManager[io.IOBase]:
     if not isinstance(source, str | os.PathLike):
-        reader = _Reader(source)
-        try:
-            yield reader
-        finally:
-            reader.detach()  # it stays open
-        return
+        return contextlib.nullcontext(source)
     if "\0" in os.fspath(source):
         raise reporter.error("cannot be opened (its name holds a zero byte)")
     if not (stat.S_ISREG(mode := os.stat(source).st_mode) or stat.S_ISDIR(mode)):
         # A pipe would be waited for, and a device may never end
         raise reporter.error("cannot be opened (it is a pipe, socket or device and no file)")
-    with open(source, "rb", buffering=0) as raw, _Reader(raw) as file:
-        yield file
+    return open(source, "rb")
 
 
 def _counted(blocks: Iterator[Float32[np.ndarray, " _"]], count: list[int]) -> Iterator[Float32[np.ndarray, " _"]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,11 +9,10 @@ import soundfile
 from jaxtyping import Float32
 
 from voc2vec_jax import errors
-from voc2vec_jax.audio import ffmpeg, flac, joining, ogg, reading, wav
+from voc2vec_jax.audio import ffmpeg, files, flac, joining, ogg, reading, wav
 
 MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged
 BLOCK_FRAMES = 1 << 18
-BUFFER_BYTES = 1 << 16  # libsndfile asks for few bytes at a time, and each time Python is called
 
 
 class Decoder:
@@ -28,7 +26,7 @@ class Decoder:
         self._reporter = reporter
         self._source = flac.corrected(wav.corrected(file, reporter), reporter)
         with translated(reporter):
-            self._file = soundfile.SoundFile(_Calm(self._source, BUFFER_BYTES))
+            self._file = soundfile.SoundFile(files.Calm(self._source))
             self.rate_hz, self.channels, self.frames = self._file.samplerate, self._file.channels, self._file.frames
             self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
         reporter.check_rate(self.rate_hz)
@@ -127,22 +125,6 @@ class Chain:
         """Closes what was opened here."""
         for part in self._parts:
             part.close()
-
-
-class _Calm(io.BufferedReader):
-    """A file for libsndfile: seeking to where there is nothing changes nothing, and closing leaves the file open.
-
-    An error would be printed and not raised, as it is Python that libsndfile calls.
-    """
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (OSError, ValueError, OverflowError):
-            return self.tell()
-
-    def close(self) -> None:
-        pass
 
 
 @contextlib.contextmanager

@@ -125,7 +125,13 @@ def _text(first: bytes) -> str | None:
 
 
 def _is_utf16(first: bytes) -> bool:
-    return first[:2] in (b"\xff\xfe", b"\xfe\xff") and first.count(0) > len(first) // 3
+    """Whether it is text with a byte order mark, which a frame of MPEG may resemble: every other byte is mostly 0."""
+    if first[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return False
+    letters, others = first[2::2], first[3::2]
+    if first[:1] == b"\xfe":
+        letters, others = others, letters
+    return 2 * others.count(0) > len(others) and not letters.count(0)
 
 
 def _wav_tag(first: bytes) -> int:
