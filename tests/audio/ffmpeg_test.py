@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.audio import ffmpeg, joining, reading
+from voc2vec_jax.audio import ffmpeg, joining, reading, sniffing
 
 MP3S = compressed.mp3_cases()
 PHONE = compressed.phone_cases()
@@ -309,3 +309,22 @@ def _film(tracks: list[np.ndarray]) -> bytes:
                 out.mux(sound.encode(frame))
             out.mux(sound.encode(None))
     return file.getvalue()
+
+
+@pytest.mark.parametrize("container", ["webm", "mp4"])
+@pytest.mark.parametrize("kind, kbits", [("voip", 16), ("lowdelay", 8)])
+def test_opus_is_the_same_in_every_container(container, kind, kbits):
+    """As speech, which FFmpeg's own decoder strays from, and so loud that whole numbers would clip."""
+    wave = 2 * compressed.voice(48_000, 1, 1.0)
+    ogg = compressed.encoded(wave, 48_000, "libopus", "opus", kbits=kbits, application=kind)
+    wanted = audio.load(io.BytesIO(ogg), "a.opus")
+    found, told = _read(compressed.remuxed(ogg, container))
+    np.testing.assert_allclose(found[: len(wanted)], wanted, rtol=0, atol=2e-6)
+    assert 0 <= len(found) - len(wanted) < 16 and told == [] and np.abs(wanted).max() > 1
+
+
+def test_frames_of_mpeg_that_look_like_a_byte_order_mark_are_no_text():
+    assert sniffing.kind(bytes.fromhex("fffec204d69eeeee") + bytes(4000)).name == "MP3"
+    for coding in ("utf-16-le", "utf-16-be"):
+        text = "\ufeffno recording\n".encode(coding)
+        assert sniffing.kind(text).name == "" and sniffing.refusal(text) == "is text, not a recording"

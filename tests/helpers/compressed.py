@@ -209,3 +209,16 @@ def phone_cases() -> dict[str, Case]:
         data = encoded(wave, rate_hz, codec, container, **options)
         made[name] = Case(name, data, wave.shape[1] / rate_hz, wave if within < 1e-3 else None, within=within)
     return made
+
+
+def remuxed(data: bytes, container: str) -> bytes:
+    """The packets of a recording in another container."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=container) as out:
+        track = source.streams.audio[0]
+        copy = out.add_stream_from_template(track)
+        for packet in source.demux(track):
+            if packet.size:
+                packet.stream = copy
+                out.mux(packet)
+    return file.getvalue()

@@ -51,6 +51,7 @@ class Decoder:
         self._container = self._open(file, kind)
         try:
             self._stream = self._track()
+            self._codec = self._codec_of(self._stream)
             self._watch = packets.Watch(file, self._container, self._stream)
             parts = self._decoded()
             head = next(parts, None)
@@ -113,15 +114,29 @@ class Decoder:
         track.codec_context.thread_count = 1
         return track
 
+    def _codec_of(self, track: Any) -> Any:
+        """What decodes the packets of a track. For Opus it is the decoder of its authors, as in libsndfile.
+
+        FFmpeg's own strays from that one where speech is coded (RFC 6716, section 6).
+        """
+        own = track.codec_context
+        if own.name != "opus" or not own.extradata or "libopus" not in self._av.codecs_available:
+            return own
+        codec = self._av.CodecContext.create("libopus", "r")
+        codec.extradata, codec.options = own.extradata, {"request_sample_fmt": "flt"}  # int16 would clip
+        return codec
+
     def _decoded(self) -> Iterator[joining.Part]:
         """(Hz, samples) of each frame; at the end of the file, what was wrong is told."""
         held = None
         for packet in self._watch.packets(self._av.error.FFmpegError):
             try:
-                frames = packet.decode()
+                frames = self._codec.decode(packet if packet.size else None)
             except self._av.error.FFmpegError:
                 self._watch.bad(packet)
                 continue
+            if self._codec is not self._stream.codec_context and frames:
+                frames[0].pts = max(0, frames[0].pts or 0)  # time before 0 is left out
             self._watch.good(packet, frames)
             for frame in frames:
                 if held is not None:
