@@ -121,7 +121,7 @@ def test_a_lightning_checkpoint_gives_the_model_under_its_attribute(tmp_path, pl
 
 
 @pytest.mark.parametrize("file", ["best.ckpt", "pytorch_model.bin"])
-@pytest.mark.parametrize("wrapper", ["model.", "_orig_mod."])
+@pytest.mark.parametrize("wrapper", ["", "model.", "_orig_mod."])
 def test_what_was_wrapped_is_verified_against_transformers(tmp_path, plain, file, wrapper):
     wrapped = {wrapper + name: tensor for name, tensor in plain[1].items()}
     source = folder_of(tmp_path / "a", wrapped, file, plain[2])
