@@ -14,7 +14,7 @@ LOST = 0.1  # of the power of the channels that their mean has; channels without
 MOST_OVER = 16.0  # a float above is no loud sample but one in the scale of whole numbers
 SCALES = {"int16": 2**15, "int24": 2**23, "int32": 2**31}
 _OVER_SCALE = 1.5  # times its scale, resampled or amplified whole numbers may reach
-_STEP, _FEW = 31, 1 << 12  # of a block, at most one sample of so many is looked at, and at least so many
+_LOOKS = ((1 << 16, 31), (1 << 14, 7))  # of blocks from so many samples on, every so many is looked at: a prime number
 
 
 class Choice(NamedTuple):
@@ -65,7 +65,7 @@ def loudest(blocks: Iterator[Float32[np.ndarray, "_ channels"]]) -> int:
     """The channel with the most power, the first of equal ones; one that is not finite has none."""
     levels = None
     for block in blocks:
-        levels = levels or Levels(block.shape[1], step=1)
+        levels = levels or Levels(block.shape[1], exact=True)
         levels.add(block, block[:, 0])
     powers = [power if math.isfinite(power) else -1.0 for power in levels.powers()[:-1]] if levels else [0.0]
     return powers.index(max(powers))
@@ -92,13 +92,13 @@ def scale(blocks: Iterator[Float32[np.ndarray, "_ channels"]], reporter: reading
 class Levels:
     """Power of the channels and of what they become, without their constant part."""
 
-    def __init__(self, channels: int, step: int = _STEP):
-        self._step, self._count = step, 0
+    def __init__(self, channels: int, exact: bool = False):
+        self._exact, self._count = exact, 0
         self._sums, self._squares = np.zeros((2, channels + 1))
 
     def add(self, block: Float32[np.ndarray, "s channels"], mono: Float32[np.ndarray, " s"]) -> None:
-        """Takes in every `step`-th sample of a block and of what it became, and more of a short one."""
-        step = max(1, min(self._step, len(block) // _FEW)) | 1  # odd, so that regular signals do not hide
+        """Takes in a block and what it became; of a long one, some samples unless it is to be exact."""
+        step = 1 if self._exact else next((step for least, step in _LOOKS if len(block) >= least), 1)
         rows = np.empty((block.shape[1] + 1, -(-len(block) // step)), np.float32)
         rows[:-1], rows[-1] = block[::step].T, mono[::step]
         self._sums += rows.sum(axis=1)
