@@ -127,6 +127,20 @@ def test_a_set_of_an_earlier_version_is_prepared_anew_once_and_stays_if_it_is_ri
     assert "an earlier version, and 1 of its files are not there: it is used as it was" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("by", "stays"), [(2, True), (3, False)])
+def test_records_of_another_decoder_stay_with_the_runs_that_learn_from_them(manifest, monkeypatch, capsys, by, stays):
+    rounded = shard_jobs.audio.to_int16
+    monkeypatch.setattr(shard_jobs.audio, "to_int16", lambda samples: ((rounded(samples)[0] + by).astype(np.int16), 0))
+    (manifest.parent / "list.csv").write_text("path\n0.wav\n1.wav\n")
+    first = prepare(manifest)
+    monkeypatch.undo()
+    as_earlier(first)
+    assert (prepare(manifest, renew=True).fingerprint == first.fingerprint) == stays
+    assert ("same as before, but for 2 of 32,768" in capsys.readouterr().err) == stays
+    os.utime(manifest.parent / "0.wav", ns=(1, 1))  # from here on, only the same bits are the same
+    assert prepare(manifest, renew=True).fingerprint != first.fingerprint
+
+
 def test_mp3_recordings_that_an_earlier_version_read_are_named(tmp_path, capsys):
     (tmp_path / "sounds").mkdir()
     time = np.arange(RATE_HZ) / 9
@@ -136,8 +150,9 @@ def test_mp3_recordings_that_an_earlier_version_read_are_named(tmp_path, capsys)
     records.open_set(tmp_path / "data", "sounds")
     assert not capsys.readouterr().err
     as_earlier(prepared)
-    for _ in range(2):
-        records.open_set(tmp_path / "data", "sounds")
+    for warn in (False, True, True):
+        records.open_set(tmp_path / "data", "sounds", warn=warn)
+        assert warn or not capsys.readouterr().err
     said = capsys.readouterr().err
     assert said.count("holds 2 MP3 recordings that an earlier version read, perhaps only in part: delete it") == 1
 

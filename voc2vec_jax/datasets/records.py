@@ -58,13 +58,14 @@ def list_sets(data_dir: str | os.PathLike) -> list[str]:
     return sorted(found.parts[-3] for found in pathlib.Path(data_dir).glob(f"*/{VERSION}/{INDEX_FILE}"))
 
 
-def open_set(data_dir: str | os.PathLike, name: str) -> "PreparedSet":
+def open_set(data_dir: str | os.PathLike, name: str, warn: bool = True) -> "PreparedSet":
     """Opens a prepared set; `errors.InputError` when it is absent, half prepared or damaged.
 
-    Warns once of a set that was prepared when MP3 files without a length tag lost their ends.
+    With `warn`, says once of a set that it was prepared when MP3 files without a length tag lost their ends.
     """
     opened = _open(data_dir, name)
-    _warn_of_misread(opened)
+    if warn:
+        _warn_of_misread(opened)
     return opened
 
 
@@ -72,6 +73,11 @@ def _open(data_dir: str | os.PathLike, name: str) -> "PreparedSet":
     folder = set_folder(data_dir, name)
     if not (folder / INDEX_FILE).is_file():
         raise errors.InputError(_why_absent(folder, data_dir, name))
+    return open_folder(folder, name)
+
+
+def open_folder(folder: pathlib.Path, name: str) -> "PreparedSet":
+    """The complete set `name` in a folder, which need not be in its place."""
     with np.load(folder / INDEX_FILE, allow_pickle=False) as index:
         arrays = {key: index[key] for key in (*_COLUMNS, "shard_records", "shard_bytes")}
         fingerprint = str(index["fingerprint"])

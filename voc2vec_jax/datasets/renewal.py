@@ -15,6 +15,9 @@ from voc2vec_jax import errors
 from voc2vec_jax.datasets import file_states, listings, records
 from voc2vec_jax.runs import logs
 
+ROUNDING = 2  # of int16, by which two decoders of MP3 differ
+DESCRIBING = ("recording", "group", "label", "start_sample", "ids", "recordings", "groups", "labels")
+
 
 class Difference(NamedTuple):
     """How a set differs from what would be prepared now.
@@ -76,7 +79,7 @@ def is_kept(
     folder = records.set_folder(data_dir, name)
     if not folder.exists():
         return False
-    found = difference(records.open_set(data_dir, name), listing, states)
+    found = difference(records.open_set(data_dir, name, warn=False), listing, states)
     refused = found.kind == "listing" or (found.kind == "changed" and not renew)
     if refused:
         raise errors.InputError(f"{folder} {found.sentence}: delete it to prepare again, or choose another --name")
@@ -120,21 +123,37 @@ def put(made: pathlib.Path, folder: pathlib.Path) -> None:
     """The complete set in `made` becomes `folder`, in place of an older one, which is never without a copy on disk.
 
     An older set of the same records stays, with all that was computed from it; only what it says of its files changes.
+    So does one of an earlier version whose audio differs by no more than decoders do.
     """
     if not folder.exists():
         os.replace(made, folder)
         return
-    if records.fingerprint(made) == records.fingerprint(folder):
+    same = records.fingerprint(made) == records.fingerprint(folder)
+    if same or _differs_by_decoders(made, folder):
         # A kill between the two leaves states that do not fit their digest: they count as unknown.
         for name in (file_states.FILE, records.REPORT_FILE):
             os.replace(made / name, folder / name)
         shutil.rmtree(made)
-        logs.say(f"{folder.parent.name}: the records are the same as before")
+        rounding = "" if same else f", but for {ROUNDING} of 32,768 at most, by which decoders differ: those stay"
+        logs.say(f"{folder.parent.name}: the records are the same as before{rounding}")
         return
     old = _old(folder)
     os.replace(folder, old)
     os.replace(made, folder)
     shutil.rmtree(old)
+
+
+def _differs_by_decoders(made: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether a set of an earlier version holds the same recordings, each sample within the rounding of decoders."""
+    new, old = records.open_folder(made, folder.parent.name), records.open_folder(folder, folder.parent.name)
+    if "decoders" in old.report or len(new) != len(old) or (new.samples != old.samples).any():
+        return False
+    with np.load(made / records.INDEX_FILE) as index, np.load(folder / records.INDEX_FILE) as before:
+        if any(not np.array_equal(index[name], before[name]) for name in DESCRIBING):
+            return False
+    return all(
+        np.abs(new.read([row])[0].astype(np.int32) - old.read([row])[0]).max() <= ROUNDING for row in range(len(new))
+    )
 
 
 def _recover(folder: pathlib.Path) -> None:

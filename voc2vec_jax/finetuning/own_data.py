@@ -99,7 +99,7 @@ def _set_for(path: pathlib.Path, listing: listings.Listing, data_dir: str | os.P
     names, there = _names(path, listing), records.list_sets(data_dir)
     states, adoptable = file_states.of_listing(listing), []
     for name in (each for each in names if each in there):
-        prepared = records.open_set(data_dir, name)
+        prepared = records.open_set(data_dir, name, warn=False)
         found, origin = renewal.difference(prepared, listing, states), prepared.report.get("from")
         if not found.kind:
             return name
@@ -123,7 +123,7 @@ def changed_since(
     listing, _ = _listed(paths, how)
     states, there, newer = file_states.of_listing(listing), records.list_sets(data_dir), ""
     for each in (each for each in _names(paths["data"], listing) if each in there):
-        prepared = records.open_set(data_dir, each)
+        prepared = records.open_set(data_dir, each, warn=False)
         if prepared.fingerprint == fingerprint:
             found = renewal.difference(prepared, listing, states).changed
             return f"{each} {found}" if found else ""

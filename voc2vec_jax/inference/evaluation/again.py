@@ -32,6 +32,7 @@ class Finding:
     """What `mark` has found, to be said."""
 
     changed: int = 0
+    misread: int = 0
     retried: int = 0
     gone: int = 0
     example: str = ""
@@ -41,6 +42,8 @@ class Finding:
         """One for each thing that was found."""
         if self.changed:
             yield f"{self.changed:,} recordings have changed since, such as {self.example}: they are computed again"
+        if self.misread:
+            yield f"{self.misread:,} MP3s were read by an earlier version, perhaps in part: they are computed again"
         if self.retried:
             yield f"{self.retried:,} recordings that could not be used are tried again"
         if self.gone:
@@ -93,11 +96,14 @@ def _changed(
     if before is None:
         written_ns = output.part(number).stat().st_mtime_ns
         misread = np.array([item.path.lower().endswith(MISREAD) for item in listed])
-        changed = np.flatnonzero(((now[:, 1] > written_ns) | misread) & (now != file_states.GONE).any(1))
-        if not len(changed):
+        there, newer = (now != file_states.GONE).any(1), now[:, 1] > written_ns
+        finding.misread += int((misread & there & ~newer).sum())
+        changed, wanted = np.flatnonzero(newer & there), np.flatnonzero((newer | misread) & there)
+        if not len(wanted):
             _save(output.sources(number), now)
     else:
         changed, gone = file_states.compare(before, now)
+        wanted = changed
         if len(gone):
             finding.example_gone = finding.example_gone or listed[gone[0]].id
         finding.gone += len(gone)
@@ -105,7 +111,7 @@ def _changed(
         item, row = listed[changed[0]], changed[0]
         finding.example = item.id if before is None else file_states.example(item.id, before[row], now[row])
     finding.changed += len(changed)
-    return {listed[row].row for row in changed}
+    return {listed[row].row for row in wanted}
 
 
 def rows_of(output: evaluation_output.OutputFolder, number: int) -> Int64[np.ndarray, "n"]:
