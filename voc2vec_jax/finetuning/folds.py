@@ -127,7 +127,9 @@ def given(
     rows = [np.flatnonzero(part == name) for name in FoldSplit._fields]
     for name, own in zip(FoldSplit._fields, rows):
         if not len(own) and name != "validation":
-            raise errors.InputError(f"none of the {len(part)} clips is in the part {name}: put some there")
+            raise errors.InputError(
+                f"none of the {len(part)} clips is in the part {name}: put some there, or leave the parts out"
+            )
     train, validation, test = rows
     if not len(validation):
         rng = np.random.default_rng([seed, 1, 0])
