@@ -180,6 +180,9 @@ def _codings() -> list[Case]:
             cases.append(Case(f"wav {kind}", form(head, chunk(b"data", body)), truth))
             cases.append(Case(f"wav {kind} data 0", form(head, chunk(b"data", body, 0)), truth))
             cases.append(Case(f"wav {kind} data 7FFFFFFF", form(head, chunk(b"data", body, 0x7FFFFFFF)), truth))
+    apart = chunk(b"fmt ", struct.pack("<HHIIHH", PCM, 2, RATE_HZ, 8 * RATE_HZ, 8, 24))
+    samples = voice(2)
+    cases.append(Case("wav pcm24 in 4 bytes", form(apart, chunk(b"data", coded(samples, 32))), as_read(samples)))
     samples = voice(1)
     for order, magic in (("<", b"RIFF"), (">", b"RIFX")):
         body = coded(samples, 16, order=order)

@@ -89,7 +89,8 @@ def corrected(file: io.IOBase, reporter: reading.Reporter) -> io.IOBase:
             _tell(file, size, found, reporter)
             if layout is AIFF:
                 _tell_frames(start, found, reporter)
-            found.plain &= layout is not RIFF or not _is_gsm(found.bodies[b"fmt "])
+            if layout is RIFF:
+                found.plain &= not _is_gsm(found.bodies[b"fmt "]) and not _widened(found)
             # libsndfile looks for long sizes in RF64 and nowhere else, and knows no BW64
             found.plain &= start[:4] != b"BW64" and (start[:4] == b"RF64") == (b"ds64" in found.bodies)
             found.stop = _last_block(layout, found)
@@ -299,6 +300,21 @@ def _header(layout: Layout, start: bytes, found: Found) -> bytes | None:
         return None
     magic = b"RIFF" if layout is RIFF else start[:4]
     return magic + struct.pack(layout.size, 4 + len(head) + length) + start[8:12] + head
+
+
+def _widened(found: Found) -> bool:
+    """Whether samples of 24 bits lie in 4 bytes each; the header for the decoder then says 32 bits.
+
+    They fill the upper bytes, and libsndfile guesses by the samples whether they are 3 or 4 bytes apart.
+    """
+    about = found.bodies[b"fmt "]
+    if len(about) < 16:
+        return False
+    tag, channels, rate_hz, per_second, block, bits = struct.unpack_from("<HHIIHH", about)
+    if (tag, bits, block, per_second) != (1, 24, 4 * channels, 4 * channels * rate_hz):
+        return False
+    found.bodies[b"fmt "] = about[:14] + struct.pack("<H", 32) + about[16:]
+    return True
 
 
 def _is_gsm(about: bytes) -> bool:
