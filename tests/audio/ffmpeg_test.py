@@ -146,7 +146,7 @@ def test_pauses_in_the_clock_of_a_recording_are_told():
                 packet.pts = packet.dts = packet.pts + (5_000 if packet.pts > 600 else 0)  # ms
                 out.mux(packet)
     found, told = _read(file.getvalue())
-    assert told == [("gaps", "its clock jumps by 5.0 s in all, for which it holds no sound")]
+    assert told == [("gaps", "its clock jumps by 5.00 s in all, for which it holds no sound")]
     assert len(found) / audio.RATE_HZ == pytest.approx(1.3, abs=0.02)
 
 
@@ -203,6 +203,35 @@ def test_chained_ogg_is_read_to_its_end(second):
     assert np.sqrt(np.mean(error**2) / np.mean(alone[1] ** 2)) < 0.05  # resampled once more
     cut, told = _read((parts[0] + parts[1])[:-900])
     assert len(cut) < len(found) and ("truncated", "is truncated: its last page is cut off") in told
+
+
+@pytest.mark.parametrize("coding", ["VORBIS", "OPUS", "FLAC", "Ogg FLAC"])
+@pytest.mark.parametrize("damage", ["zeros", "missing"])
+def test_damage_inside_is_told_and_the_rest_is_used(coding, damage):
+    wave = compressed.voice(48_000, 1, seconds=4.0)
+    if coding == "Ogg FLAC":
+        data = compressed.encoded(wave, 48_000, "flac", "oga", format="s16")
+    else:
+        container = "FLAC" if coding == "FLAC" else "OGG"
+        soundfile.write(
+            file := io.BytesIO(), wave[0], 48_000, format=container, subtype="PCM_16" if coding == "FLAC" else coding
+        )
+        data = file.getvalue()
+    at, size = len(data) // 2, len(data) // 20
+    whole, _ = _read(data)
+    found, told = _read(data[:at] + (bytes(size) if damage == "zeros" else b"") + data[at + size :])
+    assert [kind for kind, _ in told] == ["damaged"] and "left out" in told[0][1]
+    assert 0.3 * len(whole) < len(found) < len(whole)
+    np.testing.assert_allclose(found[:6_000], whole[:6_000], rtol=0, atol=0.03)  # two decoders of Opus differ
+    error = found[-4_000:] - whole[-4_000:]
+    assert np.sqrt(np.mean(error**2) / np.mean(whole[-4_000:] ** 2)) < 0.35
+
+
+def test_a_page_of_ogg_with_a_wrong_checksum_is_told():
+    soundfile.write(file := io.BytesIO(), compressed.voice(48_000)[0], 48_000, format="OGG", subtype="VORBIS")
+    data = bytearray(file.getvalue())
+    data[-3_000] ^= 1
+    assert [kind for kind, _ in _read(bytes(data))[1]] == ["damaged"]
 
 
 @pytest.mark.parametrize("name", ["memo.m4a", "lossless.m4a", "browser.webm", "voice.amr", "lossless.mka", "flac.oga"])

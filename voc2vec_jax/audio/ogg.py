@@ -3,54 +3,69 @@
 import dataclasses
 import io
 import os
+import zlib
 
 _HEADER_BYTES = 27
-_SEARCH_BYTES = 1 << 16
-_CONTINUED, _BEGIN, _END = 1, 2, 4
+_PAGE_BYTES = _HEADER_BYTES + 255 + 255 * 255  # of the longest
+_BEGIN, _END = 2, 4
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclasses.dataclass
 class Link:
-    """Bytes `start` to `stop` of a file; `early` says in words how it ends before its last page, "" if it does not."""
+    """Bytes `start` to `stop` of a file, with `pages`, of which `damaged` ones are missing or fail their checksum.
+
+    `early` says in words how it ends before its last page, "" if it does not.
+    """
 
     start: int
     stop: int
+    pages: int = 0
+    damaged: int = 0
     early: str = "its last page is missing"
 
 
 def links(file: io.IOBase) -> list[Link]:
-    """The links of an open Ogg file, by the headers of its pages; what lies between pages is passed over."""
+    """The links of an open Ogg file, by its pages. Reads the file once."""
     found: list[Link] = []
-    at, in_headers, size = 0, False, file.seek(0, os.SEEK_END)
+    at, in_headers, next_numbers, size = 0, False, {}, file.seek(0, os.SEEK_END)
     while at < size:
         file.seek(at)
-        header = file.read(_HEADER_BYTES + 255)
-        if header[:4] != b"OggS" or len(header) < _HEADER_BYTES:
-            at = _next_page(file, at + 1)
+        page = file.read(_PAGE_BYTES)
+        length = _length(page)
+        if length > len(page) and at + len(page) >= size and found:
+            found[-1].early, found[-1].stop = "its last page is cut off", size
+            break
+        if not length or not _is_whole(page[:length]):
+            place = page.find(b"OggS", 1)
+            at += place if place > 0 else max(1, len(page) - 3)
             continue
-        flags, count = header[5], header[26]
-        stop = at + _HEADER_BYTES + count + sum(header[_HEADER_BYTES : _HEADER_BYTES + count])
-        begins = bool(flags & _BEGIN)
-        if not found or (begins and not in_headers):
+        flags, serial, number = page[5], page[14:18], int.from_bytes(page[18:22], "little")
+        if not found or (flags & _BEGIN and not in_headers):
             found.append(Link(at, at))
-        in_headers = begins
+            next_numbers = {}
+        in_headers = bool(flags & _BEGIN)
         link = found[-1]
-        link.stop = min(stop, size)
-        if stop > size:
-            link.early = "its last page is cut off"
-        elif flags & _END:
+        link.damaged += max(0, number - next_numbers.get(serial, number))
+        next_numbers[serial] = number + 1
+        link.pages += 1
+        link.stop = at = at + length
+        if flags & _END:
             link.early = ""
-        at = stop
     return found
 
 
-def _next_page(file: io.IOBase, at: int) -> int:
-    """Where the next page begins; the end of the file if there is none."""
-    while True:
-        file.seek(at)
-        block = file.read(_SEARCH_BYTES)
-        if (place := block.find(b"OggS")) >= 0:
-            return at + place
-        if len(block) < _SEARCH_BYTES:
-            return at + len(block)
-        at += len(block) - 3
+def _length(page: bytes) -> int:
+    """How long the page that begins here is by its header; 0 if none begins."""
+    if page[:4] != b"OggS" or len(page) < _HEADER_BYTES:
+        return 0
+    segments = page[_HEADER_BYTES : _HEADER_BYTES + page[26]]
+    return _HEADER_BYTES + len(segments) + sum(segments)
+
+
+def _is_whole(page: bytes) -> bool:
+    """Whether the checksum of a page is right: a CRC of 32 bits that takes the upper bit of each byte first."""
+    bare = page[:22] + bytes(4) + page[26:]
+    # zlib has that polynomial with the lower bit first, and inverts before and after
+    reflected = zlib.crc32(bare.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{reflected:032b}"[::-1], 2) == int.from_bytes(page[22:26], "little")

@@ -1,16 +1,18 @@
 """What is odd about the packets of a recording that FFmpeg decodes: cut short, damaged, with gaps."""
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from voc2vec_jax.audio import mpeg, reading
 
+_MOST_ERRORS = 10
 SLACK_SECONDS = 0.1  # by which a length in a header may differ from the decoded one: rounded times, padding
 _HEADERS_KNOW = ("mov", "wav", "w64", "aiff", "au", "caf", "flac", "ape", "wv", "tta", "dsf")
 _HEAD_BYTES = 16
 _TAGS = (b"APETAGEX", b"LYRICSBEGIN", b"TAG", b"ID3")
-_GAPS_SHOW = ("mov", "matroska")
+_LEAST_GAPS = {"mov": 0.01, "matroska": SLACK_SECONDS}  # s; in others, times are estimates
 
 
 class Watch:
@@ -19,6 +21,7 @@ class Watch:
     def __init__(self, file: io.IOBase, container: Any, stream: Any):
         self._file, self._container, self._stream = file, container, stream
         self._name = container.format.name.split(",")[0]
+        self._least_gap = _LEAST_GAPS.get(self._name, math.inf)
         self._tick = float(stream.time_base)  # s, the time base
         self._first_byte: int | None = None
         self._begin()
@@ -41,17 +44,21 @@ class Watch:
         self._stopped = False
 
     def packets(self, error: type[Exception]) -> Iterator[Any]:
-        """The packets of the track; an `error` of FFmpeg ends them."""
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size:
-                    if self._first_byte is None:
-                        self._first_byte = packet.pos or 0
-                    self._packets += 1
-                    self._last = packet
-                yield packet
-        except error:
-            self._stopped = True
+        """The packets of the track; what an `error` of FFmpeg hides is passed over, and some in a row end them."""
+        in_a_row = 0
+        while in_a_row < _MOST_ERRORS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    if packet.size:
+                        if self._first_byte is None:
+                            self._first_byte = packet.pos or 0
+                        self._packets += 1
+                        self._bad += bool(in_a_row)
+                        self._last, in_a_row, self._stopped = packet, 0, False
+                    yield packet
+                return
+            except error:
+                in_a_row, self._stopped = in_a_row + 1, True
 
     def bad(self, packet: Any) -> None:
         """Counts a packet that cannot be decoded."""
@@ -74,7 +81,7 @@ class Watch:
             start = frame.pts * self._tick
             if self.origin is None:
                 self.origin = frame.pts
-            elif start - self._end > SLACK_SECONDS and not self._bad_in_a_row:
+            elif start - self._end > self._least_gap and not self._bad_in_a_row:
                 self._gaps += start - self._end
             self._end = start + seconds
         if packet.size:
@@ -112,10 +119,14 @@ class Watch:
         if promised and self._end - promised > SLACK_SECONDS:
             reporter.tell("length", f"holds {self._there:.2f} s, and its header gives {promised:.2f} s: all are read")
         if self._bad > self._bad_in_a_row:
-            damage = f"{self._bad} of its {self._packets} packets ({self._bad_bytes} bytes)"
+            size = f" ({self._bad_bytes} bytes)" if self._bad_bytes else ""
+            damage = f"{self._bad} of its {self._packets} packets{size}"
             reporter.tell("damaged", f"is damaged: {damage} cannot be decoded and are left out")
-        if self._gaps and self._name in _GAPS_SHOW:
-            reporter.tell("gaps", f"its clock jumps by {self._gaps:.1f} s in all, for which it holds no sound")
+        elif self._name == "flac" and promised and not early and promised - self._there > 0.002:
+            missing = f"{promised - self._there:.2f} of the {promised:.2f} s that its header promises"
+            reporter.tell("damaged", f"is damaged: {missing} cannot be decoded and are left out")
+        if self._gaps:
+            reporter.tell("gaps", f"its clock jumps by {self._gaps:.2f} s in all, for which it holds no sound")
 
     def _behind(self) -> bool:
         """Whether the file ends with bytes that are none of its audio."""

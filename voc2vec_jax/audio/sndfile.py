@@ -99,19 +99,25 @@ class Chain:
     def __init__(self, file: io.IOBase, links: Sequence[ogg.Link], reporter: reading.Reporter):
         """AudioError for a file that cannot be decoded."""
         self._reporter = reporter
-        self._parts: list[Decoder] = []
+        self._parts: list[Decoder | ffmpeg.Decoder] = []
         try:
             for link in links:
-                self._parts.append(Decoder(io.BufferedReader(wav.View(file, b"", link.start, link.stop)), reporter))
+                part = io.BufferedReader(wav.View(file, b"", link.start, link.stop))
+                # After a missing page libsndfile gives samples from other places
+                self._parts.append((ffmpeg.Decoder if link.damaged else Decoder)(part, reporter))
         except reading.AudioError:
             self.close()
             raise
-        self._early = links[-1].early
+        self._early, self._pages = links[-1].early, sum(link.pages for link in links)
+        self._damaged = sum(link.damaged for link in links)
         self.rate_hz, self.channels = self._parts[0].rate_hz, self._parts[0].channels
         self.floats = False
 
     def blocks(self, first: int = 0, stop: int | None = None) -> Iterator[Float32[np.ndarray, "frames channels"]]:
         """The frames from `first` to `stop` (None: the end); a recording that ends before is told or refused."""
+        if self._damaged:
+            missing = f"{self._damaged} of its {self._pages + self._damaged} pages"
+            self._reporter.tell("damaged", f"is damaged: {missing} cannot be read and are left out")
         if self._early:
             self._reporter.ends_early(f"is truncated: {self._early}")
         parts = ((part.rate_hz, block) for part in self._parts for block in part.blocks())
