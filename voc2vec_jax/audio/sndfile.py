@@ -120,6 +120,9 @@ class Chain:
             self._reporter.tell("damaged", f"is damaged: {missing} cannot be read and are left out")
         if self._early:
             self._reporter.ends_early(f"is truncated: {self._early}")
+        if len(self._parts) == 1:
+            yield from self._parts[0].blocks(first, stop)
+            return
         parts = ((part.rate_hz, block) for part in self._parts for block in part.blocks())
         yield from joining.stretch(joining.alike(parts, self.rate_hz, self.channels, self._reporter), first, stop)
 
