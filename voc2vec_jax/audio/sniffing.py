@@ -70,7 +70,7 @@ def kind(first: bytes) -> Kind:
     """The format that begins with these bytes; its name is "" when it is not recognised."""
     if first[:4] in (b"RIFF", b"RF64", b"BW64") and first[8:12] == b"WAVE":
         return Kind("WAV", _wav_tag(first) in _WAV_TAGS_OF_FFMPEG)
-    if first[:4] == b"RIFF":
+    if first[:4] == b"RIFF" and first[8:11] == b"AVI":
         return Kind("AVI", True)
     if first[:4] == b"FORM":
         return Kind("AIFF", False)

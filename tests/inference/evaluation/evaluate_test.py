@@ -115,7 +115,7 @@ def test_a_reader_learns_from_the_file_what_it_holds(vectors):
 def test_unusable_recordings_are_listed_and_stop_nothing(vectors):
     listed = list(csv.DictReader((vectors / "errors.csv").read_text().splitlines()))
     assert [entry["id"] for entry in listed] == ["cry/broken.wav", "sigh/020.wav"]
-    assert "FFmpeg cannot read it" in listed[0]["reason"] and "has 16 samples" in listed[1]["reason"]
+    assert "is text, not a recording" in listed[0]["reason"] and "has 16 samples" in listed[1]["reason"]
     rows = [*column(vectors, "row").tolist(), *(int(entry["row"]) for entry in listed)]
     assert sorted(rows) == list(range(USABLE + 2))
 
