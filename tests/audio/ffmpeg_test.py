@@ -14,7 +14,7 @@ import soundfile
 import soxr
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.audio import ffmpeg, joining, reading, sniffing
+from voc2vec_jax.audio import ffmpeg, joining, reading, sndfile, sniffing
 
 MP3S = compressed.mp3_cases()
 PHONE = compressed.phone_cases()
@@ -275,6 +275,22 @@ def _check_stretches(path) -> None:
     assert audio.seconds(path) == pytest.approx(len(whole) / audio.RATE_HZ, abs=1e-4)
     with pytest.raises(audio.AudioError, match="holds nothing from 99 to 100 s"):
         audio.load_stretch(path, 99.0, 100.0, remark=lambda kind, text: None)
+
+
+@pytest.mark.parametrize("coding, rate_hz", [("VORBIS", 8_000), ("VORBIS", 44_100), ("OPUS", 48_000)])
+def test_a_stretch_of_an_ogg_is_sought_but_not_in_its_last_page(tmp_path, monkeypatch, coding, rate_hz):
+    monkeypatch.setattr(sndfile, "LONGEST_PAGE_FRAMES", 8 * rate_hz)
+    with soundfile.SoundFile(tmp_path / "a.ogg", "w", rate_hz, 1, coding, format="OGG") as file:
+        for second in range(21):
+            file.write(compressed.voice(rate_hz, 1, seconds=0.99, seed=second % 3)[0])
+    whole, starts = audio.load(tmp_path / "a.ogg"), []
+    blocks = sndfile.Decoder.blocks
+    monkeypatch.setattr(sndfile.Decoder, "blocks", lambda self, *a: starts.append(a[0]) or blocks(self, *a))
+    for start, end in ((0.5, 1.0), (12.3, 12.6), (20.0, 20.5), (20.6, 20.79)):
+        found = audio.load_stretch(tmp_path / "a.ogg", start, end)
+        expected = whole[round(start * audio.RATE_HZ) : round(end * audio.RATE_HZ)]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    assert starts[0] == 0 and min(starts[2:]) > 0
 
 
 def test_a_stretch_of_a_coding_that_cannot_be_sought_is_read_from_the_beginning(tmp_path):

@@ -157,7 +157,7 @@ def test_segments_are_the_fewest_equal_ones_and_cover_everything(samples):
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 44_100])
-@pytest.mark.parametrize("file_name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
+@pytest.mark.parametrize("file_name", ["a.wav", "a.flac", "a.mp3"])
 def test_a_stretch_is_that_part_of_the_whole_and_the_rest_is_not_read(tmp_path, monkeypatch, rate_hz, file_name):
     rng = np.random.default_rng(0)
     voice = np.cumsum(rng.normal(0, 0.01, (5 * rate_hz, 2)), axis=0).astype(np.float32)

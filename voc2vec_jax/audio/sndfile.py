@@ -12,6 +12,7 @@ from voc2vec_jax import errors
 from voc2vec_jax.audio import ffmpeg, files, flac, joining, ogg, reading, wav
 
 MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged
+LONGEST_PAGE_FRAMES = 255 * 4096  # of Vorbis in Ogg; in the last page, libsndfile seeks to wrong places
 BLOCK_FRAMES = 1 << 18
 
 
@@ -121,7 +122,9 @@ class Chain:
         if self._early:
             self._reporter.ends_early(f"is truncated: {self._early}")
         if len(self._parts) == 1:
-            yield from self._parts[0].blocks(first, stop)
+            start = max(0, first - LONGEST_PAGE_FRAMES)
+            pieces = self._parts[0].blocks(start, stop)
+            yield from joining.stretch(pieces, first - start, None if stop is None else stop - start)
             return
         parts = ((part.rate_hz, block) for part in self._parts for block in part.blocks())
         yield from joining.stretch(joining.alike(parts, self.rate_hz, self.channels, self._reporter), first, stop)
