@@ -77,6 +77,7 @@ def test_a_part_removes_nothing_that_another_is_writing(tmp_path):
     assert not list(_part(tmp_path, 2, 2).folder.glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_parts_killed_at_random_moments_and_rerun_make_the_same_set(tmp_path):
     whole = datasets.prepare("synthetic", data_dir=tmp_path / "whole", **OPTIONS)
     command = [

@@ -77,6 +77,7 @@ def moved(before, after):
     return {path for path in before if not np.array_equal(before[path], after[path])}
 
 
+@pytest.mark.slow
 def test_a_folds_state_holds_what_is_trained_and_nothing_else():
     everything = capacity.tree_bytes(Steps().start)
     paths = set(flat(whole()))
@@ -176,6 +177,7 @@ def test_layers_have_the_rates_of_beit():
     assert tiny_learners.tiny_learner(PARTS).rates(params) is None
 
 
+@pytest.mark.slow
 def test_a_blocks_update_is_its_rate_times_the_one_without_decay():
     plain, decayed = Steps(), Steps({"layer_decay": 0.5})
     first, after = (flat(one.states(2)[2].params) for one in (plain, decayed))

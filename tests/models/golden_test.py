@@ -108,7 +108,7 @@ def relative(found, wanted):
     return abs(float(found) / float(wanted) - 1)
 
 
-@pytest.mark.parametrize("extra", [0, 5])
+@pytest.mark.parametrize("extra", [pytest.param(0, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("folder", WITH_STEPS, ids=ids(WITH_STEPS))
 def test_every_step_of_the_trajectory(folder, extra):
     config, params = load(folder)

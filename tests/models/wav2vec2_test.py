@@ -203,6 +203,7 @@ def test_layerdrop_skips_whole_layers_of_a_whole_group():
     assert 0 < skipped[:, 0].sum() < 12
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32():
     audio, lengths = clips((1.0, 1.5))
     audio, lengths = jnp.asarray(audio, jnp.float32), jnp.asarray(lengths)

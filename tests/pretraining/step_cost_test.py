@@ -73,6 +73,7 @@ def test_the_optimised_step_counts_no_more_than_it_did():
         assert pinned / MARGIN < count < pinned * MARGIN, name
 
 
+@pytest.mark.slow
 def test_a_run_compiles_its_step_once_for_all_lengths():
     config = recipes.tiny()
     config.group_rows, config.bucket_samples, config.batch_seconds = 1, (12_000, 24_000), 6.0

@@ -249,6 +249,7 @@ def test_a_validation_starts_no_reading_processes(tmp_path, monkeypatch):
     assert asked == [2, 0]
 
 
+@pytest.mark.slow
 def test_validation_is_the_same_on_every_mesh(tmp_path):
     """The same masks for the same clips, whatever they are batched with: only rounding may differ."""
     datasets.prepare("synthetic", data_dir=tmp_path, clips=40, progress=False)

@@ -51,6 +51,7 @@ def probabilities(rows):
     return [[float(value) for name, value in row.items() if name.startswith("p:")] for row in rows]
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_where_it_stopped(earlier):
     run, before = earlier / "pretraining", (earlier / "pretraining" / "metrics.jsonl").read_text()
     status, _, said = training_runs.finish(training_runs.train(earlier / "cache", earlier / "data", run))
