@@ -87,7 +87,7 @@ def test_a_repaired_file_is_computed_and_all_others_keep_their_bits(model, where
     monkeypatch.setattr(worker.recordings.Reader, "read", lambda self, item: read.append(item.id) or reader(self, item))
     assert run(model, where) == 0
     said = capsys.readouterr().err
-    assert f"1 recordings have changed since, such as {name} (12 bytes of" in said and "1 parts to do" in said
+    assert f"1 recording has changed since, such as {name} (12 bytes of" in said and "1 parts to do" in said
     assert read == [name]
     after = rows(where)
     assert without(after, name) == before and after[name]["seconds"] == 0.5 and after[name]["label"] == "laugh"
@@ -122,7 +122,7 @@ def test_files_that_are_gone_keep_what_was_computed_of_them(model, where, capsys
     capsys.readouterr()
     assert run(model, where, *given) == 0
     said = capsys.readouterr().err
-    assert "1 recordings are gone, such as cry/000.wav: what was computed of them stays" in said
+    assert "1 recording is gone, such as cry/000.wav: what was computed stays" in said
     assert files_of(where) == before
     moved.rename(again_there)
     assert run(model, where, *given) == 0 and "are gone" not in capsys.readouterr().err
@@ -176,7 +176,7 @@ def test_retry_tries_what_could_not_be_used_even_if_no_file_changed(model, tmp_p
     capsys.readouterr()
     assert run(model, tmp_path, *more, "--retry") == 0
     said = capsys.readouterr().err
-    assert "1 recordings that could not be used are tried again" in said and "have changed" not in said
+    assert "1 of the recordings that could not be used is tried again" in said and "have changed" not in said
     assert failed(tmp_path) == [] and without(rows(tmp_path), name) == before and name in rows(tmp_path)
     assert (tmp_path / "out" / "sources").exists() != of_set
     assert run(model, tmp_path, *more, "--retry") == 0 and "0 parts to do" in capsys.readouterr().err
@@ -206,7 +206,7 @@ def test_a_folder_of_an_earlier_version_is_believed_but_for_newer_files_and_mp3(
     os.utime(where / "clips" / name, ns=(written + 1, written + 1))
     assert run(model, where) == 0
     said = capsys.readouterr().err
-    assert f"1 recordings have changed since, such as {name}: they are computed again" in said
+    assert f"1 recording has changed since, such as {name}: computed again" in said
     assert rows(where) == before
     assert run(model, where) == 0 and "0 parts to do" in capsys.readouterr().err
 
@@ -220,7 +220,7 @@ def test_mp3_files_that_an_earlier_version_read_are_computed_again(model, tmp_pa
     capsys.readouterr()
     assert run(model, tmp_path) == 0
     said = capsys.readouterr().err
-    assert "1 MP3s were read by an earlier version, perhaps in part: they are computed again" in said
+    assert "1 MP3 was read by an earlier version, perhaps in part: computed again" in said
     assert "have changed" not in said and "1 parts to do" in said
     assert run(model, tmp_path) == 0 and "0 parts to do" in capsys.readouterr().err
 

@@ -41,13 +41,17 @@ class Finding:
     def sentences(self) -> Iterator[str]:
         """One for each thing that was found."""
         if self.changed:
-            yield f"{self.changed:,} recordings have changed since, such as {self.example}: they are computed again"
+            what = "recordings have" if self.changed > 1 else "recording has"
+            yield f"{self.changed:,} {what} changed since, such as {self.example}: computed again"
         if self.misread:
-            yield f"{self.misread:,} MP3s were read by an earlier version, perhaps in part: they are computed again"
+            what = "MP3s were" if self.misread > 1 else "MP3 was"
+            yield f"{self.misread:,} {what} read by an earlier version, perhaps in part: computed again"
         if self.retried:
-            yield f"{self.retried:,} recordings that could not be used are tried again"
+            what = "are" if self.retried > 1 else "is"
+            yield f"{self.retried:,} of the recordings that could not be used {what} tried again"
         if self.gone:
-            yield f"{self.gone:,} recordings are gone, such as {self.example_gone}: what was computed of them stays"
+            what = "recordings are" if self.gone > 1 else "recording is"
+            yield f"{self.gone:,} {what} gone, such as {self.example_gone}: what was computed stays"
 
 
 def mark(
