@@ -64,10 +64,22 @@ def test_parts_have_several_names_and_what_they_are_taken_for_is_said(folder):
 
 @pytest.mark.parametrize("separator", [";", "\t", ","])
 def test_columns_may_be_separated_in_three_ways(folder, separator):
-    decimal = "," if separator == ";" else "."
+    decimal = "." if separator == "," else ","
     rows = [["path", "start", "end", "label"], ["a.wav", f"0{decimal}5", f"1{decimal}5", "x"]]
     listing = listed(folder, "".join(separator.join(row) + "\n" for row in rows))
     assert [(each.path, each.label) for each in listing.recordings] == [("a.wav#0.5-1.5", "x")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("path,start,end\na.wav,0,5,1,5\n", "lists no recordings .*: a.wav line 2 has 5 fields and the header 3"),
+        ("path,onset,label\na.wav,0,x\na.wav,1,y\n", "a.wav twice, .* label y: .*; call onset start if it is that"),
+    ],
+)
+def test_why_all_rows_are_left_out_and_which_column_may_be_misnamed_is_said(folder, text, says):
+    with pytest.raises(errors.InputError, match=says):
+        listed(folder, text)
 
 
 def test_spaces_and_columns_that_are_not_read_are_said_once(folder):

@@ -169,10 +169,25 @@ def test_how_recordings_are_read_is_asked_for_and_part_of_a_set(tmp_path, clips,
     path.write_bytes(path.read_bytes()[:12_044])
     task = open_own(tmp_path)
     assert task.samples[0] == 6000
-    assert "1 of the recordings end early and are used as far as they go, such as cry/a.wav" in capsys.readouterr().err
+    assert "1 of the recordings ends early and is used as far as it goes, namely cry/a.wav: " in capsys.readouterr().err
     with pytest.raises(errors.InputError, match=r"cry/a.wav.*is truncated"):
         open_own(tmp_path, how=audio.Reading(on_truncated="refuse"))
     assert len(open_own(tmp_path, how=audio.Reading(on_truncated="refuse"), on_unreadable="drop")) == 4
+
+
+def test_remedies_that_say_how_recordings_are_read_are_fields_of_the_configuration(tmp_path, clips, capsys):
+    mine, tone = tmp_path / "mine" / "cry", 0.5 * np.sin(np.arange(8000, dtype=np.float32))
+    soundfile.write(mine / "a.wav", np.stack([tone, 0 * tone], 1), 16_000)
+    open_own(tmp_path)
+    assert "part of the mean: --config.channel=loudest leaves it out" in capsys.readouterr().err
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(mine / name, 32768 * tone, 16_000, subtype="FLOAT")
+    with pytest.raises(errors.InputError, match=r"a.wav .*: --config\.rescale_float divides them by 32768"):
+        open_own(tmp_path)
+    for path in (tmp_path / "mine").glob("*/*.wav"):
+        soundfile.write(path, 32768 * tone, 16_000, subtype="FLOAT")
+    with pytest.raises(errors.InputError, match=r"none of the .*: --config\.rescale_float divides them by 32768"):
+        open_own(tmp_path)
 
 
 def test_a_set_that_is_there_says_how_it_was_read(tmp_path, clips):

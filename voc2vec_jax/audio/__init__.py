@@ -22,6 +22,7 @@ from voc2vec_jax.audio.reading import (
     Remark,
     Told,
     check,
+    spelt,
     summary,
 )
 from voc2vec_jax.audio.sndfile import MOST_FRAMES
@@ -49,6 +50,7 @@ __all__ = [
     "normalising",
     "seconds",
     "segments",
+    "spelt",
     "stream",
     "summary",
     "to_int16",

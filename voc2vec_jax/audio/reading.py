@@ -1,6 +1,7 @@
 """How recordings are read, what is refused, and how what is odd about a recording is told."""
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -32,14 +33,24 @@ class Reading(NamedTuple):
 
 DEFAULT = Reading()
 
-# What recordings of each kind of remark do, for counts
+# What one recording of each kind of remark does, and what several do
 _SAYS = {
-    "truncated": "end early and are used as far as they go",
-    "length": "have a header whose length is not that of the file",
-    "phase": "lose most of their sound in the mean of their channels",
-    "silent_channel": "have a silent channel",
-    "scale": "hold floats in the scale of whole numbers, which were divided by it",
+    "truncated": ("ends early and is used as far as it goes", "end early and are used as far as they go"),
+    "length": (
+        "has a header whose length is not that of the file",
+        "have a header whose length is not that of the file",
+    ),
+    "phase": (
+        "loses most of its sound in the mean of its channels",
+        "lose most of their sound in the mean of their channels",
+    ),
+    "silent_channel": ("has a silent channel", "have a silent channel"),
+    "scale": (
+        "holds floats in the scale of whole numbers, which were divided by it",
+        "hold floats in the scale of whole numbers, which were divided by it",
+    ),
 }
+_FLAG = re.compile(rf"--(?=(?:{'|'.join(Reading._fields)})\b)")
 
 
 def check(how: Reading, front: str = "--") -> None:
@@ -60,16 +71,25 @@ class Told:
             self.remarks.append((kind, text))
 
 
-def summary(remarks: Iterable[tuple[str, str, str]]) -> list[str]:
-    """A sentence for each kind of remark, from (name of the recording, kind, text): how many, and the first of them."""
+def spelt(text: str, front: str) -> str:
+    """A remark or an error, with `front` before the fields of `Reading` in its remedy, which otherwise are flags."""
+    return _FLAG.sub(front, text)
+
+
+def summary(remarks: Iterable[tuple[str, str, str]], front: str = "--") -> list[str]:
+    """A sentence for each kind of remark, from (name of the recording, kind, text): how many, and the first of them.
+
+    `front` is that of `spelt`.
+    """
     found: dict[str, list[tuple[str, str]]] = {}
     for name, kind, text in remarks:
         found.setdefault(kind, []).append((name, text))
     lines = []
     for kind, some in sorted(found.items()):
         count = len({name for name, _ in some})
-        does = _SAYS.get(kind, f"have a remark ({kind})")
-        lines.append(f"{count:,} of the recordings {does}, such as {some[0][0]}: {some[0][1]}")
+        one, several = _SAYS.get(kind, (f"has a remark ({kind})", f"have a remark ({kind})"))
+        does = f"{one}, namely" if count == 1 else f"{several}, such as"
+        lines.append(f"{count:,} of the recordings {does} {some[0][0]}: {spelt(some[0][1], front)}")
     return lines
 
 

@@ -38,9 +38,10 @@ def list_manifest(manifest: pathlib.Path) -> listings.Listing:
                 size = row.frames * BYTES_PER_FRAME
                 recordings.append(listings.Recording(path, row.path, source_bytes=size))
     if not recordings:
-        raise errors.InputError(f"{manifest} lists no recordings")
+        first = "".join(f" that can be used: {each['path']} {each['reason']}" for each in table.unreadable[:1])
+        raise errors.InputError(f"{manifest} lists no recordings{first}")
     names.unite(recordings, [path for path, *_ in stretches] or [each.path for each in recordings])
-    recordings, repeats = each_once(f"{manifest} lists", recordings, ONE_ROW)
+    recordings, repeats = each_once(f"{manifest} lists", recordings, ONE_ROW + manifests.hint(table.header))
     notes = [*table.notes]
     if repeats:
         many = "s repeat" if repeats > 1 else " repeats"

@@ -192,11 +192,11 @@ def _without_header(
             )
         return Table(manifest, "fairseq", root, itertools.chain([second], lines), strict=strict)
     headers = [_header(manifest, *first, separator) for separator in SEPARATORS]
-    hint = next(filter(None, (_hint(header) for header in headers if len(header) > 1)), "")
-    if is_table or hint or manifest.suffix.lower() in TABLE_SUFFIXES or not first[1].strip():
+    near = next(filter(None, (hint(header) for header in headers if len(header) > 1)), "")
+    if is_table or near or manifest.suffix.lower() in TABLE_SUFFIXES or not first[1].strip():
         said = f"begins with {first[1].rstrip()[:80]!r}" if first[1].strip() else "lists no recordings, as it is empty"
         raise errors.InputError(
-            f"{manifest} {said}: its first line must name the columns (path, optionally {', '.join(COLUMNS[1:])}){hint}"
+            f"{manifest} {said}: its first line must name the columns (path, optionally {', '.join(COLUMNS[1:])}){near}"
             ", or be the root folder of a fairseq manifest"
         )
     return Table(
@@ -235,8 +235,8 @@ def _stretch(
     if not any(texts):
         return None, None
     try:
-        # A file with semicolons comes from a place where the comma is the decimal point.
-        start, end = (float(text.replace(",", ".") if delimiter == ";" else text) for text in texts)
+        # A comma that separates no fields is a decimal point, as spreadsheets of many places write it.
+        start, end = (float(text if delimiter == "," else text.replace(",", ".")) for text in texts)
         good = 0 <= start < end < math.inf
     except ValueError:
         good = False
@@ -248,7 +248,7 @@ def _stretch(
     return start, end
 
 
-def _hint(header: Sequence[str]) -> str:
+def hint(header: Sequence[str]) -> str:
     """What the first unknown column that resembles a known one may be; "" if none does."""
     for name in header:
         near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, COLUMNS, 1, 0.6)
@@ -263,7 +263,7 @@ def _notes(table: Table, spaced: Counter[tuple[str, str]], parts: Counter[str]) 
     if unknown := [name for name in table.header if name and name not in (*COLUMNS, *table.columns)]:
         notes.append(
             f"{manifest}: the column{'s' if len(unknown) > 1 else ''} {', '.join(unknown)} "
-            f"{'are' if len(unknown) > 1 else 'is'} not read (those that are: {', '.join(read)}){_hint(table.header)}"
+            f"{'are' if len(unknown) > 1 else 'is'} not read (those that are: {', '.join(read)}){hint(table.header)}"
         )
     around = [each for each in spaced if each[1].strip() == _plain(each[1])]
     for fields, trait in (

@@ -24,6 +24,7 @@ PAPER_TASKS = dict(zip(catalog.TASKS, _TITLES, strict=True))  # name of the data
 ON_UNREADABLE = ("stop", "drop")
 LEAST_SAMPLES = 400  # one frame of the base architecture
 SHOWN = 10  # clips that a message names
+FRONT = "--config."  # of the fields that say how recordings are read
 _STRETCH = re.compile(r"(?P<file>.+)#(?P<start>[0-9.]+)-[0-9.]+", re.DOTALL)
 
 
@@ -139,7 +140,10 @@ def open_task(
                 "--config=...:folder and --config.data=MANIFEST are given"
             )
     else:
-        opened = own_data.open_own(data, validation_data, test_data, data_dir, how)
+        try:
+            opened = own_data.open_own(data, validation_data, test_data, data_dir, how)
+        except errors.InputError as fault:
+            raise errors.InputError(audio.spelt(str(fault), FRONT)) from fault
     return _task(opened, on_unreadable, max_samples, least_samples, kind)
 
 
@@ -191,7 +195,7 @@ def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least
     unusable = [*unreadable, *_too_short(names, lengths, least_samples)]
     _answer_for(unusable, remedy, title, on_unreadable)
     odd = ((said["path"], said["kind"], said["text"]) for said in prepared.report.get("remarks", ()))
-    for line in audio.summary(odd):
+    for line in audio.summary(odd, FRONT):
         logs.warn(line)
     kept = np.flatnonzero(lengths >= least_samples)
     found = targets.read(kind, prepared.labels, label[kept], names[kept], title)
@@ -274,7 +278,7 @@ def _answer_for(unusable: Sequence[dict[str, str]], remedy: str, title: str, on_
     """Stop at clips that cannot be used, or warn that they are left out."""
     if not unusable:
         return
-    listed = shown([f"{entry['path']} {entry['reason']}" for entry in unusable], "; ")
+    listed = shown([f"{entry['path']} {audio.spelt(entry['reason'], FRONT)}" for entry in unusable], "; ")
     many = f"{len(unusable)} clip{'s' if len(unusable) > 1 else ''} of {title}"
     if on_unreadable == "stop":
         raise errors.InputError(

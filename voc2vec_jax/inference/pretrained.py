@@ -346,7 +346,7 @@ class Model:
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
             result = batching.EmbeddingPass(layout, pool, self.prepare, bar.update, whole, how)
             result.run(items, compute, skip=on_unreadable == "skip")
-        for line in recordings.summary(sorted(result.remarks)):
+        for line in recordings.summary(sorted(result.remarks), ""):
             logs.warn(line)
         if result.unusable:
             reasons = "; ".join(map(str, result.unusable.values()))

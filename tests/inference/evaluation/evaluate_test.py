@@ -338,7 +338,7 @@ def test_what_is_odd_about_usable_recordings_is_said_and_listed(plain, tmp_path,
     whole = (tmp_path / "in" / "000.wav").read_bytes()
     (tmp_path / "in" / "cut.wav").write_bytes(whole[:20_000])
     assert run(plain, tmp_path / "in", tmp_path / "out") == 0
-    assert "1 of the recordings end early and are used as far as they go, such as cut.wav: " in capsys.readouterr().err
+    assert "1 of the recordings ends early and is used as far as it goes, namely cut.wav: " in capsys.readouterr().err
     with (tmp_path / "out" / "remarks.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["path"] == "cut.wav" and row["kind"] == "truncated" and "is truncated" in row["remark"]
