@@ -49,6 +49,10 @@ _SAYS = {
         "holds floats in the scale of whole numbers, which were divided by it",
         "hold floats in the scale of whole numbers, which were divided by it",
     ),
+    "damaged": ("has damaged parts, which are left out", "have damaged parts, which are left out"),
+    "gaps": ("has pauses that hold no sound", "have pauses that hold no sound"),
+    "tracks": ("holds several audio tracks", "hold several audio tracks"),
+    "joined": ("changes its rate or channels", "change their rate or channels"),
 }
 _FLAG = re.compile(rf"--(?=(?:{'|'.join(Reading._fields)})\b)")
 
