@@ -46,6 +46,16 @@ def evaluated(root):
         ),
         (["train/a", "test/b"], [" train", " test"], "their files have no class"),
         (["dev/cry/a", "test/cry/b"], [" validation", " test"], "dev as validation"),  # one class is none
+        (["cry/train/a", "cry/Test/b", "laugh/train/c"], ["cry train", "cry test", "laugh train"], "folders around"),
+        (["s/t/cry/dev/a", "s/u/laugh/test/b"], ["cry validation", "laugh test"], "folders around"),
+        (["cry/train/a", "laugh/b", "cry/test/c"], ["train ", "laugh ", "test "], "test, train are taken for classes"),
+        (["cry/train/a", "laugh/train/b"], [" ", " "], ""),
+        (
+            ["cry/ben/a", "laugh/ben/b", "cry/anna/c"],
+            ["ben ", "ben ", "anna "],
+            "the folder that it lies in (anna, ben) and not the one above (cry, laugh): list",
+        ),
+        (["x/cry/a", "y/laugh/b"], ["cry ", "laugh "], ""),
         (["train/a", "dog/b"], ["train ", "dog "], ""),
         (["train/cry/a", "train/laugh/b"], ["cry ", "laugh "], ""),
         (

@@ -100,7 +100,10 @@ def test_parts_come_from_manifests_of_their_own_and_validation_from_train(folder
     test = write(folder, "path,label,group", lines[24:], "test.csv")
     assert run(folder, train, tmp_path, f"--config.test_data={test}") == 0
     said = capsys.readouterr().err
-    assert "one fold, since the parts are given, but for validation, to which 3 clips of train went, by groups" in said
+    assert (
+        "one fold, since the parts are given, but for validation, to which 3 of the clips of train went, by groups"
+        in said
+    )
     (fold,) = json.loads((tmp_path / "run" / "summary.json").read_text())["folds"]
     assert fold["test"] == [f"{k:02d}.wav" for k in range(24, 30)] and len(fold["train"]) == 21
 

@@ -189,7 +189,7 @@ def given_parts(config: ml_collections.ConfigDict, task: tasks.Task) -> folds.De
     splits = folds.given(task.part, task.strata, task.group, *options)
     why = "the parts are given"
     if not (task.part == "validation").any():
-        why += f", but for validation, to which {len(splits[0].validation)} clips of train went, by groups"
+        why += f", but for validation, to which {len(splits[0].validation)} of the clips of train went, by groups"
     logs.say(f"{task.title}: one fold, since {why}")
     return folds.DealtFolds(splits, why)
 
