@@ -373,3 +373,15 @@ def test_frames_of_mpeg_that_look_like_a_byte_order_mark_are_no_text():
     for coding in ("utf-16-le", "utf-16-be"):
         text = "\ufeffno recording\n".encode(coding)
         assert sniffing.kind(text).name == "" and sniffing.refusal(text) == "is text, not a recording"
+
+
+@pytest.mark.parametrize("codec, container", [("wavpack", "wv"), ("tta", "tta")])
+def test_a_frame_that_fails_its_checksum_is_left_out_and_told(codec, container):
+    whole = compressed.encoded(compressed.voice(16_000, 1, 6.0), 16_000, codec, container)
+    samples, told = _read(whole)
+    assert told == []
+    for at in range(len(whole) // 3, len(whole) - 2_000, len(whole) // 7):
+        changed = bytearray(whole)
+        changed[at] ^= 8
+        found, told = _read(bytes(changed))
+        assert len(found) < len(samples) and {kind for kind, _ in told} <= {"damaged", "truncated"} and told

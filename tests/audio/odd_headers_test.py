@@ -115,3 +115,18 @@ def test_the_file_stays_open_and_can_be_read_again():
         file = io.BytesIO(case.data)
         np.testing.assert_array_equal(audio.load(file), audio.load(file))
         assert not file.closed
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+def test_a_flac_with_a_wrong_bit_is_told_and_not_longer_than_it_was(subtype):
+    file = io.BytesIO()
+    wave = np.sin(np.arange(20_000) ** 1.5 / 300)[:, None] * [0.5, 0.4]
+    soundfile.write(file, wave, 16_000, format="FLAC", subtype=subtype)
+    whole = file.getvalue()
+    found, kinds = _told(whole)
+    assert len(found) == 20_000 and kinds == []
+    for at in range(len(whole) // 3, len(whole) - 100, len(whole) // 5):
+        changed = bytearray(whole)
+        changed[at] ^= 4
+        found, kinds = _told(bytes(changed))
+        assert 0 < len(found) <= 20_000 and {"damaged", "truncated"} & {*kinds}

@@ -35,6 +35,7 @@ _SAMPLES = {  # FFmpeg's formats: the type and the full scale
 }
 _CONTAINERS = {"mov": "MP4", "matroska": "WebM or Matroska", "asf": "WMA", "ogg": "Ogg", "wv": "WavPack"}
 _CODECS = {"mp3float": "MP3", "amrnb": "AMR-NB", "amrwb": "AMR-WB", "opus": "Opus", "vorbis": "Vorbis"}
+_CHECKED = ("flac", "tta", "wavpack", "ape")  # whose frames have checksums, which FFmpeg looks at on demand
 _LOCKED = ("drms", "enca", "aavd")  # MP4's names of encrypted tracks
 
 
@@ -112,6 +113,8 @@ class Decoder:
         if len(tracks) > 1:
             self._reporter.tell("tracks", f"holds {len(tracks)} audio tracks: the first is used")
         track.codec_context.thread_count = 1
+        if track.codec_context.name in _CHECKED:
+            track.codec_context.options = {"err_detect": "crccheck+explode"}
         return track
 
     def _codec_of(self, track: Any) -> Any:

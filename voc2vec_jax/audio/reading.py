@@ -145,6 +145,10 @@ class Reporter:
         else:
             warnings.warn(f"{self.name}: {text}", AudioWarning, stacklevel=2)
 
+    def has_told(self, kind: str) -> bool:
+        """Whether something of this kind was told."""
+        return any(kind == other for other, _ in self.told)
+
     def ends_early(self, text: str) -> None:
         """Tells that the recording ends early; AudioError if such recordings are refused."""
         if self.reading.on_truncated == "refuse":

@@ -91,7 +91,11 @@ class Decoder:
             self._reporter.ends_early(f"is truncated: nothing can be decoded after {at} of {self.frames} frames")
             return
         with contextlib.closing(decoder):
-            yield from decoder.blocks(at, stop)
+            yield from decoder.blocks(at, self.frames if stop is None else min(stop, self.frames))
+        if not (self._reporter.has_told("damaged") or self._reporter.has_told("truncated")):
+            self._reporter.tell(
+                "damaged", f"is damaged after {at} of {self.frames} frames: of the rest, some may be lost"
+            )
 
 
 class Chain:
