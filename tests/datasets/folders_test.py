@@ -155,8 +155,15 @@ def test_links_give_a_file_one_name_or_two_labels_which_is_refused(tmp_path):
     os.symlink(root, root / "cry" / "round")
     os.symlink(root / "laugh" / "b.wav", root / "laugh" / "again.wav")
     os.symlink(root / "gone.wav", root / "laugh" / "nothing.wav")
+    for name in ("round.wav", ".round.wav"):  # links to themselves
+        os.symlink(name, root / "laugh" / name)
     listing = listed(root)
-    assert [each.path for each in listing.recordings] == ["cry/a.wav", "laugh/again.wav", "laugh/nothing.wav"]
+    assert [each.path for each in listing.recordings] == [
+        "cry/a.wav",
+        "laugh/again.wav",
+        "laugh/nothing.wav",
+        "laugh/round.wav",
+    ]
     assert "1 files are others by another name (a link), and count once" in listing.notes[0]
     assert "a link to a folder that is searched anyway: aaa, cry/round" in listing.notes[1]
     assert evaluated(root)["cry/a.wav"] == "cry" and "aaa/a.wav" not in evaluated(root)

@@ -44,10 +44,6 @@ _SAYS = {
         "loses most of its sound in the mean of its channels",
         "lose most of their sound in the mean of their channels",
     ),
-    "damaged": ("is damaged", "are damaged"),
-    "gaps": ("has pauses in its clock", "have pauses in their clocks"),
-    "joined": ("changes its rate or its channels", "change their rate or their channels"),
-    "tracks": ("holds several audio tracks", "hold several audio tracks"),
     "silent_channel": ("has a silent channel", "have a silent channel"),
     "scale": (
         "holds floats in the scale of whole numbers, which were divided by it",

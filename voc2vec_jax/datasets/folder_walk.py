@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from voc2vec_jax import errors
 
@@ -50,7 +50,7 @@ class Walk:
                     yield name, entry
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(f"{name}/")
-                elif entry.is_symlink() and entry.is_dir():
+                elif entry.is_symlink() and _is(stat.S_ISDIR, entry):
                     links.append(f"{name}/")
                 elif kind := _kind(entry):
                     self.no_files[name] = kind
@@ -67,7 +67,7 @@ class Walk:
                 for entry in entries:
                     if not is_hidden(entry.name):
                         yield inside + entry.name, entry
-                    elif entry.is_file():
+                    elif _is(stat.S_ISREG, entry):
                         self.hidden.append(inside + entry.name)
         except OSError as error:
             raise errors.InputError(f"{place} cannot be listed ({error.strerror}): check its permissions") from error
@@ -75,11 +75,15 @@ class Walk:
 
 def _kind(entry: os.DirEntry) -> str:
     """What an entry is that is neither a file nor a folder; "" for a link to a file, or to nothing."""
+    return next((kind for test, kind in _KINDS if _is(test, entry)), "")
+
+
+def _is(test: Callable[[int], bool], entry: os.DirEntry) -> bool:
+    """Whether an entry, or what it links to, is of a kind; False for a link that leads nowhere."""
     try:
-        mode = entry.stat().st_mode
+        return test(entry.stat().st_mode)
     except OSError:
-        return ""
-    return next((kind for test, kind in _KINDS if test(mode)), "")
+        return False
 
 
 def is_hidden(name: str) -> bool:

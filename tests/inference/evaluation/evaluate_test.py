@@ -431,7 +431,10 @@ def test_another_evaluation_in_the_same_folder_is_refused(vectors, tuned, plain,
     for more, sentence in (
         ([plain, folder, vectors], "an evaluation whose layers is [0, 1, 2], and this one's is [2]"),
         ([plain, folder, vectors, "--layers=all", "--pool=max"], "whose pool is mean, and this one's is max"),
-        ([plain, folder / "cry", vectors, "--layers=all"], "whose rows is 22, and this one's is 8"),
+        (
+            [plain, folder / "cry", vectors, "--layers=all"],
+            "an evaluation of 22 recordings, and --input lists 8: give another --output",
+        ),
         ([tuned, folder, vectors, "--predict"], "whose kind is embeddings, and this one's is probabilities"),
         ([tuned, folder, vectors, "--layers=all"], "whose weights is "),
     ):

@@ -47,11 +47,18 @@ class OutputFolder:
     def _check(self, wanted: Mapping[str, Any]) -> None:
         for name in (*COMPARED, *wanted):
             before, now = self.description.get(name, EARLIER.get(name)), wanted[name]
-            if before != json.loads(json.dumps(now)) and name not in MAY_DIFFER:
+            if before == json.loads(json.dumps(now)) or name in MAY_DIFFER:
+                continue
+            if name in ("rows", "items"):
+                others = f"{wanted['rows']:,}" if name == "rows" else "as many in other names, order or labels"
                 raise errors.InputError(
-                    f"{self.root} holds an evaluation whose {name} is {before}, and this one's is {now}: give another "
-                    "--output, or the same command"
+                    f"{self.root} holds an evaluation of {self.description['rows']:,} recordings, and --input lists "
+                    f"{others}: give another --output, or an --input in which nothing was added, removed or renamed"
                 )
+            raise errors.InputError(
+                f"{self.root} holds an evaluation whose {name} is {before}, and this one's is {now}: give another "
+                "--output, or the same command"
+            )
 
     def part(self, number: int) -> pathlib.Path:
         """The Parquet file of a part."""
