@@ -95,6 +95,18 @@ def test_a_walk_over_chunks_is_bounded(monkeypatch):
     assert wav.corrected(file, reporter) is file
 
 
+def test_samples_are_not_looked_for_in_all_of_a_large_file(tmp_path):
+    whole = odd_headers.cases()[0].data
+    at = whole.index(b"data")
+    with (tmp_path / "x.wav").open("wb") as file:
+        file.write(whole[:at])
+        file.truncate(1 << 36)  # takes no room on the disk
+    with pytest.raises(audio.AudioError, match="no chunk of samples, named data, follows its header"):
+        audio.load(tmp_path / "x.wav")
+    data = io.BytesIO(whole[:at] + bytes(40) + whole[at:])  # a little is looked through
+    assert len(audio.load(data, "x", remark=lambda kind, text: None)) == 5001
+
+
 def test_a_walk_over_chunks_ends(tmp_path):
     many = odd_headers.form(odd_headers.fmt(1), odd_headers.chunk(b"JUNK", b"") * 100_000)
     endless = odd_headers.form(odd_headers.chunk(b"LIST", bytes(8), 0xFFFFFFF0))

@@ -16,6 +16,7 @@ from voc2vec_jax.audio import reading
 
 MOST_CHUNKS = 10_000
 LONGEST_RIFF = (1 << 32) - (1 << 16)  # bytes of samples; more need a header of another kind
+JUNK_BYTES = 1 << 20  # in which libsndfile may look for samples behind what is no chunk, byte by byte
 TAIL_BYTES = 1 << 16  # searched for chunks behind audio of unknown length
 _NEAR = 1 << 16  # how far below 2 or 4 GiB a size may be that stands for "unknown"
 _TAG_BYTES = 128  # an ID3v1 tag at the end is no audio
@@ -77,7 +78,7 @@ def corrected(file: io.IOBase, reporter: reading.Reporter) -> io.IOBase:
 
     Sizes that stand for "unknown" are taken for the rest of the file. Told are `truncated`, where the file ends before
     its header says, and `length`, where it holds more. Anything but these kinds of files is left as it is. AudioError
-    for a file that ends before its first sample.
+    for a file that ends before its first sample, and a WAV in which none is in sight.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -85,6 +86,8 @@ def corrected(file: io.IOBase, reporter: reading.Reporter) -> io.IOBase:
     layout = _layout(start)
     if layout:
         found = _au(start, size) if layout is AU else _walked(file, size, layout)
+        if layout in (RIFF, RIFX) and not found.at and not _is_near(layout.samples, file, found.end):
+            raise reporter.error("cannot be decoded (no chunk of samples, named data, follows its header)")
         if found.at and (layout is AU or layout.about in found.bodies):
             _tell(file, size, found, reporter)
             if layout is AIFF:
@@ -141,6 +144,11 @@ def _layout(start: bytes) -> Layout | None:
     if start[:4] == b"riff":
         return W64 if start[24:40] == b"wave" + _W64_TAIL else None
     return {b"caff": CAF, b".snd": AU, b"dns.": AU}.get(start[:4])
+
+
+def _is_near(name: bytes, file: io.IOBase, at: int) -> bool:
+    file.seek(at)
+    return name in file.read(JUNK_BYTES)
 
 
 def _walked(file: io.IOBase, size: int, layout: Layout) -> Found:
