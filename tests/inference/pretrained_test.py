@@ -233,6 +233,8 @@ def test_what_is_odd_about_files_is_summed_up_and_how_they_are_read_is_asked_for
     soundfile.write(tmp_path / "call.wav", np.stack([noise(4000)[0], np.zeros(4000)], 1), RATE)
     model.embed([tmp_path / "call.wav"])
     assert "part of the mean: channel=loudest leaves it out" in capsys.readouterr().err
+    with pytest.raises(errors.InputError, match="item 0 holds samples up to 20000, and floats .*: divide them by"):
+        model.embed([np.full(4000, 20_000.0)])
     with pytest.raises(errors.InputError, match="b.wav: is truncated"):
         model.embed(items, how=audio.Reading(on_truncated="refuse"))
     with pytest.raises(errors.InputError, match="channel=left is none of mean, first, loudest"):

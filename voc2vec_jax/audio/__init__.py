@@ -9,7 +9,7 @@ that of the source.
 """
 
 from voc2vec_jax.audio.arrays import INT16_SCALE, RATE_HZ, SEGMENT_SAMPLES, from_int16, normalising, segments, to_int16
-from voc2vec_jax.audio.channels import mix_down
+from voc2vec_jax.audio.channels import MOST_OVER, mix_down
 from voc2vec_jax.audio.loading import SUFFIXES, load, load_stretch, seconds, stream
 from voc2vec_jax.audio.reading import (
     CHANNELS,
@@ -33,6 +33,7 @@ __all__ = [
     "INT16_SCALE",
     "LOWEST_RATE_HZ",
     "MOST_FRAMES",
+    "MOST_OVER",
     "ON_TRUNCATED",
     "RATE_HZ",
     "SEGMENT_SAMPLES",

@@ -76,6 +76,11 @@ def load(
         clip, name = as_float(array), f"item {index}"
         if not np.isfinite(clip).all():
             raise errors.InputError(f"{name} holds NaN or infinite samples: leave it out or repair it")
+        if len(clip) and (peak := float(np.abs(clip).max())) > audio.MOST_OVER:
+            raise errors.InputError(
+                f"{name} holds samples up to {peak:g}, and floats lie within 1: divide them by their full scale, "
+                "which is 32768 for those of int16"
+            )
         if rate != audio.RATE_HZ:
             clip = soxr.resample(clip, rate, audio.RATE_HZ, quality="HQ")
     if len(clip) < least_samples:
