@@ -127,6 +127,8 @@ def test_damaged_and_absent_files_give_one_sentence(tmp_path):
     for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "model.safetensors").write_bytes(whole[:length])
         checkpoints.assert_refused("is not a complete safetensors file", tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    checkpoints.assert_refused("is a pointer of Git LFS: fetch the weights themselves", tmp_path)
     (tmp_path / "model.safetensors").unlink()
     checkpoints.assert_refused("neither model.safetensors nor pytorch_model.bin", tmp_path)
     for shard in ("../a.safetensors", "/etc/passwd", "absent.safetensors"):

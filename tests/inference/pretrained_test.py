@@ -349,3 +349,9 @@ def test_importing_the_package_is_light():
     assert done.stdout.strip() == "[]"
     with pytest.raises(AttributeError, match="no attribute 'from_pretraned'"):
         v2v.from_pretraned  # noqa: B018
+
+
+def test_a_tilde_is_the_home_folder(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    soundfile.write(tmp_path / "a.wav", noise(4000)[0], RATE)
+    assert_close(model.embed(["~/a.wav"]), model.embed([tmp_path / "a.wav"]), TOLERANCE)

@@ -17,6 +17,7 @@ TEACHER = "_ema"  # data2vec's key of a dict of tensors inside the dict of tenso
 # Where programs put a model's tensors in a file of torch.save, beside their optimizer's
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "model_weight")
 _MOST_SHARING = 4  # how often a file's bytes may be used, on average
+_POINTER = b"version https://git-lfs"
 _DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
 
 
@@ -62,8 +63,18 @@ def of_folder(folder: Path) -> list[Path]:
     raise errors.InputError(f"{folder} has neither model.safetensors nor pytorch_model.bin, whole or sharded{remedy}")
 
 
+def _is_pointer(path: Path) -> bool:
+    """Whether Git LFS has left a text in place of the file."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
 def opened(path: Path) -> tuple[dict[str, Any], bool]:
     """Name -> tensor, read on demand; and whether Lightning wrote them, which puts a user's attribute before names."""
+    if _is_pointer(path):
+        raise errors.InputError(f"{path} is a pointer of Git LFS: fetch the weights themselves with `git lfs pull`")
     if path.suffix != ".safetensors":
         tree = torch_files.load(path)
         of_lightning = isinstance(tree, dict) and "pytorch-lightning_version" in tree

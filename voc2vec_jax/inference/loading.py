@@ -22,7 +22,7 @@ def check(items: Any) -> list[Any]:
     """`items` as a list; InputError unless it holds paths, arrays and (array, rate_hz) pairs."""
     if isinstance(items, str | os.PathLike) or hasattr(items, "dtype"):
         raise errors.InputError(f"items is one {type(items).__name__}: give a list, also of one")
-    items = list(items)
+    items = [os.path.expanduser(item) if isinstance(item, str | os.PathLike) else item for item in items]
     if not items:
         raise errors.InputError("items is empty: give at least one path or array")
     for index, item in enumerate(items):

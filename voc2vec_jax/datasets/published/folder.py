@@ -139,7 +139,7 @@ def _list_tree(root: pathlib.Path, tree: trees.Tree) -> listings.Listing:
     if not found.recordings:
         raise errors.InputError(
             f"{root} holds no audio that can be read ({found.files} files, {len(found.unsupported)} of them in formats "
-            f"to convert first): give a folder with wav, flac, ogg or mp3 files"
+            f"to convert first): give a folder with wav, flac, mp3, m4a or other recordings"
         )
     names = [name for name, _ in found.recordings]
     places, said = class_folders.places(names)
@@ -158,7 +158,7 @@ def _list_tree(root: pathlib.Path, tree: trees.Tree) -> listings.Listing:
         labels=tuple(sorted({recording.label for recording in recordings} - {""})),
         loader=tree,
         unreadable=[
-            {"path": name, "reason": "its format is not supported: convert it to wav, flac, ogg or mp3"}
+            {"path": name, "reason": "its format is not supported: convert it to wav or flac"}
             for name in found.unsupported
         ],
         notes=[f"{root}: {note}" for note in (*said, *found.notes)],
@@ -170,6 +170,6 @@ SOURCE = listings.Source(
     title="A folder of audio",
     url="your own disk",
     licence="your own",
-    holds="wav, flac, ogg or mp3 files in any folders, or is a csv or tsv manifest of them",
+    holds="recordings (wav, flac, mp3, m4a and others) in any folders, or is a csv or tsv manifest of them",
     list_recordings=list_recordings,
 )
