@@ -237,6 +237,9 @@ def test_what_is_odd_about_files_is_summed_up_and_how_they_are_read_is_asked_for
         model.embed([np.full(4000, 20_000.0)])
     with pytest.raises(errors.InputError, match="b.wav: is truncated"):
         model.embed(items, how=audio.Reading(on_truncated="refuse"))
+    soundfile.write(tmp_path / "scale.wav", np.round(3000 * noise(4000)[0]), RATE, subtype="FLOAT")
+    with pytest.raises(errors.InputError, match=r"scale.wav: holds samples up to \d+.* have: rescale_float divides"):
+        model.embed([tmp_path / "scale.wav"])
     with pytest.raises(errors.InputError, match="channel=left is none of mean, first, loudest"):
         model.embed(items, how=audio.Reading(channel="left"))
 

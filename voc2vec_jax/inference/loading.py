@@ -70,7 +70,11 @@ def load(
 ) -> Float32[np.ndarray, " s"]:
     """One item as mono float32 audio at 16 kHz, as `audio.load`; InputError names the item if it cannot be used."""
     if isinstance(item, str | os.PathLike):
-        clip, name = audio.load(item, how=how, remark=remark), f"item {index} ({os.fspath(item)})"
+        name = f"item {index} ({os.fspath(item)})"
+        try:
+            clip = audio.load(item, how=how, remark=remark)
+        except audio.AudioError as fault:  # a remedy is a field of `how`, and no flag
+            raise audio.AudioError(fault.name, audio.spelt(fault.reason, "")) from fault
     else:
         array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)
         clip, name = as_float(array), f"item {index}"
