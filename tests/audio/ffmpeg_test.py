@@ -237,7 +237,7 @@ def test_a_page_of_ogg_with_a_wrong_checksum_is_told():
 @pytest.mark.parametrize("name", ["memo.m4a", "lossless.m4a", "browser.webm", "voice.amr", "lossless.mka", "flac.oga"])
 def test_a_stretch_is_that_part_of_the_whole(tmp_path, name):
     (path := tmp_path / name).write_bytes(PHONE[name].data)
-    _check_stretches(path)
+    _assert_stretches_agree(path)
     assert audio.seconds(path, exact=False) == pytest.approx(1.3, abs=0.3)
 
 
@@ -255,7 +255,7 @@ def test_a_stretch_far_inside_is_found_without_decoding_what_is_before(tmp_path,
         ffmpeg.Decoder, "_sought", lambda self, first: [found := sought(self, first), places.append(found[0])][0]
     )
     (path := tmp_path / "a").write_bytes(case.data)
-    _check_stretches(path)
+    _assert_stretches_agree(path)
     # A tag that ends amid the file says where FFmpeg leaves samples out: behind it, times are not those of samples
     assert max(places) > 0 or case.name in (
         "joined, each with a tag",
@@ -264,7 +264,7 @@ def test_a_stretch_far_inside_is_found_without_decoding_what_is_before(tmp_path,
     )
 
 
-def _check_stretches(path) -> None:
+def _assert_stretches_agree(path) -> None:
     whole = audio.load(path, remark=lambda kind, text: None)
     seconds = len(whole) / audio.RATE_HZ
     for start, end in ((0.0, 0.2), (0.31, 0.4444), (0.7 * seconds, 0.9 * seconds), (seconds - 0.1, seconds)):
@@ -295,7 +295,7 @@ def test_a_stretch_of_an_ogg_is_sought_but_not_in_its_last_page(tmp_path, monkey
 
 def test_a_stretch_of_a_coding_that_cannot_be_sought_is_read_from_the_beginning(tmp_path):
     soundfile.write(tmp_path / "a.wav", compressed.voice(8_000)[0], 8_000, subtype="GSM610")
-    _check_stretches(tmp_path / "a.wav")
+    _assert_stretches_agree(tmp_path / "a.wav")
 
 
 def test_no_other_file_is_opened_whatever_a_recording_says(tmp_path, monkeypatch):

@@ -52,7 +52,8 @@ def test_what_is_odd_is_told_with_its_numbers(kind):
     }[kind]
     data = next(case.data for case in CASES if case.name == name)
     with pytest.warns(audio.AudioWarning, match=f"^x: {text}$"):
-        audio.load(io.BytesIO(data), "x")
+        found = audio.load(io.BytesIO(data), "x")
+    assert len(found) == len(next(case.truth for case in CASES if case.name == name))
 
 
 def test_a_second_flac_as_long_as_the_first_is_told():

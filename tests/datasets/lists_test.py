@@ -44,7 +44,7 @@ def both(folder, text, encoding="utf-8", name="list.csv"):
     return found
 
 
-def refused(folder, text, says, encoding="utf-8"):
+def assert_refused(folder, text, says, encoding="utf-8"):
     """Preparing and evaluating refuse the list with the same sentence."""
     (folder / "list.csv").write_bytes(text.encode(encoding))
     for read in (prepared, lambda path: inputs.open_input(str(path))):
@@ -106,13 +106,15 @@ def test_what_cannot_be_meant_is_refused_alike(folder, text, says):
     os.symlink(folder / "a.wav", folder / "link.wav")
     os.symlink(folder, folder / "here")
     os.link(folder / "b.wav", folder / "hard.wav")
-    refused(folder, text, says)
+    assert_refused(folder, text, says)
 
 
 def test_text_in_another_encoding_is_named_with_its_line(folder):
-    refused(folder, "path,label\na.wav,x\nb.wav,\u00e9\n", r"is not text in UTF-8 \(line 3\): save it as", "cp1252")
-    refused(folder, PLAIN, "is no text, or UTF-16 without a byte order mark: save it as UTF-8", "utf-16-le")
-    refused(folder, "PK\x03\x04\0\0", "is an archive or workbook: save it as UTF-8 text")
+    assert_refused(
+        folder, "path,label\na.wav,x\nb.wav,\u00e9\n", r"is not text in UTF-8 \(line 3\): save it as", "cp1252"
+    )
+    assert_refused(folder, PLAIN, "is no text, or UTF-16 without a byte order mark: save it as UTF-8", "utf-16-le")
+    assert_refused(folder, "PK\x03\x04\0\0", "is an archive or workbook: save it as UTF-8 text")
 
 
 def test_text_lists_and_fairseq_lists_are_read_alike_too(folder):
@@ -159,7 +161,7 @@ def test_the_exact_name_comes_first_and_one_that_may_be_two_files_is_refused(fol
     write(folder / APART)
     assert both(folder, f"path,label\n{COMPOSED},x\n{APART},y\n") == [(APART, "y"), (COMPOSED, "x")]
     mixed = "b\u00e9be\u0301.wav"
-    refused(
+    assert_refused(
         folder, f"path,label\n{mixed},x\n", "is the name of 2 files in .* that differ only in how an accent is coded"
     )
 

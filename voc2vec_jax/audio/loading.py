@@ -49,14 +49,13 @@ def stream(
     reporter = reading.Reporter(name or _name_of(source), how, remark)
     choice = _choice(source, reporter)
     with _decoder(source, reporter) as decoder:
-        samples = frames = 0
-        mono = _counted(channels.mixed(decoder.blocks(), reporter, choice), count := [0])
+        samples, frames = 0, [0]
+        mono = _counted(channels.mixed(decoder.blocks(), reporter, choice), frames)
         for block in _resampled(mono, decoder.rate_hz):
             samples += len(block)
             yield block
-        frames = count[0]
         if not samples:
-            raise reporter.error(f"nothing is left of its {frames} frames at {decoder.rate_hz} Hz after resampling")
+            raise reporter.error(f"nothing is left of its {frames[0]} frames at {decoder.rate_hz} Hz after resampling")
 
 
 def load_stretch(
