@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from voc2vec_jax.planning import compiling
+from voc2vec_jax.planning import compiling, report
+from voc2vec_jax.runs import cli
 
 
 class Lowered:
@@ -74,3 +75,11 @@ def test_a_plan_leaves_the_cache_on_disk_alone_even_after_a_run_has_used_it(cach
     assert kept
     compiling.compile(jax.jit(lambda x: jnp.sin(x) + 2).lower(jax.ShapeDtypeStruct((9,), "f4")))
     assert sorted(cache.iterdir()) == kept
+
+
+def test_what_a_plan_compiles_on_its_way_is_not_kept_either(cache):
+    """No compiler without a device reads what is kept: to size the folds of a dry run, a step of them is compiled."""
+    arguments = cli.parse(["--dry_run"], flags=report.FLAGS, program="plan")
+    assert report.requested(arguments) is not None
+    jax.jit(lambda x: jnp.cos(x) + 3).lower(jax.ShapeDtypeStruct((11,), "f4")).compile()
+    assert list(cache.iterdir()) == []

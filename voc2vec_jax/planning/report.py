@@ -92,6 +92,7 @@ def requested(arguments: cli.Arguments) -> Request | None:
     InputError for a flag that means nothing without --dry_run, and for a machine that cannot be compiled for.
     """
     if arguments.dry_run:
+        compiling.leave_cache()  # before whatever is compiled on the way to the plan
         machine = devices.machine(arguments.device) if arguments.device else None
         return Request(machine, arguments.json, arguments.hlo or "")
     for name in ("device", "json", "hlo"):

@@ -30,7 +30,6 @@ def run(config: ml_collections.ConfigDict, request: report.Request) -> int:
     machine = request.machine
     runtime.set_up_jax(config)
     config.dtype = runtime.computed_in(config.dtype, request.platform)
-    compiling.leave_cache()
     chosen = capacity.settle(config, *((machine.devices, machine.free_bytes) if machine else (jax.devices(), None)))
     found = plan(config, machine, chosen and chosen.compiled)
     if chosen:
