@@ -77,6 +77,11 @@ def check_rate(raw: fields.Raw, key: str) -> None:
     )
 
 
+def masks(values: Mapping[str, Any]) -> bool:
+    """Whether the extractor returns an attention mask; fairseq always makes one."""
+    return bool(values.get("return_attention_mask", False)) if values else True
+
+
 def check_padding(values: Mapping[str, Any], origin: str) -> None:
     """Raises InputError for an extractor that pads in another way than with zeros on the right."""
     raw, remedy = fields.Raw(values, f"the feature extractor of {origin}"), "take padding='exact', which has no padding"

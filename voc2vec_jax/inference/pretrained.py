@@ -11,13 +11,24 @@ from typing import Any
 import jax
 import numpy as np
 import tqdm
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32
 
 from voc2vec_jax import audio as recordings
 from voc2vec_jax import errors
 from voc2vec_jax.convert import digest as convert_digest
-from voc2vec_jax.convert import extractors, reader, sources, writer
-from voc2vec_jax.inference import answers, batch_sizes, batching, buckets, forward, loading, windowing
+from voc2vec_jax.convert import extractors, reader, sources
+from voc2vec_jax.inference import (
+    answers,
+    batch_sizes,
+    batching,
+    buckets,
+    forward,
+    loading,
+    padded_batches,
+    results,
+    saving,
+    windowing,
+)
 from voc2vec_jax.models import whisper
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.runs import logs, runtime, sharding
@@ -26,28 +37,6 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 PADDINGS = ("exact", "legacy")
 CONTEXTS = ("auto", *whisper.CONTEXTS)
 UNREADABLE = ("raise", "skip")
-FORMATS = ("hf", "fairseq", "jax")
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """A model's frames of a batch. Past a row's own frames: zeros with exact padding, undefined with legacy."""
-
-    last_hidden_state: Float[Array, "b t d"]
-    hidden_states: tuple[Float[Array, "b t d"], ...]  # the input of the first block, then each block's output
-    frame_lengths: Int32[np.ndarray, " b"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """The label of each item (None if it was skipped) and the probability of every class, as in `answers`.
-
-    Of a regression the label is the number as text, and `probabilities` holds the numbers.
-    """
-
-    labels: tuple[str | None, ...]
-    probabilities: Float32[np.ndarray, "n v"]
-    classes: tuple[str, ...]  # of the columns
 
 
 def from_pretrained(
@@ -161,7 +150,7 @@ class Model:
         """Full float32 products on accelerators too, where the default would round the factors."""
         return jax.default_matmul_precision("highest" if self.config.encoder.dtype == "float32" else "default")
 
-    def __call__(self, audio: Any, lengths: Any = None, *, normalize: bool | None = None) -> Output:
+    def __call__(self, audio: Any, lengths: Any = None, *, normalize: bool | None = None) -> results.Output:
         """Frames of a padded batch [b, s] at 16 kHz, floats in [-1, 1] or int16; compiled once per shape.
 
         `lengths` are the samples of each row, by default all. Each row is first normalised over its own samples if
@@ -170,44 +159,15 @@ class Model:
         preprocessor_config.json) padding is normalised and attended to. InputError for a wrong rank or type, NaN, and
         lengths that exceed the batch or give no frame.
         """
-        padded, lengths = self._checked_batch(audio, lengths)
+        padded, lengths = padded_batches.checked(audio, lengths, self.config.encoder.samples_for(1))
         wanted = self.checkpoint.normalizes if normalize is None else normalize
-        masked = self.config.encoder.padding == "exact" or self._extractor_masks()
+        masked = self.config.encoder.padding == "exact" or extractors.masks(self.checkpoint.preprocessor)
         seen = lengths if masked else np.full_like(lengths, padded.shape[1])
-        for row, own, length in zip(padded, lengths, seen):
-            row[own:] = 0
-            if wanted:
-                row[:length] = loading.normalised(row[:length], self.checkpoint.eps)
+        padded_batches.prepare(padded, lengths, seen, self.checkpoint.eps if wanted else None)
         self._shapes.add(("frames", padded.shape))
         with self.precision():
             x, states = forward.forward(self.family, self.config, self._params, padded, seen)
-        return Output(x, tuple(states), self.config.encoder.frames(lengths))
-
-    def _extractor_masks(self) -> bool:
-        """Whether the checkpoint's feature extractor returns an attention mask; fairseq always makes one."""
-        preprocessor = self.checkpoint.preprocessor
-        return bool(preprocessor.get("return_attention_mask", False)) if preprocessor else True
-
-    def _checked_batch(self, audio: Any, lengths: Any) -> tuple[Float32[np.ndarray, "b s"], Int32[np.ndarray, " b"]]:
-        if len(np.shape(audio)) != 2:
-            raise errors.InputError(
-                f"audio has shape {np.shape(audio)}: give [batch, samples], one clip as audio[None], or use embed"
-            )
-        array = np.asarray(audio)
-        if not loading.is_audio_type(array.dtype):
-            raise errors.InputError(f"audio holds {array.dtype}: give floats in [-1, 1] or int16")
-        padded = loading.as_float(array)
-        b, s = padded.shape
-        given = np.full(b, s) if lengths is None else np.asarray(lengths)
-        if given.shape != (b,) or given.dtype.kind not in "iu":
-            raise errors.InputError(f"lengths {given.dtype}{given.shape} are not {b} whole numbers, one for each row")
-        least = self.config.encoder.samples_for(1)
-        for row, length in enumerate(given):
-            if not least <= length <= s:
-                raise errors.InputError(f"row {row} has length {length}: one frame needs {least}, the batch has {s}")
-            if not np.isfinite(padded[row, :length]).all():
-                raise errors.InputError(f"row {row} of the audio holds NaN or infinite samples: leave it out")
-        return padded, given.astype(np.int32)
+        return results.Output(x, tuple(states), self.config.encoder.frames(lengths))
 
     def embed(
         self,
@@ -361,7 +321,7 @@ class Model:
         on_unreadable: str = "raise",
         progress: bool = False,
         how: recordings.Reading = recordings.DEFAULT,
-    ) -> Prediction:
+    ) -> results.Prediction:
         """The label of each recording, each as if computed alone; `items` and the options are those of `embed`.
 
         InputError for a model without a trained classification head; no head is ever made up.
@@ -373,7 +333,7 @@ class Model:
             probabilities[index] = answers.probabilities(kind, logits)
         likely = [answers.in_words(kind, self.labels, row) for row in probabilities]
         labels = [None if index in result.unusable else likely[index] for index in range(n)]
-        return Prediction(tuple(labels), probabilities, self.labels)
+        return results.Prediction(tuple(labels), probabilities, self.labels)
 
     def save_pretrained(self, folder: str | Path, format: str = "hf") -> None:
         """Writes the model in float32 for transformers ("hf"), fairseq (a `.pt`, or model.pt in a folder) or "jax".
@@ -381,18 +341,4 @@ class Model:
         A warning names parameters that the format has no place for. InputError for a model that the format cannot
         express or a folder that cannot be written.
         """
-        if format not in FORMATS:
-            raise errors.InputError(f"format {format!r} is none of {', '.join(FORMATS)}")
-        target = Path(folder)
-        writers = {"hf": writer.write_hf, "jax": writer.write_jax, "fairseq": writer.write_fairseq}
-        if format == "fairseq" and target.suffix != ".pt":
-            target = target / "model.pt"
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            dropped = writers[format](target, self.checkpoint)
-        except OSError as fault:
-            raise errors.InputError(f"{target} cannot be written: {fault.strerror or fault}") from fault
-        if dropped:
-            name, reason = next(iter(dropped.items()))
-            more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
-            logs.warn(f"not in {target}: {name}{more} ({reason})")
+        saving.save(self.checkpoint, Path(folder), format)
