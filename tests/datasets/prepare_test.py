@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -17,10 +16,10 @@ import soxr
 
 from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import listings, preparing, records, renewal, shard_jobs, shards
+from voc2vec_jax.programs import prepare as prepare_program
 from voc2vec_jax.runs import program
 
 ROOT = pathlib.Path(__file__).parents[2]
-TOOL = runpy.run_path(str(ROOT / "tools" / "prepare.py"))
 
 
 def _tone(seconds: float, rate_hz: int, gain: float = 0.5) -> np.ndarray:
@@ -235,7 +234,7 @@ def test_progress_ends_with_all_recordings(folder, tmp_path, capsys):
 
 
 def _tool(*words: str) -> int:
-    return program.run(TOOL["main"], list(words))
+    return program.run(prepare_program.main, list(words))
 
 
 def test_the_tool_ends_with_a_table_and_the_unreadable_files(folder, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import csv
 import pathlib
-import runpy
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ import soundfile
 from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import catalog, duplicates, fingerprints, records, stats
 from voc2vec_jax.datasets.published import synthetic
+from voc2vec_jax.programs import prepare as prepare_program
 from voc2vec_jax.runs import program
 
-TOOL = runpy.run_path(str(pathlib.Path(__file__).parents[2] / "tools" / "prepare.py"))
 VOICES = "data/voices/martin/notes/exports"
 EMOTIONS = ("achievement", "anger")
 
@@ -39,7 +38,7 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
 
 
 def _tool(*words: str) -> int:
-    return program.run(TOOL["main"], list(words))
+    return program.run(prepare_program.main, list(words))
 
 
 def test_the_tables_have_the_papers_rows_in_the_papers_order(data_dir):

@@ -1,6 +1,5 @@
 """A grid goes on when jobs fail, says so, and tries them again; a set of few groups gets fewer folds; several seeds."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -10,6 +9,7 @@ import pytest
 
 from voc2vec_jax import datasets, errors, finetune
 from voc2vec_jax.finetuning import cross_validation, grid, jobs, tasks
+from voc2vec_jax.programs import report as report_program
 from voc2vec_jax.reports import details, page
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
@@ -42,10 +42,7 @@ def features(names, folder, manual_dir, path):
 
 
 def report(folder, output):
-    spec = importlib.util.spec_from_file_location("report_tool", ROOT / "tools" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return program.run(module.main, [str(folder), f"--output={output}", "--formats=svg"])
+    return program.run(report_program.main, [str(folder), f"--output={output}", "--formats=svg"])
 
 
 @pytest.mark.parametrize(

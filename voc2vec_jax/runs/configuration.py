@@ -14,7 +14,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import recipes
 
 
 def _literal(name: str, text: str, kind: type, expected: str) -> Any:
@@ -140,13 +140,14 @@ def as_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def load(source: str) -> ml_collections.ConfigDict:
-    """The configuration that `PATH[:ARG]` describes: `get_config(ARG)` of a Python file, locked.
+    """The configuration that `NAME[:ARG]` or `PATH[:ARG]` describes: `get_config(ARG)` of a Python file, locked.
 
-    The file may refuse an ARG with InputError, ValueError or KeyError. InputError for every fault, in one sentence.
+    NAME is a recipe of this package, which wins over a file of that name: write ./NAME for the file. The file may
+    refuse an ARG with InputError, ValueError or KeyError. InputError for every fault, in one sentence.
     """
     path, argument = _split_source(at_home(source))
     if not path.is_file():
-        raise errors.InputError(f"--config={source}: there is no file {path}{files.similar(path, '*.py')}")
+        raise errors.InputError(f"--config={source}: {recipes.absent(path)}")
     get_config = getattr(_execute(path), "get_config", None)
     if not callable(get_config):
         raise errors.InputError(f"--config={source}: {path} does not define get_config(arg=None)")
@@ -165,10 +166,14 @@ def load(source: str) -> ml_collections.ConfigDict:
 
 
 def _split_source(source: str) -> tuple[pathlib.Path, str | None]:
+    name, found, argument = source.partition(":")
+    if path := recipes.named(name):
+        return path, argument if found else None
     if pathlib.Path(source).is_file():
         return pathlib.Path(source), None
-    path, found, argument = source.partition(".py:")
-    return (pathlib.Path(f"{path}.py"), argument) if found else (pathlib.Path(source), None)
+    start, found, argument = source.partition(".py:")
+    path = pathlib.Path(f"{start}.py" if found else source)
+    return recipes.packaged(path), argument if found else None
 
 
 def _execute(path: pathlib.Path) -> Any:

@@ -12,6 +12,7 @@ from voc2vec_jax import datasets, errors
 from voc2vec_jax.datasets import records
 from voc2vec_jax.pretraining.units import report as unit_report
 from voc2vec_jax.pretraining.units import store as unit_store
+from voc2vec_jax.programs import units as units_program
 
 RECORDS, FRAMES, CLASSES = 60, 20, 4
 LABEL = np.arange(RECORDS) % CLASSES
@@ -61,10 +62,7 @@ def test_sets_without_labels_have_their_use_only():
 
 
 def run(*arguments):
-    import runpy
-
-    tool = runpy.run_path(str(pathlib.Path(__file__).parents[3] / "tools" / "units.py"))
-    return tool["main"]([*arguments])
+    return units_program.main([*arguments])
 
 
 def test_the_tool_makes_reports_and_keeps(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""tools/convert.py and convert_verify: what is said is true, and a target that is not its source's equal is refused."""
+"""voc2vec convert and convert.verify: what is said is true, and a target that is not its source's equal is refused."""
 
 import dataclasses
 import importlib.util
@@ -14,23 +14,16 @@ import safetensors.numpy
 from voc2vec_jax import errors
 from voc2vec_jax.convert import reader, verify, writer
 from voc2vec_jax.models import heads
+from voc2vec_jax.programs import convert
 from voc2vec_jax.runs import program
 
 ROOT = pathlib.Path(__file__).parents[2]
 CHECKPOINT = checkpoints.BUNDLED / "fairseq_wav2vec2_base" / "checkpoint.pt"
 
 
-def tool():
-    """The program as a module."""
-    spec = importlib.util.spec_from_file_location("convert_tool", ROOT / "tools" / "convert.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(capsys, *argv):
     """Exit status, standard output, standard error."""
-    status = program.run(tool().main, [str(word) for word in argv])
+    status = program.run(convert.main, [str(word) for word in argv])
     out, err = capsys.readouterr()
     return status, out, err
 
@@ -102,7 +95,7 @@ def test_outputs_are_compared_with_transformers(tmp_path, family):
     writer.write_jax(tmp_path / "b", reader.read(tmp_path / "a"))
     report = verify.report(tmp_path / "a", tmp_path / "b")
     assert not report["differ"] and 0 < report["difference"] < verify.TOLERANCE
-    assert "equal to the bit; outputs within" in tool().verdict(report, tmp_path)
+    assert "equal to the bit; outputs within" in convert.verdict(report, tmp_path)
 
 
 def test_a_changed_weight_is_found(tmp_path):
@@ -114,7 +107,7 @@ def test_a_changed_weight_is_found(tmp_path):
     report = verify.report(CHECKPOINT, tmp_path)
     assert report["differ"] == ["encoder/layers/mlp_in/kernel"]
     with pytest.raises(errors.RunError, match="differs from its source in encoder/layers/mlp_in/kernel; do not use"):
-        tool().verdict(report, tmp_path)
+        convert.verdict(report, tmp_path)
 
 
 def test_another_function_is_found(tmp_path):
@@ -127,7 +120,7 @@ def test_another_function_is_found(tmp_path):
     report = verify.report(tmp_path / "a", tmp_path / "b")
     assert not report["differ"]
     with pytest.raises(errors.RunError, match="does not compute what transformers computes"):
-        tool().verdict(report, tmp_path)
+        convert.verdict(report, tmp_path)
 
 
 def test_without_transformers_the_parameters_are_still_compared(tmp_path, monkeypatch):
@@ -135,7 +128,7 @@ def test_without_transformers_the_parameters_are_still_compared(tmp_path, monkey
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = verify.report(CHECKPOINT, tmp_path)
     monkeypatch.undo()
-    assert "outputs not compared: that needs torch and transformers" in tool().verdict(report, tmp_path)
+    assert "outputs not compared: that needs torch and transformers" in convert.verdict(report, tmp_path)
 
 
 def test_a_verification_that_fails_is_no_verdict(tmp_path):

@@ -1,0 +1,34 @@
+"""The commands of the program `voc2vec`: one module each, imported when it is called."""
+
+import dataclasses
+import importlib
+from types import ModuleType
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """`voc2vec NAME ...`: a module with `main(argv) -> status`, and what it does in one line.
+
+    A command with `many_processes` may run as several processes that join each other (`runs.distributed`).
+    """
+
+    module: str
+    help: str
+    many_processes: bool = False
+
+    def load(self) -> ModuleType:
+        """The module."""
+        return importlib.import_module(self.module)
+
+
+COMMANDS: dict[str, Command] = {
+    "embed": Command("voc2vec_jax.programs.embed", "vectors of recordings, in one table"),
+    "train": Command("voc2vec_jax.programs.train", "pre-train a model", many_processes=True),
+    "finetune": Command("voc2vec_jax.finetune", "cross-validate on labelled clips", many_processes=True),
+    "evaluate": Command("voc2vec_jax.evaluate", "vectors or classes of any number of recordings, in parts"),
+    "report": Command("voc2vec_jax.programs.report", "a page, tables and pictures from finished runs"),
+    "prepare": Command("voc2vec_jax.programs.prepare", "make data sets ready for training"),
+    "convert": Command("voc2vec_jax.programs.convert", "checkpoints from and to PyTorch's layouts"),
+    "units": Command("voc2vec_jax.programs.units", "targets for HuBERT's pre-training"),
+    "doctor": Command("voc2vec_jax.programs.doctor", "what is installed, what is missing, and what mends it"),
+}

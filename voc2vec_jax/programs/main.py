@@ -1,0 +1,57 @@
+"""The program `voc2vec`: `voc2vec COMMAND [FLAGS]`."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+
+from voc2vec_jax import errors
+from voc2vec_jax.programs import COMMANDS
+from voc2vec_jax.runs import program, versions
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of a command line (without the program's name; None: that of this process)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS.get(argv[0]) if argv else None
+    if command is None:
+        return program.run(_without_command, argv)
+    if not command.many_processes:
+        return program.run(lambda rest: command.load().main(rest), argv[1:])
+    from voc2vec_jax.runs import distributed  # here: it imports JAX, which a list of commands does not wait for
+
+    return distributed.run(lambda rest: command.load().main(rest), argv[1:])
+
+
+def _without_command(argv: list[str]) -> int:
+    """Help and version; InputError for a command that there is not."""
+    word = argv[0] if argv else "--help"
+    if word in ("--help", "-h", "help"):
+        print(text())
+    elif word in ("--version", "-V", "version"):
+        print(versions.line())
+    else:
+        near = difflib.get_close_matches(word, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        raise errors.InputError(f"there is no command {word}; {hint}")
+    return errors.EXIT_DONE
+
+
+def text() -> str:
+    """The commands, a line each."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: voc2vec COMMAND [--FLAG=VALUE ...]",
+            "",
+            *rows,
+            "",
+            "voc2vec COMMAND --help   its flags, the fields of its recipe, and examples",
+            "voc2vec doctor           what is installed and what is missing",
+            "voc2vec --version",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

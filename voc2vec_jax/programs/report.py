@@ -1,0 +1,39 @@
+"""Writes a report of fine-tuning runs: one page, and its tables and pictures as files.
+
+    voc2vec report RUN... --output=report.html [--audio=FOLDER] [--formats=png,pdf]
+
+RUN is a run folder of voc2vec_jax.finetune, or a folder of such folders. Beside report.html it writes the paper's
+tables III and IV and the paired tests as Markdown and LaTeX (report_table3.md, ...), and every picture in
+report_figures/.
+"""
+
+import sys
+
+from voc2vec_jax import errors
+from voc2vec_jax.reports import build
+from voc2vec_jax.runs import cli
+
+FLAGS = {
+    "output": cli.Flag("the page to write; tables and pictures go beside it", required=True),
+    "audio": cli.Flag("folder of the recordings, if they have moved since the runs read them"),
+    "formats": cli.Flag("formats of the picture files: png, pdf, svg", default="png,pdf"),
+}
+WORDS = cli.Positional("RUN", "run folder of fine-tuning, or a folder of run folders")
+
+
+def main(argv: list[str]) -> int:
+    """Writes the report and lists the runs that are incomplete."""
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec report", positional=WORDS)
+    formats = [kind for kind in arguments.formats.split(",") if kind]
+    found = build.write(
+        arguments.words,
+        arguments.output,
+        audio=arguments.audio,
+        formats=formats,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    for text in found.warnings:
+        print(f"incomplete: {text}")
+    sets = len({run.dataset for run in found.runs})
+    print(f"{found.page}: {len(found.runs)} runs on {sets} data sets, {len(found.files) - 1} files beside it")
+    return errors.EXIT_DONE
