@@ -23,7 +23,7 @@ from jaxtyping import Float32, Int64
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.finetuning import folds as fold_splits
-from voc2vec_jax.finetuning import scoring, tasks
+from voc2vec_jax.finetuning import leak_badges, scoring, tasks
 from voc2vec_jax.inference import answers
 from voc2vec_jax.ops import metrics
 from voc2vec_jax.runs import agreement, files
@@ -179,6 +179,7 @@ def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, a
         "std": std,
         "groups": len(np.unique(fold_splits.own_groups(task.group)[tested])),
         "pooled": pooled(task.kind, [(workdir, records)], about["averaged_classes"]),
+        "baselines": scoring.baselines(task.kind, task.targets[tested], len(task.labels), about["averaged_classes"]),
         "labels": list(task.labels),
         "clips": len(task),
         "hours": float(task.samples.sum()) / audio.RATE_HZ / 3600,
@@ -262,6 +263,7 @@ def _markdown(found: Mapping[str, Any]) -> str:
             f"{counted(found['planned_folds'])} and not {found['asked_folds']}, since {found['fewer_folds']}.",
             "",
         ]
+    lines += leak_lines(found["leaks"])
     titles = scoring.KINDS[found["kind"]].titles
     lines += [f"| fold | {' | '.join(titles.values())} | best epoch | epochs |", "|---" * (len(titles) + 3) + "|"]
     for fold in found["folds"]:
@@ -270,9 +272,28 @@ def _markdown(found: Mapping[str, Any]) -> str:
     values = " | ".join(scoring.spread(found["mean"][name], found["std"][name], len(found["folds"])) for name in titles)
     lines.append(f"| mean ± std | {values} | | |")
     values = " | ".join(scoring.with_interval(found["pooled"][name]) for name in titles)
-    lines += [f"| all clips [95 % interval over {found['groups']} groups] | {values} | | |", ""]
+    lines.append(f"| all clips [95 % interval over {found['groups']} groups] | {values} | | |")
+    lines += [f"{row} | | |" for row in baseline_rows(found)]
+    lines.append("")
     lines.append(f"{found['clips']} clips, {found['hours']:.2f} h.")
     return "\n".join(lines) + "\n"
+
+
+def leak_lines(leaks: Mapping[str, Any] | None) -> list[str]:
+    """The badges of a leak report for the top of a Markdown file, a paragraph each; leaks are bold."""
+    lines = []
+    for badge in leak_badges.badges(leaks):
+        bold = "**" * (badge.kind == leak_badges.LEAK)
+        lines += [f"{bold}{badge.sentence}{bold}", ""]
+    return lines
+
+
+def baseline_rows(found: Mapping[str, Any]) -> list[str]:
+    """Of a summary, the rows of a Markdown table with what answers without listening score, without the last bar."""
+    return [
+        f"| {scoring.BASELINES[name]} | {' | '.join(f'{scores[metric]:.3f}' for metric in scores)}"
+        for name, scores in (found.get("baselines") or {}).items()
+    ]
 
 
 def counted(folds: int) -> str:

@@ -13,6 +13,12 @@ from jaxtyping import Float, Float32, Float64, Int64
 from voc2vec_jax.finetuning import folds
 from voc2vec_jax.ops import metrics
 
+# What answers without listening: the names of `baselines`, in words.
+BASELINES = {
+    "chance": "chance: a class at random",
+    "majority": "always the most frequent class",
+    "constant": "the same answer for every clip",
+}
 DRAWS, CHUNK = 2000, 100  # of the bootstrap; resampled together
 SHARE = 95  # % of the draws, which an interval holds
 
@@ -52,6 +58,32 @@ def scores(kind: str, targets: np.ndarray, logits: Float[np.ndarray, "n v"], ave
     if kind == "classes":
         return metrics.scores(targets, logits.argmax(1), logits.shape[1], averaged)
     return {name: float(value[0]) for name, value in _weighted(kind, targets, logits, None).items()}
+
+
+def baselines(kind: str, targets: np.ndarray, labels: int, averaged: str) -> dict[str, dict[str, float]]:
+    """The scores of answers that do not listen, by the names of `BASELINES`; `targets` as for `scores`.
+
+    Of classes, a class at random (expected counts, over the classes that have clips) and the most frequent one. Of tags
+    and numbers, the mean for every clip, which ranks tags as chance does. ValueError without clips.
+    """
+    if len(targets) == 0:
+        raise ValueError("there are no scores of no clips")
+    if kind == "classes":
+        return of_classes_without_listening(np.bincount(targets, minlength=labels), averaged)
+    wide = np.reshape(np.asarray(targets, np.float64), (len(targets), -1))
+    answers = np.broadcast_to(wide.mean(0), wide.shape)
+    return {"constant": {name: float(value[0]) for name, value in _weighted(kind, wide, answers, None).items()}}
+
+
+def of_classes_without_listening(clips: Int64[np.ndarray, "v"], averaged: str) -> dict[str, dict[str, float]]:
+    """`baselines` of classes with so many `clips` each, of which there must be one."""
+    there = clips > 0
+    random = np.outer(clips, there / there.sum())
+    majority = np.outer(clips, np.arange(len(clips)) == clips.argmax())
+    return {
+        name: {key: float(value) for key, value in metrics.of_confusion(matrix, averaged).items()}
+        for name, matrix in (("chance", random), ("majority", majority))
+    }
 
 
 def confusion(kind: str, targets: np.ndarray, logits: Float[np.ndarray, "n v"]) -> list[list[int]] | None:

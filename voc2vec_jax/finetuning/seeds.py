@@ -87,6 +87,7 @@ def _combined(
         "mean": over_seeds.mean,
         "std": over_seeds.std,
         "pooled": results.pooled(kind, runs, first["averaged_classes"]),
+        "baselines": first.get("baselines"),
         "leaks": first["leaks"],
     }
 
@@ -97,6 +98,7 @@ def _markdown(found: Mapping[str, Any]) -> str:
     lines = [f"# {found['system']} on {found['title']}, protocol {found['protocol']}, {len(seeds)} seeds", ""]
     if not found["complete"]:
         lines += ["**Incomplete: not all folds of all seeds are done.**", ""]
+    lines += results.leak_lines(found["leaks"])
     lines += [f"| seed | {' | '.join(titles.values())} |", "|---" * (len(titles) + 1) + "|"]
     for one in seeds:
         folds = sum(fold["seed"] == one["seed"] for fold in found["folds"])
@@ -105,6 +107,7 @@ def _markdown(found: Mapping[str, Any]) -> str:
     values = " | ".join(scoring.spread(found["mean"][name], found["std"][name], len(seeds)) for name in titles)
     lines.append(f"| mean over seeds and folds ± std over seeds | {values} |")
     values = " | ".join(scoring.with_interval(found["pooled"][name]) for name in titles)
-    lines += [f"| all clips of all seeds [95 % interval over {found['groups']} groups] | {values} |", ""]
+    lines.append(f"| all clips of all seeds [95 % interval over {found['groups']} groups] | {values} |")
+    lines += [*(f"{row} |" for row in results.baseline_rows(found)), ""]
     lines.append(f"{found['clips']} clips, {found['hours']:.2f} h; the folds are the same for every seed.")
     return "\n".join(lines) + "\n"
