@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import file_names, listings, manifests, trees
+from voc2vec_jax.datasets import file_names, listings, lists, manifests, trees
 
 BYTES_PER_FRAME = 2
 END_SLACK_SECONDS = 0.01  # by which a rounded end may lie behind the recording's
@@ -22,9 +22,9 @@ def list_manifest(manifest: pathlib.Path) -> listings.Listing:
     """The recordings of a list in a file, sorted.
 
     InputError for a list without recordings, for a file that is listed twice and not alike, under whichever names, and
-    whatever `manifests` refuses.
+    whatever `lists` refuses.
     """
-    with manifests.opened(manifest) as table:
+    with lists.opened(manifest) as table:
         names = Names(table.root)
         recordings, stretches, lengths = [], [], {}
         for row in table.rows():
@@ -46,6 +46,8 @@ def list_manifest(manifest: pathlib.Path) -> listings.Listing:
     if repeats:
         many = "s repeat" if repeats > 1 else " repeats"
         notes.append(f"{manifest}: {repeats} row{many} an earlier one, and count once")
+    if table.kind == lists.KIND:
+        notes += _unlabelled(manifest, stretches, lengths)
     loader = trees.FolderTree(table.root)
     return listings.Listing(
         recordings=sorted(recordings, key=operator.attrgetter("path")),
@@ -142,6 +144,24 @@ def each_once(
 def _described(recording: listings.Recording) -> str:
     about = {"label": recording.label, "group": recording.group, "split": recording.part}
     return ", ".join(f"{name} {value}" for name, value in about.items() if value) or "nothing"
+
+
+def _unlabelled(
+    manifest: pathlib.Path, stretches: list[tuple[str, float, float, str]], lengths: dict[str, float | None]
+) -> list[str]:
+    """A note on how much of the recordings of label files has no label."""
+    total = sum(length or 0.0 for length in lengths.values())
+    labelled, reached = 0.0, ("", 0.0)
+    for path, start, end, _ in sorted(stretches):
+        at = reached[1] if reached[0] == path else 0.0
+        labelled += max(0.0, end - max(start, at))
+        reached = (path, max(end, at))
+    if total - labelled <= END_SLACK_SECONDS * len(lengths):
+        return []
+    return [
+        f"{manifest}: labels cover {labelled:,.1f} s of {total:,.1f} s; what has no label is not used, so a class such "
+        "as background needs labels of its own"
+    ]
 
 
 def _overlapping(manifest: pathlib.Path, stretches: list[tuple[str, float, float, str]]) -> list[str]:

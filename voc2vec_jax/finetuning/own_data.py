@@ -10,13 +10,16 @@ import numpy as np
 from jaxtyping import Int64
 
 from voc2vec_jax import audio, datasets, errors
-from voc2vec_jax.datasets import file_states, list_text, listings, preparing, records, renewal, shard_jobs
+from voc2vec_jax.datasets import file_states, list_text, listings, lists, preparing, records, renewal, shard_jobs
 from voc2vec_jax.datasets.published import folder
 from voc2vec_jax.inference import answers
 from voc2vec_jax.runs import logs
 
 FOLDER = "folder"
-FORMS = "a folder of class folders, a zip of one, or a manifest (csv: path,label[,group,split,start,end])"
+FORMS = (
+    "a folder of class folders, a zip of one, a manifest (csv: path,label[,group,split,start,end]), or label files of "
+    "other programs (FOLDER/*.TextGrid)"
+)
 
 
 MOST_NUMBERS = 20  # classes that may be whole numbers
@@ -55,10 +58,10 @@ def open_own(
     given = {"data": data, "validation_data": validation_data, "test_data": test_data}
     paths = {name: pathlib.Path(path).expanduser() for name, path in given.items() if path is not None}
     for name, path in paths.items():
-        if not path.exists():
+        if not lists.is_there(path):
             raise errors.InputError(f"there is no {path}: give --config.{name} {FORMS}")
     for name, path in paths.items():
-        if name != "data" and path.samefile(paths["data"]):
+        if name != "data" and lists.are_same(path, paths["data"]):
             raise errors.InputError(f"data and {name} are both {path}: give each part clips of its own")
     listing, options = _listed(paths, how)
     for note in listing.notes:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import class_folders, listings, manifest_listings, scanning, trees
+from voc2vec_jax.datasets import class_folders, listings, lists, manifest_listings, scanning, trees
 
 
 def list_recordings(
@@ -30,7 +30,7 @@ def list_recordings(
     With `test_data`, these are the recordings for training, and those for validation (if any) and test lie elsewhere.
     """
     del source
-    if manual_dir is None or not manual_dir.exists():
+    if manual_dir is None or not lists.is_there(manual_dir):
         fault = "no --manual_dir was given" if manual_dir is None else f"there is no {manual_dir}"
         raise listings.MissingError(
             f"{fault}: give --manual_dir a folder with audio, a zip of one, or a manifest of it"
@@ -63,7 +63,7 @@ def root_of(paths: Sequence[pathlib.Path]) -> pathlib.Path:
 
 def _root_of_part(path: pathlib.Path) -> pathlib.Path:
     is_whole = path.is_dir() or path.name.lower().endswith(trees.ARCHIVE_SUFFIXES)
-    return path.resolve() if is_whole else path.resolve().parent
+    return path.resolve() if is_whole else lists.root_of(path).resolve()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,8 @@ def _list_parts(given: dict[str, pathlib.Path]) -> listings.Listing:
 
 
 def default_name(path: pathlib.Path) -> str:
-    """The name for a prepared set, made from that of its folder or manifest."""
+    """The name for a prepared set, made from that of its folder or manifest, or of the folder of label files."""
+    path = path if path.exists() else lists.root_of(path)
     name = re.sub("[^a-z0-9]+", "_", path.resolve().stem.lower()).strip("_")
     return name if name[:1].isalpha() else f"folder_{name}".rstrip("_")
 

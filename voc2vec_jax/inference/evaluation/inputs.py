@@ -17,7 +17,7 @@ import pyarrow as pa
 from jaxtyping import Float32, Float64, Int64
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import class_folders, file_names, manifest_listings, manifests, records, scanning, trees
+from voc2vec_jax.datasets import class_folders, file_names, lists, manifest_listings, records, scanning, trees
 from voc2vec_jax.inference import buckets, loading
 from voc2vec_jax.runs import logs
 
@@ -69,7 +69,7 @@ def open_input(source: str, data_dir: str | os.PathLike | None = None) -> Items:
     """The list that `source` names: with `data_dir` prepared sets (names separated by commas), else a path.
 
     A path is a folder, an audio file or a list. A folder is searched and sorted; `class_folders` says which folders are
-    classes. A list is what `manifests` reads, here with the columns `path`, `id`, `label`, `start` and `end`.
+    classes. A list is what `lists` reads, here with the columns `path`, `id`, `label`, `start` and `end`.
     InputError for anything else, for an empty list, and for a recording with two labels. What is odd is said.
     """
     path = pathlib.Path(source).expanduser()
@@ -77,7 +77,7 @@ def open_input(source: str, data_dir: str | os.PathLike | None = None) -> Items:
         return _of_sets([name.strip() for name in source.split(",") if name.strip()], data_dir)
     if path.is_dir():
         return _of_folder(path)
-    if not path.exists():
+    if not lists.is_there(path):
         raise errors.InputError(
             f"--input={source} is neither a folder nor a file: give one, or --data_dir=DIR with the name of a set that "
             "is prepared there"
@@ -219,7 +219,7 @@ def _of_folder(root: pathlib.Path) -> Items:
 
 
 def _of_list(path: pathlib.Path) -> Items:
-    with manifests.opened(path, COLUMNS, strict=True) as table:
+    with lists.opened(path, COLUMNS, strict=True) as table:
         times = (array.array("d"), array.array("d")) if "start" in table.columns else None
 
         def entries() -> Iterator[tuple[str, str, str]]:
