@@ -31,7 +31,7 @@ def log_mel(audio: Float[Array, "b s"], lengths: Int[Array, "b"], bands: int) ->
     """
     wide = jnp.promote_types(audio.dtype, jnp.float32)
     count = frames(audio.shape[1])
-    spectra = jnp.matmul(_windows(_mirrored(audio.astype(wide), lengths), count), _fourier().astype(wide), **_EXACT)
+    spectra = jnp.matmul(_windows(_mirrored(audio.astype(wide), lengths), count), fourier().astype(wide), **_EXACT)
     power = jnp.square(spectra[..., : WINDOW // 2 + 1]) + jnp.square(spectra[..., WINDOW // 2 + 1 :])
     mel = jnp.matmul(power, mel_filters(bands).astype(wide), **_EXACT)
     logs = jnp.log10(jnp.maximum(mel, LEAST_POWER))
@@ -70,7 +70,7 @@ def _windows(extended: Float[Array, "b e"], count: int) -> Float[Array, "b {coun
 
 
 @functools.cache
-def _fourier() -> Float[np.ndarray, "w _f"]:
+def fourier() -> Float[np.ndarray, "w _f"]:
     """The windowed Fourier transform of a frame: real parts, then imaginary parts, of 0 to 8 kHz."""
     n = np.arange(WINDOW)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / WINDOW)
