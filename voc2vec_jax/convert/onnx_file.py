@@ -13,7 +13,6 @@ normalised inside the graph where the checkpoint wants that. The file's metadata
 `labels` (a JSON list), `kind`, `sampling_rate`, `input`, `least_samples`, `window_seconds`, `family`.
 """
 
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from voc2vec_jax import errors
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import files, versions
 
 RATE_HZ = 16_000
 WINDOW_SECONDS = 30.0  # `embed` and `predict` cut longer recordings into windows of so much
@@ -99,7 +98,7 @@ def _model(weights: reader.ModelWeights) -> Any:
         opset_imports=[helper.make_opsetid("", onnx_ops.OPSET)],
         ir_version=onnx_ops.IR_VERSION,
         producer_name="voc2vec_jax",
-        producer_version=importlib.metadata.version("voc2vec_jax"),
+        producer_version=versions.own(),
         doc_string=__doc__,
     )
     helper.set_model_props(model, metadata(weights))

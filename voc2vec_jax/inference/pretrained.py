@@ -336,7 +336,8 @@ class Model:
         return results.Prediction(tuple(labels), probabilities, self.labels)
 
     def save_pretrained(self, folder: str | Path, format: str = "hf") -> None:
-        """Writes the model in float32 for transformers ("hf"), fairseq (a `.pt`, or model.pt in a folder) or "jax".
+        """Writes the model in float32 for transformers ("hf"), fairseq (a `.pt`, or model.pt in a folder), "jax", or
+        as "onnx" (an `.onnx`, or model.onnx in a folder; `convert.onnx_file` says what it takes).
 
         A warning names parameters that the format has no place for. InputError for a model that the format cannot
         express or a folder that cannot be written.

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import reader, writer
+from voc2vec_jax.convert import onnx_file, reader, writer
 from voc2vec_jax.runs import logs
 
-FORMATS = ("hf", "fairseq", "jax")
+FORMATS = ("hf", "fairseq", "jax", "onnx")
+_FILES = {"fairseq": ".pt", "onnx": ".onnx"}  # formats that are one file
 
 
 def save(checkpoint: reader.ModelWeights, target: Path, format: str) -> None:
@@ -14,8 +15,9 @@ def save(checkpoint: reader.ModelWeights, target: Path, format: str) -> None:
     if format not in FORMATS:
         raise errors.InputError(f"format {format!r} is none of {', '.join(FORMATS)}")
     writers = {"hf": writer.write_hf, "jax": writer.write_jax, "fairseq": writer.write_fairseq}
-    if format == "fairseq" and target.suffix != ".pt":
-        target = target / "model.pt"
+    writers |= {"onnx": onnx_file.write}
+    if format in _FILES and target.suffix != _FILES[format]:
+        target = target / f"model{_FILES[format]}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         dropped = writers[format](target, checkpoint)

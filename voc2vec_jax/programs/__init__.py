@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("voc2vec_jax.programs.report", "a page, tables and pictures from finished runs"),
     "prepare": Command("voc2vec_jax.programs.prepare", "make data sets ready for training"),
     "convert": Command("voc2vec_jax.programs.convert", "checkpoints from and to PyTorch's layouts"),
+    "export": Command("voc2vec_jax.programs.export", "an ONNX file of a model, checked by onnxruntime"),
     "units": Command("voc2vec_jax.programs.units", "targets for HuBERT's pre-training"),
     "doctor": Command("voc2vec_jax.programs.doctor", "what is installed, what is missing, and what mends it"),
 }
