@@ -25,6 +25,7 @@ from voc2vec_jax.inference import (
     forward,
     loading,
     padded_batches,
+    publishing,
     results,
     saving,
     windowing,
@@ -343,3 +344,13 @@ class Model:
         express or a folder that cannot be written.
         """
         saving.save(self.checkpoint, Path(folder), format)
+
+    def push_to_hub(self, repository: str, *, card: str | None = None, private: bool = False) -> str:
+        """Uploads the model to `owner/name` on the Hub, where `from_pretrained` and, if they can hold it, transformers
+        load it; returns its address.
+
+        `card` is the text of its README.md; without one the card says what the model is and how it is loaded. For
+        one with the data and the scores of a run use `voc2vec_jax.publish`. InputError where the Hub refuses.
+        """
+        made = None if card is None else lambda layout: card
+        return publishing.push(self.checkpoint, repository, made, private)

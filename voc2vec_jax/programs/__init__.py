@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command("voc2vec_jax.programs.prepare", "make data sets ready for training"),
     "convert": Command("voc2vec_jax.programs.convert", "checkpoints from and to PyTorch's layouts"),
     "export": Command("voc2vec_jax.programs.export", "an ONNX file of a model, checked by onnxruntime"),
+    "publish": Command("voc2vec_jax.programs.publish", "a fine-tuned model on the Hub, with a card of its run"),
     "units": Command("voc2vec_jax.programs.units", "targets for HuBERT's pre-training"),
     "doctor": Command("voc2vec_jax.programs.doctor", "what is installed, what is missing, and what mends it"),
 }
