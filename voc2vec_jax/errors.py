@@ -1,4 +1,4 @@
-"""The two kinds of failure that a user meets, and the exit statuses of programs."""
+"""The two kinds of failure that a user meets, the exit statuses of programs, and numbers in sentences."""
 
 EXIT_DONE = 0
 EXIT_FAULT = 1
@@ -12,3 +12,8 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A fault of the run itself, in one sentence: the value at fault and the remedy."""
+
+
+def counted(number: int, thing: str) -> str:
+    """1 fold, 2 folds, 1,000 folds."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")

@@ -35,7 +35,10 @@ def main(argv: list[str]) -> int:
     for sentence in again.mark(output, items, own, arguments.retry, settings.threads).sentences():
         logs.say(sentence)
     numbers = shard.of(output.missing())
-    logs.say(f"{len(items):,} recordings in {output.parts:,} parts, {shard}: {len(numbers):,} parts to do")
+    logs.say(
+        f"{errors.counted(len(items), 'recording')} in {errors.counted(output.parts, 'part')}, {shard}: "
+        f"{errors.counted(len(numbers), 'part')} to do"
+    )
     if numbers:
         logs.say(str(worker.Worker(model, items, output, settings).run(numbers)))
     logs.say(evaluation_scores.conclude(output))

@@ -316,6 +316,12 @@ def test_without_its_csv_a_set_is_named_or_loses_its_labels(tmp_path):
             b'filename\n"' + b"x" * 200_000 + b'"\n',
             "has the columns|not a csv file",
         ),
+        (
+            "recanvo",
+            "rec/dataset_file_directory.csv",
+            b'filename,participant,label\na.wav,"P01,laugh\nb.wav,P02,happy\n',
+            "has a quotation mark that is not closed, before the end of line 3: get it again",
+        ),
     ],
 )
 def test_a_csv_that_is_another_is_named(tmp_path, name, file, data, sentence):

@@ -6,6 +6,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float32
 
+from voc2vec_jax import errors
 from voc2vec_jax.audio import reading
 
 Part = tuple[int, Float32[np.ndarray, "_ _"]]  # Hz, samples [frames, channels]
@@ -21,8 +22,9 @@ def alike(
     resampler, rate_now, told = None, rate_hz, False
     for part_rate_hz, block in parts:
         if not told and (part_rate_hz, block.shape[1]) != (rate_hz, channels):
-            found = f"{part_rate_hz} Hz and {block.shape[1]} channels"
-            reporter.tell("joined", f"changes from {rate_hz} Hz and {channels} channels to {found}: all of it is used")
+            before = errors.counted(channels, "channel")
+            found = f"{part_rate_hz} Hz and {errors.counted(block.shape[1], 'channel')}"
+            reporter.tell("joined", f"changes from {rate_hz} Hz and {before} to {found}: all of it is used")
             told = True
         if block.shape[1] != channels:
             block = np.repeat(block.mean(axis=1, keepdims=True), channels, axis=1)

@@ -29,7 +29,16 @@ def read(
                 f"{name} of {tree.root} has the columns {', '.join(names) or 'of an empty file'} and not "
                 f"{', '.join(missing)}: get it again"
             )
-        return [dict(zip(names, map(str.strip, row))) for row in rows if any(map(str.strip, row))]
+        found = []
+        for row in rows:
+            if any("\n" in field for field in row):  # it holds the rows that follow, up to the next quotation mark
+                raise errors.InputError(
+                    f"{name} of {tree.root} has a quotation mark that is not closed, before the end of line "
+                    f"{rows.line_num}: get it again"
+                )
+            if any(map(str.strip, row)):
+                found.append(dict(zip(names, map(str.strip, row))))
+        return found
     except csv.Error as error:
         raise errors.InputError(f"{name} of {tree.root} is not a csv file ({error}): get it again") from error
 

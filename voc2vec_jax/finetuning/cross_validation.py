@@ -203,7 +203,7 @@ def describe(job: jobs.CrossValidationJob, task: tasks.Task, splits: Sequence[fo
     sizes = "/".join(str(len(part)) for part in splits[0])
     logs.say(
         f"{task.title}: {len(task)} clips of {what}, {seconds / 3600:.2f} h, {known}; "
-        f"{fold_results.counted(len(splits))} ({job.config.protocol}: train/validation/test {sizes} in the first); "
+        f"{errors.counted(len(splits), 'fold')} ({job.config.protocol}: train/validation/test {sizes} in the first); "
         f"{job.config.dtype} on {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
 

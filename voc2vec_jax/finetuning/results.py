@@ -260,7 +260,8 @@ def _markdown(found: Mapping[str, Any]) -> str:
         lines += [f"**Incomplete: {len(found['folds'])} of {found['planned_folds']} folds.**", ""]
     if found["fewer_folds"]:
         lines += [
-            f"{counted(found['planned_folds'])} and not {found['asked_folds']}, since {found['fewer_folds']}.",
+            f"{errors.counted(found['planned_folds'], 'fold')} and not {found['asked_folds']}, "
+            f"since {found['fewer_folds']}.",
             "",
         ]
     lines += leak_lines(found["leaks"])
@@ -296,18 +297,13 @@ def baseline_rows(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def counted(folds: int) -> str:
-    """1 fold, 2 folds."""
-    return f"{folds} fold" if folds == 1 else f"{folds} folds"
-
-
 def summary_line(workdir: pathlib.Path) -> str:
     """The means and deviations over the folds, and the scores of all clips, in one line."""
     found = read_summary(workdir)
     kind = found.get("kind", "classes")
     titles = scoring.KINDS[kind].titles
     values = scoring.with_deviation(kind, found["mean"], found["std"], len(found["folds"]))
-    line = f"{values} over {counted(len(found['folds']))}"
+    line = f"{values} over {errors.counted(len(found['folds']), 'fold')}"
     if "pooled" not in found:  # of an earlier version
         return line
     values = ", ".join(f"{title} {scoring.with_interval(found['pooled'][name])}" for name, title in titles.items())

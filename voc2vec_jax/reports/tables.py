@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from voc2vec_jax.finetuning import paper_systems, results, scoring
+from voc2vec_jax import errors
+from voc2vec_jax.finetuning import paper_systems, scoring
 from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import text as report_text
@@ -153,7 +154,7 @@ def _notes_iv(runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_r
         notes.append("With several seeds the mean is over seeds and folds, and the deviation over the seeds' means.")
     notes += [failed(fault) for fault in faults]
     notes += dict.fromkeys(
-        f"{run.title} has {results.counted(run.planned_folds)} and not the number asked for, since {run.fewer}."
+        f"{run.title} has {errors.counted(run.planned_folds, 'fold')} and not the number asked for, since {run.fewer}."
         for run in runs
         if run.fewer
     )

@@ -87,7 +87,7 @@ def test_a_repaired_file_is_computed_and_all_others_keep_their_bits(model, where
     monkeypatch.setattr(worker.recordings.Reader, "read", lambda self, item: read.append(item.id) or reader(self, item))
     assert run(model, where) == 0
     said = capsys.readouterr().err
-    assert f"1 recording has changed since, such as {name} (12 bytes of" in said and "1 parts to do" in said
+    assert f"1 recording has changed since, such as {name} (12 bytes of" in said and "1 part to do" in said
     assert read == [name]
     after = rows(where)
     assert without(after, name) == before and after[name]["seconds"] == 0.5 and after[name]["label"] == "laugh"
@@ -148,7 +148,7 @@ def test_a_kill_loses_no_row_and_the_next_run_goes_on(model, where, monkeypatch,
     assert without(rows(where), name) == before
     monkeypatch.undo()
     assert evaluation_output.OutputFolder(where / "out", description(where)).missing() == [1]
-    assert run(model, where) == 0 and "1 parts to do" in capsys.readouterr().err
+    assert run(model, where) == 0 and "1 part to do" in capsys.readouterr().err
     assert without(rows(where), name) == before and name in rows(where) and failed(where) == []
 
 
@@ -221,7 +221,7 @@ def test_mp3_files_that_an_earlier_version_read_are_computed_again(model, tmp_pa
     assert run(model, tmp_path) == 0
     said = capsys.readouterr().err
     assert "1 MP3 was read by an earlier version, perhaps in part: computed again" in said
-    assert "have changed" not in said and "1 parts to do" in said
+    assert "have changed" not in said and "1 part to do" in said
     assert run(model, tmp_path) == 0 and "0 parts to do" in capsys.readouterr().err
 
 

@@ -136,7 +136,7 @@ def test_a_rerun_makes_only_what_is_missing(chances, tuned, folder, tmp_path, ca
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "parts").iterdir()}
     (tmp_path / "out" / "parts" / ".00001.parquet.0123.tmp").write_bytes(b"of a dead worker")
     assert run(tuned, folder, tmp_path / "out", "--predict") == 0
-    assert ": 1 parts to do" in capsys.readouterr().err
+    assert ": 1 part to do" in capsys.readouterr().err
     assert contents(tmp_path / "out") == contents(chances)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
 

@@ -25,7 +25,7 @@ def conclude(output: evaluation_output.OutputFolder) -> str:
     if found is None:
         missing = output.missing()
         shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        return f"{len(missing):,} of {output.parts:,} parts are left to other shards ({shown})"
+        return f"{len(missing):,} of {errors.counted(output.parts, 'part')} are left to other shards ({shown})"
     if not found["rows"]:
         raise errors.InputError(
             f"none of the {found['unusable']:,} recordings can be used: see {output.root}/errors.csv"
@@ -33,7 +33,7 @@ def conclude(output: evaluation_output.OutputFolder) -> str:
     if "metrics" in found:
         named = ((name, found["metrics"].get(name)) for name in SCORES)
         scores = ", ".join(f"{name} {value:.4f}" for name, value in named if value is not None)
-        logs.say(f"{scores} over {found['metrics']['clips']:,} labelled recordings")
+        logs.say(f"{scores} over {errors.counted(found['metrics']['clips'], 'labelled recording')}")
     odd = (row[2:] for row in output.all_rows("remarks"))
     for line in audio.summary(odd):
         logs.warn(f"{line} (remarks.csv)")

@@ -75,9 +75,10 @@ class Tally:
     def __str__(self) -> str:
         rate = self.audio_seconds / max(self.seconds, 1e-9)
         return (
-            f"{self.items:,} recordings ({self.unusable:,} unusable) in {self.parts:,} parts, "
+            f"{errors.counted(self.items, 'recording')} ({self.unusable:,} unusable) in "
+            f"{errors.counted(self.parts, 'part')}, "
             f"{self.audio_seconds:,.0f} s of audio in {self.seconds:,.1f} s: {rate:,.0f} audio seconds per second; "
-            f"{self.compilations} shapes compiled (of at most {self.shapes})"
+            f"{errors.counted(self.compilations, 'shape')} compiled (of at most {self.shapes})"
         )
 
 
