@@ -34,22 +34,24 @@ ITERATIONS = {"first": ("mfcc100", 100, 100.0, 250_000), "second": ("layer6_500"
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: nothing, or words of `first`, `second`, `ls=SRC` and those of `sizes.WORDS`."""
     c = ml_collections.ConfigDict()
-    c.family = "hubert"
-    c.init_from = ""  # from scratch
+    c.family = "hubert"  # the objective: "wav2vec2" | "hubert"
+    c.init_from = ""  # weights to continue from: Hub id, folder or file; empty: from scratch
 
     # Data
-    c.sets = tuple(catalog.PRETRAINING)
-    c.valid_share = 0.01  # ours; whole recordings, equally many of each set
-    c.crop_samples = 160_000  # as voc2vec: 10 s (fairseq: task.max_sample_size 250000)
-    c.bucket_samples = (40_000, 80_000, 160_000)  # ours: clips are padded to one of these (fairseq crops instead)
-    c.batch_seconds = 2560.0  # fairseq: 32 GPUs x max_tokens 1.4 million, in whole clips of 10 s: 32 x 8 x 10 s
-    c.group_rows = 8  # clips that share LayerDrop: those of one fairseq GPU
+    c.sets = tuple(catalog.PRETRAINING)  # prepared sets; ours: those of voc2vec
+    c.valid_share = 0.01  # of examples that validate: whole recordings of each set; ours
+    c.crop_samples = 160_000  # longest crop; as voc2vec: 10 s (fairseq: task.max_sample_size 250000)
+    # Lengths that clips are padded to; ours (fairseq crops instead)
+    c.bucket_samples = (40_000, 80_000, 160_000)
+    # Seconds of audio in one update; fairseq: 32 GPUs x max_tokens 1.4 million, in clips of 10 s: 32 x 8 x 10 s
+    c.batch_seconds = 2560.0
+    c.group_rows = 8  # clips of full length in a loss group, which shares LayerDrop; fairseq: one GPU's
 
     # Optimization; `iterate` adds the steps and the warm-up
-    c.peak_lr = 5e-4  # fairseq: optimization.lr
-    c.adam_b1, c.adam_b2, c.adam_eps = 0.9, 0.98, 1e-6  # fairseq: adam_betas, adam_eps
-    c.weight_decay = 0.01  # fairseq: optimizer.weight_decay; decoupled, on every parameter
-    c.clip_norm = 10.0  # fairseq: optimization.clip_norm
+    c.peak_lr = 5e-4  # learning rate after the warm-up; fairseq: optimization.lr
+    c.adam_b1, c.adam_b2, c.adam_eps = 0.9, 0.98, 1e-6  # Adam; fairseq: adam_betas, adam_eps
+    c.weight_decay = 0.01  # decoupled, on every parameter; fairseq: optimizer.weight_decay
+    c.clip_norm = 10.0  # of the gradient, 0: no clipping; fairseq: optimization.clip_norm
 
     c.model = model()
     words = arg.split(",") if arg else []
@@ -70,20 +72,31 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 def iterate(c: ml_collections.ConfigDict, iteration: str) -> None:
     """Set what the two iterations differ in."""
-    c.units, clusters, c.model.label_rate_hz, c.total_steps = ITERATIONS[iteration]
-    c.model.classes = clusters + unit_store.FIRST_CLASS
-    c.warmup_share = WARMUP_STEPS / c.total_steps
+    units, clusters, rate_hz, steps = ITERATIONS[iteration]
+    c.units = units  # the units to predict, made by `voc2vec units`
+    c.model.label_rate_hz = rate_hz  # of the units
+    c.model.classes = clusters + unit_store.FIRST_CLASS  # clusters, and four unused symbols of fairseq's dictionary
+    c.total_steps = steps  # updates; HuBERT
+    c.warmup_share = WARMUP_STEPS / c.total_steps  # of the updates, then linear to 0; fairseq: warmup_updates 32000
 
 
 def model() -> ml_collections.ConfigDict:
     """HuBERT base and its objective."""
     m = ml_collections.ConfigDict()
-    m.mask_share, m.mask_frames, m.min_masks = 0.8, 10, 2  # fairseq: mask_prob, mask_length
-    m.target_width, m.logit_temperature = 256, 0.1  # fairseq: final_dim, logit_temp
-    m.feature_penalty_weight = 10.0  # fairseq: loss_weights
-    m.feature_gradient_scale = 0.1  # fairseq: feature_grad_mult
+    m.mask_share = 0.8  # share of the frames that start a masked span; fairseq: mask_prob
+    m.mask_frames, m.min_masks = 10, 2  # frames of a span, and the least number of spans; fairseq: mask_length
+    m.target_width = 256  # where predictions and classes are compared; fairseq: final_dim
+    m.logit_temperature = 0.1  # cosines are divided by it; fairseq: logit_temp
+    m.feature_penalty_weight = 10.0  # of the mean square of the features; fairseq: loss_weights
+    m.feature_gradient_scale = 0.1  # of the stem's gradient; fairseq: feature_grad_mult
     m.encoder = e = ml_collections.ConfigDict()
-    e.width, e.depth, e.heads, e.inner_width = 768, 12, 12, 3072
-    e.dropout = e.attention_dropout = e.input_dropout = 0.1  # fairseq: dropout, attention_dropout, dropout_input
-    e.activation_dropout, e.layerdrop = 0.0, 0.05  # fairseq: activation_dropout, encoder_layerdrop
+    e.width = 768  # of the frames
+    e.depth = 12  # number of blocks
+    e.inner_width = 3072  # inside a block
+    e.heads = 12  # of attention
+    e.dropout = 0.1  # behind attention and feed-forward parts; fairseq: dropout
+    e.attention_dropout = 0.1  # of attention's weights; fairseq: attention_dropout
+    e.input_dropout = 0.1  # behind the projection to the encoder's width; fairseq: dropout_input
+    e.activation_dropout = 0.0  # inside the feed-forward part; fairseq: activation_dropout
+    e.layerdrop = 0.05  # chance that a block is left out of an update; fairseq: encoder_layerdrop
     return m

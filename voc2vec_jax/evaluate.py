@@ -1,4 +1,10 @@
-"""Batch evaluation: `python -m voc2vec_jax.evaluate --model=SRC --input=FOLDER|MANIFEST|SET --output=DIR`."""
+"""Vectors, class probabilities or scores over time of any number of recordings, in parts that a rerun completes.
+
+voc2vec evaluate --model=voc2vec-ls --input=CLIPS --output=out                   vectors of every file of a folder
+voc2vec evaluate --model=runs/clips --input=CLIPS --output=out --predict         class probabilities
+voc2vec evaluate --model=runs/clips --input=NIGHT.wav --output=out --timeline    probabilities over time
+voc2vec evaluate --model=voc2vec-ls --input=list.csv --output=out --shard=1/4    the first of four machines' share
+"""
 
 import os
 import sys
@@ -19,7 +25,7 @@ from voc2vec_jax.runs import cli, cpu_tuning, logs, program, runtime
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     cpu_tuning.keep_memory()
-    arguments = cli.parse(argv, flags=evaluation_flags.FLAGS, program="python -m voc2vec_jax.evaluate")
+    arguments = cli.parse(argv, flags=evaluation_flags.FLAGS, program="voc2vec evaluate", about=__doc__)
     shard = shard_assignment.find(arguments.shard, os.environ)
     settings, request = evaluation_flags.settings_of(arguments), report.requested(arguments)
     runtime.set_up_jax(

@@ -1,4 +1,13 @@
-"""Cross-validated fine-tuning: `python -m voc2vec_jax.finetune --config=configs/finetune.py:DATASET --workdir=RUN`."""
+"""Cross-validates a model on labelled clips: fine-tunes it once a fold, tests it, and sums up the scores.
+
+    voc2vec finetune --config=finetune:folder --config.data=CLIPS --config.model=voc2vec-ls --workdir=runs/clips
+    voc2vec finetune --config=finetune:donateacry --config.model=runs/quickstart --workdir=runs/donateacry
+    voc2vec finetune --config=finetune:tasks --config.systems=paper --workdir=runs/paper
+
+CLIPS is a folder with a folder for each class, or a manifest (csv: path,label[,group,split,start,end]). A rerun with
+the same --workdir resumes. Where a field's value comes from: [P] the paper, [S] the official script, [T] a default of
+transformers that the script leaves alone, [-] our choice.
+"""
 
 import pathlib
 import sys
@@ -11,8 +20,14 @@ from voc2vec_jax.planning import report
 from voc2vec_jax.runs import agreement, cli, configuration, cpu_tuning, distributed, runtime, signals
 
 FLAGS = {
-    "config": cli.Flag("the recipe and the data sets, PATH:DATASET", kind=cli.CONFIG, required=True),
-    "workdir": cli.Flag("run folder; run again with the same one to resume", required=True),
+    "config": cli.Flag(
+        "name or file of the recipe, and the data sets",
+        kind=cli.CONFIG,
+        required=True,
+        shown="finetune:DATASET",
+        recipes=finetuning_recipe.RECIPES,
+    ),
+    "workdir": cli.Flag("run folder; run again with the same one to resume", required=True, shown="FOLDER"),
     **report.FLAGS,
     **distributed.FLAGS,
 }
@@ -21,7 +36,7 @@ FLAGS = {
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     cpu_tuning.keep_memory()
-    arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.finetune")
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec finetune", about=__doc__)
     request = report.requested(arguments)
     distributed.join(arguments)
     if request is not None:

@@ -1,4 +1,10 @@
-"""Pre-training: `python -m voc2vec_jax.train --config=configs/voc125.py --workdir=RUN`."""
+"""Pre-trains a model, goes on with a run, or says where one stands. A rerun with the same --workdir resumes.
+
+voc2vec train --config=quickstart --workdir=runs/quickstart            a first run, minutes on a CPU
+voc2vec train --config=voc125 --workdir=runs/voc2vec                   the paper's recipe
+voc2vec train --config=voc125:tiny --config.sets=mine --workdir=RUN    a tiny model on a set of your own
+voc2vec train --status --workdir=RUN                                   where it stands
+"""
 
 import contextlib
 import pathlib
@@ -25,19 +31,13 @@ from voc2vec_jax.runs import agreement, checkpoint, cli, configuration, cpu_tuni
 from voc2vec_jax.runs import folder as run_folder
 
 FLAGS = {
-    "config": cli.Flag("recipe: PATH or PATH:ARGUMENT", kind=cli.CONFIG, required=True),
-    "workdir": cli.Flag("run folder; a rerun with the same folder resumes", required=True),
+    "config": cli.Flag("a recipe, by name or file", kind=cli.CONFIG, required=True, recipes=pretraining_recipe.RECIPES),
+    "workdir": cli.Flag("run folder; a rerun with the same folder resumes", required=True, shown="FOLDER"),
     "resume_with": cli.Flag("fields of the configuration that change when the run is resumed, such as peak_lr,sets"),
     "status": status.FLAGS["status"],
     **report.FLAGS,
     **distributed.FLAGS,
 }
-# Fields that may change when a run is resumed, because they do not change what it computes.
-MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
-MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
-MAY_DIFFER += ("deterministic", "max_bad_updates", "wandb")
-# What version 0.1.0 did where its configuration says nothing
-EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0, "same_length_groups": 0, "normalize": "none"}
 
 
 def main(argv: list[str]) -> int:
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     if status.asked(argv):
         return status.main(argv)
     cpu_tuning.keep_memory()
-    arguments = cli.parse(argv, flags=FLAGS, program="python -m voc2vec_jax.train")
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec train", about=__doc__)
     request = report.requested(arguments)
     distributed.join(arguments)
     if request is not None:
@@ -58,7 +58,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence
 
     Fields in `resume_with` may have other values than those of the run that is resumed.
     """
-    run_folder.keep_earlier(workdir, config, EARLIER, resume_with)
+    run_folder.keep_earlier(workdir, config, pretraining_recipe.EARLIER, resume_with)
     pretraining_recipe.check(config)
     runtime.set_up_jax(config)
     config.dtype = runtime.computed_in(config.dtype, runtime.platform())
@@ -74,7 +74,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence
     examples = agreement.first_before_others(lambda: changes.open_examples(config, folder, layout, model.min_samples))
     with contextlib.ExitStack() as stack:
         changed = run_folder.claim_for_all(
-            stack, workdir, configuration.as_dict(config), MAY_DIFFER, earlier=EARLIER, resume_with=resume_with
+            stack, workdir, configuration.as_dict(config), resume_with=resume_with, **pretraining_recipe.RESUMING
         )
         stop = stack.enter_context(distributed.stop_signal())
         saver = stack.enter_context(

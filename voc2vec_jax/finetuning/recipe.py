@@ -13,7 +13,7 @@ from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.models import heads, whisper
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import dropout, metrics
-from voc2vec_jax.runs import configuration
+from voc2vec_jax.runs import cli, configuration
 
 HOW = ("auto", "finetune", "features", "probe")
 
@@ -37,22 +37,22 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.name = ""  # of the one system in tables; empty: its name in the paper, or the last part of its path
     # Of the data set `folder`: a folder of class folders, or a manifest (csv: path,label[,group,split,start,end])
     c.data = ""
-    c.validation_data = ""  # with test_data: `data` is for training, and these for validation (may be empty) and test
-    c.test_data = ""
+    c.validation_data = ""  # with test_data: the clips that choose the epoch; may be empty
+    c.test_data = ""  # of the data set `folder`: clips to test, so that `data` is for training alone
     # What labels are: "classes" | "multilabel": any number of them, as a|b | "regression": numbers
     c.target = "classes"
     # How recordings of sets that are not prepared yet are read, as by the flags of tools/prepare.py
     c.channel = "mean"  # what several channels become: "mean" | "first" | "loudest"
     c.on_truncated = "warn"  # recordings that end early: "warn": used as far as they go | "refuse": cannot be used
     c.rescale_float = False  # divide floats in the scale of whole numbers by it, which cannot be used otherwise
-    c.data_dir = "data"  # of prepared sets
-    c.manual_dir = ""  # of publishers' archives, from which sets are prepared when needed
+    c.data_dir = "data"  # folder of the prepared sets
+    c.manual_dir = ""  # folder of publishers' archives, from which sets are prepared when needed
     c.on_unreadable = "stop"  # "stop" | "drop": what to do about clips that cannot be used
     # Recall and F1 are averaged over the classes that have clips in the scored part ("tested"), or over those among
     # labels or predictions ("occurring"), as in the official script. "auto": the former in strict, the latter in paper
     c.averaged_classes = "auto"
     c.rare = "auto"  # classes too small for the folds: "stop" | "keep" | "auto": keep only in the paper's sets
-    c.split_seed = 0  # of strict folds
+    c.split_seed = 0  # of the draw of strict folds
     c.group_copies = "auto"  # "true": copies and slices of one recording are one group | "false" | "auto": if strict
     # One run for each, such as "0,1,2", in place of `seed`. The folds stay the same, so that their spread is that of
     # training; empty: one run
@@ -62,7 +62,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     # fixed features | "probe": one linear layer over each of `layers`
     c.how = "auto"
     c.layers = "all"  # of a probe: "all", or numbers separated by commas
-    c.features = ""  # of openSMILE: ComParE_2016 or eGeMAPSv02; or an .npz of ids and vectors
+    c.features = ""  # in place of a model's or of openSMILE: ComParE_2016 or eGeMAPSv02; or an .npz of ids and vectors
     c.layer_sum = False  # classify a learned average of all layers instead of the last one
     # What Whisper sees behind a clip: "padded": silence up to 30 s, as in transformers | "cut": nothing, and it costs
     # what the clip's length costs | "auto": cut to fine-tune under `strict`, else as the source was trained
@@ -77,7 +77,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.dropout_bits = "hash"  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
     c.folds_at_once = 0  # 0: as many as fit
     c.fold_axis = "auto"  # "vmap": folds in one batch | "map": folds in turn | "auto": in turn on CPUs and TPUs
-    c.checkpoint_every_epochs = 1
+    c.checkpoint_every_epochs = 1  # epochs between two saves of the folds in progress
     # "best": the model of the fold with the best validation score | "all" | "none" | "lora": each fold's adapters and
     # head, which need the source beside them | "auto": "lora" with lora_rank, else "best"
     c.save_models = "auto"
@@ -151,8 +151,19 @@ _CHOICES = {
 }
 
 
+def check_kind(config: ml_collections.ConfigDict) -> None:
+    """InputError for a recipe that is not one of fine-tuning."""
+    if "protocol" not in config:
+        what = "is a recipe of pre-training: run `voc2vec train` with it" if "family" in config else "has no protocol"
+        raise errors.InputError(f"this {what}; fine-tuning takes --config=finetune:DATASET")
+
+
+RECIPES = cli.Recipes(("finetune",), "finetune:folder", ("voc2vec_jax.finetuning.recipe",), check_kind)
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """InputError for the first field whose value makes no sense, before any work begins."""
+    check_kind(config)
     values = dict(configuration.fields(config))
     for words, holds, names in _LIMITS:
         for name in names:

@@ -18,7 +18,7 @@ from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.ops import dropout, optim
 from voc2vec_jax.pretraining import batch_layout as layouts
-from voc2vec_jax.runs import configuration, runtime
+from voc2vec_jax.runs import cli, configuration, runtime
 
 # Fields of the encoder that say how it is computed: they are fields of the whole configuration, or fixed.
 OF_COMPUTATION = ("dtype", "remat", "attention", "padding", "dropout_bits", "feature_norm")
@@ -33,20 +33,28 @@ STATED = ("family", "init_from", "sets", "valid_share", "crop_samples", "bucket_
 STATED += ("total_steps", "warmup_share", "peak_lr", "adam_b1", "adam_b2", "adam_eps", "weight_decay", "clip_norm")
 STATED += ("model.mask_share", "model.mask_frames", "model.encoder.width", "model.encoder.depth")
 
+# Fields that may change when a run is resumed, because they do not change what it computes.
+MAY_DIFFER = ("data_dir", "input", "workers", "checkpoint_every_steps", "keep_checkpoints", "keep_every_steps")
+MAY_DIFFER += ("tensorboard", "stop_on_collapse", "log_every_steps", "groups_per_device", "remat", "attention", "fsdp")
+MAY_DIFFER += ("deterministic", "max_bad_updates", "wandb")
+# What version 0.1.0 did where its configuration says nothing
+EARLIER = {"dropout_bits": "threefry", "exclude": "", "ema_decay": 0.0, "same_length_groups": 0, "normalize": "none"}
+RESUMING = {"may_differ": MAY_DIFFER, "earlier": EARLIER}  # for `folder.claim`
+
 
 def technical() -> dict[str, Any]:
     """The fields that say how a recipe is computed, watched and kept, with their defaults."""
     return {
         "set_weights": (),  # copies of each set's examples per epoch, in the order of `sets`; empty: one each
         "exclude": "",  # a file of clip ids that are left out: one a line, or a CSV with a column id
-        "data_dir": "data",
+        "data_dir": "data",  # folder of the prepared sets
         "input": "stream",  # "stream" from disk | "resident": the prepared corpus lives on the devices
         "workers": 0,  # reading processes; 0 reads in threads
         "batching": "pad",  # "pad": exact | "crop": a group is cut to its shortest clip, as fairseq does
         "normalize": "auto",  # "none" | "clip": zero mean, unit variance | "clip_fairseq" | "auto": as in `init_from`
         "groups_per_device": 0,  # loss groups a device computes at once; the rest is accumulated. 0: as many as fit
         "same_length_groups": 4,  # loss groups in a row of one length, the unit of mixing; 0: all, as version 0.1.0
-        "seed": 0,
+        "seed": 0,  # of weights, batches and masks
         "dtype": "auto",  # of the computation: "float32" | "bfloat16" | "auto": the latter on accelerators
         "matmul_precision": "highest",  # of float32 products: "highest" is exact, "default" allows TF32
         "deterministic": False,  # the same bits on every run on a GPU too, where it costs speed
@@ -55,15 +63,15 @@ def technical() -> dict[str, Any]:
         "dropout_bits": "hash",  # what draws the masks of dropout; "threefry": as runs of version 0.1.0 do
         "ema_decay": 0.0,  # of a moving average of the parameters, validated and exported in their place; 0: none
         "fsdp": 0,  # devices that share one copy of the parameters; 0: as few as their memory allows
-        "sharding_rules": SHARDING_RULES,
+        "sharding_rules": SHARDING_RULES,  # (pattern, array axis that fsdp cuts): the first match decides
         "log_every_steps": 10,  # lines on the console; metrics.jsonl has every step
-        "checkpoint_every_steps": 1000,
-        "validate_every_steps": 1000,
-        "keep_checkpoints": 3,
+        "checkpoint_every_steps": 1000,  # updates between two saves
+        "validate_every_steps": 1000,  # updates between two validations, each with a curve
+        "keep_checkpoints": 3,  # the newest ones
         "keep_every_steps": 0,  # checkpoints at multiples of this are kept for good; 0: none
         "max_bad_updates": 10,  # in a row, of a loss or gradient that is not finite, before the run stops
-        "stop_on_collapse": False,
-        "tensorboard": False,
+        "stop_on_collapse": False,  # stop, not only warn, when codes or negatives collapse for 20 steps
+        "tensorboard": False,  # write TensorBoard events too
         "wandb": False,  # Weights & Biases; project, name and mode by its own environment variables
     }
 
@@ -162,8 +170,26 @@ _CHOICES = {
 }
 
 
+def check_kind(config: ml_collections.ConfigDict) -> None:
+    """InputError for a recipe that is not one of pre-training."""
+    if "family" not in config:
+        what = "is a recipe of fine-tuning: run `voc2vec finetune` with it" if "protocol" in config else "has no family"
+        raise errors.InputError(f"this {what}; pre-training takes --config=voc125, say")
+
+
+RECIPES = cli.Recipes(
+    ("voc125", "voc125_hubert", "quickstart"),
+    "voc125",
+    tuple(
+        f"voc2vec_jax.{name}" for name in ("pretraining.recipe", "models.wav2vec2", "models.hubert", "models.encoder")
+    ),
+    check_kind,
+)
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """InputError for the first field whose value makes no sense."""
+    check_kind(config)
     values = dict(configuration.fields(config))
     for words, holds, names in _LIMITS:
         for name in names:

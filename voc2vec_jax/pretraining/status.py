@@ -1,4 +1,4 @@
-"""Where a pre-training run stands, from its folder alone: `python -m voc2vec_jax.train --status --workdir=RUN`.
+"""Where a pre-training run stands, from its folder alone: `voc2vec train --status --workdir=RUN`.
 
 Nothing here imports JAX or writes to the folder, so that the answer comes at once and while the run goes on.
 """
@@ -31,7 +31,7 @@ def asked(argv: Sequence[str]) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     """Print where the run of a command line stands; what it says of a configuration is passed over."""
-    arguments = cli.parse(_without_config(argv), flags=FLAGS, program="python -m voc2vec_jax.train --status")
+    arguments = cli.parse(_without_config(argv), flags=FLAGS, program="voc2vec train --status")
     found = read(arguments.workdir)
     print(json.dumps(found) if arguments.json else text(found))
     return errors.EXIT_DONE

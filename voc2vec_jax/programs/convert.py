@@ -23,7 +23,7 @@ WORDS = cli.Positional("SRC DST", "the model to convert; the folder or file to w
 
 def main(argv: list[str]) -> int:
     """Converts, prints a summary, verifies."""
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec convert", positional=WORDS)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec convert", positional=WORDS, about=__doc__)
     source, target = (Path(word) for word in arguments.words)
     layout = arguments.to or ("fairseq" if target.suffix == ".pt" else "jax")
     check_target(target)

@@ -18,5 +18,5 @@ WORDS = cli.Positional("RECORDING", "audio files and folders of them")
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
-    cli.parse(argv, flags=FLAGS, program="voc2vec embed", positional=WORDS)
+    cli.parse(argv, flags=FLAGS, program="voc2vec embed", positional=WORDS, about=__doc__)
     return errors.EXIT_DONE

@@ -42,7 +42,7 @@ SHOWN_PAIRS = 20
 
 
 def main(argv: list[str]) -> int:
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec prepare", positional=SETS)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec prepare", positional=SETS, about=__doc__)
     command, names = arguments.words[0], _names(arguments.words)
     _check(arguments, names)
     if command == "stats":

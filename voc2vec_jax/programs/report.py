@@ -23,7 +23,7 @@ WORDS = cli.Positional("RUN", "run folder of fine-tuning, or a folder of run fol
 
 def main(argv: list[str]) -> int:
     """Writes the report and lists the runs that are incomplete."""
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec report", positional=WORDS)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec report", positional=WORDS, about=__doc__)
     formats = [kind for kind in arguments.formats.split(",") if kind]
     found = build.write(
         arguments.words,

@@ -1,11 +1,4 @@
-"""Pre-trains a model, or says where a run stands.
-
-voc2vec train --config=quickstart --workdir=runs/quickstart          a first run, minutes on a CPU
-voc2vec train --config=voc125 --workdir=runs/voc2vec                 the paper's recipe
-voc2vec train --config=voc125:tiny --config.sets=mine --workdir=RUN  a tiny model on your prepared set
-voc2vec train --config=voc125 --workdir=RUN --dry_run                what it would take
-voc2vec train --status --workdir=RUN                                 where it stands
-"""
+"""`voc2vec train`: as `python -m voc2vec_jax.train`."""
 
 from voc2vec_jax.pretraining import status
 

@@ -33,7 +33,7 @@ NAME = cli.Positional("NAME", "name of the units, such as mfcc100", most=1)
 
 def main(argv: list[str]) -> int:
     """Cluster, assign, report."""
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec units", positional=NAME)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec units", positional=NAME, about=__doc__)
     (name,) = arguments.words
     sets = _sets(arguments)
     if not 0 <= arguments.seed < 2**32 or arguments.workers < 0 or arguments.batch_seconds < 0:

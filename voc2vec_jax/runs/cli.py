@@ -3,43 +3,18 @@
 import argparse
 import dataclasses
 import difflib
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import ml_collections
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import configuration
+from voc2vec_jax.runs import configuration, flag_hints, help_text, versions
+from voc2vec_jax.runs.flags import COMMON, CONFIG, Flag, Line, Positional, Recipes
 
-CONFIG = ml_collections.ConfigDict  # the `kind` of the flag that names a configuration file
+__all__ = ["CONFIG", "Arguments", "Flag", "Positional", "Recipes", "parse"]
+
 _WORDS = "words"
-_HELP_COLUMNS = 1000  # a flag or field a line, however long: values can be searched and copied
-
-
-@dataclasses.dataclass(frozen=True)
-class Flag:
-    """One `--name=value`. `kind` is str, int, float, bool or CONFIG; a flag that is not given has its `default`."""
-
-    help: str
-    default: Any = None
-    kind: type = str
-    required: bool = False
-    choices: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.choices and self.default is not None and self.default not in self.choices:
-            raise ValueError(f"the default {self.default!r} is none of {', '.join(self.choices)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Positional:
-    """Words without a dash, such as `DATASET...`: at least `least` of them, at most `most` (None: any number)."""
-
-    name: str
-    help: str
-    least: int = 1
-    most: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,25 +33,24 @@ class Arguments:
             raise AttributeError(f"no flag --{name}; the flags are {', '.join(self.values)}") from None
 
 
-_COMMON = {
-    "debug": Flag("show the traceback of an error", default=False, kind=bool),
-    "help": Flag("show this text", default=False, kind=bool),
-}
-
-
 def parse(
-    argv: Sequence[str], *, flags: Mapping[str, Flag], program: str, positional: Positional | None = None
+    argv: Sequence[str],
+    *,
+    flags: Mapping[str, Flag],
+    program: str,
+    positional: Positional | None = None,
+    about: str = "",
 ) -> Arguments:
     """Read `argv` (without the program's name). `--flag=value` and `--flag value` are the same; the last one wins.
 
-    A flag of kind CONFIG loads `PATH[:ARG]` and takes overrides `--config.a.b=value`, typed by the field's
-    present value. A value that begins with ~ has the home folder in its place. `--help` prints a description and
-    raises SystemExit(0). Every fault raises InputError.
+    A flag of kind CONFIG loads `RECIPE[:ARG]` and takes overrides `--config.a.b=value`, typed by the field's
+    present value. A value that begins with ~ has the home folder in its place. `--help` prints `about`, the flags and
+    the recipe's fields, `--version` the version, and both raise SystemExit(0). Every fault raises InputError.
     """
-    line = _Line({**flags, **_COMMON}, program, positional)
+    line = Line({**flags, **COMMON}, program, positional, about)
     argv = ["--help" if token == "-h" else token for token in argv]
     source = _config_source(argv, line.config_flag)
-    config = None if source is None else configuration.load(source)
+    config = None if source is None else _recipe(source, line)
     given, rest = _split(_parser(line, config), _with_values(argv, line, config))
     words = [*given.pop(_WORDS, ()), *rest]
     for token in words:
@@ -88,43 +62,22 @@ def parse(
     if config is not None:
         configuration.expand_home(config)
     values = {name: _value(name, flag, given, config) for name, flag in line.flags.items()}
-    if values["help"]:
-        _parser(line, config).print_help()
+    if values["help"] or values["version"]:
+        print(help_text.text(line, config, source) if values["help"] else versions.line())
         raise SystemExit(errors.EXIT_DONE)
     _require(values, words, line)
     return Arguments(values, tuple(map(configuration.at_home, words)), source, overrides)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Line:
-    """What a program accepts."""
-
-    flags: Mapping[str, Flag]
-    program: str
-    positional: Positional | None
-
-    @property
-    def config_flag(self) -> str | None:
-        return next((name for name, flag in self.flags.items() if flag.kind is CONFIG), None)
-
-    def usage(self) -> str:
-        """One line with the mandatory flags plain and the others in brackets."""
-        parts = [self.program]
-        if self.positional:
-            word = self.positional.name + ("" if self.positional.most == 1 else "...")
-            parts.append(word if self.positional.least else f"[{word}]")
-        for name, flag in self.flags.items():
-            text = f"--{name}" if flag.kind is bool else f"--{name}={_placeholder(flag)}"
-            parts.append(text if flag.required else f"[{text}]")
-            if flag.kind is CONFIG:
-                parts.append(f"[--{name}.FIELD=VALUE ...]")
-        return " ".join(parts)
-
-
-def _placeholder(flag: Flag) -> str:
-    if flag.choices:
-        return "{" + ",".join(flag.choices) + "}"
-    return "PATH[:ARG]" if flag.kind is CONFIG else flag.kind.__name__.upper().replace("STR", "TEXT")
+def _recipe(source: str, line: Line) -> ml_collections.ConfigDict:
+    """The recipe that the command line names; InputError, too, for one of another program."""
+    config = configuration.load(source)
+    if line.recipes:
+        try:
+            line.recipes.check(config)
+        except errors.InputError as error:
+            raise errors.InputError(f"--{line.config_flag}={source}: {error}") from error
+    return config
 
 
 def _split(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -146,42 +99,24 @@ def _config_source(argv: Sequence[str], name: str | None) -> str | None:
     return _split(parser, argv)[0][name]
 
 
-def _parser(line: _Line, config: ml_collections.ConfigDict | None) -> argparse.ArgumentParser:
+def _parser(line: Line, config: ml_collections.ConfigDict | None) -> argparse.ArgumentParser:
     """A parser that leaves values as text, so that every fault can be said in our words."""
-    hint = f"--{line.config_flag}=PATH --help lists the fields of that configuration"
     parser = argparse.ArgumentParser(
-        usage=_literally(line.usage()),
-        epilog=hint if line.config_flag and config is None else None,
-        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=48, width=_HELP_COLUMNS),
-        argument_default=argparse.SUPPRESS,
-        add_help=False,
-        allow_abbrev=False,
-        exit_on_error=False,
+        argument_default=argparse.SUPPRESS, add_help=False, allow_abbrev=False, exit_on_error=False
     )
     if line.positional:
-        words = parser.add_argument_group("words")
-        words.add_argument(_WORDS, metavar=line.positional.name, nargs="*", help=_literally(line.positional.help))
-    group = parser.add_argument_group("flags")
-    for name, flag in line.flags.items():
-        default = "" if flag.default in (None, False, "") else f" (default {flag.default})"
-        group.add_argument(f"--{name}", dest=name, metavar="", help=_literally(flag.help + default))
-    group = parser.add_argument_group("fields of the configuration and their values")
-    for name, value in _fields(line, config).items():
-        group.add_argument(f"--{name}", dest=name, metavar="", help=_literally(_shown(value)))
+        parser.add_argument(_WORDS, nargs="*")
+    for name in (*line.flags, *_fields(line, config)):
+        parser.add_argument(f"--{name}", dest=name)
     return parser
 
 
-def _literally(text: str) -> str:
-    """For argparse, which expands `%` in help texts."""
-    return text.replace("%", "%%")
-
-
-def _fields(line: _Line, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
+def _fields(line: Line, config: ml_collections.ConfigDict | None) -> dict[str, Any]:
     """The configuration's fields as flags, such as `config.optimizer.lr`."""
     return {} if config is None else dict(configuration.fields(config, f"{line.config_flag}."))
 
 
-def _with_values(argv: Sequence[str], line: _Line, config: ml_collections.ConfigDict | None) -> list[str]:
+def _with_values(argv: Sequence[str], line: Line, config: ml_collections.ConfigDict | None) -> list[str]:
     """Join to their flag what argparse would read differently: `--debug` alone, and values that begin with a dash."""
     kinds = {f"--{name}": flag.kind is bool for name, flag in line.flags.items()}
     kinds |= {f"--{name}": isinstance(value, bool) for name, value in _fields(line, config).items()}
@@ -198,20 +133,17 @@ def _with_values(argv: Sequence[str], line: _Line, config: ml_collections.Config
     return found
 
 
-def _refuse(token: str, line: _Line, config: ml_collections.ConfigDict | None) -> NoReturn:
+def _refuse(token: str, line: Line, config: ml_collections.ConfigDict | None) -> NoReturn:
     """InputError for a token that looks like a flag but is none."""
-    known = ", ".join(f"--{name}" for name in line.flags)
     if not token.startswith("--"):
-        raise errors.InputError(f"flags have two dashes: {token} is none of {known}")
+        raise errors.InputError(f"flags have two dashes: {token} is none; {flag_hints.of(f'-{token}', line, config)}")
     name = token.removeprefix("--").partition("=")[0]
     base, dot, field = name.partition(".")
     if dot and base == line.config_flag:
         if config is None:
-            raise errors.InputError(f"--{name} overrides a configuration that was not given: add --{base}=PATH")
+            raise errors.InputError(f"--{name} overrides a recipe that was not given: add --{base}=RECIPE")
         configuration.override(config, field, "", prefix=f"{base}.")  # says what is wrong with it
-    near = difflib.get_close_matches(base, line.flags, n=1)
-    hint = f"did you mean --{near[0]}?" if near else f"the flags are {known}"
-    raise errors.InputError(f"there is no flag --{base}; {hint}")
+    raise errors.InputError(f"there is no flag --{name}; {flag_hints.of(token, line, config)}")
 
 
 def _value(name: str, flag: Flag, given: Mapping[str, str], config: ml_collections.ConfigDict | None) -> Any:
@@ -228,19 +160,14 @@ def _value(name: str, flag: Flag, given: Mapping[str, str], config: ml_collectio
     return value
 
 
-def _require(values: Mapping[str, Any], words: Sequence[str], line: _Line) -> None:
+def _require(values: Mapping[str, Any], words: Sequence[str], line: Line) -> None:
     usage = f"usage: {line.usage()}"
     for name, flag in line.flags.items():
         if flag.required and values[name] in (None, ""):
-            raise errors.InputError(f"--{name} is missing; {usage}")
+            known = f"; recipes: {', '.join(flag.recipes.names)}" if flag.recipes else ""
+            raise errors.InputError(f"--{name} is missing; {usage}{known}")
     least, most = (line.positional.least, line.positional.most) if line.positional else (0, 0)
     if len(words) < least:
         raise errors.InputError(f"{line.positional.name} is missing; {usage}")
     if most is not None and len(words) > most:
-        raise errors.InputError(f"unexpected word {words[most]!r}; {usage}")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return ",".join(str(item) for item in value)
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+        raise errors.InputError(f"unexpected word {words[most]!r}; {flag_hints.of_word(words[most], line) or usage}")

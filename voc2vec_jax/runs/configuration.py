@@ -145,7 +145,7 @@ def load(source: str) -> ml_collections.ConfigDict:
     NAME is a recipe of this package, which wins over a file of that name: write ./NAME for the file. The file may
     refuse an ARG with InputError, ValueError or KeyError. InputError for every fault, in one sentence.
     """
-    path, argument = _split_source(at_home(source))
+    path, argument = split_source(at_home(source))
     if not path.is_file():
         raise errors.InputError(f"--config={source}: {recipes.absent(path)}")
     get_config = getattr(_execute(path), "get_config", None)
@@ -165,7 +165,8 @@ def load(source: str) -> ml_collections.ConfigDict:
     return config.lock()
 
 
-def _split_source(source: str) -> tuple[pathlib.Path, str | None]:
+def split_source(source: str) -> tuple[pathlib.Path, str | None]:
+    """The file and the argument that `NAME[:ARG]` or `PATH[:ARG]` stands for; there may be no such file."""
     name, found, argument = source.partition(":")
     if path := recipes.named(name):
         return path, argument if found else None
