@@ -1,9 +1,7 @@
 """A report says what the runs say: numbers, averages, paired tests, and one sentence for what cannot be used."""
 
-import importlib.util
 import itertools
 import json
-import pathlib
 
 import fake_runs
 import numpy as np
@@ -11,14 +9,13 @@ import pytest
 
 from voc2vec_jax import errors
 from voc2vec_jax.ops import metrics
+from voc2vec_jax.programs import report as report_program
 from voc2vec_jax.reports import build, comparisons, details
 from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
 from voc2vec_jax.runs import program
-
-TOOL = pathlib.Path(__file__).parents[2] / "tools" / "report.py"
 
 
 @pytest.fixture
@@ -27,10 +24,7 @@ def draws_nothing(monkeypatch):
 
 
 def run_tool(*argv):
-    spec = importlib.util.spec_from_file_location("report_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return program.run(module.main, [str(word) for word in argv])
+    return program.run(report_program.main, [str(word) for word in argv])
 
 
 # --- reading runs
