@@ -28,7 +28,8 @@ BELOW = {
     "pretraining": ("inference",),
     "finetuning": ("inference",),
     "reports": ("finetuning",),
-    "programs": ("reports", "pretraining", *MAINS[:3]),
+    "explore": ("reports",),
+    "programs": ("explore", "pretraining", *MAINS[:3]),
 }
 LONGEST_FUNCTION, LONGEST_FILE, LONGEST_MAIN = 60, 400, 100
 

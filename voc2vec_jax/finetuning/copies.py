@@ -5,7 +5,6 @@ n = clips.
 
 import collections
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -36,20 +35,12 @@ def find(task: tasks.Task, data_dir: str | os.PathLike) -> Copies:
 
     Fingerprints are kept in `data_dir`.
     """
-    prints = fingerprints.cached(task, data_dir, key=_audio_key(task))
+    prints = fingerprints.cached(task, data_dir, key=tasks.audio_key(task))
     found = [*fingerprints.pairs(prints), *_same_stretches(task), *overlaps.find(task, prints, task.ids.tolist())]
     closest: dict[tuple[int, int], fingerprints.Pair] = {}
     for pair in sorted(found, key=lambda pair: (pair.kind, -pair.similarity)):
         closest.setdefault((pair.first, pair.second), pair)
     return Copies(prints, list(closest.values()))
-
-
-def _audio_key(task: tasks.Task) -> str:
-    """Changes with the audio of the clips and their order, and with nothing else."""
-    digest = hashlib.sha256(task.prepared.fingerprint.encode())
-    digest.update(np.ascontiguousarray(task.samples).tobytes())
-    digest.update(repr(task.segments).encode())
-    return digest.hexdigest()
 
 
 def _same_stretches(task: tasks.Task) -> Iterator[fingerprints.Pair]:

@@ -9,7 +9,7 @@ import traceback
 from typing import Any
 
 from voc2vec_jax import datasets, errors
-from voc2vec_jax.finetuning import jobs
+from voc2vec_jax.finetuning import jobs, own_data
 from voc2vec_jax.runs import agreement, files, program
 
 FILE = "fault.json"
@@ -28,7 +28,7 @@ def write(job: jobs.CrossValidationJob, fault: Exception) -> None:
     entry = datasets.CATALOG.get(job.dataset)
     found: dict[str, Any] = {
         "dataset": job.dataset,
-        "title": entry.title if entry and not job.config.data else job.config.data or job.dataset,
+        "title": own_data.title(job.config.data) if job.config.data else entry.title if entry else job.dataset,
         "model": job.source,
         "system": job.title,
         "protocol": job.config.protocol,

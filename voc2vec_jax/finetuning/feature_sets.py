@@ -236,9 +236,11 @@ def _check_finite(found: Float32[np.ndarray, "n *d"], task: tasks.Task, source: 
 def _cache_path(cache_dir: str | os.PathLike, task: tasks.Task, source: str, options: str) -> pathlib.Path:
     """The file for these features; its name changes with everything that they depend on."""
     # Nothing stale can be read: other audio, weights or options look for a file of another name.
-    key = hashlib.sha256(f"{task.fingerprint} {options}".encode()).hexdigest()[:16]
     last = re.sub(r"[^\w.-]+", "-", pathlib.PurePath(source).name)
-    return pathlib.Path(cache_dir) / f"{task.name}-{last}-{key}.npz"
+    # Version 0.1.0 computed them again for other labels or groups of the same clips; what it left is still right.
+    keys = (hashlib.sha256(f"{of} {options}".encode()).hexdigest() for of in (task.fingerprint, tasks.audio_key(task)))
+    of_task, of_audio = (pathlib.Path(cache_dir) / f"{task.name}-{last}-{key[:16]}.npz" for key in keys)
+    return of_task if of_task.is_file() else of_audio
 
 
 def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable) -> Float32[np.ndarray, "n *d"]:

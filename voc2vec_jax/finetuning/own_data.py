@@ -26,13 +26,14 @@ MOST_NUMBERS = 20  # classes that may be whole numbers
 
 
 class OwnClips(NamedTuple):
-    """`root` is what paths are relative to, `unreadable` what cannot be used, `part` the part of each recording.
+    """`title` is what people call the clips, `root` what paths are relative to, `unreadable` what cannot be used.
 
-    `part` is {} where the clips are not divided; its values are those of `manifests.PARTS`. `remedy` is what to do
-    about clips that cannot be used.
+    `part` is the part of each recording, one of `manifests.PARTS`; {} where the clips are not divided. `remedy` is what
+    to do about clips that cannot be used.
     """
 
     prepared: records.PreparedSet
+    title: str
     root: pathlib.Path
     unreadable: list[dict[str, str]]
     part: Mapping[str, str]
@@ -74,7 +75,14 @@ def open_own(
     parts = {
         shard_jobs.stored_name(recording.path): recording.part for recording in listing.recordings if recording.part
     }
-    return OwnClips(prepared, folder.root_of(list(paths.values())), [*listing.unreadable, *undecoded], parts)
+    unreadable = [*listing.unreadable, *undecoded]
+    return OwnClips(prepared, title(data), folder.root_of(list(paths.values())), unreadable, parts)
+
+
+def title(data: str | os.PathLike) -> str:
+    """What people call the clips of a folder, an archive or a manifest: its own name, whatever the set is called."""
+    path = pathlib.Path(data).expanduser().resolve()
+    return (path.name if path.is_dir() else path.stem) or str(path)
 
 
 def _listed(paths: Mapping[str, pathlib.Path], how: audio.Reading) -> tuple[listings.Listing, dict[str, pathlib.Path]]:

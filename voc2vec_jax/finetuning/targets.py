@@ -12,6 +12,7 @@ from jaxtyping import Float32, Float64, Int64
 from voc2vec_jax import errors
 from voc2vec_jax.inference import answers
 
+ANY = "any"  # kind of clips that are only looked at: classes as they are written, or none
 BINS, BIN_CLIPS = 10, 10  # of a quantity, for folds: at most so many, of about so many clips or more
 
 
@@ -30,7 +31,11 @@ def read(kind: str, texts: np.ndarray, label: Int64[np.ndarray, "n"], ids: np.nd
     """The targets of `kind` from labels as they are written: clip i has `texts[label[i]]`.
 
     InputError, naming a clip, for a label that is no target of this kind, and for clips among which nothing differs.
+    With `ANY` there is no such fault: the classes are those that occur, "" for clips without one (label -1).
     """
+    if kind == ANY:
+        classes, label = np.unique(np.append(texts, "")[label], return_inverse=True)
+        return Targets(tuple(classes.tolist()), label.reshape(-1).astype(np.int64))
     own = texts[label]
     if kind == "multilabel":
         return _tags(own, ids, title)

@@ -117,7 +117,7 @@ def open_task(
     A clip is the first `max_seconds` of a recording. Clips that cannot be decoded, or have fewer
     than `least_samples`, are an InputError that names them; with `on_unreadable` "drop" they are left out and named
     in a warning. Another clip never takes their place. InputError also for an unknown name, a set without labels,
-    clips without one, and those that are none of `kind` (see `targets.read`).
+    clips without one, and those that are none of `kind` (see `targets.read`); `targets.ANY` takes them as they are.
     """
     if on_unreadable not in ON_UNREADABLE:
         raise errors.InputError(f"on_unreadable {on_unreadable!r} is none of {', '.join(ON_UNREADABLE)}")
@@ -133,7 +133,8 @@ def open_task(
     if data is None:
         prepared, root = _named(name, data_dir, manual_dir, how), manual_dir and pathlib.Path(manual_dir).expanduser()
         remedy = f"repair them and delete {prepared.folder}"
-        opened = own_data.OwnClips(prepared, root, prepared.report["unreadable"], {}, remedy)
+        title = _title(prepared)
+        opened = own_data.OwnClips(prepared, title, root, prepared.report["unreadable"], {}, remedy)
         if prepared.report.get("divided"):
             logs.warn(
                 f"the parts that the manifest of {name} gives are not kept in a prepared set: folds are dealt, unless "
@@ -187,11 +188,11 @@ def _title(prepared: records.PreparedSet) -> str:
 
 
 def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least_samples: int, kind: str) -> Task:
-    prepared, root, unreadable, part_of, remedy = opened
-    title = _title(prepared)
+    prepared, title, root, unreadable, part_of, remedy = opened
     first, segments, lengths = _clips(prepared, max_samples)
     names, label = prepared.recordings[prepared.recording[first]], prepared.label[first]
-    _check_labelled(prepared, title, names[label < 0])
+    if kind != targets.ANY:
+        _check_labelled(prepared, title, names[label < 0])
     unusable = [*unreadable, *_too_short(names, lengths, least_samples)]
     _answer_for(unusable, remedy, title, on_unreadable)
     odd = ((said["path"], said["kind"], said["text"]) for said in prepared.report.get("remarks", ()))
@@ -199,7 +200,7 @@ def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least
         logs.warn(line)
     kept = np.flatnonzero(lengths >= least_samples)
     found = targets.read(kind, prepared.labels, label[kept], names[kept], title)
-    if kind != "regression":
+    if kind not in ("regression", targets.ANY):
         counts = np.bincount(found.label) if found.values is None else found.values.sum(0).astype(int)
         own_data.check_names(found.labels, counts.tolist(), title)
     group, ids = own_data.one_of_each(prepared.group[first[kept]], prepared.groups.tolist(), title), names[kept]
@@ -221,7 +222,7 @@ def _task(opened: own_data.OwnClips, on_unreadable: str, max_samples: int, least
         prepared=prepared,
         segments=tuple(segments[row] for row in kept),
         part=np.array([part_of[name] for name in ids.tolist()]) if part_of else None,
-        kind=kind,
+        kind="classes" if kind == targets.ANY else kind,
         values=found.values,
     )
     return with_fingerprint(task)
@@ -318,4 +319,12 @@ def _fingerprint(task: Task) -> str:
     digest.update("\0".join(task.ids.tolist()).encode())
     if task.part is not None:
         digest.update("\0".join(task.part.tolist()).encode())
+    return digest.hexdigest()
+
+
+def audio_key(task: Task) -> str:
+    """Changes with the audio of the clips and their order; not with the task's labels, groups or kind."""
+    digest = hashlib.sha256(task.prepared.fingerprint.encode())
+    digest.update(np.ascontiguousarray(task.samples).tobytes())
+    digest.update(repr(task.segments).encode())
     return digest.hexdigest()

@@ -23,6 +23,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "embed": Command("voc2vec_jax.programs.embed", "vectors of recordings, in one table"),
+    "explore": Command("voc2vec_jax.programs.explore", "vectors, map, linear probe and copies of a folder, as a page"),
     "train": Command("voc2vec_jax.programs.train", "pre-train a model", many_processes=True),
     "finetune": Command("voc2vec_jax.finetune", "cross-validate on labelled clips", many_processes=True),
     "evaluate": Command("voc2vec_jax.evaluate", "vectors or classes of any number of recordings, in parts"),
