@@ -71,7 +71,7 @@ def fields(name):
     return {field for field, _ in configuration.fields(module.get_config(*([argument] if argument else [])))}
 
 
-@each(PAGES)
+@each([*PAGES, *NOTEBOOKS])
 def test_links_lead_somewhere(page):
     for link in LINK.findall(page.read_text()):
         if re.match(r"[a-z]+:", link):

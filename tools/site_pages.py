@@ -73,7 +73,7 @@ def on_page_markdown(markdown, page, config, files):
     """Turns the links of a page into those of the site."""
     names = {place: name for name, place in pages().items()}
     name = names.get(page.file.src_uri)
-    if name is None or name.endswith(".ipynb"):
+    if name is None:
         return markdown
     parts = FENCE.split(markdown)
     parts[::2] = [
