@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from voc2vec_jax import audio
+from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import fingerprints
 from voc2vec_jax.explore import mapping
 from voc2vec_jax.explore import probe as explore_probe
 from voc2vec_jax.explore import settings as explore_settings
-from voc2vec_jax.finetuning import jobs, paper_systems, results, tasks
+from voc2vec_jax.finetuning import jobs, paper_systems, tasks
 
 COPIES = {
     "identical": "the same, sample for sample",
@@ -76,7 +76,7 @@ def answer(probe: explore_probe.Probe) -> list[str]:
         )
     if probe.summary["fewer_folds"]:
         summary = probe.summary
-        folds = results.counted(summary["planned_folds"])
+        folds = errors.counted(summary["planned_folds"], "fold")
         said.append(f"There are {folds} and not {summary['asked_folds']}, since {summary['fewer_folds']}.")
     return said
 
@@ -118,8 +118,8 @@ def method(settings: explore_settings.ExploreSettings, probe: explore_probe.Prob
     if probe:
         summary, folds = probe.summary, len(probe.summary["folds"])
         said.append(
-            f"The classifier is one linear layer, cross-validated in {results.counted(folds)}: every recording is "
-            "named by a classifier that has heard neither it, nor a copy of it, nor another one of its speaker or "
+            f"The classifier is one linear layer, cross-validated in {errors.counted(folds, 'fold')}: every recording "
+            "is named by a classifier that has heard neither it, nor a copy of it, nor another one of its speaker or "
             f"group where these are known. UAR is the mean recall over classes. Intervals of 95 % are by bootstrap "
             f"over {summary['groups']:,} groups of recordings that belong together. Chance is a class drawn at random."
         )

@@ -177,7 +177,7 @@ def _what(run, weights, base) -> str:
 def _scores(found: RunModel, raw: Mapping[str, Any], run: report_runs.ReportedRun) -> list[str]:
     """Which scores these are, a table, and what a reader must know of them."""
     titles, count = scoring.KINDS[run.kind].titles, len(run.folds)
-    folds = fold_results.counted(count)
+    folds = errors.counted(count, "fold")
     if found.part == FINAL:
         which = "This model was trained on all clips, so that its own score cannot be measured. Expect what the models "
         which += f"of the {folds} of a cross-validation reached, which saw fewer clips:"
