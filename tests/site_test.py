@@ -7,8 +7,11 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
+import notebooks
 import pytest
+import site_pages
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
@@ -62,11 +65,35 @@ def test_the_site_shows_each_text_where_it_is_looked_for(site):
     for place, text in {
         "index.html": "Models that hear what a voice says without words",
         "configs/index.html": "Pre-training fields",
+        "api/index.html": "A fault of the input or the command line",
         "api/inference.html": "voc2vec_jax.inference.pretrained",
         "notebooks/embed_and_map.html": "data:image/png;base64,",
         "troubleshooting.html": "remedy",
     }.items():
         assert text in (site / place).read_text(), place
+
+
+@pytest.mark.parametrize(
+    ("page", "written", "shown"),
+    [
+        ("README.md", "[a](configs/README.md#report)", "[a](configs/README.md#report)"),
+        ("README.md", "![a](docs/quickstart.png)", "![a](quickstart.png)"),
+        ("README.md", "[a](LICENSE)", "[a](source/LICENSE.md)"),
+        ("docs/formats.md", "[a](../README.md)", "[a](README.md)"),
+        ("docs/api/index.md", "[a](../../CHANGELOG.md)", "[a](../CHANGELOG.md)"),
+        ("docs/notebooks/embed_and_map.ipynb", "[a](../models.md)", "[a](../models.md)"),
+        ("docs/tutorial.md", "[a](notebooks/embed_and_map.ipynb)", "[a](notebooks/embed_and_map.md)"),
+        ("voc2vec_jax/README.md", "[a](planning/README.md)", "[a](planning/README.md)"),
+        ("voc2vec_jax/README.md", "[a](ops/losses.py)", "[a][voc2vec_jax.ops.losses]"),
+        ("voc2vec_jax/datasets/README.md", "[a](published)", "[a][voc2vec_jax.datasets.published]"),
+        ("configs/README.md", "[a](quickstart.py)", "[a](../source/configs/quickstart.py.md)"),
+        ("configs/README.md", "[a](#report), [b](https://x.org/y)", "[a](#report), [b](https://x.org/y)"),
+        ("configs/README.md", "```\n[a](quickstart.py)\n```", "```\n[a](quickstart.py)\n```"),
+    ],
+)
+def test_links_of_the_forge_become_those_of_the_site(page, written, shown):
+    place = types.SimpleNamespace(file=types.SimpleNamespace(src_uri=site_pages.pages()[page]))
+    assert site_pages.on_page_markdown(written, place, None, None) == shown
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -84,8 +111,6 @@ def test_notebooks_hold_outputs_and_no_place_of_a_machine(path):
 @pytest.mark.slow
 def test_notebooks_run(tmp_path):
     """In the order in which the second finds the model of the first."""
-    import notebooks
-
     assert sorted(notebooks.NOTEBOOKS) == NOTEBOOKS
     command = [sys.executable, str(ROOT / "tools" / "notebooks.py"), f"--output={tmp_path}"]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
