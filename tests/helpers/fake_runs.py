@@ -5,9 +5,10 @@ import json
 import pathlib
 
 import numpy as np
+import soundfile
 
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.reports import figures as report_figures
+from voc2vec_jax.reports import drawing
 
 
 def write(
@@ -88,6 +89,16 @@ def write_vectors(folder, ids, true, vectors):
     np.savez(folder / "embeddings.npz", ids=np.array(ids), labels=true, vectors=vectors.astype(np.float32))
 
 
+def recordings(folder: pathlib.Path, labels=("anger", "fear", "pain"), clips=30):
+    """The recordings that a run of these `labels` is of, each a tone of its own; returns the folder."""
+    for row in range(clips):
+        path = folder / labels[row % len(labels)] / f"{row}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tone = 0.3 * np.sin(2 * np.pi * (200 + 20 * row) * np.arange(2 * 16000) / 16000)
+        soundfile.write(path, tone.astype(np.float32), 16000)
+    return folder
+
+
 def edit(folder: pathlib.Path, **changes):
     """Change top-level keys of a summary; None takes a key away."""
     path = folder / "summary.json"
@@ -98,9 +109,21 @@ def edit(folder: pathlib.Path, **changes):
 def draw_nothing(monkeypatch):
     """Pictures of a few bytes, for tests that are not about them."""
     monkeypatch.setattr(
-        report_figures,
-        "_finish",
-        lambda sheet, name, title, text, formats: report_figures.Figure(
-            name, title, text, dict.fromkeys(("png", *formats), b"picture")
-        ),
+        drawing,
+        "saved",
+        lambda sheet, theme, formats: {theme.key if kind == "png" else kind: b"picture" for kind in formats},
     )
+
+
+def collect_sheets(monkeypatch):
+    """The list of the drawings for light pages that are made from now on, none of which is saved."""
+    sheets = []
+    draw_nothing(monkeypatch)
+    nothing = drawing.saved
+
+    def saved(sheet, theme, formats):
+        sheets.extend([sheet] if theme is drawing.LIGHT else [])
+        return nothing(sheet, theme, formats)
+
+    monkeypatch.setattr(drawing, "saved", saved)
+    return sheets

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import fake_runs
 import numpy as np
@@ -295,16 +296,16 @@ def test_other_kinds_of_tasks_have_a_table_of_their_own_scores(kind, scores, tmp
         pooled = {name: {"value": value, "low": 0.0, "high": 2.0} for name, value in scores.items()}
         fake_runs.edit(folder, kind=kind, folds=folds, pooled=pooled)
     runs = report_runs.find([tmp_path]).runs
-    first, own = report_tables.tables_iv(runs)
-    assert first.name == "table4" and not first.groups and own.name == f"table4_{kind}"
+    (own,) = report_tables.scores(runs)
+    assert own.name == f"scores_{kind}"
     names = [row[0].text for row in own.groups[0].rows]
     for at, (name, value) in enumerate(scores.items()):
-        cells = [row[4 + 2 * at] for row in own.groups[0].rows]
+        cells = [row[3 + 2 * at] for row in own.groups[0].rows]
         assert [cell.text for cell in cells] == [f"{value:.3f}±0.000", f"{value + 1:.3f}±0.000"]
         better = "a" if name == "mae" else "b"  # the lower error, and else the higher score
         assert [cell.strong for cell in cells] == [one == better for one in names]
     written = build.write([tmp_path], tmp_path / "r.html")
-    assert f"r_table4_{kind}.md" in {path.name for path in written.files}
+    assert f"r_scores_{kind}.md" in {path.name for path in written.files}
     assert "confusion" not in " ".join(path.name for path in written.files)
 
 
@@ -321,7 +322,7 @@ def test_a_job_that_failed_has_a_row_of_dashes_and_its_reason(tmp_path, capsys, 
         (tmp_path / "g" / folder / "fault.json").write_text(json.dumps(FAULT | changes))
     found = report_runs.find([tmp_path / "g"])
     assert not found.waiting and {fault.dataset for fault in found.faults} == {"vivae", "cnvve"}
-    table = report_tables.table_iv(found.runs, "classes", found.faults)
+    table = report_tables.table_iv(found.runs, found.faults)
     assert [group.heading for group in table.groups] == ["VIVAE", "CNVVE"]
     failed = rows_of(table)[1]
     assert failed[:4] == ["wavlm", "LS960", "strict", "failed"] and set(failed[4:]) == {report_text.DASH}
@@ -337,7 +338,7 @@ def test_a_run_that_failed_half_way_keeps_its_own_row(tmp_path):
     folder = fake_runs.write(tmp_path / "vivae" / "wavlm", system="wavlm", folds=2)
     (folder / "fault.json").write_text(json.dumps(FAULT))
     found = report_runs.find([tmp_path])
-    table = report_tables.table_iv(found.runs, "classes", found.faults)
+    table = report_tables.table_iv(found.runs, found.faults)
     assert len(rows_of(table)) == 1 and rows_of(table)[0][3] == "2 of 3"
     assert "wavlm on VIVAE failed: no such folder." in table.notes
 
@@ -365,6 +366,7 @@ def test_the_tool_says_what_it_wrote_and_what_is_incomplete(tmp_path, capsys, dr
     assert run_tool(tmp_path / "g", f"--output={tmp_path}/r.html", "--formats=svg") == errors.EXIT_DONE
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "incomplete: a on VIVAE: 2 of 3 folds are done."
-    assert out[1].endswith("g/vivae/b has begun and has no summary yet; it is left out.")
-    assert out[2] == f"{tmp_path}/r.html: 1 runs on 1 data sets, 12 files beside it"
+    assert out[1] == "incomplete: vivae/b has begun and has no summary yet; it is left out."
+    # two tables in two forms, four pictures, and the run's predictions
+    assert re.fullmatch(rf"{tmp_path}/r.html: 1 run on 1 data set, \d\.\d MB, 9 files beside it", out[2])
     assert len(list((tmp_path / "r_figures").glob("*.svg"))) == 4

@@ -17,7 +17,7 @@ import pytest
 from matplotlib import figure
 
 from voc2vec_jax import errors
-from voc2vec_jax.reports import build, details
+from voc2vec_jax.reports import build, details, drawing
 from voc2vec_jax.reports import figures as report_figures
 from voc2vec_jax.reports import page as report_page
 from voc2vec_jax.reports import runs as report_runs
@@ -41,6 +41,10 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.tags, self.words = [], []
         self.feed(text)
+
+    def shown(self):
+        """Its text without style and script."""
+        return re.sub(r"\s+", " ", " ".join(word for word in self.words if "{ " not in word))
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
@@ -82,7 +86,7 @@ def test_hostile_names_add_no_tag_no_attribute_and_no_line_of_their_own(tmp_path
     assert [(tag, set(found)) for tag, found in evil.tags] == [(tag, set(found)) for tag, found in plain.tags]
     assert any("<img src=x onerror=alert(1)>" in words for words in evil.words)  # there, as text
     assert "\u202e" not in "".join(evil.words) and "\x07" not in "".join(evil.words)
-    for name in ("table3", "table4", "systems", "pairs"):
+    for name in ("scores", "pairs"):
         kinds = [(tmp_path / place / f"report_{name}.md").read_text() for place in ("plain", "evil")]
         assert len(kinds[0].splitlines()) == len(kinds[1].splitlines())
         bars = [[len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()] for text in kinds]
@@ -101,7 +105,7 @@ def test_what_is_read_on_the_page_is_the_name_itself_wherever_a_run_gives_one(tm
     page = Page((tmp_path / "report.html").read_text())
     seen, shown = texts(page.words), texts([report_text.clean(EVIL)])
     key = shown.replace("_", " ")  # as the leak report's names are written
-    expected = [f"VIVAE{shown}", f"system 0{shown}", f"system 1{shown} \N{DAGGER}", f"fear{shown}", f"/none{shown}"]
+    expected = [f"VIVAE{shown}", f"system 0{shown}", f"system 1{shown} \N{DAGGER}", f"fear{shown}"]
     expected += [f"count{key} 1", f"deep x{key} y{shown}"]
     assert [words for words in expected if words not in seen] == []
     labels = [found["aria-label"] for _, found in page.tags if found.get("role") == "region"]
@@ -111,7 +115,7 @@ def test_what_is_read_on_the_page_is_the_name_itself_wherever_a_run_gives_one(tm
 
 def test_templates_escape_every_value_and_know_every_name():
     environment = report_page.templates()
-    assert environment.list_templates() == ["parts.html.j2", "report.css", "report.html.j2"]
+    assert environment.list_templates() == ["parts.html.j2", "report.css", "report.html.j2", "report.js"]
     for name in environment.list_templates():
         assert not re.search(r"\bsafe\b|autoescape", environment.loader.get_source(environment, name)[0]), name
     assert environment.from_string("{{ a }}").render(a="<\"'&>\x07") == "&lt;&#34;&#39;&amp;&gt;\ufffd"
@@ -130,11 +134,13 @@ def test_the_wheel_takes_the_templates_along():
 
 def test_latex_of_hostile_names_has_no_live_command(tmp_path, draws_nothing):
     build.write([hostile(tmp_path, EVIL)], tmp_path / "report.html")
-    text = (tmp_path / "report_table4.tex").read_text()
-    plain = (tmp_path / "report_table3.tex").read_text()
+    text = (tmp_path / "report_scores.tex").read_text()
+    plain = (tmp_path / "report_pairs.tex").read_text()
     allowed = r"\\(textbf|textit|textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar|textquotedbl"
-    allowed += r"|textdagger|textemdash|multicolumn|cmidrule|begin|end|centering|footnotesize|caption|toprule|midrule"
-    allowed += r"|bottomrule|pm|Delta|resizebox|ifdim|width|textwidth|else|fi|usepackage|[\\{}$&#%_])"
+    allowed += (
+        r"|textdagger|textdaggerdbl|textemdash|multicolumn|cmidrule|begin|end|centering|footnotesize|caption|toprule"
+    )
+    allowed += r"|midrule|bottomrule|pm|Delta|resizebox|ifdim|width|textwidth|else|fi|usepackage|[\\{}$&#%_])"
     for source in (text, plain):
         assert "\\" not in re.sub(allowed, "", source)
         bare = re.sub(r"\\[{}]", "", source)
@@ -170,88 +176,37 @@ def test_markdown_of_a_name_is_text_whatever_it_begins_with():
 # --- the page
 
 
-def test_the_page_needs_nothing_but_itself_and_the_listeners_files(tmp_path, draws_nothing):
-    root = tmp_path / "audio"
-    (root / "anger").mkdir(parents=True)
-    for number in range(0, 30, 3):
-        (root / "anger" / f"{number}.wav").write_bytes(b"RIFF")
-    fake_runs.write(tmp_path / "run", audio_root=root, skill=0.0)
-    build.write([tmp_path / "run"], tmp_path / "report.html")
-    text = (tmp_path / "report.html").read_text()
+def test_the_page_needs_nothing_but_itself_and_what_lies_beside_it(tmp_path, draws_nothing):
+    fake_runs.write(tmp_path / "run", audio_root=fake_runs.recordings(tmp_path / "audio"), skill=0.0)
+    found = build.write([tmp_path / "run"], tmp_path / "out" / "report.html")
+    text = found.page.read_text()
     page = Page(text)
-    assert not {"script", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
+    assert not {"iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
     assert not any(name.startswith("on") or name == "style" for _, found in page.tags for name in found)
     sources = [found[name] for _, found in page.tags for name in ("src", "href") if name in found]
-    assert all(source.startswith(("data:", "#", "file:///")) for source in sources)
-    assert sum(source.startswith("file:///") for source in sources) >= 2
+    beside = {urllib.parse.unquote(source) for source in sources if not source.startswith(("data:", "#"))}
+    assert {path.relative_to(tmp_path / "out").as_posix() for path in found.files[1:]} == beside
+    assert sum(name.startswith("report_audio/") for name in beside) >= 2
     (policy,) = [found["content"] for tag, found in page.tags if found.get("http-equiv") == "Content-Security-Policy"]
-    digest = base64.b64encode(hashlib.sha256(re.search("<style>(.*)</style>", text, re.S)[1].encode()).digest())
-    assert policy.startswith(
-        f"default-src 'none'; style-src 'sha256-{digest.decode()}'; img-src data:; media-src file:;"
+    digests = [
+        base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
+        for tag in ("style", "script")
+        for part in re.findall(f"<{tag}>(.*?)</{tag}>", text, re.S)
+    ]
+    assert len(digests) == 2 and sum(tag == "script" for tag, _ in page.tags) == 1
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; img-src data:; "
+        "media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
     identities = {found["id"] for _, found in page.tags if "id" in found}
     assert {source[1:] for source in sources if source.startswith("#")} == identities
     assert all(found.get("alt") for tag, found in page.tags if tag == "img")
 
 
-def played(run, row):
-    """The piece of the page that plays one clip."""
-    parts = report_page.templates().get_template("parts.html.j2").module
-    return str(parts.player(report_page.playback(run, row, None)))
-
-
-def test_players_open_the_very_file_at_the_clip(tmp_path):
-    name = "über 100%#1 'a\"b?&.wav"
-    run = report_runs.read(fake_runs.write(tmp_path / "run", audio_root=tmp_path / "own files"))
-    file = tmp_path / "own files" / "anger" / name
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"RIFF")
-    row = details.ReportedPrediction(0, "id<", f"anger/{name}", 1.5, 2.25, "anger", "fear", 0.9)
-    ((tag, found),) = Page(played(run, row)).tags
-    url, fragment = found["src"].split("#")
-    assert tag == "audio" and fragment == "t=1.500,3.750" and found["preload"] == "none"
-    assert pathlib.Path(urllib.parse.unquote(urllib.parse.urlparse(url).path)) == file
-    assert urllib.parse.urlparse(url).query == "" and "id<" in found["aria-label"]
-    moved = tmp_path / "moved" / "vivae" / "anger" / name
-    moved.parent.mkdir(parents=True)
-    moved.write_bytes(b"RIFF")
-    assert "/moved/vivae/anger/" in report_page.playback(run, row, tmp_path / "moved").source  # --audio goes first
-    unpacked = tmp_path / "unpacked" / "archive-main" / "dataset" / "anger" / name
-    unpacked.parent.mkdir(parents=True)
-    unpacked.write_bytes(b"RIFF")
-    assert "/archive-main/dataset/anger/" in report_page.playback(run, row, tmp_path / "unpacked").source
-
-
-@pytest.mark.parametrize(
-    ("path", "root", "says"),
-    [
-        ("", "here", "This clip has no file of its own."),
-        ("a.wav", None, "The run does not know where its recordings are; give --audio=FOLDER."),
-        ("<a>.wav", "here", "The file <bdi>&lt;a&gt;.wav</bdi> is not in <bdi>.*here</bdi>; give --audio=FOLDER."),
-        ("../secret.wav", "here", "leads out of its folder"),
-        ("/secret.wav", "here", "leads out of its folder"),
-    ],
-)
-def test_a_file_that_is_not_there_or_not_the_runs_is_a_sentence(path, root, says, tmp_path):
-    (tmp_path / "here").mkdir()
-    (tmp_path / "secret.wav").write_bytes(b"RIFF")
-    run = report_runs.read(fake_runs.write(tmp_path / "run", audio_root=root and tmp_path / root))
-    text = played(run, details.ReportedPrediction(0, "i", path, 0, 1, "a", "b", 0.5))
-    assert re.search(says, text) and "<audio" not in text
-
-
-def test_wrong_clips_are_wrong_and_by_falling_confidence():
-    rows = [details.ReportedPrediction(0, str(at), "", 0, 1, "a", "ab"[at % 2], at / 40) for at in range(40)]
-    got = report_page.wrong_clips(rows)
-    assert [row.id for row in got] == [str(at) for at in range(39, 19, -2)]
-
-
 def test_an_incomplete_run_is_marked_at_the_top_and_in_every_table_and_picture(tmp_path, monkeypatch):
     fake_runs.write(tmp_path / "vivae" / "half", system="half", folds=2)
     fake_runs.write(tmp_path / "vivae" / "whole", system="whole")
-    sheets = []
-    make = figure.Figure
-    monkeypatch.setattr(figure, "Figure", lambda *a, **k: sheets.append(make(*a, **k)) or sheets[-1])
+    sheets = fake_runs.collect_sheets(monkeypatch)
     found = build.write([tmp_path], tmp_path / "out" / "report.html", formats=["png"])
     assert found.warnings == ("half on VIVAE: 2 of 3 folds are done.",)
     text = found.page.read_text()
@@ -265,9 +220,8 @@ def test_an_incomplete_run_is_marked_at_the_top_and_in_every_table_and_picture(t
         words = " ".join(item.get_text() for item in sheet.findobj(lambda artist: hasattr(artist, "get_text")))
         assert "half" not in words or "2 of 3 folds" in words
     assert sum("half" in str([t.get_text() for t in s.findobj(lambda a: hasattr(a, "get_text"))]) for s in sheets) == 4
-    assert (
-        Page(text).words.count("half \N{DAGGER}") == 8
-    )  # tables III, IV, pairs (in three metrics), runs, recalls, title
+    # The card, tables III and IV, pairs (in three metrics), recalls, title, runs
+    assert Page(text).words.count("half \N{DAGGER}") == 9
     assert "half" not in Page(text).words
 
 
@@ -277,9 +231,11 @@ def test_everything_lies_beside_the_page_and_the_same_runs_give_the_same_bytes(t
     found = [build.write([folder], tmp_path / place / "r.html", formats=["png", "pdf"]) for place in "ab"]
     names = [sorted(str(path.relative_to(one.page.parent)) for path in one.files) for one in found]
     assert names[0] == names[1]
-    tables = {f"r_{name}.{kind}" for name in ("table3", "table4", "systems", "pairs") for kind in ("md", "tex")}
+    tables = {f"r_{name}.{kind}" for name in ("scores", "pairs") for kind in ("md", "tex")}
     pictures = {name for name in names[0] if name.startswith("r_figures/")}
-    assert set(names[0]) == {"r.html"} | tables | pictures
+    copies = {name for name in names[0] if name.startswith("r_runs/")}
+    assert set(names[0]) == {"r.html"} | tables | pictures | copies
+    assert len(copies) == 2 and all(re.fullmatch(r"r_runs/[\w.-]+/predictions.csv", name) for name in copies)
     # a map, the recalls, and two of each run
     assert len(pictures) == 2 * 6 and all(re.fullmatch(r"r_figures/[\w.-]+\.(png|pdf)", name) for name in pictures)
     signs = {".png": b"\x89PNG", ".pdf": b"%PDF"}
@@ -292,8 +248,8 @@ def test_everything_lies_beside_the_page_and_the_same_runs_give_the_same_bytes(t
 
 
 def test_colours_and_markers_tell_64_names_apart():
-    assert len({report_figures.style(place) for place in range(64)}) == 64
-    assert len({report_figures.style(place)[0] for place in range(8)}) == 8
+    assert len({drawing.style(place) for place in range(64)}) == 64
+    assert len({drawing.style(place)[0] for place in range(8)}) == 8
 
 
 def test_the_map_is_the_same_every_time_and_refuses_what_has_none():
@@ -311,9 +267,7 @@ def test_the_map_is_the_same_every_time_and_refuses_what_has_none():
 
 def test_models_share_one_palette_and_one_legend_in_the_map(tmp_path, monkeypatch):
     """The second model lists its classes in another order; a class keeps its colour."""
-    sheets = []
-    make = figure.Figure
-    monkeypatch.setattr(figure, "Figure", lambda *a, **k: sheets.append(make(*a, **k)) or sheets[-1])
+    sheets = fake_runs.collect_sheets(monkeypatch)
     pairs = []
     for system, labels in (("a", ("x", "y")), ("b", ("y", "x"))):
         run = report_runs.read(fake_runs.write(tmp_path / system, system=system, labels=labels, planned=2, folds=2))
@@ -327,7 +281,7 @@ def test_models_share_one_palette_and_one_legend_in_the_map(tmp_path, monkeypatc
     )
     for panel, (run, found) in zip(sheet.axes, pairs):
         for own, spots in zip(np.unique(found.labels), panel.collections):
-            colour, _ = report_figures.style(["x", "y"].index(run.labels[own]))
+            colour, _ = drawing.style(["x", "y"].index(run.labels[own]))
             assert matplotlib_hex(spots.get_facecolor()[0]) == colour
             assert len(spots.get_offsets()) == (found.labels == own).sum()
 
@@ -336,13 +290,15 @@ def matplotlib_hex(colour):
     return "#" + "".join(f"{round(255 * part):02x}" for part in colour[:3])
 
 
-def test_a_run_that_left_no_curves_vectors_or_predictions_says_so(tmp_path):
+def test_a_run_that_left_no_curves_vectors_or_predictions_has_no_section_of_them(tmp_path):
     folder = fake_runs.write(tmp_path / "run", curves=False, vectors=False, folds=2, planned=2)
     (folder / "predictions.csv").unlink()
     text = build.write([folder], tmp_path / "report.html", formats=["png"]).page.read_text()
-    assert "None of the runs has embeddings of its first fold." in text
-    assert "The run folder has no predictions.csv." in text
-    assert "No learning curves are recorded." in text and not list(tmp_path.glob("report_figures/curves*"))
+    assert not re.search("embeddings|predictions|[Cc]urves|wrong</h4>|not recorded", Page(text).shown())
+    assert {path.name for path in tmp_path.glob("report_figures/*")} == {
+        "confusion_VIVAE_hubert-ls_strict.png",
+        "recall_VIVAE.png",
+    }
 
 
 def test_the_mean_curve_ends_where_fewer_than_half_of_the_folds_go_on(tmp_path):

@@ -1,10 +1,11 @@
 """Writes a report of fine-tuning runs: one page, and its tables and pictures as files.
 
-    voc2vec report RUN... --output=report.html [--audio=FOLDER] [--formats=png,pdf]
+    voc2vec report RUN... --output=report.html [--audio=FOLDER] [--embed_audio] [--formats=png,pdf]
 
-RUN is a run folder of voc2vec_jax.finetune, or a folder of such folders. Beside report.html it writes the paper's
-tables III and IV and the paired tests as Markdown and LaTeX (report_table3.md, ...), and every picture in
-report_figures/.
+RUN is a run folder of voc2vec_jax.finetune, or a folder of such folders. Beside report.html it writes the tables that
+have rows as Markdown and LaTeX (report_scores.md, ...), every picture in report_figures/, predictions and configuration
+of each run in report_runs/, and the clips that the page plays in report_audio/. Send these along, or give
+--embed_audio and send report.html alone.
 """
 
 import sys
@@ -16,6 +17,7 @@ from voc2vec_jax.runs import cli
 FLAGS = {
     "output": cli.Flag("the page to write; tables and pictures go beside it", required=True),
     "audio": cli.Flag("folder of the recordings, if they have moved since the runs read them"),
+    "embed_audio": cli.Flag("put the clips that are played into the page, to send it alone", default=False, kind=bool),
     "formats": cli.Flag("formats of the picture files: png, pdf, svg", default="png,pdf"),
 }
 WORDS = cli.Positional("RUN", "run folder of fine-tuning, or a folder of run folders")
@@ -29,11 +31,14 @@ def main(argv: list[str]) -> int:
         arguments.words,
         arguments.output,
         audio=arguments.audio,
+        embed_audio=arguments.embed_audio,
         formats=formats,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     for text in found.warnings:
         print(f"incomplete: {text}")
     sets = len({run.dataset for run in found.runs})
-    print(f"{found.page}: {len(found.runs)} runs on {sets} data sets, {len(found.files) - 1} files beside it")
+    runs = f"{len(found.runs)} run{'s' * (len(found.runs) != 1)} on {sets} data set{'s' * (sets != 1)}"
+    size = found.page.stat().st_size / 1e6
+    print(f"{found.page}: {runs}, {size:.1f} MB, {len(found.files) - 1} files beside it")
     return errors.EXIT_DONE

@@ -82,7 +82,8 @@ def pairs(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
         notes[:1] = ["No two runs share a data set, a protocol and at least two folds, so nothing can be paired."]
     elif not all(run.complete for run in runs):
         notes.append(f"{report_text.DAGGER} Incomplete: over the folds that both have.")
-    return report_text.Table("pairs", "Paired tests across folds", _PAIR_COLUMNS, groups, notes, folded=True)
+    alarms = report_tables.alarms(runs)
+    return report_text.Table("pairs", "Paired tests across folds", _PAIR_COLUMNS, groups, notes, True, alarms)
 
 
 def _pair_rows(
@@ -94,7 +95,7 @@ def _pair_rows(
     for (a, b), test, p in zip(allowed, tests, adjusted):
         shared = {fold.fold for fold in a.folds} & {fold.fold for fold in b.folds}
         means = [np.mean([fold.scores[metric] for fold in run.folds if fold.fold in shared]) for run in (a, b)]
-        words = [title, *(report_tables.mark(run.name, complete=run.complete) for run in (a, b)), str(test.folds)]
+        words = [title, *map(report_tables.mark, (a, b)), str(test.folds)]
         words += [
             *(report_tables.number(float(mean)) for mean in means),
             report_tables.number(test.difference, signed=True),
@@ -137,9 +138,7 @@ def systems(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     of_paper = [run for run in runs if run.dataset in report_paper.TASKS and run.kind == "classes"]
     for run in (run for run in of_paper if run.complete):
         members.setdefault(run.protocol, {}).setdefault(run.name, {})[run.dataset] = run
-    left_out = [
-        f"{report_tables.mark(run.name, complete=False)} on {run.title}" for run in of_paper if not run.complete
-    ]
+    left_out = [f"{report_tables.mark(run)} on {run.title}" for run in of_paper if not run.complete]
     groups, notes = [], [f"Left out, because they are incomplete: {', '.join(left_out)}."] if left_out else []
     for protocol, found in members.items():
         pairs = [(a, b, _common(found[a], found[b])) for a, b in itertools.combinations(found, 2)]
@@ -152,9 +151,8 @@ def systems(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
         first = "No two systems completed two of the paper's tasks under one protocol: there is no test over data sets."
     else:
         first = _SYSTEM_NOTE
-    return report_text.Table(
-        "systems", "Table III: tests over data sets", _SYSTEM_COLUMNS, groups, [first, *notes], folded=True
-    )
+    title, alarms = "Table III: tests over data sets", report_tables.alarms(of_paper)
+    return report_text.Table("systems", title, _SYSTEM_COLUMNS, groups, [first, *notes], True, alarms)
 
 
 def _common(a: Mapping[str, report_runs.ReportedRun], b: Mapping[str, report_runs.ReportedRun]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from voc2vec_jax import audio, errors
 from voc2vec_jax.reports import runs as report_runs
 
 _PREDICTION = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
@@ -64,6 +65,28 @@ def _prediction(path: pathlib.Path, line: int, row: Mapping[str, str]) -> Report
         report_runs.refuse(path, f"line {line} holds a number that is not finite")
     start, seconds, probability = numbers
     return ReportedPrediction(fold, row["id"], row["path"], start, seconds, row["label"], row["predicted"], probability)
+
+
+def config(run: report_runs.ReportedRun) -> dict[str, Any]:
+    """The run's config.json; empty where it has none that can be read."""
+    path = run.details_folder / "config.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def reading(run: report_runs.ReportedRun) -> audio.Reading:
+    """How the run read its recordings; as it is done by default where its config.json does not tell."""
+    found = config(run)
+    how = audio.Reading(*(found.get(name, getattr(audio.DEFAULT, name)) for name in audio.Reading._fields))
+    how = how._replace(rescale_float=how.rescale_float is True)
+    try:
+        audio.check(how)
+    except errors.InputError:
+        return audio.DEFAULT
+    return how
 
 
 def curves(run: report_runs.ReportedRun) -> list[dict[str, Any]]:

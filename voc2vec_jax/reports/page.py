@@ -1,10 +1,8 @@
-"""The report's page: one self-contained HTML file, which plays the reader's own recordings."""
+"""The report's page: one HTML file that needs no network, with its script, style and pictures inside."""
 
 import base64
 import functools
 import hashlib
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,13 +10,13 @@ import jinja2
 import markupsafe
 
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.reports import details
-from voc2vec_jax.reports import figures as report_figures
+from voc2vec_jax.reports import cards, details, drawing, listening
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
 
-WRONG_CLIPS = 10  # of each run
+WIDE_TABLE = 12  # columns, above which a table is printed on a page of its own, across
+_PIXELS = 84  # an inch of a wide picture, which then has letters of ten pixels and more
 
 
 @functools.cache
@@ -35,6 +33,7 @@ def templates() -> jinja2.Environment:
     )
     environment.filters["base64"] = _base64
     environment.filters["spans"] = report_text.spans
+    environment.globals |= {"wide_table": WIDE_TABLE, "pixels": _PIXELS}
     return environment
 
 
@@ -48,39 +47,50 @@ def _finalize(value: Any) -> Any:
 
 
 class Section(NamedTuple):
-    """One data set: its runs with their pictures."""
+    """One data set: its runs with their pictures, and the files of each beside the page."""
 
     runs: Sequence[report_runs.ReportedRun]
-    tsne: report_figures.Figure | str  # a sentence where it cannot be drawn
-    recalls: report_figures.Figure | None  # None where the runs have no classes
-    curves: Mapping[report_runs.ReportedRun, report_figures.Figure]  # of the runs that recorded any
-    confusion: Mapping[report_runs.ReportedRun, report_figures.Figure]  # of the runs that have classes
+    pictures: Sequence[drawing.Figure]
+    files: Mapping[report_runs.ReportedRun, Sequence[str]] = {}  # addresses relative to the page
+
+
+class Links(NamedTuple):
+    """Where the page finds tables and pictures: what stands before their names, and the endings that there are."""
+
+    tables: str
+    pictures: str
+    formats: Sequence[str]
 
 
 def page(
     tables: Sequence[report_text.Table],
     sections: Sequence[Section],
     warnings: Sequence[str],
-    audio: str | os.PathLike | None = None,
+    clips: listening.Clips,
+    links: Links | None = None,
 ) -> str:
-    """The whole document. `warnings` are listed at the top; `audio` is the first folder to search for recordings."""
+    """The whole document. `warnings` are listed at the top; `clips` cuts what is played as it is shown."""
     environment = templates()
-    style, _, _ = environment.loader.get_source(environment, "report.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style, script = (environment.loader.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    heard_from = "data:" if clips.embedded else "'self' file:"
     policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; media-src file:; base-uri 'none'; "
-        "form-action 'none'"
+        f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; img-src data:; "
+        f"media-src {heard_from}; base-uri 'none'; form-action 'none'"
     )
     return environment.get_template("report.html.j2").render(
         style=markupsafe.Markup(style),
+        script=markupsafe.Markup(script),
         policy=policy,
         tables=tables,
         sections=sections,
         warnings=warnings,
+        links=links,
         mark=report_tables.mark,
+        card=cards.card,
         about_table=about_table,
         recall_table=recall_table,
-        mistakes=functools.partial(mistakes, audio=audio),
+        heard=functools.partial(heard, clips),
     )
 
 
@@ -89,25 +99,22 @@ def about_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
     rows = []
     for run in runs:
         leaks = "; ".join(f"{name} {value}" for name, value in _counts(run.leaks)) or "none recorded"
-        clips = str(run.clips) if run.clips is not None else report_text.DASH
-        name = report_tables.mark(run.name, complete=run.complete)
-        rows.append([report_text.Cell(text) for text in (name, run.model, run.protocol, run.progress, leaks, clips)])
+        words = (report_tables.mark(run), cards.model_name(run), run.protocol, run.progress, leaks)
+        rows.append([report_text.Cell(text) for text in words])
     columns = [
         report_text.TableColumn(title, number=False)
         for title in ("system", "model", "protocol", "folds", "leak report")
     ]
-    return report_text.Table(
-        "about", "Runs", [*columns, report_text.TableColumn("clips")], [report_text.Group("", rows)]
-    )
+    return report_text.Table("about", "Runs and leak reports", columns, [report_text.Group("", rows)])
 
 
 def _counts(found: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The values of a leak report with their names; nested names are joined."""
+    """The values of a leak report with their names; nested names are joined, and the task's fingerprint is left out."""
     counts = []
     for name, value in found.items():
         if isinstance(value, Mapping):
             counts += _counts(value, f"{prefix}{name} ")
-        elif isinstance(value, (int, float, str)):
+        elif isinstance(value, (int, float, str)) and (prefix, name) != ("", "task"):
             counts.append((f"{prefix}{name}".replace("_", " "), str(value)))
     return counts
 
@@ -125,73 +132,27 @@ def recall_table(runs: Sequence[report_runs.ReportedRun]) -> report_text.Table:
         values = [found.get(label) for found, _ in matrices]
         texts = [report_tables.number(None if value is None or value != value else float(value)) for value in values]
         rows.append([report_text.Cell(label), report_text.Cell(str(counts)), *map(report_text.Cell, texts)])
-    names = [report_text.TableColumn(report_tables.mark(run.name, complete=run.complete)) for run in runs]
-    columns = [report_text.TableColumn("class", number=False), report_text.TableColumn("clips"), *names]
-    return report_text.Table("recall", f"{runs[0].title}: recall", columns, [report_text.Group("", rows)])
+    columns = [report_text.TableColumn("class", number=False), report_text.TableColumn("clips")]
+    columns += [report_text.TableColumn(report_tables.mark(run)) for run in runs]
+    groups = [report_text.Group("", rows)]
+    return report_text.Table("recall", f"{runs[0].title}: recall", columns, groups, alarms=report_tables.alarms(runs))
 
 
-def wrong_clips(
-    rows: Sequence[details.ReportedPrediction], count: int = WRONG_CLIPS
-) -> list[details.ReportedPrediction]:
-    """The wrong predictions with the highest probabilities, highest first."""
-    wrong = [row for row in rows if row.predicted != row.label]
-    return sorted(wrong, key=lambda row: (-row.probability, row.fold, row.id))[:count]
-
-
-class Playback(NamedTuple):
-    """What the page plays for a clip: the URL `source` of the reader's own file; `label` names it for screen readers.
-
-    Without a `source`, either the path `missing` is not in `folder`, or `sentence` says why there is no file.
-    """
-
-    source: str = ""
-    label: str = ""
-    missing: str = ""
-    folder: str = ""
-    sentence: str = ""
-
-
-class Mistakes(NamedTuple):
-    """The most confidently wrong of a run's `total` clips, each with its recording."""
+class Heard(NamedTuple):
+    """What can be listened to of a run of `total` clips, each clip with its player."""
 
     total: int
-    clips: Sequence[tuple[details.ReportedPrediction, Playback]]
+    wrong: Sequence[tuple[details.ReportedPrediction, listening.Playback]]
+    examples: Sequence[tuple[listening.Example, listening.Playback | None, listening.Playback | None]]
 
 
-def mistakes(run: report_runs.ReportedRun, audio: str | os.PathLike | None) -> Mistakes | None:
-    """None for a run without predictions.csv; `audio` is the first folder to search for recordings."""
-    rows = details.predictions(run)
+def heard(
+    clips: listening.Clips, run: report_runs.ReportedRun, runs: Sequence[report_runs.ReportedRun]
+) -> Heard | None:
+    """Of one of the `runs` on a data set; None for one that has no predictions or no classes."""
+    rows = details.predictions(run) if run.kind == "classes" else None
     if rows is None:
         return None
-    return Mistakes(len(rows), [(row, playback(run, row, audio)) for row in wrong_clips(rows)])
-
-
-def playback(
-    run: report_runs.ReportedRun, row: details.ReportedPrediction, audio: str | os.PathLike | None
-) -> Playback:
-    """The recording of one clip, from the clip's start to its end.
-
-    The search tries <audio>/<data set>/<path>, <audio>/<path>, the folders up to two levels below <audio>, then <audio
-    root of the run>/<path>. A path that leads out of its folder is not followed.
-    """
-    relative = pathlib.PurePosixPath(row.path)
-    if not row.path:
-        return Playback(sentence="This clip has no file of its own.")
-    if relative.is_absolute() or ".." in relative.parts or "\0" in row.path:
-        return Playback(sentence="The path of this clip leads out of its folder, so it is not opened.")
-    roots = [pathlib.Path(audio) / run.dataset, pathlib.Path(audio), *_below(pathlib.Path(audio))] if audio else []
-    roots += [pathlib.Path(run.audio_root)] if run.audio_root else []
-    if not roots:
-        return Playback(sentence="The run does not know where its recordings are; give --audio=FOLDER.")
-    for root in roots:
-        file = (root / relative).absolute()
-        if file.is_file():
-            source = f"{file.as_uri()}#t={row.start_seconds:.3f},{row.start_seconds + row.seconds:.3f}"
-            return Playback(source, f"{row.id}, true {row.label}, predicted {row.predicted}")
-    return Playback(missing=row.path, folder=str(audio or run.audio_root))
-
-
-@functools.lru_cache
-def _below(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
-    """The folders up to two levels below, where an unpacked archive keeps its files."""
-    return tuple(sorted({*folder.glob("*/"), *folder.glob("*/*/")}))
+    found = listening.examples(run, rows) if run in listening.with_examples(runs) else []
+    played = [(each, *(clips.player(run, row) if row else None for row in (each.right, each.wrong))) for each in found]
+    return Heard(len(rows), [(row, clips.player(run, row)) for row in listening.wrong_clips(rows)], played)

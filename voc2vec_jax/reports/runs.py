@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Int
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import paper_systems, scoring
+from voc2vec_jax.finetuning import leak_badges, paper_systems, scoring
 from voc2vec_jax.ops import metrics
 
 _NEEDED = {"dataset": str, "system": str, "protocol": str, "planned_folds": int, "folds": list, "labels": list}
 _OPTIONAL = {"title": str, "model": str, "complete": bool, "audio_root": str, "clips": int, "leaks": dict}
+_OPTIONAL |= {"groups": int, "baselines": dict}
 _OPTIONAL |= {
     "kind": str,
     "averaged_classes": str,
@@ -62,6 +63,10 @@ class ReportedRun:
     clips: int | None
     audio_root: str | None
     leaks: Mapping[str, Any]
+    badges: tuple[leak_badges.Badge, ...]  # of `leaks`
+    groups: int | None  # of the tested clips; one of no group counts as one
+    hours: float | None
+    baselines: Mapping[str, Mapping[str, float]]  # as `scoring.baselines` makes them; empty where they are not known
     fewer: str  # why these are fewer folds than were asked for; "" where they are not
     # With several seeds each of `folds` holds the mean of its scores over them and all their predictions.
     seeds: Mapping[int, tuple[ReportedFold, ...]]
@@ -76,6 +81,11 @@ class ReportedRun:
             return f"{done.pop()} of {self.planned_folds}, {len(self.seeds)} seeds"
         total = sum(len(folds) for folds in self.seeds.values())
         return f"{total} of {self.planned_folds * len(self.seeds)}, {len(self.seeds)} seeds"
+
+    @property
+    def leaks_in_words(self) -> list[str]:
+        """What of the training is known to be in the tested clips; empty where nothing is."""
+        return [badge.text for badge in self.badges if badge.kind == leak_badges.LEAK]
 
     @property
     def details_folder(self) -> pathlib.Path:
@@ -264,6 +274,10 @@ def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRu
         clips=raw.get("clips"),
         audio_root=raw.get("audio_root"),
         leaks=raw.get("leaks") or {},
+        badges=tuple(leak_badges.badges(raw.get("leaks"))),
+        groups=raw.get("groups"),
+        hours=hours if type(hours := raw.get("hours")) in (int, float) and math.isfinite(hours) else None,
+        baselines=_baselines(path, raw.get("baselines"), kind, averaged, folds),
     )
 
 
@@ -335,6 +349,20 @@ def _pooled(
         if numbers[0] is None or (numbers[1] is None) != (numbers[2] is None):
             refuse(path, f"'pooled' lacks numbers for {name}")
     return found
+
+
+def _baselines(
+    path: pathlib.Path, found: Any, kind: str, averaged: str, folds: Sequence[ReportedFold]
+) -> Mapping[str, Mapping[str, float]]:
+    """The summary's scores of answers that do not listen; those of classes come from their counts."""
+    if kind == "classes":
+        clips = sum(fold.confusion for fold in folds).sum(1) if folds else np.zeros(1)
+        return scoring.of_classes_without_listening(clips, averaged) if clips.any() else {}
+    for name, scores in (found or {}).items():
+        values = [scores.get(metric) for metric in scoring.KINDS[kind].titles] if isinstance(scores, dict) else [None]
+        if name not in scoring.BASELINES or not all(type(value) in (int, float) for value in values):
+            refuse(path, f"'baselines' holds no scores for {name}")
+    return found or {}
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -29,9 +29,27 @@ def by_dataset(runs: Sequence[report_runs.ReportedRun]) -> dict[str, list[report
     return groups
 
 
-def mark(text: str, *, complete: bool) -> str:
-    """`text`, followed by a dagger if it is incomplete."""
-    return text if complete else f"{text} {report_text.DAGGER}"
+def marks(*runs: report_runs.ReportedRun) -> str:
+    """What follows the name of these runs: a dagger where one is incomplete, a double dagger where one leaks."""
+    dagger = "" if all(run.complete for run in runs) else report_text.DAGGER
+    double = report_text.DOUBLE_DAGGER if any(run.leaks_in_words for run in runs) else ""
+    return f" {dagger}{double}" if dagger + double else ""
+
+
+def mark(run: report_runs.ReportedRun) -> str:
+    """Its name with its `marks`."""
+    return f"{run.name}{marks(run)}"
+
+
+def alarms(runs: Sequence[report_runs.ReportedRun]) -> list[str]:
+    """What leaks from training into the tested clips of each data set, a sentence each, with the mark of its runs."""
+    found = []
+    for members in by_dataset(runs).values():
+        protocols = {run.protocol for run in members}
+        for run in members:
+            place = run.title if len(protocols) == 1 else f"{run.title}, protocol {run.protocol}"
+            found += [f"{report_text.DOUBLE_DAGGER} {place}: {text}." for text in run.leaks_in_words]
+    return list(dict.fromkeys(found))
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
@@ -43,17 +61,17 @@ def number(value: float | None, *, signed: bool = False) -> str:
     return text.replace("-", report_text.MINUS)
 
 
-def _spread(found: report_paper.Number | None, alone: bool) -> str:
-    """Mean and deviation, or the mean `alone`."""
+def spread(found: report_paper.Number | None, alone: bool = False) -> str:
+    """Mean and deviation, or the mean `alone`; a dash for None."""
     if found is None:
         return report_text.DASH
     return number(found.mean) + ("" if alone or found.std is None else f"\N{PLUS-MINUS SIGN}{number(found.std)}")
 
 
-def _columns(first: Sequence[str], kind: str) -> list[report_text.TableColumn]:
+def _columns(first: Sequence[str], kind: str, beside_paper: bool) -> list[report_text.TableColumn]:
     """Columns of words, then those of `_scores`."""
     titles = ("ours", "all clips", "paper", "\N{GREEK CAPITAL LETTER DELTA}")
-    titles = titles if kind == "classes" else ("mean", "all clips")
+    titles = titles if beside_paper else ("mean", "all clips")
     scores = [report_text.TableColumn(title, over) for over in scoring.KINDS[kind].titles.values() for title in titles]
     return [*(report_text.TableColumn(title, number=False) for title in first), *scores]
 
@@ -62,19 +80,20 @@ def _scores(
     kind: str,
     ours: report_paper.Row,
     pooled: Mapping[str, str],
-    paper: report_paper.Row,
+    paper: report_paper.Row | None,
     best: Mapping[str, float],
     alone: bool = False,
 ) -> Row:
-    """For each metric the mean over folds and the score of all clips; of classes, the paper's and the difference."""
+    """For each metric the mean over folds and the score of all clips; with the `paper`'s row, it and the difference."""
     cells = []
     for metric in scoring.KINDS[kind].titles:
-        mine, theirs = ours.get(metric), paper.get(metric)
-        cells.append(report_text.Cell(_spread(mine, alone), mine is not None and mine.mean == best.get(metric)))
+        mine = ours.get(metric)
+        cells.append(report_text.Cell(spread(mine, alone), mine is not None and mine.mean == best.get(metric)))
         cells.append(report_text.Cell(pooled.get(metric, report_text.DASH)))
-        if kind == "classes":
+        if paper is not None:
+            theirs = paper.get(metric)
             difference = number(mine.mean - theirs.mean, signed=True) if mine and theirs else report_text.DASH
-            cells += [report_text.Cell(_spread(theirs, alone)), report_text.Cell(difference)]
+            cells += [report_text.Cell(spread(theirs, alone)), report_text.Cell(difference)]
     return cells
 
 
@@ -94,48 +113,86 @@ def _best(rows: Sequence[report_paper.Row], kind: str) -> dict[str, float]:
     return {name: choose[name](row[name].mean for row in rows if name in row) for name in choose}
 
 
-def tables_iv(
+def scores(
     runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault] = ()
 ) -> list[report_text.Table]:
-    """`table_iv` of each kind of task that has runs; that of classes in any case, with the `faults`."""
-    kinds = [kind for kind in scoring.KINDS if kind == "classes" or any(run.kind == kind for run in runs)]
-    return [
-        table_iv([run for run in runs if run.kind == kind], kind, faults if kind == "classes" else ()) for kind in kinds
-    ]
+    """The scores of every run: table IV for the paper's tasks, and a table for each kind of other data."""
+    of_paper = [run for run in runs if _is_of_paper(run.dataset, run.kind)]
+    tables = [table_iv(of_paper, [fault for fault in faults if _is_of_paper(fault.dataset)])]
+    others = [run for run in runs if run not in of_paper]
+    for kind in scoring.KINDS:
+        lost = [fault for fault in faults if kind == "classes" and not _is_of_paper(fault.dataset)]
+        tables.append(own_scores([run for run in others if run.kind == kind], kind, lost))
+    return [table for table in tables if table.groups]
+
+
+def _is_of_paper(dataset: str, kind: str = "classes") -> bool:
+    return dataset in report_paper.TASKS and kind == "classes"
 
 
 def table_iv(
-    runs: Sequence[report_runs.ReportedRun],
-    kind: str = "classes",
-    faults: Sequence[report_runs.ReportedFault] = (),
+    runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault] = ()
 ) -> report_text.Table:
-    """A group for each data set, a row for each run; the best complete run of each protocol is bold.
+    """A group for each of the paper's tasks, a row for each run; the best complete run of each protocol is bold.
 
     A job that failed without a score has a row of dashes, and its reason is among the notes.
     """
+    return _score_table("table4", "Table IV: every data set", runs, "classes", faults, beside_paper=True)
+
+
+def own_scores(
+    runs: Sequence[report_runs.ReportedRun], kind: str, faults: Sequence[report_runs.ReportedFault] = ()
+) -> report_text.Table:
+    """As `table_iv` for data sets that the paper has not."""
+    words = {"classes": "", "multilabel": " of tags", "regression": " of numbers"}[kind]
+    name = "scores" if kind == "classes" else f"scores_{kind}"
+    return _score_table(name, f"Scores{words}", runs, kind, faults, beside_paper=False)
+
+
+def _score_table(
+    name: str,
+    title: str,
+    runs: Sequence[report_runs.ReportedRun],
+    kind: str,
+    faults: Sequence[report_runs.ReportedFault],
+    *,
+    beside_paper: bool,
+) -> report_text.Table:
     lost = [fault for fault in faults if fault.left_nothing(runs)]
-    columns = _columns(("system", "pre-training", "protocol", "folds"), kind)
+    told = beside_paper or any(run.system in paper_systems.SYSTEMS for run in [*runs, *lost])
+    first = ("system", *(["pre-training"] if told else []), "protocol", "folds")
+    columns = _columns(first, kind, beside_paper)
     groups, members_of = [], by_dataset(runs)
     for dataset in dict.fromkeys([*members_of, *(fault.dataset for fault in lost)]):
         members = members_of.get(dataset, [])
         rows = []
         for run in members:
             rivals = [own(other) for other in members if other.complete and other.protocol == run.protocol]
-            paper = report_paper.TABLE_IV.get(run.system, {}).get(dataset, {})
-            name = mark(run.name, complete=run.complete)
-            words = map(report_text.Cell, (name, pretraining(run.system), run.protocol, run.progress))
+            paper = report_paper.TABLE_IV.get(run.system, {}).get(dataset, {}) if beside_paper else None
+            words = (mark(run), *([pretraining(run.system)] if told else []), run.protocol, run.progress)
             best = _best(rivals, kind) if run.complete else {}
-            rows.append([*words, *_scores(kind, own(run), _pooled(run), paper, best)])
+            cells = _scores(kind, own(run), _pooled(run), paper, best)
+            rows.append([*map(report_text.Cell, words), *cells])
+        rows += [] if beside_paper or not members else _baseline_rows(members[0], len(first), kind)
         failed = [fault for fault in lost if fault.dataset == dataset]
         for fault in failed:
-            words = (fault.name, pretraining(fault.system), fault.protocol, "failed")
+            words = (fault.name, *([pretraining(fault.system)] if told else []), fault.protocol, "failed")
             dashes = [report_text.DASH] * (len(columns) - len(words))
             rows.append([report_text.Cell(text) for text in (*words, *dashes)])
         groups.append(report_text.Group(members[0].title if members else failed[0].title, rows))
-    notes = _notes_iv(runs, faults)
-    if kind == "classes":
-        return report_text.Table("table4", "Table IV: every data set", columns, groups, notes)
-    return report_text.Table(f"table4_{kind}", f"Every data set of kind {kind}", columns, groups, notes)
+    return report_text.Table(name, title, columns, groups, _notes_iv(runs, faults, beside_paper), alarms=alarms(runs))
+
+
+def _baseline_rows(run: report_runs.ReportedRun, words: int, kind: str) -> list[Row]:
+    """What answers without listening score on a data set, each in the columns of all clips."""
+    rows = []
+    for name, found in run.baselines.items():
+        dash = report_text.DASH
+        texts = [scoring.BASELINES[name], *[dash] * (words - 1)]
+        for metric in scoring.KINDS[kind].titles:
+            texts += [dash, number(found[metric])]
+        rows.append([report_text.Cell(text) for text in texts])
+    return rows
 
 
 def _pooled(run: report_runs.ReportedRun) -> dict[str, str]:
@@ -145,10 +202,12 @@ def _pooled(run: report_runs.ReportedRun) -> dict[str, str]:
 
 def failed(fault: report_runs.ReportedFault) -> str:
     """A sentence that says what failed and why."""
-    return f"{fault.name} on {fault.title} failed: {fault.reason.rstrip('.')}."
+    return f"{fault.name} on {fault.title} failed: {report_text.without_folders(fault.reason).rstrip('.')}."
 
 
-def _notes_iv(runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault]) -> list[str]:
+def _notes_iv(
+    runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault], beside_paper: bool
+) -> list[str]:
     notes = ["Mean and population standard deviation over folds; the best mean of a protocol is bold.", _ALL_CLIPS]
     if any(run.seeds for run in runs):
         notes.append("With several seeds the mean is over seeds and folds, and the deviation over the seeds' means.")
@@ -164,7 +223,7 @@ def _notes_iv(runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_r
             "Recall and F1 are averaged over the classes that are tested, but in the runs of an earlier version over "
             f"those that are only predicted too: {', '.join(dict.fromkeys(earlier))}."
         )
-    notes += [_OTHER_PROTOCOL] if any(run.kind == "classes" and run.protocol != "paper" for run in runs) else []
+    notes += [_OTHER_PROTOCOL] if beside_paper and any(run.protocol != "paper" for run in runs) else []
     misprints = [
         f"In the paper's row of {system} on {report_paper.TASKS[task]}, {reason}."
         for (system, task, _), reason in report_paper.MISPRINTS.items()
@@ -218,26 +277,25 @@ def table_iii(
     rows = []
     for (protocol, name), row in averages.items():
         rivals = [other.ours for key, other in averages.items() if other.whole and key[0] == protocol]
-        complete = all(run.complete for run in row.runs)
-        words = (mark(name, complete=complete), pretraining(row.runs[0].system), protocol, _tasks(row))
+        words = (f"{name}{marks(*row.runs)}", pretraining(row.runs[0].system), protocol, _tasks(row))
         rows.append(
             [
                 *map(report_text.Cell, words),
                 *_scores(
                     "classes",
                     row.ours,
-                    {name: _spread(found, len(row.runs) == 1) for name, found in row.pooled.items()},
+                    {name: spread(found, len(row.runs) == 1) for name, found in row.pooled.items()},
                     row.paper,
                     _best(rivals, "classes") if row.whole else {},
                     len(row.runs) == 1,
                 ),
             ]
         )
-    columns = _columns(("system", "pre-training", "protocol", "tasks"), "classes")
+    columns = _columns(("system", "pre-training", "protocol", "tasks"), "classes", beside_paper=True)
     groups = [report_text.Group("", rows)] if rows else []
-    return report_text.Table(
-        "table3", "Table III: averages over tasks", columns, groups, _notes_iii(list(averages.values()), faults)
-    )
+    notes = _notes_iii(list(averages.values()), faults)
+    alarm = alarms([run for row in averages.values() for run in row.runs])
+    return report_text.Table("table3", "Table III: averages over tasks", columns, groups, notes, alarms=alarm)
 
 
 def _tasks(row: _Average) -> str:

@@ -1,12 +1,14 @@
 """Tables, and their Markdown and LaTeX. The content of a cell is text, never markup."""
 
 import itertools
+import pathlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 DAGGER = "\N{DAGGER}"  # marks results of an incomplete run
+DOUBLE_DAGGER = "\N{DOUBLE DAGGER}"  # marks results of a run whose tested clips leak from training
 _PAGE_LINES = 48  # on a LaTeX page
 DASH = "\N{EM DASH}"  # for a number that does not exist
 MINUS = "\N{MINUS SIGN}"
@@ -34,7 +36,10 @@ class Group(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with notes below it; with `folded`, the page shows its groups closed."""
+    """A table with notes below it; with `folded`, the page shows its groups closed.
+
+    `alarms` say what is wrong with its numbers, and come first wherever the table goes.
+    """
 
     name: str  # stem of its files
     title: str
@@ -42,6 +47,7 @@ class Table(NamedTuple):
     groups: Sequence[Group]
     notes: Sequence[str] = ()
     folded: bool = False
+    alarms: Sequence[str] = ()
 
 
 def clean(text: str) -> str:
@@ -55,6 +61,18 @@ def clean(text: str) -> str:
         else:
             kept.append(char)
     return "".join(kept)
+
+
+_PART = r"""[^\s/\\'"<>|:;,()]"""
+# The folders of an absolute path, of one from the home folder and of one that leads upwards; parts hold no spaces.
+_FOLDERS = re.compile(
+    rf"(?<![\w.:/\\~}}-])(?:[A-Za-z]:[/\\](?:{_PART}+[/\\])*|(?:~\w*|(?:\.\./)*\.\.)?(?:/{_PART}+)*/)(?={_PART})"
+)
+
+
+def without_folders(text: str) -> str:
+    """`text` with the name alone of every path of this machine; relative paths and addresses stay as they are."""
+    return _FOLDERS.sub("", text.replace(f"{pathlib.Path.home()}/", "/"))
 
 
 def to_markdown(text: str) -> str:
@@ -81,6 +99,7 @@ _LATEX = {
     **{char: f"\\{char}" for char in "{}$&#%_"},
     **{char: f"{{{char}}}" for char in "[]*`'!?-"},  # no optional argument, no ligature
     DAGGER: r"\textdagger{}",
+    DOUBLE_DAGGER: r"\textdaggerdbl{}",
     DASH: r"\textemdash{}",
     MINUS: r"$-$",
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
@@ -99,6 +118,7 @@ def markdown(tables: Iterable[Table], first: Sequence[str] = ()) -> str:
     lines = [line for text in first for line in _paragraph(text)]
     for table in tables:
         lines += [f"## {to_markdown(table.title)}", ""]
+        lines += [line for alarm in table.alarms for line in _paragraph(alarm)]
         titles = [to_markdown(f"{column.over} {column.title}".strip()) for column in table.columns]
         rule = ["---:" if column.number else "---" for column in table.columns]
         for group in table.groups:
@@ -123,7 +143,7 @@ def latex(table: Table, first: Sequence[str] = ()) -> str:
 
     The first caption holds `first` and the notes.
     """
-    caption = " ".join(to_latex(text) for text in (f"{table.title}.", *first, *table.notes))
+    caption = " ".join(to_latex(text) for text in (f"{table.title}.", *first, *table.alarms, *table.notes))
     lines = [r"% needs \usepackage{booktabs,graphicx,textcomp} and \usepackage[T1]{fontenc}"]
     for groups in _pages(table.groups):
         lines += _latex_page(table.columns, groups, caption)
