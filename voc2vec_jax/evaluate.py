@@ -18,16 +18,22 @@ from voc2vec_jax.inference.evaluation import flags as evaluation_flags
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import scores as evaluation_scores
+from voc2vec_jax.inference.timelines import drawing
+from voc2vec_jax.inference.timelines import flags as timeline_flags
 from voc2vec_jax.planning import report
 from voc2vec_jax.runs import cli, cpu_tuning, logs, program, runtime
+
+FLAGS = {**evaluation_flags.FLAGS, **timeline_flags.FLAGS}
 
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     cpu_tuning.keep_memory()
-    arguments = cli.parse(argv, flags=evaluation_flags.FLAGS, program="voc2vec evaluate", about=__doc__)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec evaluate", about=__doc__)
     shard = shard_assignment.find(arguments.shard, os.environ)
     settings, request = evaluation_flags.settings_of(arguments), report.requested(arguments)
+    is_timeline = settings.kind == "timeline"
+    rules, wanted = timeline_flags.read(arguments, is_timeline)
     runtime.set_up_jax(
         ml_collections.ConfigDict({"deterministic": arguments.deterministic, "matmul_precision": "default"})
     )
@@ -37,6 +43,8 @@ def main(argv: list[str]) -> int:
     if request is not None:
         return dry_run.run(model, items, settings, request)
     output = evaluation_output.OutputFolder(arguments.output, worker.describe(model, items, settings))
+    if is_timeline:
+        drawing.check(rules, wanted, model.labels)
     own = shard.of(range(output.parts))
     for sentence in again.mark(output, items, own, arguments.retry, settings.threads).sentences():
         logs.say(sentence)
@@ -48,6 +56,8 @@ def main(argv: list[str]) -> int:
     if numbers:
         logs.say(str(worker.Worker(model, items, output, settings).run(numbers)))
     logs.say(evaluation_scores.conclude(output))
+    if is_timeline and not output.missing():
+        logs.say(drawing.draw(output, items, rules, wanted, settings.how))
     return errors.EXIT_DONE
 
 

@@ -43,7 +43,8 @@ class Items:
     `stream(item, how, remark)` yields the audio of an item in blocks of mono float32 at 16 kHz, as `audio.stream`.
     `lengths` gives the samples at 16 kHz of some items, and how many items each one stands for. `fingerprint` changes
     with any id, path or label, with their order, and with the audio of a prepared set (but not of files). `file` gives
-    the file that an item is read from; None for prepared sets.
+    the file that an item is read from; None for prepared sets. `starts` are where in their files items start, in
+    seconds; NaN for whole files, and None where all are whole.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Items:
     stream: Callable[[Item, audio.Reading, audio.Remark], Iterator[Float32[np.ndarray, " _"]]]
     lengths: Callable[[], tuple[list[int], float]]
     file: Callable[[Item], str] | None = None
+    starts: Float64[np.ndarray, "n"] | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -184,7 +186,7 @@ def _of_files(
     for each in times or ():
         digest.update(each.tobytes())
     found = _Files(root, table, *([np.frombuffer(each) for each in times] if times else (None, None)))
-    return Items(name, table, digest.hexdigest(), found.stream, found.lengths, found.file)
+    return Items(name, table, digest.hexdigest(), found.stream, found.lengths, found.file, found.start)
 
 
 def _refuse_two_labels(

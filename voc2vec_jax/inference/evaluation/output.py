@@ -3,6 +3,7 @@
     evaluation.json            what is evaluated and how; a rerun must ask for the same
     parts/00000.parquet        rows of consecutive items; a part is done when this file exists and no row is marked
     timelines/00000.csv        windows of the same items, with `--timeline`
+    windows/00000.parquet      the same windows, with the probabilities of all classes
     errors/00000.csv           the part's unusable items, if any
     remarks/00000.csv          what is odd about usable items, if anything
     sources/00000.npy again/00000.npy      see `again`
@@ -36,7 +37,7 @@ class OutputFolder:
         if self.root.exists() and not self.root.is_dir():
             raise errors.InputError(f"--output={root} is no folder: give one, it is made")
         try:
-            for name in ("parts", *COLUMNS, *(["timelines"] if description["kind"] == "timeline" else [])):
+            for name in ("parts", *COLUMNS, *(("timelines", "windows") if description["kind"] == "timeline" else ())):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             self.description = _claim(self.root / MANIFEST, description)
         except OSError as fault:
@@ -67,6 +68,10 @@ class OutputFolder:
     def timeline(self, number: int) -> pathlib.Path:
         """The csv of a part's windows."""
         return self.root / "timelines" / f"{number:05d}.csv"
+
+    def windows(self, number: int) -> pathlib.Path:
+        """The Parquet file of a part's windows, with the probabilities of every class."""
+        return self.root / "windows" / f"{number:05d}.parquet"
 
     def rows_of(self, kind: str, number: int) -> pathlib.Path:
         """The csv of a part's unusable items ("errors"), or of what is odd about others ("remarks")."""

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import answers, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
+from voc2vec_jax.inference.evaluation import window_rows
 from voc2vec_jax.runs import files
 
 FLOAT16_END = 65_520.0  # from here on, the nearest float16 is infinite
@@ -36,6 +37,7 @@ class Columns:
 
     def __init__(self, description: Mapping[str, Any], hop_samples: int, middle_samples: float):
         """The first frame sees audio around `middle_samples`, each other `hop_samples` further on."""
+        self.description = description
         self.kind, self.layers = description["kind"], description["layers"]
         self.target = description.get("target", "classes")  # one of `answers.KINDS`
         self.classes, self.framed = description["classes"], description["pool"] == "none"
@@ -161,20 +163,22 @@ def shown(path: str) -> str:
 
 
 class TimelineWriter:
-    """Writes the windows of a part's items as they come: one csv row per window.
+    """Writes the windows of a part's items as they come: one csv row per window, and all probabilities as Parquet.
 
     With several labels the probability is that of the likeliest one; of a number, there is none.
     """
 
-    def __init__(self, path: pathlib.Path, columns: Columns, cut: windowing.Cut):
-        """`cut` gives the windows of a recording from its number of samples."""
+    def __init__(self, path: pathlib.Path, windows: pathlib.Path, columns: Columns, cut: windowing.Cut):
+        """To the csv file `path` and the Parquet file `windows`. `cut` gives the windows of so many samples."""
         self._file = path.open("w", newline="", encoding="utf-8")
         self._writer = files.csv_writer(self._file)
         self._writer.writerow(TIMELINE_COLUMNS)
         self._columns, self._cut = columns, cut
+        self._windows = window_rows.WindowWriter(windows, columns.description)
 
-    def copy(self, path: pathlib.Path, without: Collection[int]) -> None:
-        """The windows of a finished file but for those of some items, as they are."""
+    def copy(self, path: pathlib.Path, windows: pathlib.Path, without: Collection[int]) -> None:
+        """The windows of finished files but for those of some items, as they are."""
+        self._windows.copy(windows, without)
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.reader(file)
             next(rows)
@@ -183,12 +187,14 @@ class TimelineWriter:
     def add(self, item: evaluation_inputs.Item, samples: int, logits: Float[np.ndarray, "w v"]) -> None:
         """Writes the windows of one recording."""
         chances, target = self._columns.chances(logits), self._columns.target
-        for k, window in enumerate(self._cut(samples)):
-            start, end = window.start / audio.RATE_HZ, window.stop / audio.RATE_HZ
+        times = np.array([window[:2] for window in self._cut(samples)]) / audio.RATE_HZ
+        self._windows.add(window_rows.Windows(item.row, times[:, 0], times[:, 1], chances))
+        for k, (start, end) in enumerate(times.tolist()):
             said = answers.in_words(target, self._columns.classes, chances[k])
             chance = "" if target == "regression" else f"{chances[k].max():.4f}"
             self._writer.writerow((item.row, item.id, f"{start:.3f}", f"{end:.3f}", said, chance))
 
     def close(self) -> None:
-        """Finishes the file."""
+        """Finishes the files."""
         self._file.close()
+        self._windows.close()

@@ -285,7 +285,7 @@ class Worker:
                 if len(due) < len(items):
                     rows.copy(self._output.part(number), due)
                     if windows:
-                        windows.copy(self._output.timeline(number), due)
+                        windows.copy(self._output.timeline(number), self._output.windows(number), due)
                 for row, value in self._collector().collect(results):
                     samples = part.samples[row]
                     if not self._columns.holds(value):
@@ -321,8 +321,9 @@ class Worker:
     def _timeline_writer(self, number: int, stack: contextlib.ExitStack) -> evaluation_rows.TimelineWriter | None:
         if not self._timeline:
             return None
-        path = stack.enter_context(evaluation_output.whole(self._output.timeline(number)))
-        writer = evaluation_rows.TimelineWriter(path, self._columns, self._cut)
+        paths = (self._output.timeline(number), self._output.windows(number))
+        own = [stack.enter_context(evaluation_output.whole(path)) for path in paths]
+        writer = evaluation_rows.TimelineWriter(*own, self._columns, self._cut)
         return stack.enter_context(contextlib.closing(writer))
 
 
