@@ -85,7 +85,7 @@ def open_input(source: str, data_dir: str | os.PathLike | None = None) -> Items:
             "is prepared there"
         )
     if trees.is_audio(path.name):
-        return _of_files(path.name, path.parent, [(path.name, path.name, "")])
+        return _of_files(str(path), path.parent, [(path.name, path.name, "")])
     if path.name.lower().endswith((*trees.ARCHIVE_SUFFIXES, ".parquet", ".npz", ".npy")):
         raise errors.InputError(f"--input={source} is no list of recordings: unpack it, or write a csv of their paths")
     return _of_list(path)

@@ -8,6 +8,7 @@
 Pages, pictures and label files are those of the first recordings; the number is given.
 """
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -34,6 +35,7 @@ EVENT_COLUMNS = ("row", "id", "path", "start", "end", "label", "probability", "m
 CLIPS, CLIP_SECONDS = 24, 8.0  # sounds of events in a page that does not hold the whole
 MOST_NAME = 100
 HIGHEST_HZ = audio.RATE_HZ / 2
+_PART_OF_RUN = re.compile(r"model|final|best|fold_\d+")
 TITLES = {audacity.ENDING: "Audacity labels", textgrid.ENDING: "Praat TextGrid", raven.ENDING: "Raven table"}
 
 
@@ -184,7 +186,7 @@ class _Artist:
         description = output.description
         self._root, self._items, self._rules, self._wanted, self._how = output.root, items, rules, wanted, how
         self._classes = description["classes"] or ["value"]
-        self._model = "/".join(pathlib.PurePath(description["model"]).parts[-2:])
+        self._model = model_name(description["model"])
         self.has_events = description.get("target", "classes") != "regression"
         self.drawn: list[tuple[page.Link, float, int]] = []
         self._names: set[str] = set()
@@ -200,7 +202,7 @@ class _Artist:
         """The page, the picture and the label files of a recording. One that cannot be read again is warned about."""
         samples = round(recording.seconds * audio.RATE_HZ)
         keep = recording.seconds <= 60 * self._wanted.sound_minutes
-        clips = [] if keep else sorted(sorted(recording.events, key=lambda event: -event.peak)[:CLIPS])
+        clips = [] if keep else _likeliest(recording.events)
         spans = [(max(0.0, event.start), min(event.end, event.start + CLIP_SECONDS)) for event in clips]
         blocks = self._items.stream(recording.item, self._how, audio.Told())
         try:
@@ -208,7 +210,7 @@ class _Artist:
         except errors.InputError as fault:
             logs.warn(f"{recording.item.id} gets no page: {recordings.reason(fault)}")
             return
-        name = self._free_name(recording.name)
+        name = free_name(recording.name, self._names)
         rules = self._rules if self.has_events else None
         threshold = self._rules.threshold if rules else None
         parts = (recording.at, recording.chances, self._classes, recording.events)
@@ -248,16 +250,6 @@ class _Artist:
         near = [os.path.relpath(file, pages)] if file.is_relative_to(pages.parent.parent) else []
         return tuple(dict.fromkeys([file.name, *(each.replace(os.sep, "/") for each in near)]))
 
-    def _free_name(self, name: str) -> str:
-        """A name for files, after that of a recording, which no other recording has."""
-        stem = re.sub(r"[^\w.-]+", "_", os.path.splitext(name)[0]).strip("._")[:MOST_NAME] or "recording"
-        free, number = stem, 1
-        while free in self._names or free == "index":
-            number += 1
-            free = f"{stem}_{number}"
-        self._names.add(free)
-        return free
-
     def _write(self, name: str, content: bytes) -> None:
         path = self._root / name
         try:
@@ -265,3 +257,33 @@ class _Artist:
             files.write_atomic(path, content)
         except OSError as fault:
             raise errors.RunError(f"{path} cannot be written: {fault.strerror or fault}") from fault
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """A name for files, after that of a recording, that is not `taken`; it is then."""
+    stem = re.sub(r"[^\w.-]+", "_", os.path.splitext(name)[0]).strip("._")[:MOST_NAME] or "recording"
+    free, number = stem, 1
+    while free in taken or free == "index":
+        number += 1
+        free = f"{stem}_{number}"
+    taken.add(free)
+    return free
+
+
+def _likeliest(found: Sequence[timeline_events.Event]) -> list[timeline_events.Event]:
+    """The likeliest CLIPS events in their order, of all classes in turn."""
+    seen: collections.Counter[str] = collections.Counter()
+    ranked = []
+    for event in sorted(found, key=lambda event: -event.peak):
+        ranked.append((seen[event.label], len(ranked), event))
+        seen[event.label] += 1
+    return sorted(event for _, _, event in sorted(ranked)[:CLIPS])
+
+
+def model_name(source: str) -> str:
+    """A model's name for people: a Hub id, or the end of a path from the run folder on."""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not os.path.exists(source):
+        return source
+    parts = pathlib.PurePath(source).parts
+    first = next((k for k in reversed(range(len(parts))) if not _PART_OF_RUN.fullmatch(parts[k])), 0)
+    return "/".join(parts[first:])

@@ -11,9 +11,7 @@ FLAGS = {
     "gap_seconds": cli.Flag("with --timeline: events of a class this far apart are one", default=0.0, kind=float),
     "background": cli.Flag("with --timeline: classes that are no events, separated by commas", default=""),
     "pages": cli.Flag("with --timeline: recordings that get a page and label files", default=50, kind=int),
-    "sound_minutes": cli.Flag(
-        "with --timeline: longest whose page holds the sound", default=10.0, kind=float
-    ),
+    "sound_minutes": cli.Flag("with --timeline: longest whose page holds the sound", default=10.0, kind=float),
 }
 
 

@@ -56,6 +56,7 @@ def templates() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["clock"] = picture.clock
+    environment.filters["moment"] = picture.moment
     environment.filters["url"] = parse.quote
     return environment
 

@@ -19,6 +19,8 @@ COLOURS = ("#1f6fb4", "#d1495b", "#3a9d6e", "#e0a026", "#7b52ab", "#5bb8d4", "#8
 COLOUR_MAP = "magma"
 MOST_POINTS = 2000  # of a curve
 MOST_CURVES = 8
+MOST_TICKS = 10
+_STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, *(60.0 * k for k in (1, 2, 5, 10, 15, 30, 60, 120, 240, 480)))
 _STYLE = {"text.parse_math": False, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -76,7 +78,7 @@ def draw(
         panels = sheet.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         panels[0].imshow(image, aspect="auto", extent=(0, seconds, 0, 8), cmap=COLOUR_MAP, interpolation="antialiased")
         panels[0].set(ylabel="kHz", title=title)
-        for number in sorted(np.argsort(-chances.max(0))[:MOST_CURVES]):
+        for number in sorted(np.argsort(-chances.max(0))[:MOST_CURVES].tolist()):
             values = np.append(chances[:, number], chances[-1, number])
             panels[1].step(at, values, where="post", color=colour(number), label=classes[number], linewidth=1.1)
         panels[1].set(ylabel="value" if threshold is None else "probability")
@@ -91,6 +93,8 @@ def draw(
             panels[2].set_yticks(range(len(lanes)), lanes)
             panels[2].set_ylim(len(lanes) - 0.4, -0.6)
         panels[-1].set(xlabel="time", xlim=(0, seconds))
+        step = next((step for step in _STEPS if seconds / step <= MOST_TICKS), 86_400.0)
+        panels[-1].xaxis.set_major_locator(ticker.MultipleLocator(step))
         panels[-1].xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: clock(value)))
         file = io.BytesIO()
         sheet.savefig(file, format="png", dpi=130, metadata={"Software": None})
@@ -104,3 +108,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def moment(seconds: float) -> str:
+    """A time to a tenth of a second, as 0:07.5 or 1:02:07.0."""
+    minutes, tenths = divmod(round(10 * seconds), 600)
+    hours, minutes = divmod(minutes, 60)
+    rest = f"{tenths // 10:02d}.{tenths % 10}"
+    return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"

@@ -12,7 +12,7 @@ const peak = data.classes.map((_, k) => { let best = 0; for (let w = 0; w < wind
   best = Math.max(best, values[w * classes + k]); return best; });
 const first = [...peak.keys()].sort((a, b) => peak[b] - peak[a]).slice(0, 8);
 const shown = new Set([...lanes, ...first].slice(0, Math.max(8, lanes.length)));
-let span = Math.min(total, 60), from = 0, clock0 = 0, stopAt = null, tried = 0;
+let span = Math.min(total, Math.max(60, total / 30)), from = 0, clock0 = 0, stopAt = null, tried = 0;
 document.body.classList.add("live");
 $("live").hidden = false;
 
