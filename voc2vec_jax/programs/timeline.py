@@ -22,7 +22,7 @@ WORDS = cli.Positional("OUT", "the output folder of evaluate --timeline", most=1
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec timeline", positional=WORDS)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec timeline", positional=WORDS, about=__doc__)
     rules, wanted = timeline_flags.read(arguments)
     output = drawing.opened(pathlib.Path(arguments.words[0]))
     items = evaluation_inputs.open_input(arguments.input or output.description["input"], arguments.data_dir)
