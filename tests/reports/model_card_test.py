@@ -197,4 +197,4 @@ def test_what_cannot_be_published_is_one_sentence(finished, hub, tmp_path, capsy
         assert status == errors.EXIT_INPUT and said in err
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     status, _, err = run_program(capsys, finished, "me/cries")
-    assert status == errors.EXIT_INPUT and "pip install 'voc2vec_jax[hub]'" in err
+    assert status == errors.EXIT_INPUT and "pip install -e '.[hub]'" in err

@@ -66,7 +66,7 @@ def wandb(monkeypatch, calls):
 @pytest.mark.parametrize(("extra", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
 def test_a_board_is_asked_for_and_missing(tmp_path, monkeypatch, extra, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(errors.InputError, match=rf"pip install 'voc2vec_jax\[{extra}\]'"):
+    with pytest.raises(errors.InputError, match=rf"pip install -e '.*\[{extra}\]'"):
         logs.Metrics(tmp_path, **{extra: True})
     logs.Metrics(tmp_path).close()
 

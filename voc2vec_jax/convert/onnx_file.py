@@ -20,7 +20,7 @@ from typing import Any
 from voc2vec_jax import errors
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader
-from voc2vec_jax.runs import files, versions
+from voc2vec_jax.runs import extras, files, versions
 
 RATE_HZ = 16_000
 WINDOW_SECONDS = 30.0  # `embed` and `predict` cut longer recordings into windows of so much
@@ -42,7 +42,7 @@ def write(path: str | Path, weights: reader.ModelWeights) -> dict[str, str]:
     try:
         import onnx
     except ImportError:
-        raise errors.InputError(f"writing {path} needs the onnx package: pip install 'voc2vec_jax[onnx]'") from None
+        raise errors.InputError(f"writing {path} needs the onnx package: {extras.command('onnx')}") from None
     model = _model(weights)
     size = sum(tensor.ByteSize() for tensor in model.graph.initializer)
     beside = {}

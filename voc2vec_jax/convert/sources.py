@@ -1,6 +1,7 @@
 """What `from_pretrained` may be given: a folder, a checkpoint file, a run of ours, or a model on the Hub."""
 
 import dataclasses
+import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import adapters, configs, funasr, reader, weight_files
+from voc2vec_jax.convert import adapters, configs, funasr, paper_systems, reader, run_models, weight_files
 from voc2vec_jax.convert import names as convert_names
-from voc2vec_jax.runs import files, logs
+from voc2vec_jax.runs import extras, files, logs
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 _BESIDE = ("*.json", funasr.CONFIG, funasr.TOKENS)
@@ -19,23 +20,27 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the 
 
 def read(source: str | Path) -> reader.ModelWeights:
     """Reads the model that `source` names: a folder or a file that `reader.read` takes, a run folder of pre-training
-    (its best step, else its newest), or a name on the Hub (`owner/model`, `owner/model@revision`), adapters beside
-    their source, or a run folder of fine-tuning that holds one model.
+    (its best step, else its newest), a system of the paper (`voc2vec-ls`; a folder or file of that name wins), a name
+    on the Hub (`owner/model`, `owner/model@revision`), adapters beside their source, or a run folder of fine-tuning
+    that holds one model.
 
     Raises InputError, in one sentence, if it names none.
     """
     path = Path(source)
     if not path.exists():
-        path = _fetch(str(source))
+        path = _fetch(_of_system(str(source)))
+    elif str(source) in paper_systems.SYSTEMS:
+        hub = paper_systems.SYSTEMS[str(source)].source
+        logs.say(f"{source} is taken as the {'folder' if path.is_dir() else 'file'} here; the system is {hub}")
     if path.is_file():
         return reader.read(path)
     if not (path / "config.json").is_file():
-        return reader.read(_only_file(path))
+        return read(path / "model") if run_models.is_fold(path) else reader.read(_only_file(path))
     raw = weight_files.read_json(path / "config.json")
     if raw.get("format") == adapters.FORMAT:
         return adapters.read(path, raw, read)
     if "format" not in raw and "folds" in raw and "datasets" in raw:
-        return read(_of_folds(path))
+        return read(run_models.of_folds(path))
     is_run = "format" not in raw and "model_type" not in raw and isinstance(raw.get("model"), dict)
     return _read_run(path, raw) if is_run else reader.read(path)
 
@@ -59,26 +64,11 @@ def _only_file(folder: Path) -> Path:
     found = sorted(path for kind in ("pt", "pth", "ckpt") for path in folder.glob(f"*.{kind}"))
     if len(found) == 1:
         return found[0]
-    folds = sorted(path.name for path in folder.glob("fold_*"))
-    if folds:
-        raise errors.InputError(f"{folder} holds {len(folds)} folds; give one of them, such as {folder / folds[0]}")
     if found:
         raise errors.InputError(f"{folder} holds {len(found)} checkpoints; give one of them, such as {found[0]}")
-    raise errors.InputError(f"{folder} has no config.json and no .pt file, so it is no model; give the folder of one")
-
-
-def _of_folds(folder: Path) -> Path:
-    """The model of a cross-validation: the one trained on all clips, else the only one that was kept."""
-    found = [folder / "final" / "model"] if (folder / "final" / "final.json").is_file() else []
-    found = found or sorted(path.parent for path in folder.glob("fold_*/model/config.json"))
-    if not found:
-        raise errors.InputError(f"{folder} is a cross-validation that has kept no model: set --config.final=true there")
-    if len(found) > 1:
-        raise errors.InputError(
-            f"{folder} holds the models of {len(found)} folds; give one of them, such as {found[0]}"
-        )
-    logs.say(f"{folder} is a cross-validation: taken is {found[0]}")
-    return found[0]
+    raise errors.InputError(
+        f"{folder} has no config.json and no .pt file, so it is no model; {run_models.below(folder)}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,15 +124,32 @@ def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
     )
 
 
+def _of_system(name: str) -> str:
+    """The Hub id of a system of the paper; any other name as it is. InputError for openSMILE, which has no weights."""
+    system = paper_systems.SYSTEMS.get(name)
+    if system is None:
+        return name
+    if system.family == "opensmile":
+        raise errors.InputError(
+            "opensmile has no weights to load: voc2vec finetune --config.model=opensmile compares it, and the package "
+            "opensmile itself computes its features"
+        )
+    return system.source
+
+
 def _fetch(name: str) -> Path:
     """The folder of a model on the Hub: its JSON files and one kind of weights; HF_HUB_OFFLINE is honoured."""
     if not _HUB_NAME.fullmatch(name) or (Path(name).parent.is_dir() and Path(name).parent != Path(".")):
-        raise errors.InputError(f"{name} does not exist{files.similar(Path(name))}; give a folder, a file or a Hub id")
+        near = difflib.get_close_matches(name, paper_systems.SYSTEMS, 1)
+        hint = files.similar(Path(name)) or (f" (did you mean {near[0]}?)" if near else "")
+        raise errors.InputError(
+            f"{name} does not exist{hint}; give a folder, a file, a Hub id (owner/model) or a system (voc2vec-ls)"
+        )
     try:
         import huggingface_hub
     except ImportError:
         raise errors.InputError(
-            f"{name} is not here, and fetching it from the Hub needs huggingface_hub: pip install 'voc2vec_jax[hub]'"
+            f"{name} is not here, and fetching it from the Hub needs huggingface_hub: {extras.command('hub')}"
         ) from None
     repository, _, revision = name.partition("@")
     absent = None

@@ -26,7 +26,7 @@ from jaxtyping import Float32, Int64
 from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import progress, worker_processes
 from voc2vec_jax.finetuning import tasks
-from voc2vec_jax.runs import files, logs
+from voc2vec_jax.runs import extras, files, logs
 
 FEATURE_SETS = {"ComParE_2016": 6373, "eGeMAPSv02": 88}  # name: width
 OPENSMILE_SAMPLES = 960  # 60 ms: openSMILE returns NaN for less
@@ -83,7 +83,7 @@ def _opensmile():
         return importlib.import_module("opensmile")
     except ImportError:
         raise errors.InputError(
-            "the system opensmile needs a package that is not installed: pip install 'voc2vec_jax[opensmile]' (for "
+            f"the system opensmile needs a package that is not installed: {extras.command('opensmile')} (for "
             "non-commercial research only), or give features of your own with --config.features=FILE.npz"
         ) from None
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import ml_collections
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import sources
-from voc2vec_jax.finetuning import paper_systems, recipe
+from voc2vec_jax.convert import paper_systems, sources
+from voc2vec_jax.finetuning import recipe
 from voc2vec_jax.runs import agreement, configuration
 
 

@@ -5,8 +5,9 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
+from voc2vec_jax.convert import paper_systems
 from voc2vec_jax.datasets import catalog
-from voc2vec_jax.finetuning import feature_sets, paper_systems
+from voc2vec_jax.finetuning import feature_sets
 
 _CORPORA = {"LS960": "LibriSpeech", "none": ""}
 _HUB_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)")  # a folder in the cache of the Hub

@@ -22,7 +22,7 @@ def difference(model: pretrained.Model, path: Path) -> float:
         import onnxruntime
     except ImportError:
         raise errors.InputError(
-            f"checking {path} needs onnxruntime: pip install 'voc2vec_jax[onnx]', or give --verify=false"
+            f"checking {path} needs onnxruntime: {extras.command('onnx')}, or give --verify=false"
         ) from None
     clips = _clips(model.config.encoder.samples_for(1))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

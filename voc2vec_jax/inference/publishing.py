@@ -9,7 +9,7 @@ from typing import Any
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import reader, writer
-from voc2vec_jax.runs import files, logs
+from voc2vec_jax.runs import extras, files, logs
 
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _PATH = re.compile(r"(~|\.{1,2}|[A-Za-z]:)?[/\\].+|.*[/\\].*[/\\].*", re.DOTALL)  # one slash is a name on the Hub
@@ -76,9 +76,7 @@ def upload(folder: Path, repository: str, *, private: bool = False) -> str:
     try:
         import huggingface_hub
     except ImportError:
-        raise errors.InputError(
-            f"publishing {repository} needs huggingface_hub: pip install 'voc2vec_jax[hub]'"
-        ) from None
+        raise errors.InputError(f"publishing {repository} needs huggingface_hub: {extras.command('hub')}") from None
     hub = huggingface_hub.HfApi()
     try:
         hub.create_repo(repository, private=private, exist_ok=True)

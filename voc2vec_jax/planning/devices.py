@@ -18,7 +18,7 @@ from jax.experimental import topologies
 
 from voc2vec_jax import errors
 from voc2vec_jax.planning import chips
-from voc2vec_jax.runs import memory
+from voc2vec_jax.runs import extras, memory
 
 EXAMPLES = "v5e:1x1, v5e:4x4, v5p:4x4x4, h100, h100:8, h100:2x8"
 EXTRAS = {"tpu": "plan-tpu", "cuda": "plan-cuda"}
@@ -119,9 +119,7 @@ def machine(name: str) -> Machine:
 def need_plugin(name: str, platform: str) -> None:
     """InputError with the extra that is missing, if the compiler of a platform is not installed."""
     if not any(_installed(plugin) for plugin in _PLUGINS[platform]):
-        raise errors.InputError(
-            f'--device={name} needs XLA\'s compiler for it: pip install "voc2vec_jax[{EXTRAS[platform]}]"'
-        )
+        raise errors.InputError(f"--device={name} needs XLA's compiler for it: {extras.command(EXTRAS[platform])}")
 
 
 def _installed(module: str) -> bool:

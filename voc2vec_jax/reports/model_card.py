@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import reader, sources
+from voc2vec_jax.convert import paper_systems, reader, sources
 from voc2vec_jax.datasets import catalog
-from voc2vec_jax.finetuning import leak_badges, paper_systems, scoring
+from voc2vec_jax.finetuning import leak_badges, scoring
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.inference import publishing
 from voc2vec_jax.reports import runs as report_runs

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Int
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import leak_badges, paper_systems, scoring
+from voc2vec_jax.convert import paper_systems
+from voc2vec_jax.finetuning import leak_badges, scoring
 from voc2vec_jax.ops import metrics
 
 _NEEDED = {"dataset": str, "system": str, "protocol": str, "planned_folds": int, "folds": list, "labels": list}

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from voc2vec_jax import errors
-from voc2vec_jax.finetuning import paper_systems, scoring
+from voc2vec_jax.convert import paper_systems
+from voc2vec_jax.finetuning import scoring
 from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import text as report_text

@@ -14,16 +14,14 @@ from types import ModuleType
 from typing import Any
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import extras, files
 
 
 def _package(name: str, extra: str, title: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise errors.InputError(
-            f"{title} needs a package that is not installed: pip install 'voc2vec_jax[{extra}]'"
-        ) from None
+        raise errors.InputError(f"{title} needs a package that is not installed: {extras.command(extra)}") from None
 
 
 def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:

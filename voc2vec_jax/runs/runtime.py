@@ -6,6 +6,9 @@ import pathlib
 import jax
 import ml_collections
 
+from voc2vec_jax import errors
+from voc2vec_jax.runs import extras, versions
+
 
 def set_up_jax(config: ml_collections.ConfigDict) -> None:
     """Set precision, determinism and the persistent compilation cache, and start JAX; call it before computing."""
@@ -17,12 +20,48 @@ def set_up_jax(config: ml_collections.ConfigDict) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
     # Processes exchange their devices when JAX starts, and each waits for all: start here, in every process, and not
     # later in process 0 alone while the others wait for it.
-    jax.devices()
+    start_jax()
 
 
 def platform() -> str:
     """JAX's name for the platform of this process's devices: "cpu", "gpu" or "tpu"."""
+    start_jax()
     return jax.local_devices()[0].platform
+
+
+def start_jax() -> None:
+    """Make JAX find its devices; InputError where it finds none of the platform that JAX_PLATFORMS asks for."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise errors.InputError(_not_there(jax.config.jax_platforms or "", error)) from error
+
+
+# What JAX_PLATFORMS may ask for beside "cpu": the machine, the extra with JAX's support for it, and its packages
+_MACHINES = {
+    "cuda": ("an NVIDIA GPU", "cuda12", ("jax-cuda12-plugin", "jax-cuda13-plugin")),
+    "gpu": ("a GPU", "cuda12", ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm60-plugin", "jax-rocm7-plugin")),
+    "tpu": ("a TPU", "tpu", ("libtpu",)),
+}
+
+
+def _not_there(asked: str, error: Exception) -> str:
+    """The sentence about platforms `asked` for, separated by commas, that JAX does not find."""
+    said = (str(error).strip().splitlines() or [""])[0].split(" (set JAX_PLATFORMS")[0]
+    if not asked:
+        return f"JAX finds no device ({said}): `voc2vec doctor` says what is installed"
+    unset = "unset it to compute on what is there"
+    wanted = [name for name in asked.split(",") if name in _MACHINES]
+    if not wanted:
+        return f"JAX_PLATFORMS={asked} names no platform that is known here: give cpu, cuda or tpu, or {unset}"
+    machine, extra, packages = _MACHINES[wanted[0]]
+    if not any(map(versions.installed, packages)):
+        return (
+            f"JAX_PLATFORMS={asked} asks for {machine}, and JAX is installed without support for it: "
+            f"{extras.command(extra)}, or {unset}"
+        )
+    because = f" ({said})" if said else ""
+    return f"JAX_PLATFORMS={asked} asks for {machine}, and JAX finds none{because}: see `voc2vec doctor`, or {unset}"
 
 
 def computed_in(dtype: str, platform: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import names as convert_names
-from voc2vec_jax.finetuning import paper_systems
+from voc2vec_jax.convert import paper_systems
 from voc2vec_jax.reports import paper as report_paper
 
 TABLE_IV_SYSTEMS = {
