@@ -44,7 +44,7 @@ def test_what_is_no_machine_is_refused_with_what_would_be(name, words):
 @pytest.mark.parametrize("name, extra", [("v5e:2x4", "plan-tpu"), ("h100", "plan-cuda")])
 def test_without_its_compiler_a_machine_is_refused_with_the_extra_to_install(name, extra, monkeypatch):
     monkeypatch.setattr(devices, "_installed", lambda module: False)
-    with pytest.raises(errors.InputError, match=rf'pip install -e '.*\[{extra}\]'"):
+    with pytest.raises(errors.InputError, match=rf"pip install -e '.*\[{extra}\]'"):
         devices.machine(name)
 
 

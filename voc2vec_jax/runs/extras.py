@@ -13,5 +13,15 @@ def command(extra: str) -> str:
     """
     if not (_ROOT / "pyproject.toml").is_file():
         return f"pip install 'voc2vec_jax[{extra}]'"
-    here = "." if pathlib.Path(os.getcwd()) == _ROOT else _ROOT
-    return f"pip install -e '{here}[{extra}]'"
+    return f"pip install -e '{_here()}[{extra}]'"
+
+
+def reinstall() -> str:
+    """`pip install ...` for this package and all that it always needs."""
+    if not (_ROOT / "pyproject.toml").is_file():
+        return "pip install --upgrade voc2vec_jax"
+    return f"pip install -e '{_here()}'"
+
+
+def _here() -> str:
+    return "." if pathlib.Path(os.getcwd()) == _ROOT else str(_ROOT)

@@ -16,11 +16,16 @@ def set_up_jax(config: ml_collections.ConfigDict) -> None:
         compute_deterministically()
     jax.config.update("jax_default_matmul_precision", config.matmul_precision)
     if not jax.config.jax_compilation_cache_dir:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "voc2vec_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", cache_folder())
     # Processes exchange their devices when JAX starts, and each waits for all: start here, in every process, and not
     # later in process 0 alone while the others wait for it.
     start_jax()
+
+
+def cache_folder() -> str:
+    """Where compiled programs are kept: what JAX is told (JAX_COMPILATION_CACHE_DIR), else a folder of this package."""
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    return jax.config.jax_compilation_cache_dir or str(cache / "voc2vec_jax" / "xla")
 
 
 def platform() -> str:
