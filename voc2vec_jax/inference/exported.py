@@ -7,6 +7,7 @@ from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import pretrained
+from voc2vec_jax.runs import extras
 
 TOLERANCE = 1e-4  # absolute, or relative to the largest value where that is above 1
 _SECONDS = (3.0, 1.7, 0.6)  # of the clips of a padded batch

@@ -6,7 +6,6 @@ voc2vec doctor
 import os
 import pathlib
 
-import voc2vec_jax
 from voc2vec_jax import errors
 from voc2vec_jax.runs import cli, extras, installation, recipes, runtime, versions
 
@@ -55,7 +54,7 @@ def _package(remedies: list[str]) -> list[str]:
         remedies.append(f"{extras.reinstall()}    ({', '.join(map(str, bad))})")
     met = f"{len(needed) - len(bad)} of {len(needed)} packages" + "".join(f"; {each}" for each in bad)
     return [
-        _row("voc2vec_jax", f"{versions.own()} in {pathlib.Path(voc2vec_jax.__file__).parent}"),
+        _row("voc2vec_jax", f"{versions.own()} in {pathlib.Path(__file__).parents[1]}"),
         _row("Python", installation.machine()),
         _row("needed", met),
         _row("recipes", f"{', '.join(recipes.names())} in {recipes.folder()}"),
