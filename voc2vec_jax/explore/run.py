@@ -15,9 +15,10 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from voc2vec_jax import errors
+from voc2vec_jax.convert import paper_systems
 from voc2vec_jax.explore import content, mapping, page, probe, tables
 from voc2vec_jax.explore import settings as explore_settings
-from voc2vec_jax.finetuning import copies, feature_sets, own_data, paper_systems, targets, tasks
+from voc2vec_jax.finetuning import copies, feature_sets, own_data, targets, tasks
 from voc2vec_jax.runs import files, logs
 
 PAGE = "explore.html"

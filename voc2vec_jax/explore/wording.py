@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.convert import paper_systems
 from voc2vec_jax.datasets import fingerprints
 from voc2vec_jax.explore import mapping
 from voc2vec_jax.explore import probe as explore_probe
 from voc2vec_jax.explore import settings as explore_settings
-from voc2vec_jax.finetuning import jobs, paper_systems, tasks
+from voc2vec_jax.finetuning import jobs, tasks
 
 COPIES = {
     "identical": "the same, sample for sample",
