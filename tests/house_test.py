@@ -29,7 +29,8 @@ BELOW = {
     "finetuning": ("inference",),
     "reports": ("finetuning",),
     "explore": ("reports",),
-    "programs": ("explore", "pretraining", *MAINS[:3]),
+    "demo": ("reports",),
+    "programs": ("explore", "demo", "pretraining", *MAINS[:3]),
 }
 LONGEST_FUNCTION, LONGEST_FILE, LONGEST_MAIN = 60, 400, 100
 

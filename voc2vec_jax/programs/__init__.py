@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "timeline": Command("voc2vec_jax.programs.timeline", "events, pictures and pages of a timeline, drawn again"),
     "report": Command("voc2vec_jax.programs.report", "a page, tables and pictures from finished runs"),
     "prepare": Command("voc2vec_jax.programs.prepare", "make data sets ready for training"),
+    "demo": Command("voc2vec_jax.programs.demo", "a page on this machine: record a sound, and a model answers"),
     "convert": Command("voc2vec_jax.programs.convert", "checkpoints from and to PyTorch's layouts"),
     "export": Command("voc2vec_jax.programs.export", "an ONNX file of a model, checked by onnxruntime"),
     "publish": Command("voc2vec_jax.programs.publish", "a fine-tuned model on the Hub, with a card of its run"),

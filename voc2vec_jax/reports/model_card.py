@@ -97,7 +97,7 @@ def card(
     head = _front_matter(run, weights, layout, licence, base)
     parts = [
         f"---\n{head}---\n",
-        f"# {_system(run, weights)} on {_plain(_name(run.title))}\n",
+        f"# {title(run, weights)}\n",
         _what(run, weights, base),
         "## Scores\n",
         *_scores(found, raw, run),
@@ -110,6 +110,11 @@ def card(
         f"Made with voc2vec_jax {versions.own()}." + (f" It begins from {base}: cite that too." if base else "") + "\n",
     ]
     return "\n".join(parts)
+
+
+def title(run: report_runs.ReportedRun, weights: reader.ModelWeights) -> str:
+    """The system and the data set, in Markdown."""
+    return f"{_system(run, weights)} on {_plain(_name(run.title))}"
 
 
 def _plain(text: str) -> str:
