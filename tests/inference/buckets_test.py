@@ -26,7 +26,7 @@ def test_no_cut_of_the_candidates_is_cheaper(seed, shape_samples, monkeypatch):
     lengths = rng.integers(500, LONGEST + 1, 12).tolist()
     grid = buckets.geometric(LONGEST, STEP, buckets.FINE_GROWTH)
     cuts = [(*some, LONGEST) for k in range(len(grid)) for some in itertools.combinations(grid[:-1], k)]
-    found = buckets.fitted(lengths, 3.0, LONGEST, STEP, shape_samples)
+    found = buckets.fitted(lengths, 3.0, LONGEST, STEP, shape_samples, buckets.FINE_GROWTH)
     assert found == sorted(set(found)) and found[-1] == LONGEST and set(found) <= set(grid)
     assert cost(lengths, 3.0, found, shape_samples) == min(cost(lengths, 3.0, cut, shape_samples) for cut in cuts)
 
@@ -39,10 +39,13 @@ def padding_share(lengths, chosen):
 def test_clips_of_one_length_are_hardly_padded_and_a_dear_shape_is_not_made():
     lengths = np.random.default_rng(0).integers(108_000, 112_000, 400).tolist()
     assert padding_share(lengths, buckets.geometric(480_000, STEP)) > 0.1
-    assert padding_share(lengths, buckets.fitted(lengths, 1.0, 480_000, STEP, 640_000.0)) < 0.04
+    assert padding_share(lengths, buckets.fitted(lengths, 1.0, 480_000, STEP, 640_000.0, buckets.FINE_GROWTH)) < 0.04
     spread = np.random.default_rng(0).integers(8_000, 480_000, 20).tolist()
-    assert len(np.unique(np.searchsorted(buckets.fitted(spread, 1.0, 480_000, STEP, 1e12), spread))) == 1
-    assert len(buckets.fitted(spread, 1_000.0, 480_000, STEP, 640_000.0)) > 3
+    assert (
+        len(np.unique(np.searchsorted(buckets.fitted(spread, 1.0, 480_000, STEP, 1e12, buckets.FINE_GROWTH), spread)))
+        == 1
+    )
+    assert len(buckets.fitted(spread, 1_000.0, 480_000, STEP, 640_000.0, buckets.FINE_GROWTH)) > 3
 
 
 def test_lengths_come_from_headers_and_arrays(tmp_path):

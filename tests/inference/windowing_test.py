@@ -129,24 +129,6 @@ def test_normalisation_is_over_the_whole_clip_with_its_own_eps():
     assert not loading.normalised(np.ones(400, np.float32), 1e-7).any()
 
 
-@pytest.mark.parametrize(
-    ("items", "sentence"),
-    [
-        ("a.wav", "items is one str: give a list"),
-        (np.zeros(500, np.float32), "items is one ndarray: give a list"),
-        ([], "items is empty"),
-        ([np.zeros(500, np.float32), [0.0] * 500], "item 1 is a list: give a path, an array"),
-        ([np.zeros((500, 2), np.float32)], r"item 0 has shape \(500, 2\): give mono"),
-        ([np.zeros(500, np.int32)], "item 0 holds int32: give floats"),
-        ([(np.zeros(500, np.float32), 0.5)], "item 0 has the rate 0.5"),
-        ([(np.zeros(500, np.float32), 16)], "item 0 has the rate 16"),
-    ],
-)
-def test_items_of_another_kind_are_refused(items, sentence):
-    with pytest.raises(errors.InputError, match=sentence):
-        loading.check(items)
-
-
 def test_an_item_that_cannot_be_used_is_named(tmp_path):
     soundfile.write(tmp_path / "short.wav", np.zeros(399), 16_000)
     with pytest.raises(errors.InputError, match=r"item 7 \(.*short.wav\) has 399 samples at 16 kHz.* needs 400"):

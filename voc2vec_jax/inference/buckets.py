@@ -1,17 +1,21 @@
 """Static lengths that clips are padded to: few, because each costs a compilation, just above lengths that occur."""
 
+import contextlib
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from voc2vec_jax import audio
+from voc2vec_jax.inference import open_files, urls
 
 SHORTEST_SAMPLES = 8_000
 GROWTH = 2 ** (1 / 3)  # from one bucket to the next, when nothing is known of the clips
 FINE_GROWTH = 2 ** (1 / 24)  # from one candidate to the next, when their lengths are known
+FINE_FROM_SHAPES = 10  # the audio of a call from which on fine candidates pay, in what one shape costs
+FEW_SECONDS = 600.0  # of audio in all calls of few clips, for which the coarse candidates are best
+LEAST_OCTAVES, MOST_OCTAVES = 1 / 4, 2.0  # between coarse candidates
 SAMPLED_ITEMS = 2_000  # items whose headers are read for their lengths
 
 
@@ -23,13 +27,29 @@ def geometric(longest: int, step: int, growth: float = GROWTH) -> list[int]:
     return lengths
 
 
-def fitted(lengths: Sequence[int], copies: float, longest: int, step: int, shape_samples: float) -> list[int]:
+def growth(lengths: Sequence[int], copies: float, shape_samples: float) -> float:
+    """The ratio of neighbouring candidates of `fitted`, for `copies` clips of each of these lengths.
+
+    Fine where computing takes much longer than compiling. Else coarse and, for one model on one platform, always the
+    same, so that calls with one clip each find their shapes compiled.
+    """
+    if copies * sum(lengths) > FINE_FROM_SHAPES * shape_samples:
+        return FINE_GROWTH
+    # A spacing of x octaves wastes about a share of 0.35 x of T samples, and compiles 4 / x shapes for clips within
+    # four octaves: T 0.35 x + 4 shape_samples / x is least at this x.
+    octaves = math.sqrt(4 * shape_samples / (0.35 * FEW_SECONDS * audio.RATE_HZ))
+    return 2.0 ** min(max(octaves, LEAST_OCTAVES), MOST_OCTAVES)
+
+
+def fitted(
+    lengths: Sequence[int], copies: float, longest: int, step: int, shape_samples: float, ratio: float
+) -> list[int]:
     """The cheapest buckets for `copies` clips of each of these lengths; the last bucket is `longest`.
 
     A clip costs the length of its bucket. A bucket costs `shape_samples`: the audio that could be computed while it
-    compiles. Dynamic programming finds the best subset of finely spaced candidates.
+    compiles. Dynamic programming finds the best subset of candidates, which grow by `ratio`.
     """
-    grid = geometric(longest, step, FINE_GROWTH)
+    grid = geometric(longest, step, ratio)
     held = np.searchsorted(np.sort(np.asarray(lengths)), grid, side="right") * copies
     held = [0.0, *held.tolist()]  # number of clips that fit into the first k candidates
     best, before = [0.0], [0]
@@ -64,7 +84,11 @@ def known_lengths(items: Sequence[Any], count: int) -> tuple[list[int], float]:
 
 
 def _length(item: Any) -> int:
-    if isinstance(item, str | os.PathLike):
-        return round((audio.seconds(item, exact=False) or 0) * audio.RATE_HZ)
-    array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)
-    return round(len(array) * audio.RATE_HZ / rate)
+    """0 where it is not known: of what cannot be read, or must be fetched first."""
+    if isinstance(item, np.ndarray | tuple):
+        array, rate = item if isinstance(item, tuple) else (item, audio.RATE_HZ)
+        return round(len(array) * audio.RATE_HZ / rate)
+    if isinstance(item, urls.Url):
+        return 0
+    with item.held() if isinstance(item, open_files.OpenFile) else contextlib.nullcontext(item) as source:
+        return round((audio.seconds(source, exact=False) or 0) * audio.RATE_HZ)

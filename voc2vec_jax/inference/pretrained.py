@@ -1,7 +1,6 @@
 """The front door: load a model from anywhere, compute features and labels of recordings, save it again."""
 
 import contextlib
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -22,14 +21,19 @@ from voc2vec_jax.inference import (
     batch_sizes,
     batching,
     buckets,
+    forking,
     forward,
+    layer_choice,
     loading,
     padded_batches,
     publishing,
+    rate_doubts,
     results,
     saving,
+    tables,
     windowing,
 )
+from voc2vec_jax.inference import items as item_lists
 from voc2vec_jax.models import whisper
 from voc2vec_jax.ops import attention as attention_ops
 from voc2vec_jax.runs import logs, runtime, sharding
@@ -41,17 +45,19 @@ UNREADABLE = ("raise", "skip")
 
 
 def from_pretrained(
-    src: str | Path, dtype: str = "auto", padding: str = "exact", attention: str = "auto", context: str = "auto"
+    src: str | Path, dtype: Any = "auto", padding: str = "exact", attention: str = "auto", context: str = "auto"
 ) -> "Model":
     """The model that `src` names: a Hub id, a folder written by transformers or by this library, a file of weights of
     transformers, Lightning, fairseq, s3prl or FunASR, or a run folder.
 
-    `dtype` is the type of the computation: float32, bfloat16, float16, or auto: float32 on CPUs and bfloat16 on
-    accelerators. `padding` is "exact", or "legacy" to compute what transformers computes for the same padded batch
-    (`Model.__call__`). `attention` is one of `attention.IMPLEMENTATIONS`. `context` is for Whisper, one of
-    `whisper.CONTEXTS` or auto: as the model was trained. Prints on stderr what was loaded and how the
-    input is normalised. InputError for anything that cannot be read.
+    `dtype` is the type of the computation: float32, bfloat16 or float16, as a name or as a type of NumPy, JAX or torch,
+    or auto: float32 on CPUs and bfloat16 on accelerators. `padding` is "exact", or "legacy" to compute what
+    transformers computes for the same padded batch (`Model.__call__`). `attention` is one of
+    `attention.IMPLEMENTATIONS`. `context` is for Whisper, one of `whisper.CONTEXTS` or auto: as the model was trained.
+    Prints on stderr what was loaded and how the input is normalised. InputError for anything that cannot be read.
     """
+    forking.used()
+    dtype = runtime.dtype_name(dtype)
     for name, value, allowed in (
         ("dtype", dtype, DTYPES),
         ("padding", padding, PADDINGS),
@@ -71,8 +77,11 @@ class Model:
     """A pre-trained or fine-tuned model. Made by `from_pretrained`.
 
     `checkpoint` is what was read (`reader.ModelWeights`), `config` the family's own, `labels` the classes of a
-    fine-tuned model (else empty), `frame_rate_hz` the rate of its frames.
+    fine-tuned model (else empty), `frame_rate_hz` the rate of its frames. A pickled model holds its weights, so that
+    processes that are started (spawn) may use it; a fork cannot.
     """
+
+    sampling_rate = recordings.RATE_HZ  # of what a model hears, in Hz; other rates are brought to it
 
     def __init__(
         self,
@@ -84,6 +93,7 @@ class Model:
     ):
         if padding == "legacy":
             extractors.check_padding(checkpoint.preprocessor, name)
+        forking.used()
         self.name, self.checkpoint = name, checkpoint
         self.family, self.labels = checkpoint.family, checkpoint.labels
         how = {"dtype": dtype, "padding": padding, "remat": "none", "attention": attention}
@@ -93,6 +103,11 @@ class Model:
         self._params = jax.device_put({"encoder": forward.complete(checkpoint)})
         self._shapes: set[tuple] = set()
         self._mesh: jax.sharding.Mesh | None = None
+        self._rates_doubted = False
+
+    def __reduce__(self):
+        e = self.config.encoder
+        return Model, (self.name, self.checkpoint, e.dtype, e.padding, e.attention)
 
     def __repr__(self) -> str:
         e = self.config.encoder
@@ -111,6 +126,16 @@ class Model:
             context = f", {self.config.encoder.context}" if self.family == "whisper" else ""
             return f"input taken as it is, not normalised{context}"
         return f"input normalised to zero mean and unit variance (eps {self.checkpoint.eps:g})"
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of its vectors, d."""
+        return self.config.encoder.width
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the computation; vectors are float32 in any case."""
+        return self.config.encoder.compute_dtype
 
     @property
     def compilations(self) -> int:
@@ -160,6 +185,7 @@ class Model:
         preprocessor_config.json) padding is normalised and attended to. InputError for a wrong rank or type, NaN, and
         lengths that exceed the batch or give no frame.
         """
+        forking.used()
         padded, lengths = padded_batches.checked(audio, lengths, self.config.encoder.samples_for(1))
         wanted = self.checkpoint.normalizes if normalize is None else normalize
         masked = self.config.encoder.padding == "exact" or extractors.masks(self.checkpoint.preprocessor)
@@ -172,23 +198,27 @@ class Model:
 
     def embed(
         self,
-        items: Sequence[Any],
+        items: Any,
         pool: str | None = "mean",
         layer: int | Sequence[int] | str = -1,
         *,
+        sampling_rate: Any = None,
+        as_frame: bool = False,
         batch_seconds: float | None = None,
         window_seconds: float = 30.0,
         overlap_seconds: float = 2.0,
         on_unreadable: str = "raise",
         progress: bool = False,
         how: recordings.Reading = recordings.DEFAULT,
-    ) -> Float32[np.ndarray, "n *d"] | list[Float32[np.ndarray, "_t *d"]]:
-        """Features [n, d] of recordings, each as if computed alone, whatever `padding` is.
+    ) -> Any:
+        """Features [n, d] of recordings, float32, each as if computed alone, whatever `padding` is.
 
-        `items`: any mix of paths, 16 kHz arrays (floats in [-1, 1] or int16) and (array, rate_hz) pairs.
+        `items`: any mix of paths, URLs, open files, arrays (floats in [-1, 1] or int16), (array, rate_hz) pairs and
+        dicts of Hugging Face, as `items` lists them; also one of these, a folder, or an array [b, s]. `sampling_rate`
+        is that of arrays without one, 16 kHz by default; a warning says once if that can hardly be.
         `pool` over frames: "mean", "max", "first", or None for a list of [t, d]. `layer`: 0 is the input of the first
         block, k the output of block k, -1 (or depth) the model's last frames, after the final norm of pre-LN models;
-        several layers, or "all", give [n, layers, d].
+        several layers, or "all", give [n, layers, d]. `as_frame` gives a DataFrame, as `tables.of_features`.
         Recordings longer than `window_seconds` are computed in overlapping windows; each frame comes from the window
         whose middle is nearest. Memory is bounded by a few batches of `batch_seconds` of audio and a few decoded
         recordings. With `on_unreadable` "skip", unusable items give NaN (no frames with pool None) and a warning.
@@ -198,26 +228,19 @@ class Model:
         several = layer == "all" or not isinstance(layer, int | np.integer)
         layers = self.layer_numbers(layer)
         options = (batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress, how)
-        result, n = self._run(items, pool, self.features(layers, pool), options)
+        given, names = item_lists.listed(items, sampling_rate)
+        result, n = self._run(given, pool, self.features(layers, pool), options), len(given)
         nothing = np.zeros((0, len(layers), self.config.encoder.width), np.float32)
         nothing = nothing if pool is None else np.full(nothing.shape[1:], np.nan, np.float32)
         values = [result.done.get(index, nothing) for index in range(n)]
+        if as_frame:
+            return tables.of_features(names, values, layers, self.config.encoder, pool)
         values = values if several else [value[..., 0, :] for value in values]
         return values if pool is None else np.stack(values)
 
     def layer_numbers(self, layer: Any) -> tuple[int, ...]:
         """Layers as `forward.compiled_embed` takes them; depth and -1 become the last frames."""
-        depth = self.config.encoder.depth
-        wanted = list(range(depth + 1)) if isinstance(layer, str) and layer == "all" else layer
-        wanted = [wanted] if isinstance(wanted, int | np.integer) else wanted
-        if isinstance(wanted, str) or not all(isinstance(k, int | np.integer) for k in wanted) or not len(wanted):
-            raise errors.InputError(f"layer {layer!r} is no layer: give a number, a list of numbers or 'all'")
-        for k in wanted:
-            if not -depth - 1 <= k <= depth:
-                raise errors.InputError(
-                    f"layer {k} is not there: this model has layers 0 to {depth} (or -1 to -{depth + 1})"
-                )
-        return tuple(depth + 1 if k % (depth + 1) == depth else int(k) % (depth + 1) for k in wanted)
+        return layer_choice.numbers(layer, self.config.encoder.depth)
 
     def features(self, layers: tuple[int, ...], pool: str | None) -> Callable[[batching.Batch], Float[Array, "b ..."]]:
         """A function that computes a batch as [b, layers, d], or [b, t, layers, d] with pool None.
@@ -263,7 +286,8 @@ class Model:
 
         A copy, because compiled programs belong to the place of their parameters.
         """
-        other = copy.copy(self)
+        other = object.__new__(Model)
+        other.__dict__.update(self.__dict__)
         other._mesh = mesh
         other._params, other._shapes = jax.device_put(self._params, sharding.replicated(mesh)), set()
         return other
@@ -294,13 +318,16 @@ class Model:
         )
 
     def _run(self, items, pool, compute, options, whole=None):
-        """The finished pass over `items`, and their number; `whole` is that of `batching.Collector`."""
+        """The finished pass over items as `items.listed` gives them; `whole` is that of `batching.Collector`."""
+        forking.used()
         batch_seconds, window_seconds, overlap_seconds, on_unreadable, progress, how = options
         for name, value, allowed in (("pool", pool, batching.POOLS), ("on_unreadable", on_unreadable, UNREADABLE)):
             if value not in allowed:
                 raise errors.InputError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}")
         recordings.check(how, "")
-        items = loading.check(items)
+        if not self._rates_doubted and (told := rate_doubts.first(items)):
+            logs.warn(told)
+            self._rates_doubted = True
         batch_seconds = batch_sizes.batch_seconds(self.platform) if batch_seconds is None else batch_seconds
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
         layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
@@ -312,29 +339,36 @@ class Model:
         if result.unusable:
             reasons = "; ".join(map(str, result.unusable.values()))
             logs.warn(f"{len(result.unusable)} of {len(items)} items skipped: {reasons}")
-        return result, len(items)
+        return result
 
     def predict(
         self,
-        items: Sequence[Any],
+        items: Any,
         *,
+        sampling_rate: Any = None,
+        as_frame: bool = False,
         batch_seconds: float | None = None,
         on_unreadable: str = "raise",
         progress: bool = False,
         how: recordings.Reading = recordings.DEFAULT,
-    ) -> results.Prediction:
-        """The label of each recording, each as if computed alone; `items` and the options are those of `embed`.
+    ) -> Any:
+        """The label of each recording, each as if computed alone: a `Prediction`, or a DataFrame with `as_frame`.
+
+        `items` and the options are those of `embed`.
 
         InputError for a model without a trained classification head; no head is ever made up.
         """
         options = (batch_seconds, 30.0, 2.0, on_unreadable, progress, how)
-        result, n = self._run(items, "mean", self.logits(), options, whole=batching.join_logits)
+        logits = self.logits()
+        given, names = item_lists.listed(items, sampling_rate)
+        result, n = self._run(given, "mean", logits, options, whole=batching.join_logits), len(given)
         kind, probabilities = self.checkpoint.kind, np.full((n, len(self.labels)), np.nan, np.float32)
-        for index, logits in result.done.items():
-            probabilities[index] = answers.probabilities(kind, logits)
+        for index, values in result.done.items():
+            probabilities[index] = answers.probabilities(kind, values)
         likely = [answers.in_words(kind, self.labels, row) for row in probabilities]
         labels = [None if index in result.unusable else likely[index] for index in range(n)]
-        return results.Prediction(tuple(labels), probabilities, self.labels)
+        found = results.Prediction(tuple(labels), probabilities, self.labels)
+        return tables.of_prediction(names, found, kind) if as_frame else found
 
     def save_pretrained(self, folder: str | Path, format: str = "hf") -> None:
         """Writes the model in float32 for transformers ("hf"), fairseq (a `.pt`, or model.pt in a folder), "jax", or

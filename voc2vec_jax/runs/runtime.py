@@ -2,9 +2,11 @@
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from voc2vec_jax import errors
 from voc2vec_jax.runs import extras, versions
@@ -67,6 +69,16 @@ def _not_there(asked: str, error: Exception) -> str:
         )
     because = f" ({said})" if said else ""
     return f"JAX_PLATFORMS={asked} asks for {machine}, and JAX finds none{because}: see `voc2vec doctor`, or {unset}"
+
+
+def dtype_name(dtype: Any) -> str:
+    """A type by its name: given as that, or as a type of NumPy, JAX or torch; what is none as it would be printed."""
+    if isinstance(dtype, str) or str(dtype).startswith("torch."):
+        return str(dtype).removeprefix("torch.")
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        return repr(dtype)
 
 
 def computed_in(dtype: str, platform: str) -> str:

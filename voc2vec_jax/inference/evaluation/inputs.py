@@ -17,8 +17,8 @@ import pyarrow as pa
 from jaxtyping import Float32, Float64, Int64
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import class_folders, file_names, lists, manifest_listings, records, scanning, trees
-from voc2vec_jax.inference import buckets, loading
+from voc2vec_jax.datasets import class_folders, file_names, lists, manifest_listings, records, trees
+from voc2vec_jax.inference import buckets, folders, loading
 from voc2vec_jax.runs import logs
 
 COLUMNS = ("path", "id", "label", "start", "end")
@@ -206,15 +206,11 @@ def _refuse_two_labels(
 
 
 def _of_folder(root: pathlib.Path) -> Items:
-    found = scanning.scan(trees.FolderTree(root), sizes=False)
+    found = folders.scan(root)
     names = [name for name, _ in found.recordings]
     places, said = class_folders.places(names)
-    for note in (*said, *found.notes):
+    for note in said:
         logs.warn(f"{root}: {note}")
-    if found.unsupported:
-        logs.warn(f"{root}: left out what must be converted first: {', '.join(found.unsupported[:3])}")
-    if not names:
-        raise errors.InputError(f"--input={root} holds no audio file ({', '.join(audio.SUFFIXES)})")
     labels = {folder: os.fsencode(place.label).decode("utf-8", "replace") for folder, place in places.items()}
     entries = ((name, name, labels[class_folders.folder_of(name)]) for name in names)
     return _of_files(str(root), root, entries, found.has_links)

@@ -1,0 +1,53 @@
+"""Results as DataFrames of pandas, indexed by the files they belong to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from voc2vec_jax import audio, errors
+from voc2vec_jax.inference import results
+
+
+def of_features(
+    names: list[str], values: list[Float32[np.ndarray, "*t l d"]], layers: Sequence[int], encoder: Any, pool: str | None
+) -> Any:
+    """A row for each item, indexed by `file`; without pooling a row for each frame, indexed by `file, start, end`.
+
+    A column for each number of each layer, `layer_12_0` on. Start and end are times around the middle of what a frame
+    sees, one hop apart; an item without frames has no row.
+    """
+    pandas = _pandas()
+    shown = [min(layer, encoder.depth) for layer in layers]
+    columns = [f"layer_{layer}_{k}" for layer in shown for k in range(encoder.width)]
+    if pool is not None:
+        table = np.stack(values).reshape(len(values), -1)
+        return pandas.DataFrame(table, pandas.Index(names, name="file"), columns)
+    counts = [len(value) for value in values]
+    middles = encoder.middle_samples + encoder.hop_samples * np.concatenate([np.arange(count) for count in counts])
+    ends = [np.maximum(0, middles + side * encoder.hop_samples / 2) / audio.RATE_HZ for side in (-1, 1)]
+    files = [name for name, count in zip(names, counts) for _ in range(count)]
+    start, end = (pandas.to_timedelta(np.round(seconds * 1e6).astype(np.int64), unit="us") for seconds in ends)
+    index = pandas.MultiIndex.from_arrays([files, start, end], names=["file", "start", "end"])
+    return pandas.DataFrame(np.concatenate(values).reshape(len(index), -1), index, columns)
+
+
+def of_prediction(names: list[str], found: results.Prediction, kind: str) -> Any:
+    """A row for each item, indexed by `file`: `predicted`, and the probability of each class.
+
+    Of a regression the numbers alone.
+    """
+    pandas = _pandas()
+    table = pandas.DataFrame(found.probabilities, pandas.Index(names, name="file"), list(found.classes))
+    if kind != "regression":
+        table.insert(0, "predicted", list(found.labels), allow_duplicates=True)
+    return table
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise errors.InputError("as_frame needs pandas: pip install 'voc2vec_jax[frame]'") from None
+    return pandas

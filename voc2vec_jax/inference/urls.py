@@ -1,0 +1,81 @@
+"""Recordings on the web: fetched into a file without a name, of bounded size and in bounded time."""
+
+import contextlib
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from voc2vec_jax import audio
+
+MOST_BYTES = 256 << 20
+SILENT_SECONDS = 30.0  # for which a server may send nothing
+MOST_SECONDS = 600.0  # for the whole of a recording
+CHUNK_BYTES = 1 << 16
+SCHEMES = ("http", "https")
+
+
+class Url(str):
+    """The address of a recording."""
+
+    @property
+    def shown(self) -> str:
+        """The address without what may be secret in it: a password, or a signature in the query."""
+        parts = urllib.parse.urlsplit(self)
+        host = parts.netloc.rpartition("@")[2]
+        return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def is_url(text: Any) -> bool:
+    """Whether this names a place on the web and no file."""
+    return isinstance(text, str) and text.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+class _OnTheWeb(urllib.request.HTTPRedirectHandler):
+    """Follows a server to other servers, and to nothing else (urllib would follow to ftp too)."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if not is_url(newurl):
+            raise urllib.error.URLError(f"it leads to {newurl.partition(':')[0]}, and http or https is needed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@contextlib.contextmanager
+def fetched(url: Url) -> Iterator[Any]:
+    """An open file with what stands at an address. AudioError if it cannot be had within the limits."""
+    with tempfile.TemporaryFile() as file:
+        try:
+            _fetch(url, file)
+        except urllib.error.HTTPError as fault:
+            raise audio.AudioError(url.shown, f"the server answers {fault.code} {fault.reason}") from fault
+        except (OSError, ValueError) as fault:
+            reason = getattr(fault, "reason", None) or fault
+            raise audio.AudioError(url.shown, f"cannot be fetched ({reason})") from fault
+        file.seek(0)
+        yield file
+
+
+def _fetch(url: Url, file: Any) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "voc2vec_jax", "Accept": "audio/*, */*"})
+    ends = time.monotonic() + MOST_SECONDS
+    opener = urllib.request.build_opener(_OnTheWeb)
+    with opener.open(request, timeout=SILENT_SECONDS) as answer:
+        said = answer.headers.get("Content-Length", "")
+        announced, got = int(said) if said.isdigit() else 0, 0
+        _check_size(announced)
+        while chunk := answer.read1(CHUNK_BYTES):
+            got += len(chunk)
+            _check_size(got)
+            if time.monotonic() > ends:
+                raise OSError(f"it took more than {MOST_SECONDS:g} s: fetch it yourself and give the file")
+            file.write(chunk)
+    if got < announced:
+        raise OSError(f"the server sent {got:,} of {announced:,} bytes: try again")
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > MOST_BYTES:
+        raise OSError(f"it is larger than {MOST_BYTES >> 20} MiB: fetch it yourself and give the file")
