@@ -297,8 +297,8 @@ def test_every_layout_is_written_and_read_back(folder, model, clips, tmp_path, c
     assert tuned is not None
     v2v.from_pretrained(tmp_path / "tuned").save_pretrained(tmp_path / "headless.pt", "fairseq")
     assert "not in" in capsys.readouterr().err
-    with pytest.raises(errors.InputError, match="format 'onnx' is none of hf, fairseq, jax"):
-        model.save_pretrained(tmp_path, format="onnx")
+    with pytest.raises(errors.InputError, match="format 'tf' is none of hf, fairseq, jax, onnx"):
+        model.save_pretrained(tmp_path, format="tf")
     with pytest.raises(errors.InputError, match="cannot be written: "):
         model.save_pretrained(tmp_path / "headless.pt" / "x")
 
