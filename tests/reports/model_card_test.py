@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
     run = tmp_path_factory.mktemp("private") / "runs" / "mine"
     fake_runs.write(run, labels=LABELS, dataset="donateacry", title="Donate-a-Cry, cleaned", system="voc2vec-ls")
     pooled = {name: {"value": value, "low": value - 0.1, "high": value + 0.1} for name, value in SCORES.items()}
-    pretraining = {"sets": {"vocalsound": {}}, "unchecked": ["LibriSpeech", f"the training data of {run} (not known)"]}
+    pretraining = {"sets": {"vocalsound": {}}, "unchecked": ["LibriSpeech", "vivae", f"the training data of {run} (not known)"]}
     fake_runs.edit(
         run,
         model="alkiskoudounas/voc2vec-ls-pt",
@@ -100,7 +100,8 @@ def test_a_card_tells_scores_with_intervals_data_licence_and_citation(finished):
         "**20 of 30 tested clips have a near copy in training: this score measures memory.**",
         "This is the model of fold 0 of a cross-validation; on the clips that it did not see: UAR ",
         "[Donate-a-Cry, cleaned](https://github.com/gveres/donateacry-corpus) (licence: ODbL 1.0, contents DbCL 1.0)",
-        "LibriSpeech; the training data of a local checkpoint (not known)",
+        "LibriSpeech; [VIVAE](",
+        "; the training data of a local checkpoint (not known)",
         "10.1109/ICASSP49660.2025.10890672",
         'model = v2v.from_pretrained("me/cries")',
         "In transformers the outputs of padded batches differ",

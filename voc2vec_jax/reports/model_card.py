@@ -236,7 +236,9 @@ def _name(title: str) -> str:
 
 
 def _public_words(words: str) -> str:
-    """What is said of other training data, without the paths in it."""
+    """What is said of other training data, without the paths in it; a data set with its licence."""
+    if words in catalog.CATALOG:
+        return _of_set(words, words)
     if unknown := _UNKNOWN.fullmatch(words):
         return f"the training data of {_public_source(unknown['source']) or _LOCAL} (not known)"
     return _plain(words) if not re.search(r"[/\\]", words) else "other data"
