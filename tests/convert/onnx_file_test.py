@@ -54,9 +54,9 @@ def weights(case: str, head: bool = True) -> reader.ModelWeights:
 
 
 def clips(lengths=LENGTHS):
-    """Noise with an offset, which normalisation must take away."""
+    """Noise with an offset, which normalisation must take away, from far too quiet for a spectrum's range to loud."""
     rng = np.random.default_rng(1)
-    return [(0.05 + 0.1 * rng.normal(size=length)).astype(np.float32) for length in lengths]
+    return [(0.05 + np.geomspace(1e-7, 0.1, n) * rng.normal(size=n)).astype(np.float32) for n in lengths]
 
 
 def outputs(path, items, behind: float):

@@ -30,7 +30,10 @@ def finished(tmp_path_factory):
     run = tmp_path_factory.mktemp("private") / "runs" / "mine"
     fake_runs.write(run, labels=LABELS, dataset="donateacry", title="Donate-a-Cry, cleaned", system="voc2vec-ls")
     pooled = {name: {"value": value, "low": value - 0.1, "high": value + 0.1} for name, value in SCORES.items()}
-    pretraining = {"sets": {"vocalsound": {}}, "unchecked": ["LibriSpeech", "vivae", f"the training data of {run} (not known)"]}
+    pretraining = {
+        "sets": {"vocalsound": {}},
+        "unchecked": ["LibriSpeech", "vivae", f"the training data of {run} (not known)"],
+    }
     fake_runs.edit(
         run,
         model="alkiskoudounas/voc2vec-ls-pt",

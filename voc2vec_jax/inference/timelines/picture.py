@@ -16,6 +16,7 @@ from voc2vec_jax.inference.timelines import events as timeline_events
 
 # Classes take these in turns: they differ in lightness too
 COLOURS = ("#1f6fb4", "#d1495b", "#3a9d6e", "#e0a026", "#7b52ab", "#5bb8d4", "#8c5a3c", "#3d4451")
+_LINES = ("-", "--", ":")  # where the colours begin again
 COLOUR_MAP = "magma"
 MOST_POINTS = 2000  # of a curve
 MOST_CURVES = 8
@@ -80,7 +81,8 @@ def draw(
         panels[0].set(ylabel="kHz", title=title)
         for number in sorted(np.argsort(-chances.max(0))[:MOST_CURVES].tolist()):
             values = np.append(chances[:, number], chances[-1, number])
-            panels[1].step(at, values, where="post", color=colour(number), label=classes[number], linewidth=1.1)
+            look = {"color": colour(number), "linestyle": _LINES[number // len(COLOURS) % len(_LINES)]}
+            panels[1].step(at, values, where="post", label=classes[number], linewidth=1.1, **look)
         panels[1].set(ylabel="value" if threshold is None else "probability")
         if threshold is not None:
             panels[1].axhline(threshold, color="0.6", linewidth=0.8, linestyle="--")
