@@ -1,9 +1,9 @@
 """Cross-validated fine-tuning on labelled clips: the experiment of tables III and IV of the paper.
 
-python -m voc2vec_jax.finetune --config=configs/finetune.py:donateacry --config.model=SRC --workdir=runs/donateacry
-python -m voc2vec_jax.finetune --config=configs/finetune.py:folder --config.data=PATH --config.model=SRC --workdir=RUN
-python -m voc2vec_jax.finetune --config=configs/finetune.py:tasks --config.systems=paper --workdir=runs/paper
-python -m voc2vec_jax.finetune --config=configs/finetune.py:cnvve,vivae --config.systems=voc2vec,hubert-ls --workdir=RUN
+voc2vec finetune --config=finetune:donateacry --config.model=SRC --workdir=runs/donateacry
+voc2vec finetune --config=finetune:folder --config.data=PATH --config.model=SRC --workdir=RUN
+voc2vec finetune --config=finetune:tasks --config.systems=paper --workdir=runs/paper
+voc2vec finetune --config=finetune:cnvve,vivae --config.systems=voc2vec,hubert-ls --workdir=RUN
 
 SRC is a system of the paper (voc2vec-ls, hubert-ls, opensmile, ...), a Hub id, a folder, a checkpoint file or a run
 folder of pre-training. PATH holds your own clips: a folder of class folders, or a manifest. A rerun skips what is done.
@@ -22,7 +22,9 @@ from voc2vec_jax.finetuning import tasks
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """`arg`: data sets separated by commas; or `folder`, your own clips; or `tasks`, the six of the paper."""
     if not arg:
-        raise errors.InputError("name the data set: configs/finetune.py:donateacry, say, or :folder, or :tasks")
+        raise errors.InputError(
+            "name the data set: --config=finetune:donateacry, say, finetune:folder (your clips) or finetune:tasks"
+        )
     c = ml_collections.ConfigDict()
     # From the argument; several make a grid with the systems
     c.datasets = tuple(tasks.PAPER_TASKS if arg == "tasks" else filter(None, arg.split(",")))

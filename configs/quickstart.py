@@ -1,6 +1,6 @@
 """A first run on embedded data: a tiny wav2vec 2.0 on synthetic vocalizations, minutes on a laptop's CPU.
 
-python -m voc2vec_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
+voc2vec train --config=quickstart --workdir=runs/quickstart
 
 Expect the contrastive loss to leave 6.66 bits (chance) within some hundred updates. `bash tools/quickstart.sh` goes on
 from here to ten folds of fine-tuning and a report.

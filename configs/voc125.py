@@ -1,9 +1,9 @@
 """voc2vec: wav2vec 2.0 base pre-trained on Voc125, the recipe of the ICASSP 2025 paper.
 
-python tools/prepare.py voc125 --manual_dir=DOWNLOADS --data_dir=data
-python -m voc2vec_jax.train --config=configs/voc125.py --workdir=runs/voc2vec            from scratch
-python -m voc2vec_jax.train --config=configs/voc125.py:ls=SRC --workdir=runs/voc2vec-ls   continued from LibriSpeech
-python -m voc2vec_jax.train --config=configs/voc125.py:as=SRC --workdir=runs/voc2vec-as   continued from AudioSet
+voc2vec prepare voc125 --manual_dir=DOWNLOADS --data_dir=data
+voc2vec train --config=voc125 --workdir=runs/voc2vec            from scratch
+voc2vec train --config=voc125:ls=SRC --workdir=runs/voc2vec-ls   continued from LibriSpeech
+voc2vec train --config=voc125:as=SRC --workdir=runs/voc2vec-as   continued from AudioSet
 
 The argument is any of these words, with commas between them:
   ls=SRC | as=SRC     continued from SRC: a Hub id, a transformers folder or a fairseq checkpoint

@@ -1,10 +1,10 @@
 """voc2vec-hubert: HuBERT base pre-trained on Voc125 in two iterations, by fairseq's recipe for speech.
 
-python tools/prepare.py voc125 --manual_dir=DOWNLOADS --data_dir=data
-python tools/units.py mfcc100 --data_dir=data --sets=voc125                             the first iteration's units
-python -m voc2vec_jax.train --config=configs/voc125_hubert.py --workdir=runs/hubert-1
-python tools/units.py layer6_500 --data_dir=data --sets=voc125 --model=runs/hubert-1 --layer=6 --clusters=500
-python -m voc2vec_jax.train --config=configs/voc125_hubert.py:second --workdir=runs/hubert-2
+voc2vec prepare voc125 --manual_dir=DOWNLOADS --data_dir=data
+voc2vec units mfcc100 --data_dir=data --sets=voc125                             the first iteration's units
+voc2vec train --config=voc125_hubert --workdir=runs/hubert-1
+voc2vec units layer6_500 --data_dir=data --sets=voc125 --model=runs/hubert-1 --layer=6 --clusters=500
+voc2vec train --config=voc125_hubert:second --workdir=runs/hubert-2
 
 The argument is any of these words, with commas between them:
   first | second       iteration: 100 clusters of MFCCs at 100 Hz, or 500 of the first one's layer 6 at 50 Hz

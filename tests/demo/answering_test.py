@@ -115,7 +115,7 @@ def test_without_the_data_set_a_sentence_names_the_flag(place, answerer, tmp_pat
 def test_a_demo_that_cannot_be_shown_is_one_sentence(place, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert program.run(demo.main, [str(place / "run")]) == errors.EXIT_INPUT
-    assert "the demo needs gradio: pip install 'voc2vec_jax[demo]'" in capsys.readouterr().err
+    assert "the demo needs gradio: pip install -e '.[demo]'" in capsys.readouterr().err
     monkeypatch.setattr(demo.page, "module", lambda: None)
     assert program.run(demo.main, [str(tiny_models.write(tmp_path / "encoder"))]) == errors.EXIT_INPUT
     assert "has no classes to show: give a fine-tuned model" in capsys.readouterr().err

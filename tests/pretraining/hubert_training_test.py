@@ -98,7 +98,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(whole, cache, data_dir, t
 @pytest.mark.parametrize(
     "override, message",
     [
-        ("units=none", "set synthetic has no units none (it has tiny): run `python tools/units.py none"),
+        ("units=none", "set synthetic has no units none (it has tiny): run `voc2vec units none"),
         ("model.classes=104", "add --config.model.classes=12"),
     ],
 )

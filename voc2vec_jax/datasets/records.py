@@ -230,7 +230,7 @@ def _warn_of_misread(opened: PreparedSet) -> None:
 
 
 def _why_absent(folder: pathlib.Path, data_dir: str | os.PathLike, name: str) -> str:
-    remedy = f"run `python tools/prepare.py {name} --manual_dir=DIR --data_dir={data_dir}`"
+    remedy = f"run `voc2vec prepare {name} --manual_dir=DIR --data_dir={data_dir}`"
     if partial_folder(data_dir, name).is_dir():
         return f"set {name} is only half prepared in {folder.parent}: {remedy} to finish it"
     if folder.is_dir():

@@ -18,6 +18,7 @@ from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.reports import model_card
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import text as report_text
+from voc2vec_jax.runs import extras
 
 MOST_BYTES = "200mb"  # of a file that is dropped
 _FOLDER = "GRADIO_TEMP_DIR"
@@ -154,5 +155,5 @@ def module() -> Any:
     try:
         import gradio
     except ImportError:
-        raise errors.InputError("the demo needs gradio: pip install 'voc2vec_jax[demo]'") from None
+        raise errors.InputError(f"the demo needs gradio: {extras.command('demo')}") from None
     return gradio

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Int64
 
 from voc2vec_jax import errors
 from voc2vec_jax.reports import figures
+from voc2vec_jax.runs import extras
 
 TITLES = {"tsne": "t-SNE", "umap": "UMAP"}
 MOST = 4000  # clips that are drawn: t-SNE of more takes minutes, and a page of more is slow
@@ -42,7 +43,7 @@ def _umap():
         return importlib.import_module("umap")
     except ImportError:
         raise errors.InputError(
-            "--map=umap needs a package that is not installed: pip install 'voc2vec_jax[umap]', or leave it out for "
+            f"--map=umap needs a package that is not installed: {extras.command('umap')}, or leave it out for "
             "a map by t-SNE"
         ) from None
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from voc2vec_jax import audio
 from voc2vec_jax.datasets import fingerprints
 from voc2vec_jax.explore import probe as explore_probe
 from voc2vec_jax.finetuning import tasks
+from voc2vec_jax.inference import vector_files
 from voc2vec_jax.runs import files
 
 ABOUT = (
@@ -59,17 +59,8 @@ def _text(name: str) -> str:
 
 def write_vectors(folder: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "n d"]) -> None:
     """vectors.parquet with a column of vectors, and vectors.csv with a column for each of their numbers."""
-    kind = pa.list_(pa.float32(), vectors.shape[1])
-    column = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), vectors.shape[1])
-    whole = rows.append_column(pa.field("vector", kind, nullable=False), column)
-    with files.atomic_path(folder / "vectors.parquet") as path:
-        pq.write_table(whole, path)
-    with files.atomic(folder / "vectors.csv", "w", encoding="utf-8", newline="") as file:
-        writer = files.csv_writer(file)
-        writer.writerow([*rows.column_names, *(f"v{number}" for number in range(vectors.shape[1]))])
-        for row, vector in zip(zip(*(each.to_pylist() for each in rows.columns)), vectors):
-            shown = (f"{value:.6g}" if isinstance(value, float) else value for value in row)
-            writer.writerow([*("" if value is None else value for value in shown), *(f"{x:.6g}" for x in vector)])
+    vector_files.write_parquet(folder / "vectors.parquet", rows, vectors)
+    vector_files.write_csv(folder / "vectors.csv", rows, vectors)
 
 
 def write_copies(folder: pathlib.Path, task: tasks.Task, pairs: Sequence[fingerprints.Pair]) -> None:

@@ -1,12 +1,14 @@
 """Completes and checks the recipe that a fine-tuning configuration states."""
 
 import math
+import pathlib
 import re
 from collections.abc import Sequence
 
 import ml_collections
 
 from voc2vec_jax import audio, errors
+from voc2vec_jax.datasets import catalog
 from voc2vec_jax.finetuning import adaptation, batches, copies, folds, kept_models, tasks
 from voc2vec_jax.inference import answers
 from voc2vec_jax.models import encoder as encoders
@@ -218,6 +220,11 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
 def _check_data(config: ml_collections.ConfigDict) -> None:
     if not config.datasets:
         raise errors.InputError("datasets is empty: name at least one data set")
+    for name in config.datasets:
+        if name not in catalog.CATALOG and pathlib.Path(name).is_dir():
+            raise errors.InputError(
+                f"there is no data set {name!r}, but a folder: give --config=finetune:folder --config.data={name}"
+            )
     for name in ("validation_data", "test_data"):
         if config[name] and tuple(config.datasets) != ("folder",):
             raise errors.InputError(f"{name} {config[name]} belongs to the data set folder: give --config=...:folder")

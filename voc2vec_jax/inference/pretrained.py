@@ -265,8 +265,8 @@ class Model:
         head = self.checkpoint.head
         if head is None:
             raise errors.InputError(
-                f"{self.name} has no trained classification head, so it cannot predict: fine-tune it (python -m "
-                f"voc2vec_jax.finetune --config.model={self.name}), or take its features with embed"
+                f"{self.name} has no trained classification head, so it cannot predict: fine-tune it (voc2vec "
+                f"finetune --config.model={self.name}), or take its features with embed"
             )
         last = self.config.encoder.depth + 1
         # The mean of a linear projection is the projection of the mean, so that only other poolings need all frames.

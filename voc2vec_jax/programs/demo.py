@@ -31,7 +31,7 @@ WORDS = cli.Positional("RUN", "a run of fine-tuning or a fine-tuned model", most
 
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec demo", positional=WORDS)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec demo", positional=WORDS, about=__doc__)
     page.module()  # before a model is loaded
     source = arguments.words[0]
     model = pretrained.from_pretrained(source)

@@ -37,7 +37,7 @@ WORDS = cli.Positional("CLIPS", "a folder of recordings with a folder for each c
 def main(argv: list[str]) -> int:
     """Entry point of the command line."""
     cpu_tuning.keep_memory()
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec explore", positional=WORDS)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec explore", positional=WORDS, about=__doc__)
     settings = settings_of(arguments)
     cpu_tuning.one_device_a_core()
     runtime.set_up_jax(ml_collections.ConfigDict({"deterministic": False, "matmul_precision": "highest"}))

@@ -22,7 +22,7 @@ WORDS = cli.Positional("MODEL FILE", "a model or run folder; the .onnx file to w
 
 def main(argv: list[str]) -> int:
     """Writes, verifies, prints a summary."""
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec export", positional=WORDS)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec export", positional=WORDS, about=__doc__)
     source, path = arguments.words[0], Path(arguments.words[1])
     if path.suffix != ".onnx":
         raise errors.InputError(f"{path} is to be an ONNX file: give it a name that ends in .onnx")

@@ -13,6 +13,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit status of a command line (without the program's name; None: that of this process)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     command = COMMANDS.get(argv[0]) if argv else None
+    if command is None and argv[:1] == ["help"] and argv[1:2] and not argv[1].startswith("-"):
+        return main([argv[1], "--help"])
     if command is None:
         return program.run(_without_command, argv)
     if not command.many_processes:
@@ -29,6 +31,10 @@ def _without_command(argv: list[str]) -> int:
         print(text())
     elif word in ("--version", "-V", "version"):
         print(versions.line())
+    elif word.startswith("-"):
+        raise errors.InputError(
+            f"a command comes first, as in voc2vec train {word}; the commands are {', '.join(COMMANDS)}"
+        )
     else:
         near = difflib.get_close_matches(word, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"

@@ -20,7 +20,7 @@ WORDS = cli.Positional("RUN OWNER/NAME", "the run or its model; the repository o
 
 def main(argv: list[str]) -> int:
     """Writes a folder, uploads it, says where it is."""
-    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec publish", positional=WORDS)
+    arguments = cli.parse(argv, flags=FLAGS, program="voc2vec publish", positional=WORDS, about=__doc__)
     source, repository = arguments.words
     how = {"licence": arguments.licence, "private": arguments.private, "output": arguments.output or None}
     said = model_card.publish(source, repository, **how)

@@ -15,8 +15,8 @@ from voc2vec_jax.reports import build
 from voc2vec_jax.runs import cli
 
 FLAGS = {
-    "output": cli.Flag("the page to write; tables and pictures go beside it", required=True),
-    "audio": cli.Flag("folder of the recordings, if they have moved since the runs read them"),
+    "output": cli.Flag("the page to write; tables and pictures go beside it", required=True, shown="report.html"),
+    "audio": cli.Flag("folder of the recordings, if they have moved since the runs read them", shown="FOLDER"),
     "embed_audio": cli.Flag("put the clips that are played into the page, to send it alone", default=False, kind=bool),
     "formats": cli.Flag("formats of the picture files: png, pdf, svg", default="png,pdf"),
 }

@@ -18,8 +18,10 @@ from voc2vec_jax.pretraining.units import store as unit_store
 from voc2vec_jax.runs import cli, logs
 
 FLAGS = {
-    "data_dir": cli.Flag("folder of the prepared sets", required=True),
-    "sets": cli.Flag("prepared sets, separated by commas; voc125 stands for the ten of pre-training", required=True),
+    "data_dir": cli.Flag("folder of the prepared sets", required=True, shown="FOLDER"),
+    "sets": cli.Flag(
+        "prepared sets, separated by commas; voc125 stands for the ten of pre-training", required=True, shown="SET,SET"
+    ),
     "model": cli.Flag("cluster a layer of this model (run, folder, file or Hub id) instead of MFCCs"),
     "layer": cli.Flag("layer of --model; 6 is the output of the sixth block", default=6, kind=int),
     "clusters": cli.Flag("number of clusters", default=100, kind=int),

@@ -162,12 +162,18 @@ def _value(name: str, flag: Flag, given: Mapping[str, str], config: ml_collectio
 
 def _require(values: Mapping[str, Any], words: Sequence[str], line: Line) -> None:
     usage = f"usage: {line.usage()}"
+    for word in words:
+        if hint := flag_hints.of_word(word, line):
+            raise errors.InputError(f"unexpected word {word!r}; {hint}")
     for name, flag in line.flags.items():
         if flag.required and values[name] in (None, ""):
             known = f"; recipes: {', '.join(flag.recipes.names)}" if flag.recipes else ""
             raise errors.InputError(f"--{name} is missing; {usage}{known}")
     least, most = (line.positional.least, line.positional.most) if line.positional else (0, 0)
     if len(words) < least:
-        raise errors.InputError(f"{line.positional.name} is missing; {usage}")
+        missing = f"{line.positional.name} is missing"
+        if words:
+            missing = f"{line.positional.name} are {least} words, and there is {' '.join(words)} alone"
+        raise errors.InputError(f"{missing}; {usage}")
     if most is not None and len(words) > most:
-        raise errors.InputError(f"unexpected word {words[most]!r}; {flag_hints.of_word(words[most], line) or usage}")
+        raise errors.InputError(f"unexpected word {words[most]!r}; {usage}")

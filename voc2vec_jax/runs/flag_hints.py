@@ -46,8 +46,12 @@ def of(token: str, line: flags.Line, config: ml_collections.ConfigDict | None) -
     if near:
         return f"did you mean --{near}?" if near in line.flags else f"did you mean --{near}{equals}{value}?"
     known = [flag for flag in line.flags if flag not in flags.COMMON]
-    listed = f"the flags are {', '.join(f'--{flag}' for flag in known)}; " if known else ""
-    return f"{listed}--help explains {'them and the fields of the recipe' if line.config_flag else 'them'}"
+    if not known:
+        return "--help says what there is"
+    listed = ", ".join(f"--{flag}" for flag in known)
+    return (
+        f"the flags are {listed}; --help explains {'them and the fields of the recipe' if line.config_flag else 'them'}"
+    )
 
 
 def of_word(word: str, line: flags.Line) -> str | None:

@@ -91,7 +91,8 @@ class Line:
         """One line with the words and the mandatory flags."""
         parts = [self.program]
         if self.positional:
-            word = self.positional.name + ("" if self.positional.most == 1 else "...")
+            fixed = self.positional.most is not None and self.positional.most == self.positional.least
+            word = self.positional.name + ("" if fixed else "...")
             parts.append(word if self.positional.least else f"[{word}]")
         for name, flag in self.flags.items():
             if flag.required:

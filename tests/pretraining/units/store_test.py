@@ -298,9 +298,7 @@ def test_a_run_keeps_its_units_and_is_told_what_does_not_fit(data_dir, tmp_path)
     def read(model=MODEL, name="few"):
         return unit_store.targets_for_run(config_of(data_dir, name), model, corpus, run, copy=True)
 
-    with pytest.raises(
-        errors.InputError, match=r"set one has no units few \(it has none\): run `python tools/units.py"
-    ):
+    with pytest.raises(errors.InputError, match=r"set one has no units few \(it has none\): run `voc2vec units"):
         read()
     with pytest.raises(errors.InputError, match="units is empty"):
         read(name="")

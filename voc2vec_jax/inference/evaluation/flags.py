@@ -11,12 +11,17 @@ from voc2vec_jax.planning import report
 from voc2vec_jax.runs import cli
 
 FLAGS = {
-    "model": cli.Flag("a Hub id, folder, file or run folder, as from_pretrained takes it", required=True),
+    "model": cli.Flag(
+        "a Hub id, folder, file or run folder, as from_pretrained takes it", required=True, shown="voc2vec-ls"
+    ),
     "input": cli.Flag(
         "an audio file, a folder of them, a list (csv with a column path, or a path a line), or a prepared set",
         required=True,
+        shown="CLIPS",
     ),
-    "output": cli.Flag("folder for the results; run again with the same folder to continue", required=True),
+    "output": cli.Flag(
+        "folder for the results; run again with the same folder to continue", required=True, shown="FOLDER"
+    ),
     "data_dir": cli.Flag("folder of prepared sets; --input then names one set, or several separated by commas"),
     "shard": cli.Flag(
         "i/n computes the i-th of n shards; auto takes the number that SLURM or Kubernetes gives this task",

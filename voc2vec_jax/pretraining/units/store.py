@@ -225,7 +225,7 @@ def _source(config: Any, kept: pathlib.Path, set_name: str) -> pathlib.Path:
         made = sorted(path.parent.name for path in there.parent.glob(f"*/{META_FILE}"))
         raise errors.InputError(
             f"set {set_name} has no units {config.units} (it has {', '.join(made) or 'none'}): run "
-            f"`python tools/units.py {config.units} --data_dir={config.data_dir} --sets={set_name}`"
+            f"`voc2vec units {config.units} --data_dir={config.data_dir} --sets={set_name}`"
         )
     return own if (own / META_FILE).is_file() else there
 

@@ -1,0 +1,70 @@
+"""The program `voc2vec`: its commands are found, explain themselves, and say their version."""
+
+import re
+
+import pytest
+
+from voc2vec_jax import programs
+from voc2vec_jax.programs import main
+from voc2vec_jax.runs import versions
+
+
+def run(capsys, *argv):
+    """Exit status, standard output, standard error; `--help` of a command ends the process."""
+    try:
+        status = main.main(list(argv))
+    except SystemExit as ended:
+        status = ended.code
+    return status, *capsys.readouterr()
+
+
+def test_without_a_command_all_are_listed(capsys):
+    for words in ((), ("--help",), ("-h",), ("help",)):
+        status, out, err = run(capsys, *words)
+        assert status == 0 and not err
+        listed = re.findall(r"^  (\S+)  ", out, re.MULTILINE)
+        assert listed == list(programs.COMMANDS)
+
+
+def test_the_version_is_that_of_the_sources(capsys):
+    for word in ("--version", "-V", "version"):
+        status, out, _ = run(capsys, word)
+        assert status == 0 and out == f"{versions.line()}\n"
+    assert re.fullmatch(r"voc2vec_jax \d+\.\d+\.\d+ \(jax [\d.]+\S*, Python [\d.]+\)", versions.line())
+
+
+@pytest.mark.parametrize("name", programs.COMMANDS)
+def test_every_command_explains_itself_with_examples(name, capsys):
+    status, out, err = run(capsys, name, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"usage: voc2vec {name}")
+    about, flags = out.split("\nflags\n")
+    assert re.search(rf"^\s*voc2vec {name}\b", about, re.MULTILINE), "an example"
+    assert re.search(r"^  --help  +show this text$", flags, re.MULTILINE)
+    module = programs.COMMANDS[name].load()
+    for flag in getattr(module, "FLAGS", {}):
+        assert re.search(rf"^  --{flag}\b", flags, re.MULTILINE), flag
+    assert run(capsys, "help", name)[1] == out
+    assert run(capsys, name, "--version")[1] == f"{versions.line()}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("finetune", ("epochs=50", "model=", "lora_rank=0")),
+        ("train", ("total_steps=400000", "model.encoder.width=768")),
+    ],
+)
+def test_help_shows_every_field_with_its_value_and_meaning(name, fields, capsys):
+    _, out, _ = run(capsys, name, "--help")
+    rows = re.findall(r"^  --config\.(\S+=.*?)(?:\n {40,}|  +)(\S.*)$", out, re.MULTILINE)
+    meanings = dict(rows)
+    assert len(rows) == out.count("\n  --config.") > 50
+    for field in fields:
+        assert len(meanings[field]) > 5
+
+
+def test_help_of_a_recipe_shows_its_own_values(capsys):
+    _, out, _ = run(capsys, "train", "--config=quickstart", "--config.seed=5", "--help")
+    assert "--config.total_steps=400 " in out and "--config.seed=5 " in out
+    assert "fields of --config=quickstart" in out
