@@ -128,6 +128,11 @@ def test_commands_and_flags_that_are_named_exist(page):
         assert not flags - flags_of(name), name
 
 
+def test_every_command_has_a_row():
+    rows = re.findall(r"^\| `voc2vec (\w+)` \|", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(programs.COMMANDS)
+
+
 def examples(page):
     """Lines of a page's blocks of commands, or of a notebook's cells, those with a backslash at their end joined."""
     if page.suffix == ".ipynb":
