@@ -3,7 +3,6 @@
 import base64
 import fnmatch
 import hashlib
-import html.parser
 import json
 import pathlib
 import re
@@ -11,6 +10,7 @@ import tomllib
 import urllib.parse
 
 import fake_runs
+import html_pages
 import jinja2
 import numpy as np
 import pytest
@@ -32,25 +32,6 @@ def draws_nothing(monkeypatch):
 
 
 # --- names from files
-
-
-class Page(html.parser.HTMLParser):
-    """The tags of a page with their attributes, and its text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words = [], []
-        self.feed(text)
-
-    def shown(self):
-        """Its text without style and script."""
-        return re.sub(r"\s+", " ", " ".join(word for word in self.words if "{ " not in word))
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 def hostile(folder, name):
@@ -81,7 +62,7 @@ def test_hostile_names_add_no_tag_no_attribute_and_no_line_of_their_own(tmp_path
     for place, name in (("plain", ""), ("evil", EVIL)):
         runs = hostile(tmp_path / place, name)
         build.write([runs], tmp_path / place / "report.html")
-        pages.append(Page((tmp_path / place / "report.html").read_text()))
+        pages.append(html_pages.Page((tmp_path / place / "report.html").read_text()))
     plain, evil = pages
     assert [(tag, set(found)) for tag, found in evil.tags] == [(tag, set(found)) for tag, found in plain.tags]
     assert any("<img src=x onerror=alert(1)>" in words for words in evil.words)  # there, as text
@@ -102,7 +83,7 @@ def texts(words):
 def test_what_is_read_on_the_page_is_the_name_itself_wherever_a_run_gives_one(tmp_path, draws_nothing):
     folder = hostile(tmp_path, EVIL)
     build.write([folder], tmp_path / "report.html")
-    page = Page((tmp_path / "report.html").read_text())
+    page = html_pages.Page((tmp_path / "report.html").read_text())
     seen, shown = texts(page.words), texts([report_text.clean(EVIL)])
     key = shown.replace("_", " ")  # as the leak report's names are written
     expected = [f"VIVAE{shown}", f"system 0{shown}", f"system 1{shown} \N{DAGGER}", f"fear{shown}"]
@@ -180,7 +161,7 @@ def test_the_page_needs_nothing_but_itself_and_what_lies_beside_it(tmp_path, dra
     fake_runs.write(tmp_path / "run", audio_root=fake_runs.recordings(tmp_path / "audio"), skill=0.0)
     found = build.write([tmp_path / "run"], tmp_path / "out" / "report.html")
     text = found.page.read_text()
-    page = Page(text)
+    page = html_pages.Page(text)
     assert not {"iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
     assert not any(name.startswith("on") or name == "style" for _, found in page.tags for name in found)
     sources = [found[name] for _, found in page.tags for name in ("src", "href") if name in found]
@@ -221,8 +202,8 @@ def test_an_incomplete_run_is_marked_at_the_top_and_in_every_table_and_picture(t
         assert "half" not in words or "2 of 3 folds" in words
     assert sum("half" in str([t.get_text() for t in s.findobj(lambda a: hasattr(a, "get_text"))]) for s in sheets) == 4
     # The card, tables III and IV, pairs (in three metrics), recalls, title, runs
-    assert Page(text).words.count("half \N{DAGGER}") == 9
-    assert "half" not in Page(text).words
+    assert html_pages.Page(text).words.count("half \N{DAGGER}") == 9
+    assert "half" not in html_pages.Page(text).words
 
 
 @pytest.mark.slow
@@ -294,7 +275,7 @@ def test_a_run_that_left_no_curves_vectors_or_predictions_has_no_section_of_them
     folder = fake_runs.write(tmp_path / "run", curves=False, vectors=False, folds=2, planned=2)
     (folder / "predictions.csv").unlink()
     text = build.write([folder], tmp_path / "report.html", formats=["png"]).page.read_text()
-    assert not re.search("embeddings|predictions|[Cc]urves|wrong</h4>|not recorded", Page(text).shown())
+    assert not re.search("embeddings|predictions|[Cc]urves|wrong</h4>|not recorded", html_pages.Page(text).shown())
     assert {path.name for path in tmp_path.glob("report_figures/*")} == {
         "confusion_VIVAE_hubert-ls_strict.png",
         "recall_VIVAE.png",
