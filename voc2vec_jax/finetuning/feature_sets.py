@@ -168,7 +168,7 @@ def model_features(
         raise errors.InputError(f"layer {layer} is not there: {source} has layers 0 to {encoder.depth}")
 
     def compute(rows: Int64[np.ndarray, "n"], advance: Callable[[int], object]) -> Float32[np.ndarray, "n *d"]:
-        found = model.embed(task.read(rows), layer="all" if every else layer)
+        found = model.embed(task.read(rows), sampling_rate=model.sampling_rate, layer="all" if every else layer)
         advance(len(rows))
         return found
 

@@ -8,10 +8,15 @@ from jaxtyping import Float32
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import results
+from voc2vec_jax.runs import extras
 
 
 def of_features(
-    names: list[str], values: list[Float32[np.ndarray, "*t l d"]], layers: Sequence[int], encoder: Any, pool: str | None
+    names: list[str],
+    values: list[Float32[np.ndarray, "*_t l d"]],
+    layers: Sequence[int],
+    encoder: Any,
+    pool: str | None,
 ) -> Any:
     """A row for each item, indexed by `file`; without pooling a row for each frame, indexed by `file, start, end`.
 
@@ -49,5 +54,5 @@ def _pandas() -> Any:
     try:
         import pandas
     except ImportError:
-        raise errors.InputError("as_frame needs pandas: pip install 'voc2vec_jax[frame]'") from None
+        raise errors.InputError(f"as_frame needs pandas: {extras.command('frame')}") from None
     return pandas

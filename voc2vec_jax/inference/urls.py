@@ -59,6 +59,8 @@ def fetched(url: Url) -> Iterator[Any]:
 
 
 def _fetch(url: Url, file: Any) -> None:
+    if "@" in urllib.parse.urlsplit(url).netloc:  # which urllib would take for a port, and repeat
+        raise OSError("it holds a password: fetch it yourself and give the file")
     request = urllib.request.Request(url, headers={"User-Agent": "voc2vec_jax", "Accept": "audio/*, */*"})
     ends = time.monotonic() + MOST_SECONDS
     opener = urllib.request.build_opener(_OnTheWeb)
