@@ -112,8 +112,11 @@ def test_parameters_that_exceed_a_file_lie_beside_it(tmp_path, monkeypatch):
     onnx_file.write(path, found)
     whole = outputs(path, clips(), behind=0.0)
     monkeypatch.setattr(onnx_file, "_MOST_BYTES", 1000)
+    sizes = set()
     for _ in range(2):  # the second time over the first
         onnx_file.write(path, found)
+        sizes.add((tmp_path / "model.onnx.data").stat().st_size)
+    assert len(sizes) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
     assert path.stat().st_size > 1000
     split = outputs(path, clips(), behind=0.0)
