@@ -84,6 +84,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.mixup = 0.0  # [-] alpha of lambda ~ Beta(alpha, alpha) (Zhang et al. 2018)
     c.head_width = 256  # [T] of the head: linear, pooling over frames, linear
     c.pooling = "mean"  # [T] over frames; "attention" [-]: weights by a learned query, from the mean (Safari 2020)
-    c.hidden_width = 256  # [-] of openSMILE's and emotion2vec's network: linear, ReLU, linear [P]; 0: linear alone
+    c.hidden_width = 256  # [-] of openSMILE's and emotion2vec's network: linear, ReLU, linear [P]
     c.scale = "standard"  # [-] their features, by the training clips; "none": as the paper's scores suggest
     return finetuning_recipe.complete(c)

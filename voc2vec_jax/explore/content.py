@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from voc2vec_jax import audio
 from voc2vec_jax.datasets import fingerprints
 from voc2vec_jax.explore import mapping, wording
@@ -118,7 +116,7 @@ def of(whole: Exploration) -> Page:
         title=whole.task.title,
         facts=wording.facts(whole.task, whole.settings.model, whole.width),
         answer=wording.answer(probe) if probe else (),
-        badges=leak_badges.badges(probe.summary["leaks"]) if probe else (),
+        badges=leak_badges.badges(probe.leaks) if probe else (),
         scores=probe.scores if probe else (),
         no_probe=wording.without_paths(whole.no_probe),
         map_title=mapping.TITLES[whole.settings.map],
@@ -198,5 +196,4 @@ def _room(whole: Exploration) -> float:
 
 def shares(matrix: Sequence[Sequence[int]]) -> list[list[float]]:
     """The share of each true class (row) that went to each predicted one."""
-    counts = np.array(matrix, np.float64)
-    return (counts / np.maximum(counts.sum(1, keepdims=True), 1)).tolist()
+    return [[count / max(1, sum(row)) for count in row] for row in matrix]

@@ -62,10 +62,10 @@ def shape(number: int) -> str:
     if number == 0:
         return "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z"
     if number in (6, 7):
-        arm = [(-2, -2), (-2, -6), (2, -6)]
-        return _polygon([_turned(x, y, 90 * turn + 45 * (number == 7)) for turn in range(4) for x, y in arm])
+        arm = [(-2.0, -2.0), (-2.0, -6.0), (2.0, -6.0)]
+        return _polygon([_turned(x, y, 90.0 * turn + 45.0 * (number == 7)) for turn in range(4) for x, y in arm])
     sides, first = {1: (4, 45), 2: (4, 0), 3: (3, 90), 4: (3, -90), 5: (5, -90)}[number]
-    return _polygon([_turned(6.5, 0, first + 360 * k / sides) for k in range(sides)])
+    return _polygon([_turned(6.5, 0.0, first + 360 * k / sides) for k in range(sides)])
 
 
 def _turned(x: float, y: float, degrees: float) -> tuple[float, float]:

@@ -3,7 +3,7 @@
     OUTPUT/explore.html                    the page, one file
     OUTPUT/vectors.parquet, vectors.csv    a row for each clip: class, prediction, place on the map, vector
     OUTPUT/copies.csv                      pairs of clips that hold the same sound
-    OUTPUT/cache/                          prepared clips, features and the probe's run: safe to delete
+    OUTPUT/cache/                          prepared clips, fingerprints and features: safe to delete
 
 What the cache holds already is not computed again.
 """
@@ -16,7 +16,7 @@ from jaxtyping import Float32
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import paper_systems
-from voc2vec_jax.explore import content, mapping, page, probe, tables
+from voc2vec_jax.explore import content, mapping, page, probe, tables, wording
 from voc2vec_jax.explore import settings as explore_settings
 from voc2vec_jax.finetuning import copies, feature_sets, own_data, targets, tasks
 from voc2vec_jax.runs import files, logs
@@ -24,8 +24,8 @@ from voc2vec_jax.runs import files, logs
 PAGE = "explore.html"
 
 
-def run(settings: explore_settings.ExploreSettings) -> pathlib.Path | None:
-    """Write the files; returns the page, or None when a signal stopped the probe, with everything so far kept."""
+def run(settings: explore_settings.ExploreSettings) -> pathlib.Path:
+    """Write the files; returns the page."""
     mapping.check(settings.map)
     _, source = paper_systems.resolve(settings.model)
     task = tasks.open_task(
@@ -45,8 +45,7 @@ def run(settings: explore_settings.ExploreSettings) -> pathlib.Path | None:
     found, no_probe = None, ""
     try:
         found = probe.run(settings, task, vectors)
-        if found is None:
-            return None
+        logs.say(f"a linear probe in {errors.counted(found.folds, 'fold')}: {wording.scores(found)}")
     except errors.InputError as fault:
         no_probe = str(fault)
         logs.warn(f"no probe: {no_probe}")

@@ -7,7 +7,7 @@ from voc2vec_jax import audio, errors
 from voc2vec_jax.explore import mapping
 
 MAPS = tuple(mapping.TITLES)
-CACHE = "cache"  # below the output: prepared clips, fingerprints, features and the probe's run
+CACHE = "cache"  # below the output: prepared clips, fingerprints and features
 
 
 @dataclasses.dataclass(frozen=True)

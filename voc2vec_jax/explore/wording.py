@@ -58,6 +58,11 @@ def facts(task: tasks.Task, source: str, width: int) -> list[tuple[str, str]]:
     ]
 
 
+def scores(probe: explore_probe.Probe) -> str:
+    """All scores in one line, with intervals."""
+    return ", ".join(f"{each.title} {each.value:.3f} [{each.low:.3f}, {each.high:.3f}]" for each in probe.scores)
+
+
 def answer(probe: explore_probe.Probe) -> list[str]:
     """What the probe found, in sentences."""
     score, classes = probe.scores[0], len(probe.labels)
@@ -66,19 +71,18 @@ def answer(probe: explore_probe.Probe) -> list[str]:
         f"{100 * score.value:.0f} of 100 recordings, counting each class equally. Guessing reaches "
         f"{100 * score.chance:.0f} of 100."
     ]
-    if score.low is not None:
-        interval = f"from {100 * score.low:.0f} to {100 * score.high:.0f} of 100"
-        above = score.low > score.chance
+    interval = f"With 95 % confidence it is from {100 * score.low:.0f} to {100 * score.high:.0f} of 100"
+    if score.low > score.chance:
+        said.append(f"{interval}, so that the vectors do tell these classes apart.")
+    else:
         said.append(
-            f"With 95 % confidence it is {interval}, so that the vectors do tell these classes apart."
-            if above
-            else f"With 95 % confidence it is {interval}, which includes guessing: these recordings do not show that "
-            "the vectors tell the classes apart."
+            f"{interval}: not clearly above guessing, so that these recordings do not show that the vectors tell the "
+            "classes apart."
         )
-    if probe.summary["fewer_folds"]:
-        summary = probe.summary
-        folds = errors.counted(summary["planned_folds"], "fold")
-        said.append(f"There are {folds} and not {summary['asked_folds']}, since {summary['fewer_folds']}.")
+    if probe.fewer:
+        said.append(
+            f"There are {errors.counted(probe.folds, 'fold')} and not {probe.asked_folds}, since {probe.fewer}."
+        )
     return said
 
 
@@ -117,11 +121,11 @@ def method(settings: explore_settings.ExploreSettings, probe: explore_probe.Prob
         f"vectors (seed {settings.seed})."
     ]
     if probe:
-        summary, folds = probe.summary, len(probe.summary["folds"])
         said.append(
-            f"The classifier is one linear layer, cross-validated in {errors.counted(folds, 'fold')}: every recording "
-            "is named by a classifier that has heard neither it, nor a copy of it, nor another one of its speaker or "
-            f"group where these are known. UAR is the mean recall over classes. Intervals of 95 % are by bootstrap "
-            f"over {summary['groups']:,} groups of recordings that belong together. Chance is a class drawn at random."
+            f"The classifier is logistic regression, cross-validated in {errors.counted(probe.folds, 'fold')}: every "
+            "recording is named by a classifier that has heard neither it, nor a copy of it, nor another one of its "
+            "speaker or group where these are known. UAR is the mean recall over classes. Intervals of 95 % are by "
+            "bootstrap over "
+            f"{probe.groups:,} groups of recordings that belong together. Chance is a class drawn at random."
         )
     return said

@@ -19,16 +19,7 @@ import numpy as np
 import tqdm
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.finetuning import (
-    capacity,
-    epoch_runner,
-    fold_writer,
-    kept_models,
-    learners,
-    scoring,
-    settings,
-    slot_table,
-)
+from voc2vec_jax.finetuning import capacity, epoch_runner, fold_writer, kept_models, scoring, settings, slot_table
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.runs import agreement, checkpoint, logs, signals
@@ -243,8 +234,6 @@ class Experiment:
 
     def _show_epoch(self, speed: float) -> None:
         """A line on the epoch: means over the folds in slots, and audio-seconds trained per second."""
-        if isinstance(self.setting.trained.learner, learners.FeatureLearner):
-            return  # an epoch takes milliseconds: its lines would bury those of the folds
         last = [progress.history[-1] for progress in self.table.active]
         train = np.mean([progress.history[-2]["loss"] for progress in self.table.active])
         kind = self.setting.task.kind

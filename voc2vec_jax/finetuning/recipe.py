@@ -109,7 +109,7 @@ def _is_range(pair: Sequence[float]) -> bool:
     return len(pair) == 2 and all(map(math.isfinite, pair)) and pair[0] <= pair[1]
 
 
-_AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "head_width", "checkpoint_every_epochs")
+_AT_LEAST_ONE = ("epochs", "patience", "batch_clips", "hidden_width", "head_width", "checkpoint_every_epochs")
 _LIMITS = (
     ("1 or more", lambda x: x >= 1, _AT_LEAST_ONE),
     ("2 or more", lambda x: x >= 2, ("folds",)),
@@ -119,7 +119,7 @@ _LIMITS = (
     ("from 0 to 1", lambda x: 0 <= x <= 1, ("augment_noise", "augment_shift")),
     ("of two numbers, the lower one first", _is_range, ("noise_snr",)),
     ("above 0", lambda x: 0 < x < math.inf, ("peak_lr", "max_seconds")),
-    ("0 or more", lambda x: 0 <= x < math.inf, ("freeze_updates", "lora_rank", "hidden_width")),
+    ("0 or more", lambda x: 0 <= x < math.inf, ("freeze_updates", "lora_rank")),
     ("above 0", lambda x: 0 < x < math.inf, ("lora_alpha",)),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, ("layer_decay",)),
     ("under 1", lambda x: x < 1, ("mask_share",)),

@@ -26,7 +26,7 @@ FLAGS = {
     "data_dir": cli.Flag("folder of prepared sets and features; by default `cache` in the output"),
     "max_seconds": cli.Flag("of each recording, from its start", default=30.0, kind=float),
     "folds": cli.Flag("of the linear probe", default=10, kind=int),
-    "seed": cli.Flag("of the folds, the probe and the map", default=0, kind=int),
+    "seed": cli.Flag("of the folds and the map", default=0, kind=int),
     "map": cli.Flag("how the map is drawn", default="tsne", choices=explore_settings.MAPS),
     "page_mb": cli.Flag("about the largest size of the page, by which clips get players", default=12.0, kind=float),
     **audio_flags.FLAGS,
@@ -41,10 +41,7 @@ def main(argv: list[str]) -> int:
     settings = settings_of(arguments)
     cpu_tuning.one_device_a_core()
     runtime.set_up_jax(ml_collections.ConfigDict({"deterministic": False, "matmul_precision": "highest"}))
-    page = exploration.run(settings)
-    if page is None:
-        return errors.EXIT_STOPPED
-    print(page)
+    print(exploration.run(settings))
     return errors.EXIT_DONE
 
 
