@@ -72,7 +72,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence
     agreement.check_same(dict(configuration.fields(config)))
     folder = pathlib.Path(workdir)
     examples = agreement.first_before_others(lambda: changes.open_examples(config, folder, layout, model.min_samples))
-    with contextlib.ExitStack() as stack:
+    with run_folder.first_attempt(workdir), contextlib.ExitStack() as stack:
         changed = run_folder.claim_for_all(
             stack, workdir, configuration.as_dict(config), resume_with=resume_with, **pretraining_recipe.RESUMING
         )

@@ -253,3 +253,23 @@ def test_a_set_that_is_replaced_while_it_is_read_is_not_read_on(manifest):
         with pytest.raises(errors.RunError, match="was prepared anew while it was read: run again"):
             read()
     assert pickle.loads(pickle.dumps(again)).fingerprint == again.fingerprint
+
+
+def test_a_corrected_list_is_prepared_anew_on_request_and_nothing_must_be_deleted(manifest, capsys):
+    before = everything(prepare(manifest).folder)
+    (manifest.parent / "list.csv").write_text("path,label\n0.wav,a\n1.wav,c\n")
+    with pytest.raises(errors.InputError) as refused:
+        prepare(manifest)
+    assert "from other recordings (5 then, 2 now): add --renew to prepare it anew, or choose another --name" in str(
+        refused.value
+    )
+    assert "delete" not in str(refused.value) and everything(manifest.parent / "data") == before
+    again = prepare(manifest, replace=True)
+    assert again.ids.tolist() == ["0.wav", "1.wav"] and again.labels.tolist() == ["a", "c"]
+    assert "other recordings (5 then, 2 now): it is prepared anew" in capsys.readouterr().err
+    assert [path.name for path in again.folder.parent.iterdir() if path.is_dir()] == [again.folder.name]
+    sound(manifest.parent / "1.wav", 30)
+    assert prepare(manifest, replace=True).fingerprint != again.fingerprint  # other files, the same list
+    same = prepare(manifest, replace=True)
+    capsys.readouterr()
+    assert prepare(manifest, replace=True).fingerprint == same.fingerprint and not capsys.readouterr().err

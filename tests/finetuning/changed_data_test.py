@@ -166,3 +166,30 @@ def test_class_folders_keep_one_set_whatever_the_sizes_of_their_files(tmp_path, 
         assert "clips was prepared before 1 of its 2 recordings changed, such as a/0.wav" in capsys.readouterr().err
     soundfile.write(root / "b" / "1.wav", voices.load("9"), 16_000)  # other recordings are another set
     assert tasks.open_task("folder", data=root, data_dir=tmp_path / "data").name != "clips"
+
+
+def test_a_first_attempt_that_fails_leaves_no_run_folder_and_the_corrected_list_is_called_by_its_own_name(
+    manifest, capsys
+):
+    good = manifest.read_text()
+    manifest.write_text(good.replace("05.wav,b", "05.wav,B"))
+    assert run(manifest) == 2
+    assert "differ only in case" in capsys.readouterr().err and not (manifest.parent / "run").exists()
+    manifest.write_text(good)
+    assert run(manifest, "--config.seed=1") == 0  # another configuration
+    assert "delete" not in capsys.readouterr().err
+    summary = json.loads((manifest.parent / "run" / "summary.json").read_text())
+    assert summary["title"] == "list" and summary["dataset"].startswith("list_")  # beside the set of the first attempt
+    assert "list_" not in (manifest.parent / "run" / "summary.md").read_text()
+
+
+def test_a_finished_run_keeps_no_state_of_its_folds(manifest, capsys):
+    state = manifest.parent / "run" / "checkpoints"
+    assert run(manifest) == 0 and not state.exists()
+    (state / "3" / "state").mkdir(parents=True)  # as a kill before the end or an earlier version leaves it
+    (state / "3" / "state" / "arrays").write_bytes(bytes(1000))
+    before = {path: path.read_bytes() for path in state.parent.rglob("*") if path.is_file()}
+    assert run(manifest) == 0 and "is complete" in capsys.readouterr().err
+    after = {path: path.read_bytes() for path in state.parent.rglob("*") if path.is_file()}
+    assert not state.exists() and before.keys() - after.keys() == {state / "3" / "state" / "arrays"}
+    assert after[state.parent / "summary.json"] == before[state.parent / "summary.json"]

@@ -301,47 +301,50 @@ def test_the_best_is_one_and_saving_it_again_changes_nothing(tmp_path):
         assert checkpoints.latest_intact() is None  # the best is kept apart
 
 
-def kept_links(folder):
-    """How many names each file of a checkpoint has, but for the manifest."""
-    return {path.stat().st_nlink for path in all_files(folder) if path.name != "manifest.json"}
-
-
-def test_the_best_and_the_checkpoint_of_a_step_are_one_write_and_outlive_each_other(tmp_path):
+def test_the_best_holds_parameters_alone_and_outlives_the_checkpoint_of_its_step(tmp_path):
+    size = {}
     with checkpoint.Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(1, make_state(1), {"loss": 1}, best=True)
         checkpoints.wait()
-        assert kept_links(tmp_path / "checkpoints/1") == kept_links(tmp_path / "best/1") == {2}
+        size = {
+            kind: sum(path.stat().st_size for path in all_files(tmp_path / kind / "1" / "state"))
+            for kind in ("best", "checkpoints")
+        }
         checkpoints.save(2, make_state(2), {"loss": 2})
         checkpoints.wait()
         assert checkpoint.steps(tmp_path / "checkpoints") == [2] and checkpoint.steps(tmp_path / "best") == [1]
-        assert manifest.fault(tmp_path / "best/1") is None and kept_links(tmp_path / "best/1") == {1}
-        assert checkpoint.read(tmp_path / "best/1")[1] == {"loss": 1}
+        assert manifest.fault(tmp_path / "best/1") is None
+        state, metadata = checkpoint.read(tmp_path / "best/1")
+        assert list(state) == ["params"] and metadata == {"loss": 1}
+        assert_same(state["params"], make_state(1)["params"])
+        assert set(manifest.read(tmp_path / "best/1")["leaves"]) == {
+            "params/encoder/kernel",
+            "params/encoder/scale",
+            "params/quantizer/codebook",
+        }
+        averaged = {**make_state(4), "ema": make_state(5)["params"]}
         checkpoints.save(3, make_state(3), {"loss": 3}, best=True)
-        checkpoints.save(4, make_state(4), {"loss": 4}, best=True, keep=False)
+        checkpoints.save(4, averaged, {"loss": 4}, best=True, keep=False)
+    assert size["best"] < size["checkpoints"] / 2
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["4"]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert_same(checkpoint.read(tmp_path / "best/4", "ema")[0], averaged["ema"])
+    assert sorted(checkpoint.read(tmp_path / "best/4")[0]) == ["ema", "params"]
     assert_same(restore(tmp_path)[1], make_state(3))
-
-
-def test_where_links_cannot_be_made_the_best_is_copied(tmp_path, monkeypatch):
-    def refuse(*arguments):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "link", refuse)
-    with checkpoint.Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, make_state(1), {}, best=True)
-    for folder in (tmp_path / "best/1", tmp_path / "checkpoints/1"):
-        assert manifest.fault(folder) is None and kept_links(folder) == {1}
 
 
 def test_a_checkpoint_is_complete_only_after_the_best_that_it_names(tmp_path, monkeypatch):
     """A kill between the two is repaired by the rerun, which comes to the same step."""
 
-    def killed(*arguments):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    write = manifest.write
+
+    def killed(folder, *arguments):
+        if folder.parent.name == "checkpoints":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        write(folder, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "link", killed)
+        patch.setattr(manifest, "write", killed)
         checkpoints = checkpoint.Checkpoints(tmp_path)
         checkpoints.save(1, make_state(1), {"loss": 1}, best=True)
         with pytest.raises(errors.RunError, match="checkpoints/1 could not be written: Input/output error"):
@@ -351,7 +354,19 @@ def test_a_checkpoint_is_complete_only_after_the_best_that_it_names(tmp_path, mo
     with checkpoint.Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1), {"loss": 1}, best=True)
     assert_same(restore(tmp_path)[1], make_state(1))
-    assert kept_links(tmp_path / "best/1") == kept_links(tmp_path / "checkpoints/1") == {1}
+
+
+def test_a_best_that_cannot_be_written_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write", full)
+        checkpoints = checkpoint.Checkpoints(tmp_path)
+        checkpoints.save(1, make_state(1), {"loss": 1}, best=True)
+        with pytest.raises(errors.RunError, match="checkpoints/1 could not be written: No space left"):
+            checkpoints.close()
+    assert not list((tmp_path / "best").iterdir()) and not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_what_a_kill_left_of_a_removal_is_removed(tmp_path, capsys):

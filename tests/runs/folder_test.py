@@ -152,3 +152,31 @@ def test_a_run_that_kept_a_tilde_is_resumed_by_the_folder_that_it_stands_for(tmp
     assert json.loads((tmp_path / "config.json").read_text())["data"] == "/home/ann/clips"
     with pytest.raises(errors.InputError, match='data was "/home/ann/clips", now "/home/ben/clips"'):
         run_folder.claim(tmp_path, change(data="/home/ben/clips"), **begun)
+
+
+@pytest.mark.parametrize(
+    ("before", "left", "kept"),
+    [
+        (False, (), False),
+        (False, ("leaks.json", "fault.json"), False),
+        (False, ("metrics.jsonl",), True),  # a step was done
+        (True, (), True),  # it was there: somebody's own folder, or an earlier attempt
+    ],
+)
+def test_a_first_attempt_that_fails_by_its_input_leaves_no_folder(tmp_path, before, left, kept):
+    folder = tmp_path / "runs" / "first"
+    if before:
+        folder.mkdir(parents=True)
+    with pytest.raises(errors.InputError, match="no such clips"):
+        with run_folder.first_attempt(folder), run_folder.claim(folder, {"lr": 0.1}):
+            for name in left:
+                (folder / name).write_text("{}")
+            raise errors.InputError("no such clips")
+    assert folder.exists() == kept
+
+
+def test_a_first_attempt_that_fails_otherwise_leaves_its_folder(tmp_path):
+    with pytest.raises(errors.RunError):
+        with run_folder.first_attempt(tmp_path / "run"), run_folder.claim(tmp_path / "run", {"lr": 0.1}):
+            raise errors.RunError("the disk is full")
+    assert (tmp_path / "run" / "config.json").is_file()

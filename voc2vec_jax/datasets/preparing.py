@@ -50,6 +50,7 @@ def prepare(
     reserved: Collection[str] = (),
     part: tuple[int, int] | None = None,
     renew: bool = False,
+    replace: bool = False,
     **options: Any,
 ) -> records.PreparedSet | None:
     """Prepares `source` as set `name` and opens it; a set that is there is kept as it is.
@@ -60,6 +61,7 @@ def prepare(
     part: `(i, n)` makes only every n-th shard, from the i-th (counted from 1), for n machines that share `data_dir`.
         The machine that finds all shards made finishes the set; on the others the result is None.
     renew: a set whose files have changed is prepared anew and replaced; without, that is an error.
+    replace: as `renew`, as somebody asked for it: so is a set of other recordings, such as those of a corrected list.
     options: passed to `source.list_recordings`.
 
     `errors.InputError` for a fault of the data, `errors.RunError` for one of the disk or of a worker.
@@ -74,7 +76,7 @@ def prepare(
     states = file_states.of_listing(listing)
     plan = PreparationPlan(source, listing, data_dir, name, part, states, manual_dir, by_hand=not renew)
     with renewal.locked(data_dir, name, part):
-        kept = renewal.is_kept(data_dir, name, listing, states, renew)
+        kept = renewal.is_kept(data_dir, name, listing, states, renew, replace)
         if not kept and not _make(plan, workers or worker_processes.cores(), progress):
             return None
     return records.open_set(data_dir, name)

@@ -70,8 +70,11 @@ def is_kept(
     listing: listings.Listing,
     states: Int64[np.ndarray, "n 2"],
     renew: bool,
+    replace: bool = False,
 ) -> bool:
     """Whether a set is there and stays; with `renew`, one whose files have changed does not, which is said.
+
+    With `replace` neither does one of other recordings. The old one goes when the new one is complete.
 
     InputError for a set of another listing, for one whose files have changed without `renew`, and for one that could
     only be prepared again without files that are gone.
@@ -81,11 +84,11 @@ def is_kept(
         return False
     found = difference(records.open_set(data_dir, name, warn=False), listing, states)
     refused = found.kind == "listing" or (found.kind == "changed" and not renew)
-    if refused:
-        raise errors.InputError(f"{folder} {found.sentence}: delete it to prepare again, or choose another --name")
+    if refused and not replace:
+        raise errors.InputError(f"{folder} {found.sentence}: add --renew to prepare it anew, or choose another --name")
     if found.kind == "changed" and not found.remake:
         raise errors.InputError(f"{folder} {found.sentence}: bring these back, or take them off the list")
-    if renew and found.remake:
+    if found.kind == "listing" or ((renew or replace) and found.remake):
         logs.say(f"{name} {found.sentence}: it is prepared anew")
         return False
     if found.kind == "gone" or (renew and found.kind):

@@ -1,5 +1,6 @@
 """All jobs of a configuration in turn: a job's fault is written down, the others go on, and the status tells."""
 
+import contextlib
 import itertools
 import pathlib
 import sys
@@ -10,6 +11,7 @@ import tqdm
 from voc2vec_jax import errors
 from voc2vec_jax.finetuning import cross_validation, faults, jobs, seeds, tasks
 from voc2vec_jax.runs import agreement, logs, signals
+from voc2vec_jax.runs import folder as run_folder
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, stop: signals.StopSignal) -> int:
@@ -30,7 +32,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path, stop: signals.
             if len(planned) > 1:
                 logs.say(f"{where}: {job.workdir}")
             try:
-                stopped = not cross_validation.run(job, stop)
+                # Where there are several jobs, the report shows the fault that is in the folder.
+                alone = run_folder.first_attempt(job.workdir) if len(planned) == 1 else contextlib.nullcontext()
+                with alone:
+                    stopped = not cross_validation.run(job, stop)
             except Exception as fault:
                 if len(planned) == 1 or not _noted(fault):
                     raise

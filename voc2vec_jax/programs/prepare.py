@@ -25,6 +25,7 @@ FLAGS = {
     "shard": cli.Flag("i/n: make the i-th of n parts, on n machines that share --data_dir"),
     "download": cli.Flag("download missing sets that have a plain public link", default=True, kind=bool),
     "name": cli.Flag("name of the prepared set, if not the usual one"),
+    "renew": cli.Flag("a set that is there of other recordings, or of files that changed, is prepared anew", kind=bool),
     **audio_flags.FLAGS,
     "clips": cli.Flag("number of synthetic clips", kind=int),
     "seed": cli.Flag("seed of the synthetic clips", kind=int),
@@ -73,7 +74,8 @@ def _check(arguments: cli.Arguments, names: list[str]) -> None:
     for flag, name in OF_SET.items():
         if arguments.values[flag] is not None and name not in names:
             raise errors.InputError(f"--{flag} is for the set {name}, which is not asked for")
-    _part(arguments.shard)
+    if _part(arguments.shard) and arguments.renew:
+        raise errors.InputError("--renew prepares a whole set anew: leave --shard out, or choose another --name")
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -118,6 +120,7 @@ def _prepare(name: str, arguments: cli.Arguments) -> records.PreparedSet | None:
         workers=arguments.workers or None,
         how=audio_flags.reading_of(arguments),
         name=arguments.name,
+        replace=bool(arguments.renew),
         part=_part(arguments.shard),
         **{option: value for option, value in options.items() if value is not None},
     )

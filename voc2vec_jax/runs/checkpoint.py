@@ -1,9 +1,9 @@
 """Checkpoints that are complete or absent: Orbax writes the arrays, then a manifest of SHA-256 hashes marks them whole.
 
 RUN/checkpoints/<step>/ and RUN/best/<step>/ hold `state/` (Orbax), `metadata.json` and `manifest.json`. A folder
-without a manifest is half-written. A step that is saved as both is written once: the second folder's files are hard
-links to the first's. A restore renames what it passes over: `<step>.corrupt` stays for you to look at,
-`<step>.partial` is deleted once a newer checkpoint is complete.
+without a manifest is half-written. The best is for use and not to resume from: of the state it holds the parameters
+alone (`_OF_BEST`), a third of what Adam needs. A restore renames what it passes over: `<step>.corrupt` stays for you to
+look at, `<step>.partial` is deleted once a newer checkpoint is complete.
 
 Not `orbax.checkpoint.CheckpointManager` (measured with 0.12.8): it restores an array with flipped bytes in silence,
 takes a step with a missing data file for the newest, and reports a failed background save not in `check_for_errors` but
@@ -18,7 +18,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from voc2vec_jax import errors
 from voc2vec_jax.runs import agreement, logs, manifest
 
 _OWN_ARRAYS = "arrays.npz"  # of a process with a run of its own
+_OF_BEST = ("params", "ema")  # entries of the state that the best holds, of those that there are
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -41,6 +42,11 @@ def _leaves(tree: Any) -> dict[str, Any]:
 def _kind(leaf: Any) -> str:
     """Type and shape of an array as `float32[3,4]`."""
     return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _of_best(entries: Collection[str]) -> list[str]:
+    """The entries of a state that the best holds; all of a state without parameters."""
+    return [name for name in _OF_BEST if name in entries] or list(entries)
 
 
 def _snapshot(state: Any) -> Any:
@@ -74,16 +80,19 @@ def read(folder: str | pathlib.Path, subtree: str | None = None) -> tuple[Any, d
     found = manifest.fault(folder)
     if found:
         raise errors.InputError(f"{folder} is no intact checkpoint: {found}")
-    handler = ocp.PyTreeCheckpointHandler()
-    with ocp.Checkpointer(handler) as checkpointer:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         tree = checkpointer.metadata(folder / "state").item_metadata.tree
         if subtree is not None and subtree not in tree:
             raise errors.InputError(f"{folder} holds no {subtree!r}, only {', '.join(tree)}")
-        wanted = tree if subtree is None else {subtree: tree[subtree]}
-        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=arguments, partial_restore=True)
-        state = checkpointer.restore(folder / "state", args=arguments)
+        state = _read_arrays(checkpointer, folder, tree if subtree is None else {subtree: tree[subtree]})
     return (state if subtree is None else state[subtree]), json.loads((folder / "metadata.json").read_bytes())
+
+
+def _read_arrays(checkpointer: ocp.Checkpointer, folder: pathlib.Path, wanted: Any) -> Any:
+    """The leaves of a part of the metadata's tree, as NumPy arrays."""
+    arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=arguments, partial_restore=True)
+    return checkpointer.restore(folder / "state", args=arguments)
 
 
 class Checkpoints:
@@ -119,17 +128,19 @@ class Checkpoints:
         """Start to write RUN/checkpoints/<step>, and return once the state is copied.
 
         With `best` also RUN/best/<step>, whose completion removes the previous best; without `keep` only that one.
+        It holds the parameters of `state`, a mapping, and is complete before the checkpoint is.
         Waits for the previous save. A folder that is already complete stays as it is. RunError if the previous
         save failed or this one cannot start.
         """
         self.wait()
-        # The best first: no checkpoint may be restored that names a best which a kill has prevented.
-        asked = ((self.best_folder, best), (self.folder, keep))
+        asked = ((self.folder, keep), (self.best_folder, best))
         wanted = [parent / str(step) for parent, wanted in asked if wanted]
         complete = self._agreed(lambda: [manifest.exists(folder) for folder in wanted])
         folders = [folder for folder, done in zip(wanted, complete) if not done]
         if folders:
-            self._start(folders, step, state, metadata)
+            whole = folders[0].parent == self.folder
+            kept = state if whole else {name: state[name] for name in _of_best(state)}
+            self._start(folders, step, kept, metadata)
 
     def check(self) -> None:
         """RunError if the background save has failed. Never waits."""
@@ -191,20 +202,38 @@ class Checkpoints:
             raise self._failure(folder, error) from error
 
     def _finish(self, folders: list[pathlib.Path], step: int, kinds: Mapping[str, str]) -> None:
-        """In the background: wait for Orbax, write the manifest, link other folders, then remove what is too old."""
-        folder, *others = folders
+        """In the background: wait for Orbax, complete the best and then the checkpoint, remove what is too old."""
+        folder, *best = folders
         try:
             self._orbax.wait_until_finished()
             if self._leads:
+                # The best first: no checkpoint may be restored that names a best which a kill has prevented.
+                for each in best:
+                    self._write_best(folder, each, step)
                 manifest.write(folder, step, kinds)
-                for folder in others:
-                    _set_aside(folder, "partial")
-                    manifest.link(folders[0], folder)
         except Exception as error:
+            for each in (each for each in best if self._leads and not manifest.exists(each)):
+                shutil.rmtree(each, ignore_errors=True)
             raise self._failure(folder, error) from error
         if self._leads:
             for folder in folders:
                 self._prune(folder.parent, step)
+
+    def _write_best(self, folder: pathlib.Path, best: pathlib.Path, step: int) -> None:
+        """Make `best` a complete folder of the parameters in `folder`, whose arrays are on disk already."""
+        # From the disk, by process 0 alone: on the devices they have changed, and are spread over all processes.
+        own = {"active_processes": {agreement.process_index()}, "primary_host": agreement.process_index()}
+        options = {}
+        if agreement.process_count() > 1:
+            options["multiprocessing_options"] = ocp.options.MultiprocessingOptions(**own)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as checkpointer:
+            tree = checkpointer.metadata(folder / "state").item_metadata.tree
+            params = _read_arrays(checkpointer, folder, {name: tree[name] for name in _of_best(tree)})
+            _set_aside(best, "partial")
+            best.mkdir(parents=True)
+            shutil.copyfile(folder / "metadata.json", best / "metadata.json")
+            checkpointer.save(best / "state", args=ocp.args.PyTreeSave(params))
+        manifest.write(best, step, {name: _kind(leaf) for name, leaf in _leaves(params).items()})
 
     def _failure(self, folder: pathlib.Path, error: Exception) -> errors.RunError:
         """The error to raise for an incomplete folder, which is removed to free its disk space."""

@@ -24,6 +24,8 @@ from voc2vec_jax.runs import agreement, configuration, files, logs
 
 _PACKAGES = ("voc2vec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 HISTORY = "history"  # in config.json: the changes of a run's configuration
+# What a run writes before its first step; a folder of nothing else holds no run.
+_BEFORE = {"config.json", "env.json", ".lock", "fault.json", "leaks.json", "left_out.txt"}
 
 
 class Claim:
@@ -79,6 +81,26 @@ def claim(
         os.close(lock)
         raise
     return Claim(folder, lock, changed)
+
+
+@contextlib.contextmanager
+def first_attempt(workdir: str | pathlib.Path) -> Iterator[None]:
+    """An InputError in here takes the run folder away again, if it was not there before and no step was done.
+
+    So a first attempt that fails, as by a list with a fault, leaves nothing that the corrected one must agree with.
+    """
+    folder = pathlib.Path(workdir)
+    new = not folder.exists()
+    try:
+        yield
+    except errors.InputError:
+        if new and folder.is_dir() and agreement.process_index() == 0:
+            found = list(folder.iterdir())
+            if {path.name for path in found} <= _BEFORE:
+                for path in found:
+                    path.unlink(missing_ok=True)
+                folder.rmdir()
+        raise
 
 
 def keep_earlier(

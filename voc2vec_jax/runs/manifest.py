@@ -7,9 +7,7 @@ import concurrent.futures
 import functools
 import hashlib
 import json
-import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,32 +43,6 @@ def write(folder: pathlib.Path, step: int, kinds: Mapping[str, str]) -> None:
     content = {"format": 1, "step": step, "files": listed, "leaves": dict(kinds)}
     files.write_atomic(folder / NAME, _manifest_bytes(content))
     files.sync_folder(folder.parent)
-
-
-def link(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Make the new folder `target` a complete one with the files of `source`, which must be complete.
-
-    They are hard links, which take no space, and either folder may be removed. Where the file system has no links they
-    are copies. OSError when neither can be made.
-    """
-    folders = [target, *(target / path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_dir())]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    for path in _files_in(source):
-        _link_or_copy(path, target / path.relative_to(source))
-    for folder in folders:
-        files.sync_folder(folder)
-    files.write_atomic(target / NAME, (source / NAME).read_bytes())
-    files.sync_folder(target.parent)
-
-
-def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        with open(target, "rb+") as file:
-            files.sync_file(file)
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
