@@ -9,6 +9,7 @@ import io
 import json
 import pathlib
 import re
+import tomllib
 
 import pytest
 import site_pages
@@ -131,6 +132,14 @@ def test_commands_and_flags_that_are_named_exist(page):
 def test_every_command_has_a_row():
     rows = re.findall(r"^\| `voc2vec (\w+)` \|", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE)
     assert sorted(rows) == sorted(programs.COMMANDS)
+
+
+def test_every_extra_is_on_the_page_on_installing():
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    page = (ROOT / "docs" / "install.md").read_text()
+    rows = "".join(re.findall(r"^\| (`.*?) \|", page.partition("## Extras")[2], re.MULTILINE))
+    commands = re.findall(r"\[([a-z][\w-]*)\]", page.partition("## Extras")[0])
+    assert {*re.findall(r"[\w-]+", rows), *commands} == extras
 
 
 def examples(page):
