@@ -61,6 +61,13 @@ def test_the_site_is_whole_and_fetches_nothing_from_elsewhere(site):
 
 
 @pytest.mark.slow
+def test_a_search_for_a_message_leads_to_what_explains_it(site):
+    found = json.loads((site / "search" / "search_index.json").read_text())["docs"]
+    places = [entry["location"] for entry in found if "is a pointer of Git LFS" in entry["text"]]
+    assert places == ["troubleshooting.html#models"]
+
+
+@pytest.mark.slow
 def test_the_site_shows_each_text_where_it_is_looked_for(site):
     for place, text in {
         "index.html": "Models that hear what a voice says without words",

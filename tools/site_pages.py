@@ -16,6 +16,7 @@ LIBRARY = "voc2vec_jax"
 PLACES = ("configs", "tests", "tools", LIBRARY)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^(```.*?^```[ \t]*$)", re.MULTILINE | re.DOTALL)
+UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"  # so that a message or a word leads to a guide, and not to code
 LANGUAGES = {".py": "python", ".sh": "bash", ".sbatch": "bash", ".yaml": "yaml", ".cff": "yaml", ".json": "json"}
 
 
@@ -113,7 +114,7 @@ def _packages():
 def _api_text(package):
     modules = [_module(name) for name in _names((ROOT / LIBRARY / package).rglob("*.py"))]
     entries = "\n\n".join(f"::: {module}" for module in sorted(modules))
-    return f"# {package}\n\n{entries}\n"
+    return f"{UNSEARCHED}# {package}\n\n{entries}\n"
 
 
 def _source(name):
@@ -122,7 +123,7 @@ def _source(name):
 
 def _source_text(name):
     language = LANGUAGES.get(pathlib.PurePosixPath(name).suffix, "text")
-    return f"# {name}\n\n````{language}\n{(ROOT / name).read_text()}````\n"
+    return f"{UNSEARCHED}# {name}\n\n````{language}\n{(ROOT / name).read_text()}````\n"
 
 
 def notebook_text(name):
