@@ -7,7 +7,8 @@ import sys
 import jax
 import pytest
 
-from voc2vec_jax.runs import memory
+from voc2vec_jax import errors
+from voc2vec_jax.runs import memory, runtime, versions
 
 COUNT = "import jax\nfrom voc2vec_jax.runs import cpu_tuning\ncpu_tuning.one_device_a_core()\nprint(len(jax.devices()))"
 
@@ -56,3 +57,46 @@ def page_faults(keeps, platforms="cpu"):
 def test_freed_memory_stays_on_cpus_only():
     assert page_faults(keeps=True) < 10 < page_faults(keeps=False)
     assert page_faults(keeps=True, platforms="cuda") > 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "packages", "error", "said"),
+    [
+        ("cuda", (), AssertionError(), "asks for an NVIDIA GPU, and JAX is installed without support for it: pip inst"),
+        ("tpu", (), RuntimeError("no libtpu"), "asks for a TPU, and JAX is installed without support for it: pip inst"),
+        (
+            "cuda",
+            ("jax-cuda12-plugin",),
+            RuntimeError("no GPU (set JAX_PLATFORMS='')"),
+            "finds none (no GPU): see",
+        ),
+        ("tpu,cpu", ("libtpu",), RuntimeError("held\nby another"), "asks for a TPU, and JAX finds none (held): see"),
+        (
+            "abacus",
+            (),
+            RuntimeError("unknown"),
+            "names no platform that is known here: give cpu, cuda or tpu",
+        ),
+    ],
+)
+def test_a_platform_that_is_not_there_is_a_sentence(asked, packages, error, said, monkeypatch):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", fail)
+    monkeypatch.setattr(runtime, "_asked", lambda: asked)
+    monkeypatch.setattr(versions, "installed", lambda name: "1" if name in packages else None)
+    with pytest.raises(errors.InputError) as caught:
+        runtime.platform()
+    assert str(caught.value).startswith(f"JAX_PLATFORMS={asked} ") and said in str(caught.value)
+    assert "\n" not in str(caught.value) and "(set JAX" not in str(caught.value)
+
+
+def test_without_any_device_the_doctor_is_named(monkeypatch):
+    def fail():
+        raise RuntimeError("nothing here")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    monkeypatch.setattr(runtime, "_asked", lambda: "")
+    with pytest.raises(errors.InputError, match=r"JAX finds no device \(nothing here\): `voc2vec doctor` says"):
+        runtime.start_jax()

@@ -26,8 +26,8 @@ def check_target(path: pathlib.Path) -> None:
 def write(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "n d"]) -> None:
     """A row for each recording: the columns of `rows`, then its vector.
 
-    In .parquet and .npz the vector is one column or array `vector`, in .csv its numbers are the columns v0, v1, ... to
-    six digits.
+    In .parquet the vector is the column `vector`, in .npz the array `vectors`; in .csv its numbers are the columns v0,
+    v1, ... to six digits.
     """
     {".csv": write_csv, ".parquet": write_parquet, ".npz": write_npz}[path.suffix](path, rows, vectors)
 
@@ -51,7 +51,7 @@ def write_csv(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "
 
 
 def write_npz(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "n d"]) -> None:
-    """A NumPy file with an array for each column of `rows`, and `vector` [n, d]."""
-    columns = {name: np.array([value or "" for value in rows[name].to_pylist()]) for name in rows.column_names}
+    """A NumPy file with an array for each column of `rows`, in the plural (`files`), and `vectors` [n, d]."""
+    columns = {f"{name}s": np.array([value or "" for value in rows[name].to_pylist()]) for name in rows.column_names}
     with files.atomic(path, "wb") as file:
-        np.savez(file, **columns, vector=vectors)
+        np.savez(file, **columns, vectors=vectors)

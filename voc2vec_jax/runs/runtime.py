@@ -41,7 +41,12 @@ def start_jax() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        raise errors.InputError(_not_there(jax.config.jax_platforms or "", error)) from error
+        raise errors.InputError(_not_there(_asked(), error)) from error
+
+
+def _asked() -> str:
+    """The platforms that JAX_PLATFORMS or the program asks for, separated by commas; empty for any."""
+    return jax.config.jax_platforms or ""
 
 
 # What JAX_PLATFORMS may ask for beside "cpu": the machine, the extra with JAX's support for it, and its packages
