@@ -45,7 +45,7 @@ def test_a_folder_gives_a_table_with_classes(place, tmp_path, capsys):
         assert "broken.wav" in said and "3 recordings, vectors of " in said and "1 left out" in said
     wanted = expected(place, *names)
     files = [str(place / "clips" / name) for name in names]
-    rows = list(csv.reader((tmp_path / "v.csv").open()))
+    rows = list(csv.reader((tmp_path / "v.csv").read_text().splitlines()))
     assert rows[0][:3] == ["file", "label", "v0"] and [row[:2] for row in rows[1:]] == list(
         map(list, zip(files, ("cry", "cry", "laugh")))
     )
@@ -53,9 +53,9 @@ def test_a_folder_gives_a_table_with_classes(place, tmp_path, capsys):
     table = pq.read_table(tmp_path / "v.parquet")
     assert table["file"].to_pylist() == files and table["label"].to_pylist() == ["cry", "cry", "laugh"]
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), wanted)
-    arrays = np.load(tmp_path / "v.npz")
-    np.testing.assert_array_equal(arrays["vectors"], wanted)
-    assert arrays["files"].tolist() == files
+    with np.load(tmp_path / "v.npz") as arrays:
+        np.testing.assert_array_equal(arrays["vectors"], wanted)
+        assert arrays["files"].tolist() == files
 
 
 def test_files_keep_their_order_and_have_no_class(place, tmp_path, capsys):
