@@ -195,6 +195,7 @@ def test_the_summary_of_all_seeds_has_their_mean_and_the_deviation_over_them(see
     assert both["pooled"]["accuracy"]["low"] < both["pooled"]["accuracy"]["high"]
     text = (folder / "run" / "summary.md").read_text()
     assert "2 seeds" in text and "mean over seeds and folds ± std over seeds" in text
+    assert "\nLeaks were not checked: " in text and "\n| always the most frequent class | " in text
 
 
 def test_the_report_takes_the_seeds_together(seeded, tmp_path):

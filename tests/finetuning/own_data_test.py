@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -77,6 +78,9 @@ def test_a_column_split_makes_one_fold_of_the_given_parts(folder, tmp_path, caps
     assert summary["groups"] == 2  # of those that are tested
     written = (tmp_path / "run" / "summary.md").read_text()
     assert "1 fold and not 10, since the parts are given." in written and "over 1 fold;" in said
+    assert "\nNo tested clip has a copy in training, and no known speaker is on both sides of a fold.\n" in written
+    assert re.search(r"^\| chance: a class at random \|( 0\.\d{3} \|){3} \| \|$", written, re.M)
+    assert summary["baselines"]["majority"]["uar"] == 1 / len(summary["labels"])
     assert "±" not in said and "±" not in written.replace("mean ± std", "")  # a single fold has no deviation
     (found,) = report_runs.find([tmp_path / "run"]).runs
     assert [number.std for number in report_tables.own(found).values()] == [None] * 3
