@@ -47,6 +47,12 @@ def test_extras_are_there_or_named_with_their_command(healthy, capsys):
     assert "test" not in rows and "docs" not in rows
 
 
+def test_every_extra_for_users_has_a_purpose(healthy, capsys):
+    _, rows, _ = run(capsys)
+    for extra in installation.requirements().keys() - {"", "test", "docs"}:
+        assert rows[extra].startswith(("there ", "missing ")), extra
+
+
 def test_a_package_that_is_missing_or_too_old_is_mended(healthy, capsys):
     real = versions.installed
     healthy.setattr(versions, "installed", lambda name: {"soxr": None, "optax": "0.1"}.get(name, real(name)))
