@@ -5,13 +5,13 @@ from voc2vec_jax.inference.timelines import drawing, events
 from voc2vec_jax.runs import cli
 
 FLAGS = {
-    "threshold": cli.Flag("with --timeline: probability at which an event begins", default=0.5, kind=float),
-    "release": cli.Flag("with --timeline: probability below which it ends; 0: 0.7 thresholds", default=0.0, kind=float),
-    "least_seconds": cli.Flag("with --timeline: shorter events are left out", default=0.0, kind=float),
-    "gap_seconds": cli.Flag("with --timeline: events of a class this far apart are one", default=0.0, kind=float),
-    "background": cli.Flag("with --timeline: classes that are no events, separated by commas", default=""),
-    "pages": cli.Flag("with --timeline: recordings that get a page and label files", default=50, kind=int),
-    "sound_minutes": cli.Flag("with --timeline: longest whose page holds the sound", default=10.0, kind=float),
+    "threshold": cli.Flag("timelines: probability at which an event begins", default=0.5, kind=float),
+    "release": cli.Flag("timelines: probability below which it ends; 0: 0.7 thresholds", default=0.0, kind=float),
+    "least_seconds": cli.Flag("timelines: shorter events are left out", default=0.0, kind=float),
+    "gap_seconds": cli.Flag("timelines: events of a class this far apart are one", default=0.0, kind=float),
+    "background": cli.Flag("timelines: classes that are no events, separated by commas", default=""),
+    "pages": cli.Flag("timelines: recordings that get a page and label files", default=50, kind=int),
+    "sound_minutes": cli.Flag("timelines: longest whose page holds the sound", default=10.0, kind=float),
 }
 
 
