@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("voc2vec_jax.programs.train", "pre-train a model", many_processes=True),
     "finetune": Command("voc2vec_jax.finetune", "cross-validate on labelled clips", many_processes=True),
     "evaluate": Command("voc2vec_jax.evaluate", "vectors or classes of any number of recordings, in parts"),
+    "labels": Command("voc2vec_jax.programs.labels", "label files of Audacity, Praat, Raven or RTTM as one list"),
     "timeline": Command("voc2vec_jax.programs.timeline", "events, pictures and pages of a timeline, drawn again"),
     "report": Command("voc2vec_jax.programs.report", "a page, tables and pictures from finished runs"),
     "prepare": Command("voc2vec_jax.programs.prepare", "make data sets ready for training"),
