@@ -37,7 +37,7 @@ def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     c.model = ""  # one system: a name of the paper's tables, a Hub id, a folder, a checkpoint file or a run folder
     c.systems = ()  # several systems in place of `model`; "paper" is all of tables III and IV
     c.name = ""  # of the one system in tables; empty: its name in the paper, or the last part of its path
-    # Of the data set `folder`: a folder of class folders, or a manifest (csv: path,label[,group,split,start,end])
+    # Of the data set `folder`: class folders, a manifest (csv: path,label[,group,split,start,end]) or label files
     c.data = ""
     c.validation_data = ""  # with test_data: the clips that choose the epoch; may be empty
     c.test_data = ""  # of the data set `folder`: clips to test, so that `data` is for training alone

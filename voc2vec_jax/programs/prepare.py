@@ -19,7 +19,7 @@ from voc2vec_jax.datasets import audio_flags, catalog, duplicates, records, stat
 from voc2vec_jax.runs import cli
 
 FLAGS = {
-    "manual_dir": cli.Flag("folder of downloaded archives or unpacked folders; or one archive, folder or manifest"),
+    "manual_dir": cli.Flag("folder of archives or unpacked folders; or one archive, folder, manifest or label file"),
     "data_dir": cli.Flag("folder for the prepared sets", required=True, shown="FOLDER"),
     "workers": cli.Flag("decoding processes; 0: one per core", default=0, kind=int),
     "shard": cli.Flag("i/n: make the i-th of n parts, on n machines that share --data_dir"),

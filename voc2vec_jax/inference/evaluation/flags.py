@@ -15,7 +15,8 @@ FLAGS = {
         "a Hub id, folder, file or run folder, as from_pretrained takes it", required=True, shown="voc2vec-ls"
     ),
     "input": cli.Flag(
-        "an audio file, a folder of them, a list (csv with a column path, or a path a line), or a prepared set",
+        "an audio file, a folder of them, a list (csv with a column path, or a path a line), label files "
+        "(FOLDER/*.TextGrid), or a prepared set",
         required=True,
         shown="CLIPS",
     ),
