@@ -248,7 +248,7 @@ class _Artist:
             return ()
         file, pages = pathlib.Path(self._items.file(item)).resolve(), (self._root / "pages").resolve()
         near = [os.path.relpath(file, pages)] if file.is_relative_to(pages.parent.parent) else []
-        return tuple(dict.fromkeys([file.name, *(each.replace(os.sep, "/") for each in near)]))
+        return tuple(dict.fromkeys([os.path.basename(item.path), *(each.replace(os.sep, "/") for each in near)]))
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._root / name
