@@ -56,8 +56,8 @@ def clips_of(listing: listings.Listing, root: pathlib.Path, rest: Rest | None) -
         raise errors.InputError(f"--rest={rest.label} is a class of the labels already: give another name")
     if not LEAST_SECONDS <= rest.seconds < math.inf or rest.clips < 0:
         raise errors.InputError(
-            f"--rest_seconds={rest.seconds:g} and --rest_clips={rest.clips}: give at least {LEAST_SECONDS} s, and a number "
-            "of clips"
+            f"--rest_seconds={rest.seconds:g} and --rest_clips={rest.clips}: give at least {LEAST_SECONDS} s, and a "
+            "number of clips"
         )
     by_file = itertools.groupby(found, key=lambda clip: clip.path)
     free = [clip for path, own in by_file for clip in _free(list(own), root, path, rest)]

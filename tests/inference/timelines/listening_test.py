@@ -61,7 +61,9 @@ def test_the_sound_is_as_long_as_the_recording_and_in_its_place():
     found = audio.load(io.BytesIO(heard.sound))
     assert len(found) == pytest.approx(len(wave), abs=1)
     assert np.flatnonzero(np.abs(found) > 0.1)[0] == pytest.approx(RATE, abs=200)
-    assert [len(audio.load(io.BytesIO(clip))) / RATE for clip in heard.clips] == pytest.approx([0.9679, 0.25], abs=0.0001)
+    assert [len(audio.load(io.BytesIO(clip))) / RATE for clip in heard.clips] == pytest.approx(
+        [0.9679, 0.25], abs=0.0001
+    )
     clip = audio.load(io.BytesIO(heard.clips[0]))
     begins = round(0.4679 * RATE)
     assert np.abs(clip[: begins - 300]).max() < 0.05 < 0.4 < np.abs(clip[begins + 300 :]).max()
