@@ -19,7 +19,7 @@ import soundfile
 from voc2vec_jax.datasets.published import synthetic
 from voc2vec_jax.finetuning import feature_sets
 from voc2vec_jax.programs import explore
-from voc2vec_jax.runs import program
+from voc2vec_jax.runs import extras, program
 
 CLIPS, WIDTH, FOLDS = 18, 6, "--folds=3"
 
@@ -160,7 +160,7 @@ def test_other_options_and_corrected_folders_need_nothing_deleted(tmp_path, caps
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("--map=umap", "--map=umap needs a package that is not installed: pip install 'voc2vec_jax[umap]'"),
+        ("--map=umap", f"--map=umap needs a package that is not installed: {extras.command('umap')}, or leave it out"),
         ("--page_mb=0", "--page_mb=0 is no size"),
         ("--folds=1", "--folds=1 makes no cross-validation"),
         ("--model=voc2vec-lx", "did you mean voc2vec-ls?"),
