@@ -21,6 +21,7 @@ from voc2vec_jax.finetuning import feature_sets
 from voc2vec_jax.programs import explore
 from voc2vec_jax.runs import extras, program
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CLIPS, WIDTH, FOLDS = 18, 6, "--folds=3"
 
 
@@ -196,3 +197,45 @@ def test_umap_is_asked_for_a_seeded_map(monkeypatch):
     assert asked == {"n_neighbors": 8, "random_state": 7, "n_jobs": 1}
     assert found.min(0).tolist() == [0, 0] and found.max(0).tolist() == [1, 1]
     assert found[:, 0].argmax() == x[:, 0].argmax() and found[:, 1].argmax() == x[:, 1].argmin()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as control:
+        found = control.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (768, "dark"), (1280, "light")])
+def test_in_a_browser_the_mailed_page_fits_and_a_mark_plays(explored, browser, tmp_path, width, scheme):
+    path = tmp_path / "mailed.html"
+    path.write_bytes((explored[0].parent / "out" / "explore.html").read_bytes())
+    tab, complaints = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto(path.as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    light = tab.evaluate("getComputedStyle(document.body).backgroundColor").startswith("rgb(255")
+    assert light == (scheme == "light")
+    colours = "new Set([...document.querySelectorAll('.marks use')].map((e) => getComputedStyle(e).fill)).size"
+    assert tab.evaluate(colours) == 2  # one for each class
+    mark = tab.locator(".map a").nth(3)
+    mark.dispatch_event("click")
+    player = tab.locator("#chosen audio")
+    for _ in range(100):  # its policy lets in no condition to wait for
+        if player.evaluate("(each) => each.currentTime") > 0:
+            break
+        tab.wait_for_timeout(100)
+    assert player.evaluate("(each) => [each.currentTime > 0, each.error]") == [True, None]
+    assert tab.inner_text("#chosen").startswith("cry/")
+    tab.locator(".legend button").first.click()
+    assert tab.locator(".marks").first.is_hidden() and tab.locator(".marks").last.is_visible()
+    tab.emulate_media(media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.locator("details .clip").count() == CLIPS == tab.locator("details .clip:visible").count()
+    assert tab.locator("audio:visible").count() == 0 and complaints == []
+    tab.close()

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -235,6 +236,12 @@ def _place(run: ReportedRun) -> pathlib.Path:
     return run.origin if grid == run.folder else run.folder
 
 
+def _title(raw: Mapping[str, Any]) -> str:
+    """What people call the clips. Version 0.1.0 called a user's own as their set, `clips_5f233e14` beside a `clips`."""
+    title = raw.get("title") or raw["dataset"]
+    return re.sub(r"_[0-9a-f]{8}$", "", title) if title == raw["dataset"] else title
+
+
 def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRun:
     """The run in one folder; InputError, naming the file and the key, if its summary cannot be used."""
     path = folder / "summary.json"
@@ -258,7 +265,7 @@ def read(folder: pathlib.Path, origin: pathlib.Path | None = None) -> ReportedRu
         folder=folder,
         origin=origin or folder,
         dataset=raw["dataset"],
-        title=raw.get("title") or raw["dataset"],
+        title=_title(raw),
         system=raw["system"],
         name=raw["system"],
         model=raw.get("model") or "",
