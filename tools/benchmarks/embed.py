@@ -85,7 +85,8 @@ def figures(settings: EmbedBenchmark) -> Iterator[Figure]:
             "compilations": model.compilations,
             **common,
         }
-        yield _regrouped(settings, embed, first, common)
+        yield _alone(model, files, first, elapsed, common)
+        yield _regrouped(settings, model.platform, embed, first, common)
         turns, held = _in_turns(settings, model, folder, files, embed)
     times = {name: [turn[name][1] for turn in turns] for name in held}
     reference_seconds = [float(np.median(times[name])) for name in times if name.startswith("transformers")]
@@ -141,9 +142,24 @@ def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | 
     }
 
 
-def _regrouped(settings: EmbedBenchmark, embed: Callable, first: np.ndarray, common: Figure) -> Figure:
+def _alone(
+    model: pretrained.Model, files: list[pathlib.Path], first: np.ndarray, seconds_of_list: float, common: Figure
+) -> Figure:
+    """A call for each file, with the shapes that it compiles, beside one call with the list."""
+    before = model.compilations
+    alone, elapsed = _timed(lambda: np.concatenate([model.embed(file) for file in files]))
+    return {
+        "figure": "embed with a call for each file, with compilation",
+        "seconds_to_those_of_a_list": round(elapsed / seconds_of_list, 3),
+        "compilations": model.compilations - before,
+        "largest_difference": float(np.abs(alone - first).max()),
+        **common,
+    }
+
+
+def _regrouped(settings: EmbedBenchmark, platform: str, embed: Callable, first: np.ndarray, common: Figure) -> Figure:
     order = np.random.default_rng(0).permutation(len(first))[:REGROUPED_CLIPS]
-    again = embed(order, 0.37 * (settings.batch_seconds or batch_sizes.batch_seconds(model.platform)))
+    again = embed(order, 0.37 * (settings.batch_seconds or batch_sizes.batch_seconds(platform)))
     difference = float(np.abs(again - first[order]).max())
     return {
         "figure": "embed shuffled and grouped otherwise",
