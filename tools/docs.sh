@@ -10,5 +10,5 @@ set_up docs
 if [ "${1:-}" = --serve ]; then
   exec "$python" -m mkdocs serve --strict
 fi
-stage "site" "$python" -m mkdocs build --strict --quiet
+stage "site" "$python" -m mkdocs build --strict
 echo "site        $root/build/site/index.html"
