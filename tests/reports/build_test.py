@@ -57,6 +57,18 @@ def test_one_system_of_two_grids_is_told_apart_on_every_data_set(tmp_path):
     assert [run.name for run in alone] == ["hubert-ls (one/vivae/hubert-ls)", "hubert-ls (two/vivae/hubert-ls)"]
 
 
+def test_a_system_under_two_protocols_is_told_apart_on_every_data_set(tmp_path):
+    for place, dataset, protocol in (("a", "vivae", "strict"), ("b", "vivae", "paper"), ("c", "cnvve", "strict")):
+        fake_runs.write(tmp_path / place, dataset=dataset, title=dataset, protocol=protocol)
+    fake_runs.write(tmp_path / "d", title="vivae", system="mine")
+    assert [(run.dataset, run.name) for run in report_runs.find([tmp_path]).runs] == [
+        ("cnvve", "hubert-ls, strict"),
+        ("vivae", "hubert-ls, paper"),
+        ("vivae", "hubert-ls, strict"),
+        ("vivae", "mine"),
+    ]
+
+
 def broken(**changes):
     return lambda folder: fake_runs.edit(folder, **changes)
 

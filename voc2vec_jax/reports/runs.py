@@ -216,17 +216,27 @@ def _rank(run: ReportedRun) -> tuple:
 
 
 def named(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
-    """Names runs of the same data set, protocol and system by where they were found, alike in every data set."""
+    """Names runs of the same data set, protocol and system by where they were found, alike in every data set.
+
+    A system that ran under two protocols on one data set has the protocol in its name.
+    """
     places: dict[tuple, set[pathlib.Path]] = {}
     for run in runs:
         places.setdefault((run.dataset, run.protocol, run.system), set()).add(_place(run))
     common = {key[1:] + (place,) for key, several in places.items() if len(several) > 1 for place in several}
     shared = os.path.commonpath([place.absolute() for *_, place in common]) if common else ""
-    return [
+    found = [
         dataclasses.replace(run, name=f"{run.system} ({os.path.relpath(_place(run).absolute(), shared)})")
         if (run.protocol, run.system, _place(run)) in common
         else run
         for run in runs
+    ]
+    under: dict[tuple[str, str], set[str]] = {}
+    for run in found:
+        under.setdefault((run.dataset, run.name), set()).add(run.protocol)
+    several = {name for (_, name), protocols in under.items() if len(protocols) > 1}
+    return [
+        dataclasses.replace(run, name=f"{run.name}, {run.protocol}") if run.name in several else run for run in found
     ]
 
 
