@@ -84,3 +84,9 @@ def test_a_list_of_whole_recordings_and_absent_files_are_refused(folder, capsys)
     ):
         assert program.run(labels.main, [str(folder / source), f"--output={folder / output}"]) == errors.EXIT_INPUT
         assert said in capsys.readouterr().err
+
+
+def test_a_label_within_a_longer_one_leaves_nothing_free(folder):
+    (folder / "rec" / "c.txt").write_text("0\t3.7\tcry\n1\t2\tlaugh\n")
+    found = made(folder, "--rest=quiet", source="rec/c.txt")
+    assert [label for *_, label in found] == ["cry", "laugh"]
