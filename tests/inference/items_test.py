@@ -70,6 +70,7 @@ FORMS = {
     "tensor with a gradient": (lambda wav: TENSOR.clone().requires_grad_(), RATE),
     "batch": (lambda wav: TENSOR[None], RATE),
     "dict with an array": (lambda wav: {"array": FLOATS, "sampling_rate": RATE, "path": "b.wav"}, None),
+    "dict with a rate of its own": (lambda wav: {"array": FLOATS, "sampling_rate": RATE}, 8_000),
     "dict of a pipeline": (lambda wav: {"raw": FLOATS.tolist(), "sampling_rate": RATE}, None),
     "dict with bytes": (lambda wav: {"bytes": wav.read_bytes(), "path": "b.wav"}, None),
     "dict with a path": (lambda wav: {"bytes": None, "path": str(wav)}, None),

@@ -127,7 +127,8 @@ def _in_turns(
 
 def _shapes(model: pretrained.Model, samples: list[int], batch_seconds: float | None) -> Figure:
     """How many static shapes `Model.embed` compiles for recordings of these lengths, and the share of padding."""
-    layout = model.layout((samples, 1.0), 30.0, 2.0, batch_seconds or batch_sizes.batch_seconds(model.platform))
+    seconds = batch_seconds or batch_sizes.batch_seconds(model.platform)
+    layout = model.layout((samples, 1.0), 30.0, 2.0, seconds, recurring=True)
     windows = [(item, window) for item, count in enumerate(samples) for window in layout.windows(count)]
     silence = np.zeros(layout.window_samples, np.float32)
     pieces = (batching.Piece(item, 0, silence[: w.stop - w.start], w.first, w.last) for item, w in windows)

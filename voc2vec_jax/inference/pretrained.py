@@ -300,10 +300,11 @@ class Model:
         batch_seconds: float,
         devices: int = 1,
         platform: str | None = None,
+        recurring: bool = False,
     ) -> windowing.WindowLayout:
         """Windows and static shapes for the lengths in `known` (`buckets.known_lengths`), more where they pay.
 
-        `platform` computes them, where it is not the one that holds the parameters.
+        `platform` computes them, where it is not the one that holds the parameters; `recurring` as in `WindowLayout`.
         """
         lengths, copies = known
         return windowing.WindowLayout(
@@ -315,6 +316,7 @@ class Model:
             lengths=lengths,
             copies=copies,
             shape_seconds=batch_sizes.shape_seconds(self.config, platform or self.platform),
+            recurring=recurring,
         )
 
     def _run(self, items, pool, compute, options, whole=None):
@@ -330,7 +332,7 @@ class Model:
             self._rates_doubted = True
         batch_seconds = batch_sizes.batch_seconds(self.platform) if batch_seconds is None else batch_seconds
         lengths = buckets.known_lengths([items[k] for k in buckets.spread(len(items))], len(items))
-        layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds)
+        layout = self.layout(lengths, window_seconds, overlap_seconds, batch_seconds, recurring=True)
         with tqdm.tqdm(total=len(items), unit="item", disable=not progress) as bar:
             result = batching.EmbeddingPass(layout, pool, self.prepare, bar.update, whole, how)
             result.run(items, compute, skip=on_unreadable == "skip")

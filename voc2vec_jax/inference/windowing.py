@@ -51,12 +51,14 @@ class WindowLayout:
         lengths: Sequence[int] = (),
         copies: float = 1.0,
         shape_seconds: float = 0.0,
+        recurring: bool = False,
     ):
         """Rows are multiples of `devices`; each device computes up to `batch_seconds` at once.
 
         With `lengths` (samples, each standing for `copies` recordings) the buckets are fitted to them, and a new
-        bucket must save `shape_seconds` of audio; little audio keeps to few buckets, the same in every call. Without,
-        the buckets grow geometrically. InputError for durations
+        bucket must save `shape_seconds` of audio. Without, the buckets grow geometrically. With `recurring`, because
+        more recordings will come in layouts of their own, little audio keeps to few buckets, always the same.
+        InputError for durations
         that do not fit together.
         """
         if encoder.window_samples and window_seconds * audio.RATE_HZ > encoder.window_samples:
@@ -78,13 +80,15 @@ class WindowLayout:
         longest = encoder.samples_for(self.window_frames + 1) - 1
         windows = [w.stop - w.start for samples in lengths if self.frames(samples) > 0 for w in self.windows(samples)]
         shape_samples = shape_seconds * audio.RATE_HZ
-        ratio = buckets.growth(windows, copies, shape_samples) if shape_seconds else buckets.GROWTH
+        ratio = buckets.growth(windows, copies, shape_samples) if recurring else None
         if encoder.pads:
             self.buckets = [longest]
         elif windows:
-            self.buckets = buckets.fitted(windows, copies, longest, self.hop_samples, shape_samples, ratio)
+            self.buckets = buckets.fitted(
+                windows, copies, longest, self.hop_samples, shape_samples, ratio or buckets.FINE_GROWTH
+            )
         else:
-            self.buckets = buckets.geometric(longest, self.hop_samples, ratio)
+            self.buckets = buckets.geometric(longest, self.hop_samples, ratio or buckets.GROWTH)
         # However short a clip is, an encoder that pads computes its whole window
         costs = {b: max(b, encoder.window_samples) if encoder.pads else b for b in self.buckets}
         most = {b: _power_of_two_below(batch_seconds * audio.RATE_HZ / costs[b]) for b in self.buckets}
