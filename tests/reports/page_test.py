@@ -295,3 +295,15 @@ def test_the_mean_curve_ends_where_fewer_than_half_of_the_folds_go_on(tmp_path):
     assert [len(line.get_xdata()) for line in thin] == [2, 4, 9]
     assert list(mean.get_xdata()) == [1, 2, 3, 4] and list(mean.get_ydata()) == [1, 1, 1.5, 1.5]
     assert report_figures.curves(run, [], "c", []).images["png"].startswith(b"\x89PNG")
+
+
+def test_the_name_of_an_earlier_set_beside_another_does_not_reach_a_report(tmp_path):
+    for at, (dataset, title, shown) in enumerate(
+        (
+            ("clips_5f233e14", "clips_5f233e14", "clips"),
+            ("own", "of_5f233e14", "of_5f233e14"),
+            ("cnvve", "CNVVE", "CNVVE"),
+        )
+    ):
+        run = report_runs.read(fake_runs.write(tmp_path / str(at), dataset=dataset, title=title))
+        assert (run.title, run.dataset) == (shown, dataset)
