@@ -234,7 +234,7 @@ def _why_absent(folder: pathlib.Path, data_dir: str | os.PathLike, name: str) ->
     if partial_folder(data_dir, name).is_dir():
         return f"set {name} is only half prepared in {folder.parent}: {remedy} to finish it"
     if folder.is_dir():
-        return f"{folder} has no {INDEX_FILE}, so it was not written by tools/prepare.py: move it away and {remedy}"
+        return f"{folder} has no {INDEX_FILE}, so it was not written by voc2vec prepare: move it away and {remedy}"
     there = ", ".join(list_sets(data_dir)) or "none"
     return f"set {name} is not prepared in {data_dir} (prepared there: {there}): {remedy}"
 
