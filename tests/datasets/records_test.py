@@ -121,7 +121,9 @@ def test_the_fingerprint_follows_a_single_sample(data_dir, tmp_path):
 
 
 def test_a_set_that_is_absent_half_prepared_or_foreign_says_what_to_do(tmp_path):
-    with pytest.raises(errors.InputError, match=r"set toy is not prepared in .* \(prepared there: none\): run `voc2vec prepare toy"):
+    with pytest.raises(
+        errors.InputError, match=r"set toy is not prepared in .* \(prepared there: none\): run `voc2vec prepare toy"
+    ):
         records.open_set(tmp_path, NAME)
     records.partial_folder(tmp_path, NAME).mkdir(parents=True)
     with pytest.raises(errors.InputError, match="set toy is only half prepared .* to finish it"):
