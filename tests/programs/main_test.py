@@ -1,6 +1,8 @@
 """The program `voc2vec`: its commands are found, explain themselves, and say their version."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -68,3 +70,14 @@ def test_help_of_a_recipe_shows_its_own_values(capsys):
     _, out, _ = run(capsys, "train", "--config=quickstart", "--config.seed=5", "--help")
     assert "--config.total_steps=400 " in out and "--config.seed=5 " in out
     assert "fields of --config=quickstart" in out
+
+
+@pytest.mark.parametrize("lines", [9999, 20])
+def test_a_reader_that_has_what_it_wants_is_told_nothing(lines):
+    """`voc2vec --help | head -n 1`, with more text than a pipe holds, and with text that is written at the end."""
+    prints = f"[print('x' * 99) for k in range({lines})] and (time.sleep(0.3), print('end'))[:0]"
+    code = f"import time; from voc2vec_jax.runs import program; program.run(lambda argv: {prints})"
+    found = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{code}" | head -n 1'], capture_output=True, text=True, check=True
+    )
+    assert (found.stdout, found.stderr) == (f"{'x' * 99}\n", "")

@@ -1,6 +1,8 @@
 """Run a main, and turn every fault into an exit status and one sentence."""
 
+import os
 import pathlib
+import select
 import signal
 import sys
 import threading
@@ -20,13 +22,18 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     """The exit status of `main(argv)`. Every fault becomes one `error:` line on stderr.
 
     0 is done, 1 a fault of the run, 2 a fault of the input, 75 a stop by SIGINT or SIGTERM. With `--debug` in `argv`
-    the traceback is printed too. SystemExit passes through.
+    the traceback is printed too. SystemExit passes through. A reader of stdout that has what it wants, such as `head`,
+    ends the program with 1 and without a word.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     before = _catch_sigterm()
     try:
-        return main(argv) or errors.EXIT_DONE
+        status = main(argv) or errors.EXIT_DONE
+        sys.stdout.flush()  # here, where a fault of it is still told, and not when Python ends
+        return status
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return errors.EXIT_FAULT
         status, text = explain(error)
         if wants_traceback(argv) and status != errors.EXIT_STOPPED:
             traceback.print_exception(error)
@@ -35,6 +42,20 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe without a reader; if so, what Python still writes at its end goes nowhere."""
+    try:
+        number = sys.stdout.fileno()
+    except (AttributeError, OSError):  # no stdout, or one in memory
+        return False
+    pipe = select.poll()
+    pipe.register(number, 0)
+    if not any(event & select.POLLERR for _, event in pipe.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
 
 
 def wants_traceback(argv: Sequence[str]) -> bool:
