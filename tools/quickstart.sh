@@ -42,11 +42,11 @@ if [ -n "$manual_dir" ]; then
   named=()
   [ "$sets" != folder ] || named=(--name=recordings)
   # shellcheck disable=SC2086
-  stage "prepare $sets" "$python" tools/prepare.py $sets --manual_dir="$manual_dir" --data_dir=data ${named[@]+"${named[@]}"}
+  stage "prepare $sets" "$python" -m voc2vec_jax prepare $sets --manual_dir="$manual_dir" --data_dir=data ${named[@]+"${named[@]}"}
   [ "$sets" != folder ] || sets=recordings
   options=("--config.sets=${sets// /,}")
 fi
-stage "pre-training" "$python" -m voc2vec_jax.train --config=configs/quickstart.py --workdir="$workdir" \
+stage "pre-training" "$python" -m voc2vec_jax train --config=quickstart --workdir="$workdir" \
   ${options[@]+"${options[@]}"} "$@"
 
 # The first of the sets $1 (separated by commas) that has at least two classes, or nothing.
@@ -66,11 +66,11 @@ PYTHON
 checkpoint="$(ls "$workdir/checkpoints" | grep -E '^[0-9]+$' | sort -n | tail -n 1)"
 task="$(labelled_set "${sets:-synthetic}")"
 if [ -n "$task" ]; then
-  stage "ten folds on $task" "$python" -m voc2vec_jax.finetune --config=configs/finetune.py:"$task" \
+  stage "ten folds on $task" "$python" -m voc2vec_jax finetune --config=finetune:"$task" \
     --config.model="$workdir" --config.name=quickstart --config.data_dir=data --workdir="${workdir}_folds" \
     --config.manual_dir="$manual_dir" --config.peak_lr=2e-3 --config.warmup_steps=60 --config.epochs=20 \
     --config.max_seconds=4 --config.rare=keep
-  stage "report" "$python" tools/report.py "${workdir}_folds" --output="${workdir}_folds/report.html"
+  stage "report" "$python" -m voc2vec_jax report "${workdir}_folds" --output="${workdir}_folds/report.html"
 fi
 echo "checkpoint  $root/$workdir/checkpoints/$checkpoint"
 echo "metrics     $root/$workdir/metrics.jsonl"

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from voc2vec_jax.inference.pretrained import Model, from_pretrained
     from voc2vec_jax.inference.results import Output, Prediction
+    from voc2vec_jax.inference.stretches import windows
     from voc2vec_jax.reports.model_card import publish
 
-__all__ = ["Model", "Output", "Prediction", "from_pretrained", "publish"]
-_PLACES = {"publish": "reports.model_card"} | dict.fromkeys(("Output", "Prediction"), "inference.results")
+__all__ = ["Model", "Output", "Prediction", "from_pretrained", "publish", "windows"]
+_PLACES = {"publish": "reports.model_card", "windows": "inference.stretches"}
+_PLACES |= dict.fromkeys(("Output", "Prediction"), "inference.results")
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import tiny_models
 
 import voc2vec_jax as v2v
@@ -50,6 +51,29 @@ def test_frames_have_start_and_end(model, folder):
     middle, hop = model.config.encoder.middle_samples, model.config.encoder.hop_samples
     assert start[3] == pd.Timedelta(seconds=(middle + 2.5 * hop) / 16_000)
     assert end[3] - start[3] == pd.Timedelta(seconds=hop / 16_000)
+
+
+def test_windows_have_start_and_end(model, folder):
+    cut = v2v.windows(folder, 0.2, 0.1)
+    wanted = [(f"{folder}/000.wav", k / 10, k / 10 + 0.2) for k in range(2)]
+    wanted += [(f"{folder}/001.wav", k / 10, k / 10 + 0.2) for k in range(4)]
+    assert [name for name, _, _ in cut.names] == [name for name, _, _ in wanted]
+    np.testing.assert_allclose([name[1:] for name in cut.names], [name[1:] for name in wanted])
+    for found in (model.predict(cut, as_frame=True), model.embed(cut, as_frame=True)):
+        assert found.index.names == ["file", "start", "end"] and found.index[3][0] == f"{folder}/001.wav"
+        assert found.index[3][1:] == (pd.Timedelta(seconds=0.1), pd.Timedelta(seconds=0.3))
+    wave, _ = soundfile.read(folder / "001.wav", dtype="float32")
+    alone = model.predict((wave[1_600:4_800], 16_000)).probabilities[0]
+    np.testing.assert_allclose(model.predict(cut).probabilities[3], alone, atol=1e-6)
+    frames = model.embed(cut, pool=None, as_frame=True).loc[f"{folder}/001.wav"]
+    starts = frames.index.get_level_values("start").total_seconds()
+    assert starts.max() > 0.4 and len(frames) == 4 * model.config.encoder.frames(3_200)
+    assert len(v2v.windows(folder / "000.wav", 9)) == 1  # a shorter recording is one window
+    for window, hop in ((0, None), (1, 2), (1, 0), (-1, None)):
+        with pytest.raises(errors.InputError, match="windows of .* s every .* s: give a window above 0"):
+            v2v.windows(folder, window, hop)
+    with pytest.raises(errors.InputError, match="nothing.wav"):
+        v2v.windows([folder / "nothing.wav"], 1)
 
 
 def test_predictions_have_the_label_and_a_column_for_each_class(model, folder):

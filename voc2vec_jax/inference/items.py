@@ -11,7 +11,7 @@ An item is one recording. `listed` gives each as
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,28 @@ _ARRAY, _BYTES, _PATH, _RATE = ("array", "raw"), "bytes", "path", "sampling_rate
 _NESTED = "audio"  # the column of a data set's row that holds such a dict
 
 
-def listed(given: Any, sampling_rate: Any = None) -> tuple[list[Any], list[str]]:
+class Windows(Sequence):
+    """Stretches of recordings as items of a list, made by `stretches.windows`; `names` has (file, start, end) of each.
+
+    Times are in seconds.
+    """
+
+    def __init__(self, items: Sequence[tuple[np.ndarray, int]], names: Sequence[tuple[str, float, float]]):
+        self._items, self.names = list(items), list(names)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
+
+
+def listed(given: Any, sampling_rate: Any = None) -> tuple[list[Any], list[Any]]:
     """The items that `given` holds, and the name of each: its path or address, else `item 3`.
 
     One recording in any form is a list of one, a folder is the recordings in it, sorted, and an array [b, s] is b
-    items. `sampling_rate` (Hz) is that of arrays that come without one. InputError names what cannot be an item.
+    items. `Windows` are named by (file, start, end). `sampling_rate` (Hz) is that of arrays that come without one.
+    InputError names what cannot be an item.
     """
     rate = None if sampling_rate is None else _rate(sampling_rate, "sampling_rate is")
     items, names, opened = [], [], {}
@@ -38,7 +55,7 @@ def listed(given: Any, sampling_rate: Any = None) -> tuple[list[Any], list[str]]
         names.append(_name(index, one, items[-1]))
     if not items:
         raise errors.InputError("items is empty: give at least one path or array")
-    return items, names
+    return items, given.names if isinstance(given, Windows) else names
 
 
 def _several(given: Any) -> Iterable[Any]:
