@@ -98,4 +98,7 @@ def test_names_of_systems_are_fetched_by_their_hub_ids(monkeypatch, tmp_path, we
 
 def test_a_name_that_is_nearly_a_system_is_answered_with_it(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "voc2ve").mkdir()
     assert "voc2vec-sl does not exist (did you mean voc2vec-ls?)" in refused("voc2vec-sl")
+    assert "voc2v does not exist (did you mean voc2ve?)" in refused("voc2v")
+    assert "'' names no model: give a folder" in refused("")

@@ -144,7 +144,10 @@ class Stream(io.BytesIO):
         (pd.DataFrame({"file": ["a.wav"]}), r"items is a DataFrame: give its column of files, such as items\['file'\]"),
         ([""], "item 0 is an empty path"),
         ([0.5], "item 0 is a float: give a path, an array"),
-        (pd.Series(["a.wav", None]), "item 1 is a NoneType|item 1 is a float"),
+        (pd.Series(["a.wav", None]), r"item 1 is missing \((None|nan)\): leave it out, as files.dropna\(\) does"),
+        (pd.Series(["a.wav", None], dtype="string"), r"item 1 is missing \(<NA>\): leave it out"),
+        (["s3://a/b.wav"], "item 0 is an address of s3, and those of http and https are fetched: fetch it yourself"),
+        ("file:///a/b.wav", "item 0 is an address of file, "),
         ([FLOATS, ["a.wav"]], "item 1 is a list: give a path, an array"),
         ([np.zeros((500, 2), np.float32)], r"item 0 has shape \(500, 2\): give mono.* mean over its channels"),
         (np.zeros((2, 3, 400)), r"items has shape \(2, 3, 400\): give \[samples\]"),
@@ -196,6 +199,7 @@ def test_samples_that_are_hardly_a_voice_at_16_khz_are_doubted():
     assert "below 450 Hz" in rate_doubts.doubt(voice(96_000))
     noise = np.random.default_rng(0).normal(size=5 * 44_100)
     assert "220,500 samples are 5 s at 44,100 Hz or 10 s at 22,050 Hz" in rate_doubts.doubt(noise)
+    assert rate_doubts.doubt(np.full(64_000, np.inf)) is None
     assert rate_doubts.doubt(noise[1:]) is None and rate_doubts.doubt(noise[:64_000]) is None
     assert rate_doubts.doubt(np.zeros(0, np.int16)) is None and rate_doubts.doubt(np.zeros(64_000)) is None
     assert rate_doubts.first([noise[1:], "a.wav", noise]).startswith("item 2 came without a rate")

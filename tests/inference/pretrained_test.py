@@ -14,7 +14,7 @@ import transformers
 
 import voc2vec_jax as v2v
 from voc2vec_jax import audio, errors
-from voc2vec_jax.inference import loading, windowing
+from voc2vec_jax.inference import layer_choice, loading, windowing
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 RATE = 16_000
@@ -332,6 +332,7 @@ def test_what_a_model_says_of_itself(model, folder):
         (lambda m: m.embed([np.zeros(900)], pool="median"), "pool 'median' is none of mean, max, first, None"),
         (lambda m: m.embed([np.zeros(900)], layer=3), r"layer 3 is not there: this model has layers 0 to 2"),
         (lambda m: m.embed([np.zeros(900)], layer="last"), "layer 'last' is no layer"),
+        (lambda m: layer_choice.numbers(1.5, 2), "layer 1.5 is no layer: give a number"),
         (lambda m: m.embed([np.zeros(900)], on_unreadable="ignore"), "on_unreadable 'ignore' is none of"),
         (lambda m: m.embed([]), "items is empty"),
         (lambda m: v2v.from_pretrained(m.name, dtype="float64"), "dtype 'float64' is none of auto, float32"),

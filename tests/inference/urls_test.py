@@ -21,6 +21,13 @@ def wav():
     return file.getvalue()
 
 
+ODD = {
+    "/noise": b"\x00\x01\r\n",
+    "/many": b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+    "/broken": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n100\r\nabc",
+}
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """Answers by path."""
 
@@ -35,8 +42,11 @@ class Server(http.server.BaseHTTPRequestHandler):
             return self.head(302, Location="file:///etc/hostname")
         if path == "/to_ftp":
             return self.head(302, Location="ftp://127.0.0.1/a.wav")
-        if path not in ("/a.wav", "/endless", "/slow", "/short", "/large"):
+        if path in ODD:
+            return self.wfile.write(ODD[path])
+        if path not in ("/a.wav", "/a%20%C3%BC.wav", "/endless", "/slow", "/short", "/large"):
             return self.send_error(404)
+        path = "/a.wav" if path == "/a%20%C3%BC.wav" else path
         content = {"/large": "99999999999", "/short": "999999", "/a.wav": str(len(wav()))}.get(path)
         self.head(200, **({"Content-Length": content} if content else {}))
         if path in ("/a.wav", "/short"):
@@ -77,7 +87,7 @@ def load(address):
     return loading.load(0, item, 1), name
 
 
-@pytest.mark.parametrize("path", ["/a.wav", "/to"])
+@pytest.mark.parametrize("path", ["/a.wav", "/to", "/a ü.wav", "/a%20%C3%BC.wav"])
 def test_a_recording_on_the_web_is_that_in_a_file(path, address):
     found, name = load(address + path)
     np.testing.assert_array_equal(found, audio.from_int16(SAMPLES))
@@ -92,6 +102,9 @@ def test_a_recording_on_the_web_is_that_in_a_file(path, address):
         ("/endless", "it is larger than 0 MiB: fetch it yourself"),
         ("/slow", "it took more than 0.2 s: fetch it yourself"),
         ("/short", "the server sent 16,044 of 999,999 bytes: try again"),
+        ("/noise", r"is no web server's \(BadStatusLine\)"),
+        ("/many", r"is no web server's \(HTTPException\)"),
+        ("/broken", "the server broke off: try again"),
         ("/to_a_file", "not allowed|and http or https is needed"),
         ("/to_ftp", "it leads to ftp, and http or https is needed"),
     ],
@@ -110,6 +123,12 @@ def test_what_may_be_secret_in_an_address_is_not_repeated(user, why):
     assert "me:" not in str(fault.value) and "abc" not in str(fault.value)
 
 
+@pytest.mark.parametrize("wrong", ["http://a:b/c.wav", "http://[::1", "http://x\ny/", f"http://{'a' * 300}.org/"])
+def test_an_address_that_cannot_be_is_one_of_a_recording_that_cannot_be_had(wrong):
+    with pytest.raises(audio.AudioError, match="is no address|cannot be fetched"):
+        load(wrong)
+
+
 def test_what_is_no_address_is_a_path():
-    assert items.listed("ftp://a/b.wav")[0] == ["ftp://a/b.wav"]
+    assert items.listed(["a:/b.wav", "a//b.wav", "./a://b.wav"])[0] == ["a:/b.wav", "a//b.wav", "./a://b.wav"]
     assert isinstance(items.listed(["HTTPS://a/b.wav"])[0][0], urls.Url)

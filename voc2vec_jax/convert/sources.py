@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ def read(source: str | Path) -> reader.ModelWeights:
 
     Raises InputError, in one sentence, if it names none.
     """
+    if not os.fspath(source):
+        raise errors.InputError(
+            f"{source!r} names no model: give a folder, a file, a Hub id (owner/model) or a system (voc2vec-ls)"
+        )
     path = Path(source)
     if not path.exists():
         path = _fetch(_of_system(str(source)))
@@ -140,8 +145,9 @@ def _of_system(name: str) -> str:
 def _fetch(name: str) -> Path:
     """The folder of a model on the Hub: its JSON files and one kind of weights; HF_HUB_OFFLINE is honoured."""
     if not _HUB_NAME.fullmatch(name) or (Path(name).parent.is_dir() and Path(name).parent != Path(".")):
-        near = difflib.get_close_matches(name, paper_systems.SYSTEMS, 1)
-        hint = files.similar(Path(name)) or (f" (did you mean {near[0]}?)" if near else "")
+        here = [] if os.sep in name else os.listdir()
+        near = difflib.get_close_matches(name, [*paper_systems.SYSTEMS, *here], 1)
+        hint = f" (did you mean {near[0]}?)" if near else files.similar(Path(name))
         raise errors.InputError(
             f"{name} does not exist{hint}; give a folder, a file, a Hub id (owner/model) or a system (voc2vec-ls)"
         )

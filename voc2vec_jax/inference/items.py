@@ -111,6 +111,11 @@ def _is_number(part: Any) -> bool:
     return isinstance(part, int | float) and not isinstance(part, bool) or (_is_array(part) and not len(part.shape))
 
 
+def _is_missing(one: Any) -> bool:
+    """Whether this is what stands for nothing: None, NaN, or pandas' NA and NaT."""
+    return one is None or (isinstance(one, float) and math.isnan(one)) or type(one).__name__ in ("NAType", "NaTType")
+
+
 def _item(place: str, one: Any, rate: int | None, opened: dict[int, open_files.OpenFile]) -> Any:
     """One recording in a form of this module; `opened` holds the files met before, by identity."""
     if isinstance(one, str | os.PathLike):
@@ -118,6 +123,11 @@ def _item(place: str, one: Any, rate: int | None, opened: dict[int, open_files.O
             return urls.Url(os.fspath(one))
         if not os.fspath(one):
             raise errors.InputError(f"{place} is an empty path: leave it out")
+        if other := urls.other_scheme(one):
+            raise errors.InputError(
+                f"{place} is an address of {other}, and those of http and https are fetched: fetch it yourself and "
+                "give the file"
+            )
         return os.path.expanduser(os.fspath(one))
     if isinstance(one, bytes | bytearray | memoryview):
         return open_files.OpenFile(io.BytesIO(one), place)
@@ -172,6 +182,8 @@ def _checked(place: str, array: Any, rate: int | None) -> Any:
     """Samples of one mono recording as a NumPy array, with their rate where it is known."""
     if isinstance(array, list) and array and all(map(_is_number, array)):
         array = np.asarray(array, np.float32)
+    if _is_missing(array):
+        raise errors.InputError(f"{place} is missing ({array}): leave it out, as files.dropna() does")
     if not _is_array(array):
         raise errors.InputError(f"{place} is a {type(array).__name__}: give {FORMS}")
     samples = as_numpy(array)

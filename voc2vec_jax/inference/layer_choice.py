@@ -13,8 +13,8 @@ def numbers(layer: Any, depth: int) -> tuple[int, ...]:
     InputError for what is no layer of a model with `depth` blocks.
     """
     wanted = list(range(depth + 1)) if isinstance(layer, str) and layer == "all" else layer
-    wanted = [wanted] if isinstance(wanted, int | np.integer) else wanted
-    if isinstance(wanted, str) or not all(isinstance(k, int | np.integer) for k in wanted) or not len(wanted):
+    wanted = [wanted] if np.ndim(wanted) == 0 else list(wanted)
+    if not wanted or not all(isinstance(k, int | np.integer) for k in wanted):
         raise errors.InputError(f"layer {layer!r} is no layer: give a number, a list of numbers or 'all'")
     for k in wanted:
         if not -depth - 1 <= k <= depth:

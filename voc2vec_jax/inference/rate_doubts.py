@@ -42,6 +42,8 @@ def _share_below(samples: np.ndarray) -> float:
         return 0.0
     starts = np.linspace(0, len(samples) - CHUNK, min(CHUNKS, len(samples) // CHUNK)).astype(int)
     chunks = np.stack([samples[start : start + CHUNK] for start in starts]).astype(np.float32)
+    if not np.isfinite(chunks).all():  # which is refused when it is read
+        return 0.0
     power = np.square(np.abs(np.fft.rfft((chunks - chunks.mean()) * np.hanning(CHUNK)))).sum(0)
     whole, below = power.sum(), power[: round(LOW_HZ * CHUNK / audio.RATE_HZ)].sum()
     return float(below / whole) if whole > 0 else 0.0

@@ -1,6 +1,7 @@
 """Recordings on the web: fetched into a file without a name, of bounded size and in bounded time."""
 
 import contextlib
+import http.client
 import tempfile
 import time
 import urllib.error
@@ -24,7 +25,10 @@ class Url(str):
     @property
     def shown(self) -> str:
         """The address without what may be secret in it: a password, or a signature in the query."""
-        parts = urllib.parse.urlsplit(self)
+        try:
+            parts = urllib.parse.urlsplit(self)
+        except ValueError:  # such as a bracket without its other half
+            return self.partition("?")[0].rpartition("@")[2]
         host = parts.netloc.rpartition("@")[2]
         return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
 
@@ -32,6 +36,12 @@ class Url(str):
 def is_url(text: Any) -> bool:
     """Whether this names a place on the web and no file."""
     return isinstance(text, str) and text.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def other_scheme(text: Any) -> str | None:
+    """The scheme of an address that is not fetched, such as file or s3; None for a path."""
+    scheme, mark, _ = str(text).partition("://")
+    return scheme if mark and scheme.isalnum() and scheme.lower() not in SCHEMES else None
 
 
 class _OnTheWeb(urllib.request.HTTPRedirectHandler):
@@ -51,6 +61,12 @@ def fetched(url: Url) -> Iterator[Any]:
             _fetch(url, file)
         except urllib.error.HTTPError as fault:
             raise audio.AudioError(url.shown, f"the server answers {fault.code} {fault.reason}") from fault
+        except http.client.IncompleteRead as fault:
+            raise audio.AudioError(url.shown, "cannot be fetched (the server broke off: try again)") from fault
+        except http.client.InvalidURL as fault:
+            raise audio.AudioError(url.shown, "is no address: a host, its port or a sign in it cannot be") from fault
+        except http.client.HTTPException as fault:
+            raise audio.AudioError(url.shown, f"is no web server's ({type(fault).__name__})") from fault
         except (OSError, ValueError) as fault:
             reason = getattr(fault, "reason", None) or fault
             raise audio.AudioError(url.shown, f"cannot be fetched ({reason})") from fault
@@ -61,7 +77,7 @@ def fetched(url: Url) -> Iterator[Any]:
 def _fetch(url: Url, file: Any) -> None:
     if "@" in urllib.parse.urlsplit(url).netloc:  # which urllib would take for a port, and repeat
         raise OSError("it holds a password: fetch it yourself and give the file")
-    request = urllib.request.Request(url, headers={"User-Agent": "voc2vec_jax", "Accept": "audio/*, */*"})
+    request = urllib.request.Request(_quoted(url), headers={"User-Agent": "voc2vec_jax", "Accept": "audio/*, */*"})
     ends = time.monotonic() + MOST_SECONDS
     opener = urllib.request.build_opener(_OnTheWeb)
     with opener.open(request, timeout=SILENT_SECONDS) as answer:
@@ -76,6 +92,13 @@ def _fetch(url: Url, file: Any) -> None:
             file.write(chunk)
     if got < announced:
         raise OSError(f"the server sent {got:,} of {announced:,} bytes: try again")
+
+
+def _quoted(url: str) -> str:
+    """The address as a server takes it: as browsers do, with spaces and letters beyond ASCII in its path as %xx."""
+    parts = urllib.parse.urlsplit(url)
+    path, query = (urllib.parse.quote(part, safe="/%:@!$&'()*+,;=~?") for part in (parts.path, parts.query))
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.encode("idna").decode(), path, query, ""))
 
 
 def _check_size(size_bytes: int) -> None:
