@@ -227,6 +227,7 @@ def test_a_run_folder_names_its_one_model(data, source, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, model.checkpoint.params["encoder"], kept)
 
 
+@pytest.mark.slow
 def test_one_model_is_trained_on_all_clips_after_the_folds(data, tmp_path, capsys, monkeypatch):
     more = ("--config.epochs=6", "--config.peak_lr=1e-4", "--config.batch_clips=1", "--config.final=true")
     assert learn_features(data, tmp_path / "whole", *more) == 0

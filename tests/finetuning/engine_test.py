@@ -255,7 +255,7 @@ def test_a_batch_without_clips_changes_nothing():
         pytest.param("hubert", True, marks=pytest.mark.slow),
         pytest.param("wavlm", False, marks=pytest.mark.slow),
         pytest.param("data2vec", True, marks=pytest.mark.slow),
-        ("whisper", True),
+        pytest.param("whisper", True, marks=pytest.mark.slow),
     ],
 )
 def test_every_family_is_fine_tuned(family, layer_sum):

@@ -274,6 +274,7 @@ def test_features_of_the_users_own_are_learned(data_dir, tmp_path):
     assert summary_of(tmp_path / "raw")["mean"]["uar"] < found["mean"]["uar"]
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_middle_of_an_epoch_loses_nothing(data_dir, tmp_path, monkeypatch):
     path = features_of(data_dir, tmp_path / "own.npz")
     more = (f"--config.features={path}", "--config.batch_clips=1", "--config.leaks=false", "--config.folds_at_once=2")

@@ -123,7 +123,7 @@ def test_the_argument_names_data_sets_or_the_six_tasks_of_the_paper():
     assert load("cnvve,vivae").datasets == ("cnvve", "vivae")
     six = ("asvp_esd", "asvp_esd_babies", "cnvve", "donateacry", "nonverbal_vocalization", "vivae")
     assert load("tasks").datasets == tuple(tasks.PAPER_TASKS) == six
-    with pytest.raises(errors.InputError, match="name the data set: configs/finetune.py:donateacry"):
+    with pytest.raises(errors.InputError, match="name the data set: --config=finetune:donateacry"):
         configuration.load(str(CONFIG))
 
 

@@ -52,6 +52,7 @@ def listed(workdir):
         return [(row["id"], int(row["step"])) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_bad_clip_ends_well_and_names_it(whole):
     workdir, err = whole
     rows = [row for row in training_runs.rows_of(workdir) if "split" not in row]

@@ -77,6 +77,7 @@ def test_a_bad_update_changes_nothing_and_names_its_groups(name, planted):
     assert_same(end, without[-1][0])
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_counts_too(monkeypatch):
     plain = FAMILY.loss_fn
 

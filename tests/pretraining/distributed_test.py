@@ -214,6 +214,7 @@ def test_flipped_bytes_are_passed_over_by_all_and_a_refusal_is_said_once(whole, 
     assert "".join(said).count("peak_lr was 0.001, now 0.5") == 1
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_find_each_other_say_so(launch, tmp_path):
     """Each alone in its run, and one that was started otherwise than process 0."""
     alone = launch(2, 1, tmp_path / "run", "--join_seconds=4"), launch(2, 1, tmp_path / "run", "--join_seconds=4")

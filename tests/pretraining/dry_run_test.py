@@ -9,6 +9,7 @@ from voc2vec_jax.pretraining import dry_run
 from voc2vec_jax.runs import configuration
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_shapes_memory_and_arithmetic_and_writes_nothing(tmp_path, capsys):
     data, run = tmp_path / "data", tmp_path / "run"
     datasets.prepare("synthetic", data_dir=data, clips=30, progress=False)

@@ -56,6 +56,7 @@ def whole(cache, data_dir, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_the_run_folder(whole):
     rows = training_runs.rows_of(whole)
     assert [row["step"] for row in rows if "split" not in row] == list(range(1, STEPS + 1))
@@ -109,6 +110,7 @@ def test_units_that_do_not_fit_are_one_sentence(override, message, cache, data_d
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_it_exports_to_fairseq_and_transformers(whole, tmp_path):
     source = sources.read(whole)
     assert source.family == "hubert" and not source.missing
@@ -139,6 +141,7 @@ def other_units(data_dir, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_on_other_units(whole, other_units, cache, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "units")
@@ -156,6 +159,7 @@ def continued(source, folder, request):
     return initial_weights.continued_params(config, family, model, targets)
 
 
+@pytest.mark.slow
 def test_heads_are_taken_over_with_the_same_units_only(whole, data_dir, other_units, request, capsys):
     source = sources.read(whole).params
     assert training_runs.identical(continued(whole, data_dir, request), source)

@@ -66,7 +66,7 @@ def test_what_is_left_out_is_named(tmp_path, capsys):
         (["CHECKPOINT", "full"], "full already exists; remove it or choose another name"),
         (["CHECKPOINT", "full/a.txt"], "a.txt already exists"),
         (["CHECKPOINT", "full/a.txt/b"], "full/a.txt/b cannot be written: "),
-        (["CHECKPOINT"], "SRC DST is missing"),
+        (["CHECKPOINT"], "SRC DST are 2 words, and there is "),
         (["CHECKPOINT", "x", "--to=tf"], "--to=tf is none of jax, hf, fairseq"),
         (["CHECKPOINT", "x", "--too=hf"], "did you mean --to?"),
         (["EMOTION", "x", "--to=hf"], "transformers has no emotion2vec"),

@@ -79,6 +79,7 @@ def test_fsdp_gathers_and_scatters_what_it_cuts_once_an_update(fsdp, micros):
 
 
 @pytest.mark.parametrize("how", [(8, 1, 4), (8, 8, 4)])
+@pytest.mark.slow
 def test_gradients_are_exchanged_in_float32(how):
     """Read before the compiler: CPUs widen what they reduce in bfloat16."""
     text = lowered(*how)[0].as_text()
@@ -86,6 +87,7 @@ def test_gradients_are_exchanged_in_float32(how):
     assert types and all(set(re.findall(r"x?([a-z]+\d+)>", line)) == {"f32"} for line in types)
 
 
+@pytest.mark.slow
 def test_an_evaluation_sums_its_metrics_once():
     mesh = sharding.make_mesh(1)
     layout = pretraining_recipe.batch_layout(CONFIG, 32)

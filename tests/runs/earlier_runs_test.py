@@ -64,6 +64,7 @@ def test_pretraining_goes_on_where_it_stopped(earlier):
         assert found[key]["loss"] == pytest.approx(row["loss"], rel=1e-3), key
 
 
+@pytest.mark.slow
 def test_folds_go_on_and_a_finished_one_is_left_alone(earlier):
     run, done = earlier / "folds", (earlier / "folds" / "fold_00" / "fold.json").read_bytes()
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": hosts.XLA, "PYTHONPATH": str(ROOT)}
