@@ -1,8 +1,6 @@
 """`python -m voc2vec_jax COMMAND`: the program `voc2vec`."""
 
-import sys
-
 from voc2vec_jax.programs import main
 
 if __name__ == "__main__":
-    sys.exit(main.main())
+    main.command()

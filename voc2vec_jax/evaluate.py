@@ -7,7 +7,6 @@ voc2vec evaluate --model=voc2vec-ls --input=list.csv --output=out --shard=1/4   
 """
 
 import os
-import sys
 
 import ml_collections
 
@@ -62,4 +61,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main))
+    program.leave(program.run(main))

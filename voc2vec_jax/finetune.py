@@ -10,14 +10,13 @@ transformers that the script leaves alone, [-] our choice.
 """
 
 import pathlib
-import sys
 
 import ml_collections
 
 from voc2vec_jax.finetuning import dry_run, grid
 from voc2vec_jax.finetuning import recipe as finetuning_recipe
 from voc2vec_jax.planning import report
-from voc2vec_jax.runs import agreement, cli, configuration, cpu_tuning, distributed, runtime, signals
+from voc2vec_jax.runs import agreement, cli, configuration, cpu_tuning, distributed, program, runtime, signals
 
 FLAGS = {
     "config": cli.Flag(
@@ -58,4 +57,4 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(distributed.run(main))
+    program.leave(distributed.run(main))

@@ -97,4 +97,4 @@ def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence
 
 
 if __name__ == "__main__":
-    sys.exit(distributed.run(main))
+    program.leave(distributed.run(main))

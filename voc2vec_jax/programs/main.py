@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from voc2vec_jax import errors
 from voc2vec_jax.programs import COMMANDS
@@ -22,6 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from voc2vec_jax.runs import distributed  # here: it imports JAX, which a list of commands does not wait for
 
     return distributed.run(lambda rest: command.load().main(rest), argv[1:])
+
+
+def command() -> NoReturn:
+    """The program of this process, to its end."""
+    program.leave(main())
 
 
 def _without_command(argv: list[str]) -> int:
@@ -60,4 +66,4 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

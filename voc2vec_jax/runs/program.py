@@ -1,5 +1,6 @@
 """Run a main, and turn every fault into an exit status and one sentence."""
 
+import contextlib
 import os
 import pathlib
 import select
@@ -8,10 +9,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from voc2vec_jax import errors
 from voc2vec_jax.runs import signals
+
+_stopped: list[str] = []  # why `run` was stopped, once it was
 
 
 class _Terminated(KeyboardInterrupt):
@@ -35,6 +38,8 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return errors.EXIT_FAULT
         status, text = explain(error)
+        if isinstance(error, KeyboardInterrupt):
+            _stopped.append(text)
         if wants_traceback(argv) and status != errors.EXIT_STOPPED:
             traceback.print_exception(error)
         print(text, file=sys.stderr)
@@ -42,6 +47,20 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with what `run` returned; at once after a stop from the keyboard.
+
+    For then XLA may still compile in a thread of its own, and the usual end of JAX, which takes the devices away from
+    it, is a segmentation fault.
+    """
+    if _stopped:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # a closed pipe, or none
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _nobody_reads() -> bool:
