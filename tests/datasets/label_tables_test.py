@@ -80,6 +80,7 @@ def test_a_list_of_whole_recordings_and_absent_files_are_refused(folder, capsys)
     for source, output, said in (
         ("whole.csv", "list.csv", "lists whole recordings and no stretches"),
         ("*.TextGrid", "list.csv", "TextGrid: give a label file, or a pattern"),
+        ("rec", "list.csv", "rec is a folder: give a pattern, such as"),
         ("rec/c.txt", "no/list.csv", "there is no folder"),
     ):
         assert program.run(labels.main, [str(folder / source), f"--output={folder / output}"]) == errors.EXIT_INPUT

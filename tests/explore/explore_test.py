@@ -6,6 +6,7 @@ import csv
 import hashlib
 import importlib
 import io
+import os
 import re
 import shutil
 import sys
@@ -163,6 +164,8 @@ def test_other_options_and_corrected_folders_need_nothing_deleted(tmp_path, caps
     [
         ("--map=umap", f"--map=umap needs a package that is not installed: {extras.command('umap')}, or leave it out"),
         ("--page_mb=0", "--page_mb=0 is no size"),
+        (f"--output={__file__}/out", f"--output={__file__}/out: {__file__} is a file; give a folder"),
+        (f"--data_dir={__file__}", "is a file; give a folder, it is made"),
         ("--folds=1", "--folds=1 makes no cross-validation"),
         ("--model=voc2vec-lx", "did you mean voc2vec-ls?"),
     ],
@@ -175,7 +178,13 @@ def test_bad_arguments_are_one_sentence_and_write_nothing(tmp_path, monkeypatch,
     assert said in capsys.readouterr().err and not (clips.parent / "out").exists()
 
 
-def test_an_absent_folder_is_one_sentence(tmp_path, capsys):
+def test_an_absent_folder_is_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "one.wav").write_bytes(b"RIFF")
+    assert run(tmp_path / "one.wav") == 2
+    assert "one.wav is one recording, and many are explored: give a folder" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    assert run(tmp_path) == 2
+    assert f"--output={tmp_path.parent / 'out'} cannot be written: give a folder that can" in capsys.readouterr().err
     assert run(tmp_path / "nowhere") == 2
     assert f"there is no {tmp_path / 'nowhere'}: give a folder of recordings" in capsys.readouterr().err
 

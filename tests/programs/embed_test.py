@@ -1,8 +1,10 @@
 """voc2vec embed writes a row for each recording that can be used, and replaces nothing."""
 
 import csv
+import os
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -10,6 +12,7 @@ import tiny_models
 
 import voc2vec_jax as v2v
 from voc2vec_jax import errors
+from voc2vec_jax.inference import vector_files
 from voc2vec_jax.programs import main
 
 
@@ -80,3 +83,11 @@ def test_nothing_is_replaced_and_nothing_is_written_of_nothing(place, tmp_path, 
     (tmp_path / "list.csv").write_text("path\n")
     status, said = run(capsys, tmp_path / "list.csv", model, f"--output={tmp_path / 'w.csv'}")
     assert status == errors.EXIT_INPUT and f"`voc2vec evaluate --input={tmp_path / 'list.csv'}` reads lists" in said
+
+
+def test_a_table_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(errors.RunError, match="x.csv cannot be written: No such file or directory"):
+        vector_files.write(tmp_path / "gone" / "x.csv", pa.table({"file": ["a"]}), np.zeros((1, 2), np.float32))
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with pytest.raises(errors.InputError, match="x.csv cannot be written: give a name in a folder that can"):
+        vector_files.check_target(tmp_path / "x.csv")

@@ -1,6 +1,7 @@
 """What an exploration is asked for."""
 
 import dataclasses
+import os
 import pathlib
 
 from voc2vec_jax import audio, errors
@@ -39,3 +40,11 @@ class ExploreSettings:
             raise errors.InputError(f"--folds={self.folds} makes no cross-validation: give 2 or more")
         if not self.clips.exists():
             raise errors.InputError(f"there is no {self.clips}: give a folder of recordings, a zip of one, or a list")
+        if self.clips.is_file() and self.clips.suffix.lower() in audio.SUFFIXES:
+            raise errors.InputError(f"{self.clips} is one recording, and many are explored: give a folder of them")
+        for flag, folder in (("output", self.output), ("data_dir", self.data_dir)):
+            if there := next((place for place in (folder, *folder.parents) if place.exists()), None):
+                if not there.is_dir():
+                    raise errors.InputError(f"--{flag}={folder}: {there} is a file; give a folder, it is made")
+                if not os.access(there, os.W_OK):
+                    raise errors.InputError(f"--{flag}={folder} cannot be written: give a folder that can")

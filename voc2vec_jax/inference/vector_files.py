@@ -1,5 +1,6 @@
 """Vectors of recordings as one file: a table for programs (.parquet), for spreadsheets (.csv), or arrays (.npz)."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -21,15 +22,20 @@ def check_target(path: pathlib.Path) -> None:
         raise errors.InputError(f"{path} is there already: remove it, or give another name")
     if not path.parent.is_dir():
         raise errors.InputError(f"{path} cannot be written, for there is no folder {path.parent}: make it")
+    if not os.access(path.parent, os.W_OK):
+        raise errors.InputError(f"{path} cannot be written: give a name in a folder that can")
 
 
 def write(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "n d"]) -> None:
     """A row for each recording: the columns of `rows`, then its vector.
 
     In .parquet the vector is the column `vector`, in .npz the array `vectors`; in .csv its numbers are the columns v0,
-    v1, ... to six digits.
+    v1, ... to six digits. RunError for what cannot be written.
     """
-    {".csv": write_csv, ".parquet": write_parquet, ".npz": write_npz}[path.suffix](path, rows, vectors)
+    try:
+        {".csv": write_csv, ".parquet": write_parquet, ".npz": write_npz}[path.suffix](path, rows, vectors)
+    except OSError as fault:
+        raise errors.RunError(f"{path} cannot be written: {fault.strerror or fault}") from fault
 
 
 def write_parquet(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "n d"]) -> None:
