@@ -86,6 +86,13 @@ def upload(folder: Path, repository: str, *, private: bool = False) -> str:
         raise errors.InputError(
             f"the Hub does not take {repository} ({first}): log in with `hf auth login` as one who may write there"
         ) from fault
+    except Exception as fault:  # the Hub's client is httpx or requests, by its version
+        if type(fault).__module__.partition(".")[0] != "httpx":
+            raise
+        raise errors.InputError(
+            f"{repository} is not published, for {hub.endpoint} is out of reach ({fault}): connect, or write a folder "
+            "with --output=FOLDER"
+        ) from fault
     address = f"{hub.endpoint}/{repository}"
     logs.say(f"{repository} is at {address}{' (private)' if private else ''}")
     return address

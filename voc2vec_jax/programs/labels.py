@@ -29,9 +29,7 @@ def main(argv: list[str]) -> int:
     if not lists.is_there(source):
         raise errors.InputError(f"there is no {source}: give a label file, or a pattern such as 'FOLDER/*.TextGrid'")
     if source.is_dir():
-        raise errors.InputError(
-            f"{source} is a folder: give a pattern, such as '{source}/*.TextGrid'"
-        )
+        raise errors.InputError(f"{source} is a folder: give a pattern, such as '{source}/*.TextGrid'")
     if not output.parent.is_dir():
         raise errors.InputError(f"--output={output}: there is no folder {output.parent}")
     listing, root = manifest_listings.list_manifest(source), lists.root_of(source)
