@@ -29,6 +29,8 @@ def get_config():
 class Config:
     width: int = 768  # of the frames
     depth: int = 12
+# Of an earlier version
+EARLIER = {"seed": 1, "width": 1}
 TECHNICAL = {
     "workers": 0,  # reading processes
     "seeds": (1,
@@ -49,8 +51,6 @@ def test_a_comment_behind_a_field_or_else_the_lines_above_are_its_note():
         "width": "of the frames",
         "workers": "reading processes",
         "seeds": "two of them",
-        "rate": "of neither",
-        "seed": "of neither",
     }
 
 

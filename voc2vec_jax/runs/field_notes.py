@@ -76,5 +76,6 @@ def _fields(tree: ast.AST) -> Iterator[tuple[str, int, int]]:
             yield node.target.id, node.lineno, node.end_lineno
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values):
-                if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                # A dictionary of one line has a comment for itself, and none for its keys
+                if isinstance(key, ast.Constant) and isinstance(key.value, str) and key.lineno > node.lineno:
                     yield key.value, key.lineno, value.end_lineno
