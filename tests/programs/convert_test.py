@@ -10,6 +10,7 @@ import checkpoints
 import numpy as np
 import pytest
 import safetensors.numpy
+import tiny_models
 
 from voc2vec_jax import errors
 from voc2vec_jax.convert import reader, verify, writer
@@ -46,6 +47,16 @@ def test_a_checkpoint_travels_through_every_layout_and_is_verified(tmp_path, cap
     want, got = reader.read(CHECKPOINT), reader.read(tmp_path / "a.pt")
     assert got.source_format == "fairseq" and got.normalize == want.normalize
     checkpoints.assert_same(got.params, want.params)
+
+
+def test_runs_are_converted_as_they_are_loaded(tmp_path, capsys):
+    """A cross-validation is the model that it kept."""
+    tiny_models.write(tmp_path / "run" / "fold_00" / "model", labels=("cry", "laugh"))
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"folds": 2, "datasets": ["folder"]}))
+    status, out, err = run(capsys, tmp_path / "run", tmp_path / "hf", "--to=hf")
+    assert status == 0 and "labels       cry, laugh" in out and "parameters read back equal to the bit" in out
+    assert f"run is a cross-validation: taken is {tmp_path / 'run' / 'fold_00' / 'model'}" in err
+    assert reader.read(tmp_path / "hf").labels == ("cry", "laugh")
 
 
 def test_what_is_left_out_is_named(tmp_path, capsys):

@@ -15,7 +15,7 @@ import numpy as np
 
 from voc2vec_jax import errors, models
 from voc2vec_jax.convert import names as convert_names
-from voc2vec_jax.convert import reader, writer
+from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.ops import log_mel
 from voc2vec_jax.runs import program
 
@@ -46,7 +46,7 @@ def report(source: Path, target: Path) -> dict[str, Any]:
     Keys: `same`, the number of equal parameters; `differ`, the names of the others; `difference` and `largest`, the
     largest difference and value of hidden states and logits, or else `unverified`, the reason why there are none.
     """
-    before, after = reader.read(source), reader.read(target)
+    before, after = sources.read(source), reader.read(target)
     left, right = convert_names.flatten(before.params), convert_names.flatten(after.params)
     differ = [name for name in right if name not in left or not np.array_equal(left[name], right[name])]
     found = {"same": len(right) - len(differ), "differ": differ}

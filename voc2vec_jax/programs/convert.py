@@ -2,15 +2,15 @@
 
     voc2vec convert SRC DST [--to={jax,hf,fairseq}] [--verify=false]
 
-SRC is a folder or file of weights of transformers, Lightning, fairseq, s3prl or FunASR, or a folder that this program
-wrote. DST is a new folder, or a new .pt file for fairseq.
+SRC is a folder or file of weights of transformers, Lightning, fairseq, s3prl or FunASR, a run folder, a name on the Hub
+or a system of the paper. DST is a new folder, or a new .pt file for fairseq.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import reader, verify, writer
+from voc2vec_jax.convert import reader, sources, verify, writer
 from voc2vec_jax.runs import cli
 
 WRITERS = {"jax": writer.write_jax, "hf": writer.write_hf, "fairseq": writer.write_fairseq}
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     source, target = (Path(word) for word in arguments.words)
     layout = arguments.to or ("fairseq" if target.suffix == ".pt" else "jax")
     check_target(target)
-    weights = reader.read(source)
+    weights = sources.read(source)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         dropped = WRITERS[layout](target, weights)
