@@ -103,7 +103,7 @@ def test_records_of_files_that_are_gone_are_not_thrown_away(manifest, capsys):
     (manifest.parent / "2.wav").unlink()
     for renew in (True, False):
         assert prepare(manifest, renew=renew).fingerprint == first.fingerprint
-        said = "list holds 1 recordings whose files are gone, such as 2.wav: it is used as it was prepared"
+        said = "list holds 1 recording whose files are gone, such as 2.wav: it is used as it was prepared"
         assert said in capsys.readouterr().err
     sound(manifest.parent / "1.wav", 30)
     with pytest.raises(errors.InputError, match=r"changed, such as 1.wav .*and 1 are gone, such as 2.wav: bring these"):

@@ -59,7 +59,7 @@ def difference(
         sentence = f"was prepared before {len(changed)} of its {now} recordings changed, such as {shown}{lost}"
         return Difference("changed", sentence, remake=not len(gone))
     if len(gone):
-        sentence = f"holds {len(gone)} recordings whose files are gone, such as {names[gone[0]].path}"
+        sentence = f"holds {errors.counted(len(gone), 'recording')} whose files are gone, such as {names[gone[0]].path}"
         return Difference("gone", sentence)
     return Difference("")
 

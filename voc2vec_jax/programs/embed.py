@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     vector_files.write(output, table, vectors[used])
     left_out = f"; {len(found) - len(used):,} left out" if len(used) < len(found) else ""
-    logs.say(f"{output}: {len(used):,} recordings, vectors of {vectors.shape[1]:,} numbers{left_out}")
+    logs.say(f"{output}: {errors.counted(len(used), 'recording')}, vectors of {vectors.shape[1]:,} numbers{left_out}")
     return errors.EXIT_DONE
 
 

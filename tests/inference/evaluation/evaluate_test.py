@@ -223,7 +223,7 @@ def test_results_that_are_not_finite_are_unusable_and_never_scored(tuned, folder
     logits = pretrained.Model.logits
     monkeypatch.setattr(pretrained.Model, "logits", lambda self: lambda batch: logits(self)(batch) * np.nan)
     assert run(tuned, folder, tmp_path, "--predict") == 2
-    assert "none of the 22 recordings can be used" in capsys.readouterr().err
+    assert "none of 22 recordings can be used" in capsys.readouterr().err
     assert not (tmp_path / "metrics.json").exists()
     assert (tmp_path / "errors.csv").read_text().count("the model computes values for it that are not finite") == USABLE
 
@@ -423,7 +423,7 @@ def test_only_unusable_recordings_are_a_fault_of_the_input(plain, tmp_path, caps
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").write_bytes(b"")
     assert run(plain, tmp_path / "in", tmp_path / "out") == 2
-    assert "error: none of the 1 recordings can be used: see" in capsys.readouterr().err
+    assert "error: none of 1 recording can be used: see" in capsys.readouterr().err
 
 
 def test_another_evaluation_in_the_same_folder_is_refused(vectors, tuned, plain, folder, capsys):

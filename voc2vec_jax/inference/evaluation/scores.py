@@ -28,7 +28,7 @@ def conclude(output: evaluation_output.OutputFolder) -> str:
         return f"{len(missing):,} of {errors.counted(output.parts, 'part')} are left to other shards ({shown})"
     if not found["rows"]:
         raise errors.InputError(
-            f"none of the {found['unusable']:,} recordings can be used: see {output.root}/errors.csv"
+            f"none of {errors.counted(found['unusable'], 'recording')} can be used: see {output.root}/errors.csv"
         )
     if "metrics" in found:
         named = ((name, found["metrics"].get(name)) for name in SCORES)

@@ -134,7 +134,8 @@ def draw(
             f"{absent:,} recordings were evaluated by an earlier version, which kept no windows: "
             "give another --output to draw them"
         )
-    said = f"{number:,} events in {count:,} recordings (events.csv, events.rttm)" if artist.has_events else "timelines"
+    events = f"{errors.counted(number, 'event')} in {errors.counted(count, 'recording')}"
+    said = f"{events} (events.csv, events.rttm)" if artist.has_events else "timelines"
     pages = len(artist.drawn)
     where = output.root / "pages" / (artist.drawn[0][0].href if pages == 1 else "index.html") if pages else None
     return f"{said}; {pages:,} page{'s' * (pages != 1)}{f', see {where}' if where else ''}"
