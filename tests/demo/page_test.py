@@ -1,30 +1,23 @@
 """The demo's page in a browser: a sound is dropped, answers appear, and nothing is fetched from elsewhere."""
 
-import importlib.util
 import os
 import pathlib
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.parse
 
+import browsers
 import numpy as np
 import pytest
 import soundfile
 import tiny_models
 
 ROOT = pathlib.Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="needs gradio"),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="needs playwright"),
-]
+pytestmark = [pytest.mark.slow, browsers.needed]
 
 
 @pytest.fixture
@@ -45,14 +38,11 @@ def running(tmp_path):
 
 
 def test_a_dropped_sound_is_answered_and_leaves_nothing(running):
-    from playwright import sync_api
-
     process, address, folder = running
     soundfile.write(folder / "sound.wav", 0.1 * np.random.default_rng(0).normal(size=32_000), 16_000)
     (folder / "text.wav").write_text("not a sound")
     asked = set()
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsers.started() as browser:
         page = browser.new_page()
         page.on("request", lambda request: asked.add(urllib.parse.urlparse(request.url).hostname))
         page.goto(address)

@@ -12,6 +12,7 @@ import shutil
 import sys
 import types
 
+import browsers
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,6 @@ from voc2vec_jax.finetuning import feature_sets
 from voc2vec_jax.programs import explore
 from voc2vec_jax.runs import extras, program
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CLIPS, WIDTH, FOLDS = 18, 6, "--folds=3"
 
 
@@ -210,15 +210,12 @@ def test_umap_is_asked_for_a_seeded_map(monkeypatch):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as control:
-        found = control.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsers.started() as found:
         yield found
-        found.close()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@browsers.needed
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (768, "dark"), (1280, "light")])
 def test_in_a_browser_the_mailed_page_fits_and_a_mark_plays(explored, browser, tmp_path, width, scheme):
     path = tmp_path / "mailed.html"
@@ -228,6 +225,10 @@ def test_in_a_browser_the_mailed_page_fits_and_a_mark_plays(explored, browser, t
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.goto(path.as_uri())
     assert tab.evaluate("document.documentElement.scrollWidth") == width
+    marks = tab.evaluate("""[...document.querySelectorAll('.map use')].map((each) => {
+        const [own, all] = [each, each.closest('svg')].map((e) => e.getBoundingClientRect());
+        return [(own.x + own.width / 2 - all.x) / all.width, (own.y + own.height / 2 - all.y) / all.height]; })""")
+    assert np.ptp(marks, axis=0).min() > 0.8 and np.min(marks) > 0 and np.max(marks) < 1  # the whole of the map is seen
     light = tab.evaluate("getComputedStyle(document.body).backgroundColor").startswith("rgb(255")
     assert light == (scheme == "light")
     colours = "new Set([...document.querySelectorAll('.marks use')].map((e) => getComputedStyle(e).fill)).size"

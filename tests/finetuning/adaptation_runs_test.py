@@ -107,6 +107,7 @@ def models_of(workdir):
     return sorted(path.parent.name for path in workdir.glob("fold_*/model*"))
 
 
+@pytest.mark.slow
 def test_the_best_folds_model_stays_or_every_one_or_none(data, tmp_path, capsys):
     more = ("--config.epochs=4", "--config.peak_lr=1e-2")
     assert learn_features(data, tmp_path / "best", *more) == 0

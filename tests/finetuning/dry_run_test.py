@@ -31,6 +31,7 @@ def arguments(tmp_path_factory):
     return ["--config=configs/finetune.py:synthetic", f"--workdir={folder / 'run'}", "--dry_run", *configured]
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_an_epoch_of_the_folds_at_once_and_writes_nothing(arguments, tmp_path, capsys):
     assert finetune.main([*arguments, f"--workdir={tmp_path / 'run'}", "--config.folds_at_once=2"]) == errors.EXIT_DONE
     printed, said = capsys.readouterr()

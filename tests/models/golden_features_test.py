@@ -79,6 +79,7 @@ if PADDED:  # bundled with none of the vectors here; further folders may bring t
 
 
 @parametrize(of_family("emotion2vec"))
+@pytest.mark.slow
 def test_emotion2vec_with_extra_tokens_and_padded(folder):
     wanted = np.load(folder / "features.npz")
     tokens = features(folder, wanted["audio"])[1]["with_extra_tokens"]

@@ -235,7 +235,8 @@ def test_a_narrow_type_changes_no_code_of_the_quantizer():
     assert 0.004 < np.mean(narrow != wanted) < 0.02
 
 
-@pytest.mark.parametrize("remat", [pytest.param("layer", marks=pytest.mark.slow), "products"])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["layer", "products"])
 def test_remat_changes_no_gradient(remat):
     audio, lengths = clips((0.5, 0.6))
     audio, lengths = jnp.asarray(audio, jnp.float32), jnp.asarray(lengths)

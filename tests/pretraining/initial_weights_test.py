@@ -35,6 +35,7 @@ def flat(tree):
     return {sharding.path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+@pytest.mark.slow
 def test_everything_is_taken_over(capsys):
     config = matching_config()
     params = flat(initial_weights.continued_params(config, *pretraining_recipe.build_model(config)))

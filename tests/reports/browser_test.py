@@ -4,25 +4,22 @@ import json
 import pathlib
 import shutil
 
+import browsers
 import fake_runs
 import pytest
 
 from voc2vec_jax.reports import build
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTHS = (360, 768, 1280)
 CLASSES = ("anger", "fear", "pain", "a class with a name of more letters than fit into one line of a phone")
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+pytestmark = [pytest.mark.slow, browsers.needed]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as control:
-        found = control.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsers.started() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +125,9 @@ def test_a_page_without_its_clips_says_so(browser, folder, tmp_path):
     shutil.copy(folder / "beside" / "r.html", tmp_path)
     tab, _ = opened(browser, tmp_path / "r.html")
     tab.evaluate("document.querySelector('audio').load(); document.querySelector('audio').preload = 'auto'")
-    tab.get_by_text("The clip is not beside this page").first.wait_for(timeout=5000)
+    said = tab.get_by_text("The clip is not beside this page").first
+    said.wait_for(timeout=5000)
+    assert said.is_visible()
     tab.context.close()
 
 

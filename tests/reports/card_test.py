@@ -174,9 +174,9 @@ def test_no_path_of_the_machine_is_in_the_page_or_in_what_goes_with_it(tmp_path)
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        ("/tmp/w/runs/quick", "quick"),
+        ("/home/me/runs/quick", "quick"),
         ("cannot read '/data/a b/x.wav': no", "cannot read 'a b/x.wav': no"),
-        ("../../work/x/y.wav is bad", "y.wav is bad"),
+        ("../../mine/x/y.wav is bad", "y.wav is bad"),
         ("~/runs/y", "y"),
         ("--config.data=/none/a", "--config.data=a"),
         (r"C:\Users\me\x.wav", "x.wav"),

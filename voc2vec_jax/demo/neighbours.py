@@ -4,17 +4,15 @@ n = clips, d = width.
 """
 
 import dataclasses
-import json
-import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int16
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import records
+from voc2vec_jax.finetuning import provenance, tasks
 from voc2vec_jax.finetuning import results as fold_results
-from voc2vec_jax.finetuning import tasks
 from voc2vec_jax.inference import answers, pretrained
 from voc2vec_jax.reports import model_card
 
@@ -66,7 +64,7 @@ def open_clips(
     They come from the prepared set, in the run's `data_dir` if none is given. Nothing is prepared or fetched.
     InputError, in one sentence, where the set is not there or is another one by now.
     """
-    raw, config = fold_results.read_summary(found.run), _json(found.run / "config.json")
+    raw, config = fold_results.read_summary(found.run), provenance.json_of(found.run / "config.json")
     folder, name = data_dir or config.get("data_dir"), raw["dataset"]
     if not folder or name not in records.list_sets(folder):
         raise errors.InputError(
@@ -94,11 +92,3 @@ def open_clips(
     vectors = model.embed([(clip, audio.RATE_HZ) for clip in task.read(rows)], progress=True)
     mean = vectors.mean(0)
     return TrainingClips(task, rows, _unit(vectors - mean), mean, total)
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

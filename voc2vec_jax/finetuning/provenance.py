@@ -88,7 +88,7 @@ def _of_system(system: paper_systems.PaperSystem) -> _Step:
 
 def _of_folder(folder: pathlib.Path, source: str) -> _Step:
     """What a folder's config.json says: of our pre-training, of ours or transformers' as a model, or nothing."""
-    config = _json(folder / "config.json")
+    config = json_of(folder / "config.json")
     if isinstance(config.get("sets"), list):
         start = config.get("init_from")
         return _Step(tuple(map(str, config["sets"])), earlier=(str(start),) if start else ())
@@ -106,15 +106,15 @@ def _of_folder(folder: pathlib.Path, source: str) -> _Step:
 
 def _of_fine_tuning(run: pathlib.Path) -> _Step | None:
     """The clips that a fold's model was trained on, and the model that it began from; None for no such run."""
-    config = _json(run / "config.json")
+    config = json_of(run / "config.json")
     if not isinstance(config.get("datasets"), list) or not isinstance(config.get("model"), str):
         return None
-    name = _json(run / "summary.json").get("dataset")
+    name = json_of(run / "summary.json").get("dataset")
     names = (str(name),) if name else tuple(map(str, config["datasets"]))
     return _Step(names, earlier=() if config.get("fresh") else (config["model"],))
 
 
-def _json(path: pathlib.Path) -> dict[str, Any]:
+def json_of(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file; {} for any other file, or none."""
     try:
         found = json.loads(path.read_bytes())

@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 
+import browsers
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,6 @@ from voc2vec_jax.runs import program
 
 CLASSES = ("cry", "laugh", "</script><b>sigh")
 SECONDS = {"a b.wav": 12.0, "night/ward 7.wav": 5.0, "night/x.wav": 3.0}
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -288,14 +288,12 @@ def test_times_are_written_as_people_read_them():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@browsers.needed
 @pytest.mark.parametrize("minutes", ["10", "0"])
 def test_the_player_is_followed_in_a_browser(out, minutes):
     """With the sound in the page, and with that of the recording, which lies below the folder of the output."""
-    sync_api = pytest.importorskip("playwright.sync_api")
     assert redraw(out, f"--sound_minutes={minutes}") == 0
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsers.started() as browser:
         for width, scheme in ((1280, "light"), (390, "dark")):
             tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
             said: list[str] = []
