@@ -66,10 +66,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c.lora_targets = "query,value"  # [-] that get LoRA: any of query, key, value, out, mlp_in, mlp_out
 
     c.dropouts = True  # [S] those of the checkpoint's config.json, LayerDrop too
-    # SpecAugment over time. Under 0: as the checkpoint's config.json says [S], else the value of transformers [T]
-    c.mask_share = (
-        -1.0
-    )  # share of frames that start a masked span; under 0: the checkpoint's [S], else 0.05 [T]; 0: none
+    # SpecAugment over time; the checkpoint's values stand in its config.json, and the others are transformers'
+    c.mask_share = -1.0  # of frames that start a masked span; under 0: the checkpoint's [S], else 0.05 [T]; 0: none
     c.mask_frames = -1  # of a span; under 0: the checkpoint's [S], else 10 [T]
     c.min_masks = -1  # spans at least; under 0: the checkpoint's [S], else 2 [T]
     # "published" [T]: as stated above, whatever a clip's length | "scaled" [-]: clips too short for two spans within

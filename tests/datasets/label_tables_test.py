@@ -78,7 +78,7 @@ def test_a_rest_that_cannot_be_meant_is_refused(folder, capsys, flags, said):
 def test_a_list_of_whole_recordings_and_absent_files_are_refused(folder, capsys):
     (folder / "whole.csv").write_text("path,label\nrec/c.wav,cry\n")
     for source, output, said in (
-        ("whole.csv", "list.csv", "lists whole recordings and no stretches"),
+        ("whole.csv", "list.csv", "whole.csv lists whole recordings and no stretches"),
         ("*.TextGrid", "list.csv", "TextGrid: give a label file, or a pattern"),
         ("rec", "list.csv", "rec is a folder: give a pattern, such as"),
         ("rec/c.txt", "no/list.csv", "there is no folder"),

@@ -38,11 +38,9 @@ class Clip(NamedTuple):
 def clips_of(listing: listings.Listing, root: pathlib.Path, rest: Rest | None) -> list[Clip]:
     """The stretches of a listing, sorted, and those without label that `rest` asks for, spread evenly.
 
-    InputError for a listing of whole recordings, a class of the rest that is one already, and a file whose length
+    The listing is one of stretches. InputError for a class of the rest that is one already, and a file whose length
     cannot be found.
     """
-    if not listing.has_stretches:
-        raise errors.InputError(f"{root} lists whole recordings and no stretches: give label files, or start and end")
     found = []
     for recording in listing.recordings:
         start, end, path = recording.locator.split(" ", 2)

@@ -33,6 +33,10 @@ def main(argv: list[str]) -> int:
     if not output.parent.is_dir():
         raise errors.InputError(f"--output={output}: there is no folder {output.parent}")
     listing, root = manifest_listings.list_manifest(source), lists.root_of(source)
+    if not listing.has_stretches:
+        raise errors.InputError(
+            f"{source} lists whole recordings and no stretches: give label files, or a list with columns start and end"
+        )
     for note in listing.notes:
         logs.warn(note)
     asked = label_tables.Rest(arguments.rest, arguments.rest_seconds, arguments.rest_clips) if arguments.rest else None

@@ -14,6 +14,7 @@ from voc2vec_jax.reports import cards, details, drawing, listening
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
+from voc2vec_jax.runs import pages
 
 WIDE_TABLE = 12  # columns, above which a table is printed on a page of its own, across
 _PIXELS = 84  # an inch of a wide picture, which then has letters of ten pixels and more
@@ -21,16 +22,8 @@ _PIXELS = 84  # an inch of a wide picture, which then has letters of ten pixels 
 
 @functools.cache
 def templates() -> jinja2.Environment:
-    """The page's templates. They clean and escape every value they print, and refuse a name they were not given."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("voc2vec_jax.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    """The page's templates, which also clean every value they print."""
+    environment = pages.environment("voc2vec_jax.reports", finalize=_finalize)
     environment.filters["base64"] = _base64
     environment.filters["spans"] = report_text.spans
     environment.globals |= {"wide_table": WIDE_TABLE, "pixels": _PIXELS}

@@ -38,7 +38,7 @@ def conclude(output: evaluation_output.OutputFolder) -> str:
     for line in audio.summary(odd):
         logs.warn(f"{line} (remarks.csv)")
     unusable = f"{found['unusable']:,} could not be used (errors.csv)" if found["unusable"] else "none was unreadable"
-    return f"{output.root} is complete: {found['rows']:,} rows in {output.root / 'parts'}; {unusable}"
+    return f"{output.root} is complete: {errors.counted(found['rows'], 'row')} in {output.root / 'parts'}; {unusable}"
 
 
 def finish(output: evaluation_output.OutputFolder) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from voc2vec_jax.inference.timelines import events as timeline_events
 from voc2vec_jax.inference.timelines import listening, picture
+from voc2vec_jax.runs import pages
 
 MOST_WINDOWS = 20_000  # of which the page holds probabilities; more are brought together
 MOST_EVENTS = 1_000
@@ -46,15 +47,8 @@ class Download(NamedTuple):
 
 @functools.cache
 def templates() -> jinja2.Environment:
-    """The page's templates. They escape every value they print, and refuse a name they were not given."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("voc2vec_jax.inference.timelines"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    """The page's templates."""
+    environment = pages.environment("voc2vec_jax.inference.timelines")
     environment.filters["clock"] = picture.clock
     environment.filters["moment"] = picture.moment
     environment.filters["url"] = parse.quote
