@@ -16,11 +16,13 @@ LIBRARY = ROOT / "voc2vec_jax"
 MAINS = ("train", "finetune", "evaluate", "__main__")
 # What each package may import besides itself: these, and whatever these may import.
 BELOW = {
-    "errors": (),
-    "audio": ("errors",),
+    "printable": (),
+    "errors": ("printable",),
+    "opening": ("errors",),
+    "audio": ("opening",),
     "ops": ("errors",),
     "models": ("ops",),
-    "runs": ("errors",),
+    "runs": ("opening",),
     "datasets": ("runs", "audio", "ops"),
     "planning": ("models", "runs", "audio"),
     "convert": ("models", "runs"),
