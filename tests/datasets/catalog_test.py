@@ -94,7 +94,7 @@ def test_archive_and_folder_in_every_place_list_the_same(tmp_path, name):
         assert {path.removeprefix("dataset/") for path in published} == {path for path in found}
         assert sorted(found.values()) == sorted(published.values())
         assert [recording.path for recording in listing.recordings] == sorted(found)
-        assert len(listing.notes) == 1 and "1 audio files outside the published layout" in listing.notes[0]
+        assert len(listing.notes) == 1 and "left out, 1 audio file outside the published layout" in listing.notes[0]
         for recording in listing.recordings:
             assert len(listing.loader.load(recording.locator)) == len(TONE)
     assert len({dataset_listings.digest(listing) for listing in listings}) == 1

@@ -164,7 +164,7 @@ def test_links_give_a_file_one_name_or_two_labels_which_is_refused(tmp_path):
         "laugh/nothing.wav",
         "laugh/round.wav",
     ]
-    assert "1 files are others by another name (a link), and count once" in listing.notes[0]
+    assert "counted once, 1 file by another name (a link)" in listing.notes[0]
     assert "a link to a folder that is searched anyway: aaa, cry/round" in listing.notes[1]
     assert evaluated(root)["cry/a.wav"] == "cry" and "aaa/a.wav" not in evaluated(root)
     os.symlink(root / "cry" / "a.wav", root / "laugh" / "linked.wav")

@@ -210,7 +210,7 @@ def test_a_count_that_differs_from_the_papers_is_a_warning_with_both_numbers(tmp
     soundfile.write(path, _tone(0.1, 44_100), 44_100)
     prepared = datasets.prepare("human_voice", data_dir=tmp_path / "d", manual_dir=tmp_path, workers=1, progress=False)
     assert prepared.report["warnings"] == [
-        "1 recordings where the paper has 179 (the paper counts the mono and the stereo export of 75 notes)"
+        "1 recording where the paper has 179 (the paper counts the mono and the stereo export of 75 notes)"
     ]
 
 
@@ -243,7 +243,7 @@ def test_the_tool_ends_with_a_table_and_the_unreadable_files(folder, tmp_path, c
     row = next(line.split() for line in out.splitlines() if line.startswith("mine  "))
     assert row[:5] == ["mine", "6", "8", "0.007", "4.48"] and row[-1] == "4"
     assert "mine: left out cry/nan.wav: holds NaN or infinite samples" in out
-    assert re.search(r"mine: \d+ samples of 1 files were clipped", out)
+    assert re.search(r"mine: clipped, [\d,]+ samples? of 1 file\n", out)
 
 
 def test_the_tool_prepares_the_rest_when_one_set_is_missing(tmp_path, capsys):

@@ -155,16 +155,16 @@ NAMES = {  # of the archive as it is downloaded, where the set is one archive
 }
 NOTES = {  # what else must be said
     "nonspeech7k": [
-        "train: 1 rows of the csv name files that are not there: gone.wav",
+        "train: 1 row of the csv without the file: gone.wav",
         "test: clips of unknown classes have no label: hum",
-        "test: 1 files have no row in the csv: test/unlisted.wav",
+        "test: 1 file without a row in the csv: test/unlisted.wav",
     ],
     "recanvo": [
-        "1 rows name a file again, with other fields: the first row of each was kept: odd name.WAV",
-        "1 rows of the csv name files that are not there: missing.wav",
-        "1 files have no row in the csv: stranger.wav",
+        "left out, 1 row of a file named before, with other fields: odd name.WAV",
+        "1 row of the csv without the file: missing.wav",
+        "1 file without a row in the csv: stranger.wav",
     ],
-    "vocalsketch": ["vocal_imitations_set2: 1 files have no row in the csv: vocal_imitations_set2/loose name.wav"],
+    "vocalsketch": ["vocal_imitations_set2: 1 file without a row in the csv: vocal_imitations_set2/loose name.wav"],
     "tut_babies": [
         f"1 mixtures of the event lists are not there: mixture_devtrain_babycry_002_{HASH}.wav",
         f"1 mixtures are in no event list and have no label: mixture_devtest_babycry_000_{HASH}.wav",
@@ -209,7 +209,10 @@ def test_archive_and_folder_give_every_example_its_group_and_label(tmp_path, nam
         for bad in listing.unreadable:
             assert any(path.endswith(bad["path"]) and about in bad["reason"] for path, about in odd)
         left_out = sum(about == "left out" for _, about in odd)
-        told = [*NOTES.get(name, ()), *[f"{left_out} audio files outside the published layout"] * bool(left_out)]
+        told = [
+            *NOTES.get(name, ()),
+            *[f"left out, {errors.counted(left_out, 'audio file')} outside the published layout"] * bool(left_out),
+        ]
         assert len(listing.notes) == len(told)
         assert all(note.startswith(expected) for note, expected in zip(listing.notes, told))
         for recording in listing.recordings:
@@ -238,7 +241,7 @@ def test_a_published_set_becomes_records(tmp_path, name):
     groups, labels = prepared.groups[prepared.group], prepared.labels[prepared.label]
     assert sorted(zip(groups.tolist(), labels.tolist())) == wanted
     assert prepared.samples.tolist() == [327, 327]
-    assert re.search("2 recordings where the paper has [0-9]+ .the ", prepared.report["warnings"][0])
+    assert re.search("2 recordings where the paper has [0-9,]+ .the ", prepared.report["warnings"][0])
 
 
 def test_the_parts_of_a_set_are_taken_together(tmp_path):
@@ -260,7 +263,7 @@ def test_a_part_that_is_also_unpacked_counts_once(tmp_path):
     _pack(tmp_path / "nonspeech7k" / "test.zip", {path: data for path, data in contents.items() if path[:5] == "test/"})
     listing = _list("nonspeech7k", tmp_path)
     assert listing.recordings == whole.recordings
-    assert listing.notes[-1] == "3 recordings are listed more than once: the first entry of each was kept"
+    assert listing.notes[-1] == "left out, 3 repeats of a recording listed before"
     assert all(len(listing.loader.load(recording.locator)) > 300 for recording in listing.recordings)
 
 
@@ -359,8 +362,8 @@ def test_audio_in_formats_to_convert_first_is_named(tmp_path):
     _unpack(tmp_path / "freesound_babies", files)
     listing = _list("freesound_babies", tmp_path)
     assert listing.notes == [
-        "2 files in formats to convert first were left out: b.AAX, c.silk",
-        "1 files that look like recordings by another name were left out: d",
+        "left out, 2 files in a format to convert first: b.AAX, c.silk",
+        "left out, 1 file like a recording by another name: d",
     ]
 
 

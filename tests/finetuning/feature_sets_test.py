@@ -134,11 +134,11 @@ def test_clips_too_short_for_the_features_are_named(task, folder, tmp_path):
     samples = task.samples.copy()
     samples[3] = 399
     short = dataclasses.replace(task, samples=samples)
-    says = r"1 clips have fewer than the 400 samples that .*base needs \(seed0/00003_laugh\)"
+    says = r"1 clip shorter than the 400 samples that .*base needs \(seed0/00003_laugh\)"
     with pytest.raises(errors.InputError, match=says):
         feature_sets.model_features(short, str(folder), cache_dir=tmp_path)
     samples[3] = 959
-    with pytest.raises(errors.InputError, match=r"1 clips have fewer than the 960 samples that openSMILE's eGeMAPSv02"):
+    with pytest.raises(errors.InputError, match=r"1 clip shorter than the 960 samples that openSMILE's eGeMAPSv02"):
         feature_sets.opensmile(short, "eGeMAPSv02", cache_dir=tmp_path)
     assert (feature_sets.least_samples("eGeMAPSv02"), feature_sets.least_samples(str(folder))) == (960, 400)
 

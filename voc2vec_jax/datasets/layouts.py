@@ -97,19 +97,21 @@ def describe(
     if left_out:
         notes = [
             *notes,
-            f"{len(left_out)} audio files outside the published layout were left out: {listings.some(left_out)}",
+            f"left out, {errors.counted(len(left_out), 'audio file')} outside the published layout: "
+            f"{listings.some(left_out)}",
         ]
     unsupported = [name for name, _ in found.files if name.lower().endswith(trees.UNSUPPORTED)]
     if unsupported:
         notes = [
             *notes,
-            f"{len(unsupported)} files in formats to convert first were left out: {listings.some(unsupported)}",
+            f"left out, {errors.counted(len(unsupported), 'file')} in a format to convert first: "
+            f"{listings.some(unsupported)}",
         ]
     alike = scanning.like_recordings(found.tree, [name for name, _ in found.files])
     if alike:
         notes = [
             *notes,
-            f"{len(alike)} files that look like recordings by another name were left out: {listings.some(alike)}",
+            f"left out, {errors.counted(len(alike), 'file')} like a recording by another name: {listings.some(alike)}",
         ]
     return listings.Listing(
         recordings=sorted(recordings),

@@ -113,7 +113,7 @@ def _unique(listing: listings.Listing) -> listings.Listing:
     first: dict[str, listings.Recording] = {}
     for recording in listing.recordings:
         first.setdefault(recording.path, recording)
-    notes = [*listing.notes, f"{repeats} recordings are listed more than once: the first entry of each was kept"]
+    notes = [*listing.notes, f"left out, {errors.counted(repeats, 'repeat')} of a recording listed before"]
     return dataclasses.replace(listing, recordings=list(first.values()), notes=notes)
 
 
@@ -220,7 +220,8 @@ def _report(plan: PreparationPlan, made: Sequence[shards.Shard]) -> dict[str, An
     warnings = []
     if source.paper_samples and len(listing.recordings) != source.paper_samples:
         known = f" ({source.difference})" if source.difference else ""
-        warnings.append(f"{len(listing.recordings)} recordings where the paper has {source.paper_samples}{known}")
+        here = errors.counted(len(listing.recordings), "recording")
+        warnings.append(f"{here} where the paper has {source.paper_samples:,}{known}")
     return {
         "title": source.title,
         "listing": plan.digest,

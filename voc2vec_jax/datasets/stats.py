@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from voc2vec_jax import audio
+from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import catalog, listings, records
 
 TITLES = ("Table I, pre-training sets", "Table II, tasks")
@@ -60,13 +60,14 @@ def _difference(source: listings.Source, prepared: records.PreparedSet) -> list[
     ours = count(prepared)
     parts = []
     if ours.files != source.paper_samples:
-        parts.append(f"{ours.files} recordings, the paper has {source.paper_samples} ({_signed(ours, source)})")
+        files = errors.counted(ours.files, "recording")
+        parts.append(f"{files}, the paper has {source.paper_samples} ({_signed(ours, source)})")
     if round(ours.hours, 2) != source.paper_hours:
         parts.append(f"{ours.hours:.3f} h, the paper has {source.paper_hours}")
     if source.paper_classes is not None and ours.classes != source.paper_classes:
         parts.append(f"{ours.classes} classes, the paper has {source.paper_classes}")
     if prepared.report["unreadable"]:
-        parts.append(f"{len(prepared.report['unreadable'])} files were left out")
+        parts.append(f"left out, {errors.counted(len(prepared.report['unreadable']), 'file')}")
     why = source.difference or "the reason is not known"
     return [f"{source.name}: {'; '.join(parts)}: {why}"] if parts else []
 

@@ -73,7 +73,7 @@ def by_file(rows: Iterable[Row], column: str) -> tuple[dict[str, Row], list[str]
         key = key_of(row.get(column, ""))
         if key and found.setdefault(key, row) != row:
             repeats.append(row[column])
-    notes = [f"{len(repeats)} rows name a file again, with other fields: the first row of each was kept"]
+    notes = [f"left out, {errors.counted(len(repeats), 'row')} of a file named before, with other fields"]
     return found, [f"{notes[0]}: {listings.some(repeats)}"] if repeats else []
 
 
@@ -85,10 +85,12 @@ def compare(rows: dict[str, Row], column: str, paths: Iterable[str]) -> list[str
     notes = []
     if without_file:
         notes.append(
-            f"{len(without_file)} rows of the csv name files that are not there: {listings.some(without_file)}"
+            f"{errors.counted(len(without_file), 'row')} of the csv without the file: {listings.some(without_file)}"
         )
     if without_row:
-        notes.append(f"{len(without_row)} files have no row in the csv: {listings.some(without_row)}")
+        notes.append(
+            f"{errors.counted(len(without_row), 'file')} without a row in the csv: {listings.some(without_row)}"
+        )
     return notes
 
 

@@ -219,8 +219,8 @@ def _check_lengths(task: tasks.Task, least: int, source: str) -> None:
     short = task.ids[task.samples < least].tolist()
     if short:
         raise errors.InputError(
-            f"{len(short)} clips have fewer than the {least} samples that {source} needs ({tasks.shown(short)}): leave "
-            "them out"
+            f"{errors.counted(len(short), 'clip')} shorter than the {least} samples that {source} needs "
+            f"({tasks.shown(short)}): leave out what is shorter"
         )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from voc2vec_jax import errors
+
 LEAK, CAUTION, CLEAR = "leak", "caution", "clear"
 
 
@@ -73,6 +75,7 @@ def _cautions(found: Mapping[str, Any], clips: int, unknown: int) -> list[Badge]
         cautions.append(f"the speaker of {whose} is {known}: people may be on both sides of a fold")
     pretraining = found.get("pretraining")
     if isinstance(pretraining, Mapping) and (heard := _count(pretraining, "clips")):
-        were = "was" if heard == 1 else "were"
-        cautions.append(f"{heard} clips, or near copies of them, {were} in the pre-training data, without labels")
+        them, were = ("it", "was") if heard == 1 else ("them", "were")
+        text = f"{errors.counted(heard, 'clip')}, or near copies of {them}, {were} in the pre-training data"
+        cautions.append(f"{text}, without labels")
     return [Badge(CAUTION, text) for text in cautions]

@@ -312,6 +312,6 @@ def _list_left_out(workdir: pathlib.Path, examples: pretraining_data.Examples, m
     if agreement.process_index() == 0:
         files.write_atomic(listed, "".join(f"{name}\n" for name in names).encode())
     logs.warn(
-        f"{len(names)} clips are too short to mask (under {min_samples / audio.RATE_HZ:.3f} s) and left out, "
-        f"such as {names[0]}: {listed} lists them"
+        f"left out, {errors.counted(len(names), 'clip')} too short to mask (under {min_samples / audio.RATE_HZ:.3f} "
+        f"s), such as {names[0]}: {listed} lists them"
     )

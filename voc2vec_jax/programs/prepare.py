@@ -178,7 +178,8 @@ def remarks(prepared: list[records.PreparedSet]) -> list[str]:
         lines += [f"{each.name}: {text}" for text in report["notes"]]
         if report["clipped_samples"]:
             lines.append(
-                f"{each.name}: {report['clipped_samples']} samples of {len(report['clipped_files'])} files were clipped"
+                f"{each.name}: clipped, {errors.counted(report['clipped_samples'], 'sample')} of "
+                f"{errors.counted(len(report['clipped_files']), 'file')}"
             )
         odd = ((said["path"], said["kind"], said["text"]) for said in report.get("remarks", ()))
         lines += [f"{each.name}: {text}" for text in audio.summary(odd)]

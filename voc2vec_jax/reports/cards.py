@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from voc2vec_jax import errors
 from voc2vec_jax.finetuning import leak_badges, scoring
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import tables as report_tables
@@ -122,7 +123,7 @@ def _speakers(run: report_runs.ReportedRun) -> list[tuple[str, str]]:
     known = run.groups - unknown
     if known <= 0:
         return [("speakers", "not known")]
-    rest = f"; not known for {unknown} clips" if unknown else ""
+    rest = f"; not known for {errors.counted(unknown, 'clip')}" if unknown else ""
     return [("speakers", f"{known} speakers or groups{rest}")]
 
 

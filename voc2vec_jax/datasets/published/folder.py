@@ -153,7 +153,7 @@ def _list_tree(root: pathlib.Path, tree: trees.Tree) -> listings.Listing:
         linked = manifest_listings.Names(root)
         linked.unite(recordings, [linked.name(name) for name in names])
         recordings, repeats = manifest_listings.each_once(f"{root} holds", recordings, "leave it in one folder alone")
-        said += [f"{repeats} files are others by another name (a link), and count once"] if repeats else []
+        said += [f"counted once, {errors.counted(repeats, 'file')} by another name (a link)"] if repeats else []
     return listings.Listing(
         recordings=recordings,
         labels=tuple(sorted({recording.label for recording in recordings} - {""})),
