@@ -27,12 +27,13 @@ BELOW = {
     "planning": ("models", "runs", "audio"),
     "convert": ("models", "runs"),
     "inference": ("convert", "datasets", "planning"),
+    "verification": ("inference",),
     "pretraining": ("inference",),
     "finetuning": ("inference",),
     "reports": ("finetuning",),
     "explore": ("reports",),
     "demo": ("reports",),
-    "programs": ("explore", "demo", "pretraining", *MAINS[:3]),
+    "programs": ("explore", "demo", "pretraining", "verification", *MAINS[:3]),
 }
 LONGEST_FUNCTION, LONGEST_FILE, LONGEST_MAIN = 60, 400, 100
 

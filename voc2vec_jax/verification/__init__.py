@@ -1,0 +1,1 @@
+"""Proof that published weights compute here what they compute elsewhere."""
