@@ -45,6 +45,7 @@ def _load(file: io.BytesIO, **how) -> tuple[np.ndarray, list[tuple[str, str]]]:
         ((SILENCE + 0.4, VOICE), {"first": 0, "loudest": 1}, {"mean": "silent_channel", "first": "silent_channel"}),
         ((VOICE, OTHER / 20), {"first": 0, "loudest": 0}, {"mean": "silent_channel"}),
         ((VOICE / 2, SILENCE, OTHER), {"first": 0, "loudest": 2}, {"mean": "silent_channel"}),
+        ((OTHER / 3, VOICE, OTHER / 7), {"first": 0, "loudest": 1}, {}),
         ((SILENCE, SILENCE), {"first": 0, "loudest": 0}, {}),
         ((VOICE,), {"first": 0, "loudest": 0}, {}),
     ],
@@ -59,6 +60,11 @@ def test_the_channel_asked_for_is_taken_and_what_is_odd_is_told(columns, taken, 
         wanted = wanted if rate_hz == RATE_HZ else soxr.resample(wanted, rate_hz, RATE_HZ, quality="HQ")
         np.testing.assert_array_equal(found, wanted)
         assert [kind for kind, _ in remarks] == ([told[channel]] if channel in told else [])
+
+
+def test_three_channels_are_summed_in_their_order():
+    frames = np.array([[2**24, 1, 1], [1, 1, 2**24], [3, 6, -3]], np.float32)  # in float32, 2^24 + 1 = 2^24
+    assert channels.mix_down(frames).tolist() == [np.float32(2**24) / 3, np.float32(2**24 + 2) / 3, 2]
 
 
 def test_remarks_have_numbers_and_the_remedy():

@@ -181,6 +181,17 @@ def test_a_function_of_fairseq_is_recorded_and_not_called(tmp_path, monkeypatch)
     assert isinstance(got, torch_pickle.Record) and got.args == (1, 2) and not called
 
 
+@pytest.mark.parametrize(
+    "module",
+    ["fairseq", "fairseqx", "fairseq_x.y", "omegaconf", "omegaconfig", "lightningx", "pytorch_lightning", "x.fairseq.y"]
+    + ["lightning", "lightning_fabric", "lightning_fabrics.y", "collections.abc", "collection"],
+)
+def test_modules_that_only_begin_like_those_of_training_code_are_refused(tmp_path, module):
+    path = checkpoints.as_file(tmp_path / "a.pt", b"c%s\nOrderedDict\n." % module.encode())
+    with pytest.raises(errors.InputError, match=rf"its pickle names {module}.OrderedDict, which is neither a tensor"):
+        torch_files.load(path)
+
+
 def test_containers_that_contain_themselves_end(tmp_path):
     loop = [1]
     loop.append(loop)

@@ -24,13 +24,15 @@ def gathered(logits, same_code, drawn, valid):
     return loss, correct, equal
 
 
-@pytest.mark.parametrize("alike", [0.0, 0.3, 1.0])
-def test_contrastive_is_the_gathered_cross_entropy(alike):
+@pytest.mark.parametrize("alike, levels", [(0.0, None), (0.3, None), (1.0, None), (0.0, 3), (0.3, 3)])
+def test_contrastive_is_the_gathered_cross_entropy(alike, levels):
+    """With few levels of the logits, ties too: the positive wins one for the largest, and not where all are equal."""
     rng = np.random.default_rng(0)
     b, m, n = 3, 12, 20
     count = np.array([12, 7, 2])
     valid = np.arange(m) < count[:, None]
-    logits = rng.normal(0, 4, (b, m, m)).astype(np.float32)
+    logits = rng.normal(0, 4, (b, m, m)) if levels is None else rng.integers(0, levels, (b, m, m))
+    logits = logits.astype(np.float32)
     code = np.where(rng.random((b, m)) < alike, 0, np.arange(m))
     same = code[:, :, None] == code[:, None]
     drawn = np.asarray(masking.negatives(jax.random.split(jax.random.key(0), b), jnp.asarray(count), m, n))
@@ -87,3 +89,14 @@ def test_group_mean_of_nothing_is_zero():
     x = jnp.ones((2, 3, 4))
     valid = jnp.asarray([[True, True, False], [False] * 3])
     assert losses.group_mean(x.at[0, 2].set(99.0), valid).tolist() == [[1.0] * 4, [0.0] * 4]
+
+
+def test_rows_without_weight_count_for_nothing_whatever_they_hold():
+    """Rows without a clip may hold NaN, which times 0 is NaN; a row of weight 2 counts twice."""
+    logits = jnp.asarray([[1.0, 0.0], [jnp.nan, 0.0], [0.0, 0.0]])
+    given = jnp.asarray([0, 1, 1]), jnp.asarray([1.0, 0.0, 2.0])
+    loss, weight = losses.cross_entropy(logits, *given)
+    assert float(loss) == pytest.approx(np.log1p(np.exp(-1)) + 2 * np.log(2), rel=1e-6)
+    assert float(weight) == 3
+    grad = jax.grad(lambda logits: losses.cross_entropy(logits, *given)[0])(logits)
+    assert np.isfinite(np.asarray(grad)[[0, 2]]).all() and float(grad[2, 0]) == pytest.approx(1.0)

@@ -168,3 +168,12 @@ def test_rows_of_a_batch_are_scaled_one_by_one():
     alone = [augmentation_mask(keys(4, 1)[k : k + 1], frames[k : k + 1], 0.2, True)[0] for k in range(4)]
     assert np.array_equal(found, np.stack(alone)) and found.any(1).tolist() == [True, True, True, False]
     assert not (found & (jnp.arange(349)[None] >= frames[:, None])).any()
+
+
+def test_a_row_has_no_more_spans_than_fit_side_by_side():
+    """Of a row of f frames at most f // 10, of ten frames each, however many are asked for."""
+    frames, n = np.repeat([9, 10, 19, 20, 29, 30], 40), 240
+    masked = jax.jit(functools.partial(masking.augmentation_mask, t=30, share=0.9, span=10, min_spans=5))
+    hidden = np.asarray(masked(keys(n), jnp.asarray(frames))).sum(1).reshape(6, 40)
+    assert hidden[:3].tolist() == [[0] * 40, [10] * 40, [10] * 40]
+    assert (hidden[3:].max(1) <= [20, 20, 30]).all() and hidden[3:].min() > 10

@@ -37,6 +37,13 @@ def test_clipping_is_off_unless_asked_for():
     assert norms == pytest.approx([1.0, 0.5 / 1.5], rel=1e-3)
 
 
+@pytest.mark.parametrize("total, peak", [(14, 1), (20, 2), (5, 0)])
+def test_a_warmup_is_rounded_to_whole_updates(total, peak):
+    """0.08 of them: 1.12, 1.6 and 0.4."""
+    rate = optim.linear_schedule(1.0, total, 0.08)
+    assert float(rate(peak)) == 1 and float(rate(peak + 1)) == pytest.approx(1 - 1 / (total - peak))
+
+
 def test_schedule_of_the_recipe():
     rate = optim.linear_schedule(5e-4, 400_000, 0.08)
     wanted = {0: 0.0, 1: 5e-4 / 32000, 16000: 2.5e-4, 32000: 5e-4, 216_000: 2.5e-4, 400_000: 0.0, 500_000: 0.0}

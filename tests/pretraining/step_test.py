@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -248,6 +249,39 @@ def test_a_validation_starts_no_reading_processes(tmp_path, monkeypatch):
         with source as found:
             assert list(found) == []
     assert asked == [2, 0]
+
+
+def draws_of_rows():
+    """A family whose sums tell which number each row draws, times the row's length."""
+
+    def loss_fn(model, params, batch, keys, step, *, train, equal_masks):
+        drawn = [jax.vmap(jax.random.uniform)(one) for one in (keys.rows, keys.groups)]
+        sums = {name: (x * batch["lengths"].reshape(-1)).sum() for name, x in zip(("rows", "groups"), drawn)}
+        return jnp.float32(0), jnp.float32(1), sums
+
+    family = types.ModuleType("draws")
+    family.loss_fn = loss_fn
+    return family
+
+
+def test_masks_of_validation_come_from_the_clips_number_and_not_from_its_place():
+    layout = batch_layout.BatchLayout(2, 2, 8, (8,))
+    evaluate = jax.jit(
+        training_step.make_evaluate(draws_of_rows(), MODEL, layout, ONE_DEVICE, seed=3, equal_masks=False)
+    )
+
+    def sums(index, lengths):
+        batch = {"audio": np.zeros((2, 16), np.int16), "bucket": np.zeros(2, np.int32)}
+        batch |= {"index": np.reshape(index, (2, 2)), "lengths": np.reshape(lengths, (2, 2)).astype(np.int32)}
+        return {name: float(x) for name, x in evaluate({}, on_devices(batch, ONE_DEVICE, 2)).items()}
+
+    key = jax.random.fold_in(jax.random.key(3), training_step.VALIDATION)
+    drawn = [float(jax.random.uniform(jax.random.fold_in(key, index))) for index in (9, 4, 7, 2)]
+    wanted = np.dot(drawn, [1, 2, 4, 8])
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        found = sums(np.array([9, 4, 7, 2])[order], np.array([1, 2, 4, 8])[order])
+        assert found["rows"] == found["groups"] == pytest.approx(wanted, rel=1e-6)
+    assert sums([9, 4, 7, 3], [1, 2, 4, 8])["rows"] != pytest.approx(wanted, rel=1e-3)
 
 
 @pytest.mark.slow

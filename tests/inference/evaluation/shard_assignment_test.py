@@ -3,7 +3,7 @@
 import pytest
 
 from voc2vec_jax import errors
-from voc2vec_jax.inference.evaluation import shard_assignment
+from voc2vec_jax.inference.evaluation import shard_assignment, worker
 
 
 def find(text=shard_assignment.AUTO, **environment):
@@ -64,3 +64,20 @@ def test_an_indexed_job_of_kubernetes():
 def test_what_makes_no_sense_is_refused(text, environment, sentence):
     with pytest.raises(errors.InputError, match=sentence):
         shard_assignment.find(text, environment)
+
+
+@pytest.mark.parametrize(
+    ("items", "pooled", "framed"),
+    [
+        (1, 64, 64),
+        (64 * 64, 64, 64),
+        (64 * 64 + 1, 65, 65),
+        (64 * 512, 512, 512),
+        (64 * 513, 513, 512),
+        (64 * 4096, 4096, 512),
+        (10**9, 4096, 512),
+    ],
+)
+def test_a_part_is_a_64th_of_the_list_and_no_larger_than_its_rows_allow(items, pooled, framed):
+    assert worker.part_files(items, framed=False) == pooled
+    assert worker.part_files(items, framed=True) == framed

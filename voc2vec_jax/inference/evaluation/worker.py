@@ -92,7 +92,6 @@ def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: 
         raise errors.InputError(f"--layers={settings.layers} names layer {max(layers, key=layers.count)} twice")
     if settings.kind != "embeddings":
         model.logits()  # refuses a model without a head
-    most = MOST_FRAMED_PART if settings.pool == "none" else MOST_PART
     return {
         "kind": settings.kind,
         "rows": len(items),
@@ -109,13 +108,18 @@ def describe(model: pretrained.Model, items: evaluation_inputs.Items, settings: 
         "window_seconds": settings.window,
         "hop_seconds": settings.hop if settings.kind == "timeline" else None,
         "batch_seconds": settings.batch_seconds or "by platform",
-        "part_files": settings.part_files or max(LEAST_PART, min(most, -(-len(items) // PARTS))),
+        "part_files": settings.part_files or part_files(len(items), framed=settings.pool == "none"),
         "frame_rate_hz": float(model.frame_rate_hz),
         **settings.how._asdict(),
         "voc2vec_jax": metadata.version("voc2vec_jax"),
         "model": model.name,
         "input": items.name,
     }
+
+
+def part_files(items: int, *, framed: bool) -> int:
+    """How many of so many items a part holds by default; with every frame kept, `framed`, a row is far larger."""
+    return max(LEAST_PART, min(MOST_FRAMED_PART if framed else MOST_PART, -(-items // PARTS)))
 
 
 def _target(model: pretrained.Model, settings: EvaluationSettings) -> dict[str, str]:
