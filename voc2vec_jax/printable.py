@@ -6,6 +6,8 @@ same as once.
 """
 
 import re
+import reprlib
+from typing import Any
 
 # C0 and C1 controls, line and paragraph separators, surrogates, annotations, tags, and the marks, embeddings, overrides
 # and isolates of the bidirectional algorithm (UAX 9). Joiners stay: names in Persian and emoji need them.
@@ -23,6 +25,36 @@ def line(text: str) -> str:
 def lines(text: str) -> str:
     """As `line`, for text of several lines: line feeds and tabs stay."""
     return _UNSAFE_IN_LINES.sub(_written_out, text)
+
+
+class _Repr(reprlib.Repr):
+    """Looks at the first few items of whatever it is given."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple = 3, 4, 4
+        self.maxstring = self.maxother = most
+
+    def repr_dict(self, x: dict, level: int) -> str:
+        return super().repr_dict(x, level) if len(x) < self.maxdict else f"a dict of {len(x)} items"
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 128 else f"a number of {x.bit_length()} bits"
+
+
+def value(found: Any, most: int = 80) -> str:
+    """`repr` of a stranger's value on one line, in at most `most` characters and without looking at all of it."""
+    return name(_Repr(most).repr(found), most)
+
+
+def name(text: str, most: int = 80) -> str:
+    """A stranger's name on one line, in at most `most` characters: its begin and its end."""
+    return _cut(line(_cut(text, most)), most)
+
+
+def _cut(text: str, most: int) -> str:
+    begin = most * 2 // 3
+    return text if len(text) <= most else f"{text[:begin]}...{text[begin + 3 - most :]}"
 
 
 def _written_out(found: re.Match) -> str:

@@ -27,15 +27,18 @@ def results(kind, folder):
 
 
 def test_hostile_pickles_are_refused_within_bounds(tmp_path):
-    found = results("refused", tmp_path)
+    found, old = results("refused", tmp_path), results("old", tmp_path)
     assert [each["name"] for each in found] == list(hostile_pickles.refused())
-    for each in found:
-        assert each["said"] and "\n" not in each["said"] and len(each["said"]) < 400, each
+    assert [each["name"] for each in old] == list(hostile_pickles.old())
+    for each in found + old:
+        assert each["said"] and "\n" not in each["said"] and len(each["said"]) < 300, each
         assert each["seconds"] < hostile_pickles.SECONDS, each
 
 
 def test_what_is_shared_is_not_copied(tmp_path):
-    for each in results("harmless", tmp_path):
+    found = results("harmless", tmp_path)
+    assert found[0]["name"] == "one tensor in many places" and found[0]["said"] is None
+    for each in found:
         assert each["seconds"] < hostile_pickles.SECONDS, each
 
 

@@ -208,25 +208,52 @@ def test_what_torch_save_did_not_write_is_refused(tmp_path):
             torch_files.load(path)
 
 
-def test_the_old_layout_goes_through_torch(tmp_path, monkeypatch):
+def in_the_old_layout(path, value):
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+def test_the_old_layout_is_read_as_the_new_one(tmp_path):
+    whole = torch.arange(12.0).reshape(3, 4)
     value = {
         "args": argparse.Namespace(arch="wav2vec2"),
-        "model": {"w": torch.arange(3.0), "h": torch.ones(2).bfloat16()},
+        "model": {"whole": whole, "part": whole[1:, ::2].t(), "half": torch.ones(2).bfloat16(), "none": torch.ones(0)},
+        "step": torch.tensor(3),
     }
-    torch.save(value, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    got = torch_files.load(tmp_path / "a.pt")
-    assert got["args"] == {"arch": "wav2vec2"}
-    np.testing.assert_array_equal(got["model"]["w"].read(), np.arange(3, dtype=np.float32))
-    assert got["model"]["h"].read().dtype == ml_dtypes.bfloat16
-    marker = tmp_path / "marker"
-    torch.save(
-        {"x": checkpoints.Payload(os.system, f"touch {marker}")},
-        tmp_path / "b.pt",
-        _use_new_zipfile_serialization=False,
-    )
-    with pytest.raises(errors.InputError, match=r"refuses the file: it names \w+.system") as caught:
-        torch_files.load(tmp_path / "b.pt")
+    got = torch_files.load(in_the_old_layout(tmp_path / "a.pt", value))
+    torch.save(value, tmp_path / "new.pt")
+    new = torch_files.load(tmp_path / "new.pt")
+    assert got["args"] == new["args"] == {"arch": "wav2vec2"}
+    for name, tensor in {**got["model"], "step": got["step"]}.items():
+        other = new["model"].get(name, new["step"])
+        assert tensor.dtype == other.dtype and tensor.shape == other.shape
+        np.testing.assert_array_equal(tensor.read(), other.read())
+    assert got["model"]["half"].dtype == ml_dtypes.bfloat16
+
+
+def test_a_fault_in_the_old_layout_is_one_sentence(tmp_path):
+    path, marker = tmp_path / "a.pt", tmp_path / "marker"
+    with pytest.raises(errors.InputError, match=r"its pickle names \w+.system") as caught:
+        torch_files.load(in_the_old_layout(path, {"x": checkpoints.Payload(os.system, f"touch {marker}")}))
     assert not marker.exists() and "\n" not in str(caught.value)
-    monkeypatch.setattr(torch_files.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(errors.InputError, match="install the extra 'torch'"):
-        torch_files.load(tmp_path / "a.pt")
+    data = in_the_old_layout(path, {"w": torch.arange(4.0)}).read_bytes()
+    for changed, sentence in (
+        (data[:-1], "ends inside storage"),
+        (data[:-24] + b"\5" + data[-23:], "its storages are not those of its tensors"),
+        (data.replace(b"little_endian", b"littleXendian"), "or of a big-endian machine"),
+        (data[:200], "its pickle is damaged"),
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(errors.InputError, match=sentence):
+            torch_files.load(path)
+
+
+def test_tensors_without_their_numbers_are_named(tmp_path):
+    for tensor, kind in (
+        (torch.eye(2).to_sparse(), "a sparse tensor"),
+        (torch.ones(2, device="meta"), "a tensor of the meta device"),
+    ):
+        torch.save({"w": tensor}, tmp_path / "a.pt")
+        for path in (tmp_path / "a.pt", in_the_old_layout(tmp_path / "b.pt", {"w": tensor})):
+            with pytest.raises(errors.InputError, match=f"holds {kind}"):
+                torch_files.load(path)

@@ -1,6 +1,6 @@
 """Pickles that ask an unpickler for gigabytes, for years or for more stack than there is.
 
-python hostile_pickles.py {refused,harmless} FOLDER    reads each with ours, under limits: one JSON line for each
+python hostile_pickles.py {refused,old,harmless} FOLDER    reads each with ours, under limits: one JSON line for each
 python hostile_pickles.py standard NAME                lets the standard library read one under the same limits
 """
 
@@ -14,8 +14,8 @@ import sys
 import time
 import zipfile
 
-MEMORY_BYTES = 600 * 2**20  # beyond what the process has mapped before it reads
-SECONDS = 20  # of CPU time for each
+MEMORY_BYTES = 256 * 2**20  # beyond what the process has mapped before it reads
+SECONDS = 2  # of CPU time for each, and for each megabyte
 
 
 def text(value):
@@ -41,6 +41,8 @@ MODEL = b"cfairseq.models\nModel\nq\x01"
 PARAMETER = b"ctorch._utils\n_rebuild_parameter\nq\x00"
 CONFIG = b"comegaconf.dictconfig\nDictConfig\n)Rq\x00}" + text(b"_content") + b"h\x00sb."
 LONG_KEYS = b"}" + text(b"a" * 10_000_000) + b"q\x00N" + b"s(" + text(b"a" * 10_000_000) + b"q\x01N"
+BYTES = b"B" + struct.pack("<I", 200_000) + b"\xff" * 200_000
+ENUMERATION = b"cfairseq.models\nKind\n"
 HASHED_ALIKE = (integer(i * (2**61 - 1)) + b"N" for i in range(1, 100_000))  # their hash is 0
 
 
@@ -48,6 +50,11 @@ def tensor(offset=b"K\x00", shape=b"K\x01\x85", stride=b"K\x01\x85"):
     """A tensor of one element with any geometry."""
     storage = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"0") + text(b"cpu") + number(1) + b"tQ"
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + offset + shape + stride + b"\x89}tR"
+
+
+def many_times(count):
+    """Sets memo 0, which lies on top of a dict, as the value of one key, in a list of `count`."""
+    return b"0" + text(b"x") + b"(" + b"h\x00" * count + b"ls"
 
 
 def refused():
@@ -67,29 +74,58 @@ def refused():
         "arguments that each call copies": MANY + MODEL + b"(" + b"h\x01h\x00R" * 100_000 + b"l.",
         "arguments that each object copies": MANY + MODEL + b"(" + b"h\x01h\x00\x81" * 100_000 + b"l.",
         "a state that each call copies": DICT + MODEL + b")R" + b"h\x00b" * 100_000 + b".",
-        "a flood of dicts": b"(" + b"}" * 50_000_000 + b"l.",
-        "a flood of marks": b"(" * 20_000_000 + b".",
-        "a flood of memo entries": b"N" + b"q\x00" * 20_000_000 + b".",
+        "a flood of dicts": b"(" + b"}" * 5_000_000 + b"l.",
+        "a flood of marks": b"(" * 3_000_000 + b".",
+        "a flood of memo entries": b"N" + b"q\x00" * 1_500_000 + b".",
         "integers that are hashed alike": b"}(" + b"".join(HASHED_ALIKE) + b"u.",
         "long keys that are equal": LONG_KEYS + b"h\x00Nh\x01N" * 100_000 + b"u.",
         "names of classes": b"(" + b"".join(b"cfairseq.x\nx%d\n" % i for i in range(200_000)) + b"l.",
         "tuples of tuples": PAIRS + b".",
         "a configuration that is its own content": CONFIG,
         "a parameter of a parameter": PARAMETER + b"h\x00" * 200_000 + tensor() + b"\x85R" * 200_001 + b".",
+        "keys that are long when written out": BYTES
+        + b"\x85q\x000"
+        + ENUMERATION
+        + b"q\x010("
+        + b"}h\x01h\x00RNs" * 7000
+        + b"l.",
+        "a set of what is long when written out": b"\x8f("
+        + BYTES
+        + b"\x85q\x000"
+        + ENUMERATION
+        + b"q\x01"
+        + b"h\x01h\x00R" * 7000
+        + b"\x90.",
+        "long names put together": text(b"fairseq." + b"a" * 200_000)
+        + b"q\x000"
+        + text(b"b")
+        + b"q\x010("
+        + b"h\x00h\x01\x93" * 14_000
+        + b"l.",
+        "a flood of sets": b"(" + b"\x8f" * 900_000 + b"l.",
+        "a flood of records": ENUMERATION + b"q\x00)q\x010(" + b"h\x00h\x01R" * 300_000 + b"l.",
         "a shape of tuples": tensor(shape=PAIRS) + b".",
         "an offset of tuples": tensor(offset=PAIRS) + b".",
     }
 
 
+def old():
+    """Some of `refused`, for the layout from before PyTorch 1.6."""
+    names = ("a memo index", "claimed bytes", "a tuple of tuples as a key", "a flood of marks")
+    return {name: refused()[name] for name in names}
+
+
 def harmless():
     """Name -> a pickle that may be read, for what it shares is not copied."""
+    ones = b"(" + b"K\x01" * 32 + b"t"
     return {
-        "one state of many objects": DICT + MODEL + b"0(" + b"h\x01)Rh\x00b" * 150_000 + b"l.",
-        "one dict in many counters": DICT + b"ccollections\nCounter\nq\x010(" + b"h\x01h\x00\x85R" * 150_000 + b"l.",
+        "one tensor in many places": b"}" + tensor(shape=ones, stride=ones) + b"q\x00" + many_times(400_000) + b".",
+        "one state of many objects": DICT + MODEL + b"0(" + b"h\x01)Rh\x00b" * 60_000 + b"l.",
+        "one dict in many counters": DICT + b"ccollections\nCounter\nq\x010(" + b"h\x01h\x00\x85R" * 60_000 + b"l.",
         "one list in many sets": b"]q\x00("
         + b"K\x01" * 100_000
         + b"ecbuiltins\nset\nq\x010("
-        + b"h\x01h\x00\x85R" * 150_000
+        + b"h\x01h\x00\x85R" * 60_000
         + b"l.",
     }
 
@@ -100,22 +136,35 @@ def limited():
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES, mapped + MEMORY_BYTES))
 
 
+def in_a_zip(path, data):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", data)
+        archive.writestr("a/data/0", b"\0" * 4)
+
+
+def in_the_old_layout(path, data):
+    """As PyTorch wrote it before version 1.6, with one storage of one element."""
+    machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+    before = (pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, machine))
+    path.write_bytes(b"".join(before) + b"\x80\x02" + data + b"](" + text(b"0") + b"e." + struct.pack("<q4x", 1))
+
+
 def read(kind, folder):
     from voc2vec_jax import errors
     from voc2vec_jax.convert import torch_files
 
     path = pathlib.Path(folder) / "a.pt"
+    named = {"refused": refused, "old": old, "harmless": harmless}[kind]()
     limited()
-    for name, data in {"refused": refused, "harmless": harmless}[kind]().items():
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("a/data.pkl", data)
-            archive.writestr("a/data/0", b"\0" * 4)
+    for name, data in named.items():
+        (in_the_old_layout if kind == "old" else in_a_zip)(path, data)
         start, said = time.process_time(), None
         try:
             torch_files.load(path)
         except errors.InputError as fault:
             said = str(fault)
-        print(json.dumps({"name": name, "said": said, "seconds": time.process_time() - start}), flush=True)
+        seconds = (time.process_time() - start) / max(1, path.stat().st_size / 1e6)
+        print(json.dumps({"name": name, "said": said, "seconds": seconds}), flush=True)
 
 
 class Standard(pickle.Unpickler):

@@ -3,25 +3,20 @@
 Such a file is a zip archive of one pickle and of the tensors' bytes, which we map instead of copying.
 """
 
-import argparse
 import functools
-import importlib.util
 import mmap
-import re
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from voc2vec_jax import errors
-from voc2vec_jax.convert import torch_pickle
+from voc2vec_jax import errors, opening
+from voc2vec_jax.convert import torch_legacy, torch_pickle
 from voc2vec_jax.runs import files
 
-_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ALIGNMENT = 64
 
 
@@ -30,7 +25,7 @@ class _Archive:
 
     def __init__(self, path: Path):
         self.path = path
-        with path.open("rb") as file:
+        with opening.regular(path) as file:
             try:
                 infos = zipfile.ZipFile(file).infolist()
             except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as fault:
@@ -50,6 +45,19 @@ class _Archive:
             raise errors.InputError(f"{self.path} lacks its member {name}; fetch it again")
         info = self._members[name]
         return info.file_size, functools.cache(lambda: self._verified(info))
+
+    def storage(self, key: str, size: int, dtype: np.dtype) -> Callable[[], memoryview]:
+        """As `torch_pickle.OpenStorage`."""
+        held, view = self._storage(key)
+        if size * dtype.itemsize > held:
+            raise errors.InputError(
+                f"{self.path}: storage {key} should hold {size} elements of {dtype} but has {held} bytes"
+            )
+        return view
+
+    @functools.cached_property
+    def _storage(self) -> Callable[[str], tuple[int, Callable[[], memoryview]]]:
+        return functools.cache(lambda key: self.open(f"data/{key}"))
 
     def read(self, name: str) -> bytes:
         return bytes(self.open(name)[1]())
@@ -79,56 +87,23 @@ class _Archive:
 def load(path: str | Path) -> Any:
     """The object in a file of `torch.save`: plain containers, tensors that are read on demand, inert records.
 
-    `torch_pickle.loads` describes the values. A file in the layout from before PyTorch 1.6 goes through
-    `torch.load(weights_only=True)`. Raises InputError for a damaged file, for a pickle that names anything but tensors
-    and containers, and for an old layout when PyTorch is not installed.
+    `torch_pickle.loads` describes the values; `torch_legacy` reads the layout from before PyTorch 1.6. InputError
+    for a damaged file, and for a pickle that names anything but tensors and containers.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            start = file.read(len(_LEGACY_MAGIC))
+        with opening.regular(path) as file:
+            start = file.read(len(torch_legacy.MAGIC))
     except OSError as fault:
         raise errors.InputError(f"{path} cannot be read: {fault.strerror}") from fault
-    if start == _LEGACY_MAGIC:
-        return _load_legacy(path)
+    if start == torch_legacy.MAGIC:
+        return torch_legacy.load(path)
     if start[:2] != b"PK":
         raise errors.InputError(f"{path} is not a file of torch.save: it starts with {start[:8]!r}")
     archive = _Archive(path)
     if archive.has("byteorder") and archive.read("byteorder") != b"little":
         raise errors.InputError(f"{path} was written on a big-endian machine; write it again on a little-endian one")
-    storages = functools.cache(lambda key: archive.open(f"data/{key}"))
-    return torch_pickle.loads(archive.read("data.pkl"), str(path), storages)
-
-
-def _load_legacy(path: Path) -> Any:
-    if importlib.util.find_spec("torch") is None:
-        raise errors.InputError(
-            f"{path} has the layout from before PyTorch 1.6, which only PyTorch reads: install the extra 'torch'"
-        )
-    import torch
-
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            tree = torch.load(path, map_location="cpu", weights_only=True)
-        return torch_pickle.plain(tree, _without_torch)
-    except Exception as fault:  # torch.load raises a dozen unrelated types
-        named = re.search(r"GLOBAL:?\s+([\w.]+)", str(fault))
-        reason = f"it names {named[1]}" if named else f"it is damaged ({type(fault).__name__})"
-        raise errors.InputError(f"{path}: PyTorch's restricted loading refuses the file: {reason}") from fault
-
-
-def _without_torch(value: Any) -> Any:
-    """A tensor or a namespace of PyTorch's as `load` gives it; any other value as it is."""
-    import torch
-
-    if isinstance(value, argparse.Namespace):
-        return vars(value)
-    if not isinstance(value, torch.Tensor):
-        return value
-    value = value.detach()
-    half = value.dtype == torch.bfloat16
-    array = value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if half else value.numpy()
-    return torch_pickle.Tensor(array.shape, array.dtype, lambda: array)
+    return torch_pickle.loads(archive.read("data.pkl"), str(path), archive.storage)
 
 
 def save(path: str | Path, value: Any) -> None:

@@ -51,9 +51,20 @@ torch._utils._rebuild_parameter torch._utils._rebuild_parameter_with_state
 _ALLOWED = _MENTIONED | _SETS | set(_CALLED.split())
 # The objects that training code leaves beside the weights
 _ALLOWED_MODULES = ("fairseq.", "omegaconf.", "lightning.", "lightning_fabric.", "pytorch_lightning.")
+# Other kinds of tensors, which no model that is read here has
+_OTHER_TENSORS = {
+    "_rebuild_sparse_tensor": "a sparse tensor",
+    "_rebuild_nested_tensor": "a nested tensor",
+    "_rebuild_qtensor": "a quantised tensor",
+    "_rebuild_meta_tensor_no_storage": "a tensor of the meta device, which has no numbers",
+    "_rebuild_wrapper_subclass": "a tensor without storage",
+    "_rebuild_device_tensor_from_numpy": "a tensor of a device of its own",
+    "_rebuild_device_tensor_from_cpu_tensor": "a tensor of a device of its own",
+}
 _KEYS = (str, int, float, bool, bytes, type(None))
 _DEEPEST = 100
 _MOST_NAMES = 1000
+_LONGEST_STORAGE_KEY = 100
 _MOST_VALUES = 1_000_000
 _LARGEST = 2**63 - 1
 _FAULTS = (
@@ -112,13 +123,14 @@ class _Storage(Record):
     name = "a storage"
 
 
+# Takes a storage's key, number of elements and their type; gives a function that maps the bytes. InputError.
+OpenStorage = Callable[[str, int, np.dtype], Callable[[], memoryview]]
+
+
 class _Unpickler(pickle.Unpickler):
-    """Finds records instead of classes, and storages by their keys.
+    """Finds records instead of classes, and storages by their keys."""
 
-    `open_storage` takes a key and gives the size in bytes and a function that maps them.
-    """
-
-    def __init__(self, data: bytes, origin: str, open_storage: Callable[[str], tuple[int, Callable[[], memoryview]]]):
+    def __init__(self, data: bytes, origin: str, open_storage: OpenStorage):
         super().__init__(io.BytesIO(data), encoding="latin1")
         self._origin, self._open_storage = origin, open_storage
         self._found: dict[str, Any] = {}
@@ -126,6 +138,11 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full not in self._found:
+            if module == "torch._utils" and name in _OTHER_TENSORS:
+                raise errors.InputError(
+                    f"{self._origin} holds {_OTHER_TENSORS[name]}: save it again as an ordinary one, such as "
+                    "tensor.to_dense() or dequantize() gives"
+                )
             if full not in _ALLOWED and not module.startswith(_ALLOWED_MODULES):
                 raise errors.InputError(
                     f"{self._origin}: its pickle names {full[:100]}, which is neither a tensor nor a plain container, "
@@ -138,25 +155,22 @@ class _Unpickler(pickle.Unpickler):
         return self._found[full]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        tag, kind, key, _, size = _expect(tuple, pid)
+        tag, kind, key, _, size, *view = _expect(tuple, pid)
         dtype = _STORAGES.get(kind.name.removeprefix("torch.")) if isinstance(kind, Record) else None
-        if tag != "storage" or dtype is None or not isinstance(key, str) or not _whole(size):
+        if tag != "storage" or dtype is None or not isinstance(key, str) or len(key) > _LONGEST_STORAGE_KEY:
             raise ValueError("a reference to something that is not a storage")
+        if not _whole(size) or view not in ([], [None]):  # the layout before PyTorch 1.6 has a place for views
+            raise ValueError("a storage without a size, or one inside another")
         dtype = np.dtype(dtype)
-        held, view = self._open_storage(key)
-        if size * dtype.itemsize > held:
-            raise errors.InputError(
-                f"{self._origin}: storage {key} should hold {size} elements of {dtype} but has {held} bytes"
-            )
-        return _Storage(dtype, size, view)
+        return _Storage(dtype, size, self._open_storage(key, size, dtype))
 
 
-def loads(data: bytes, origin: str, open_storage: Callable[[str], tuple[int, Callable[[], memoryview]]]) -> Any:
+def loads(data: Any, origin: str, open_storage: OpenStorage) -> Any:
     """The object in a pickle of `torch.save`: plain containers, `Tensor`s, inert `Record`s.
 
-    Namespaces, omegaconf trees and enumerations come as the dicts, lists and values that they hold. `open_storage`
-    takes a storage's key and gives its size in bytes and a function that maps them. Raises InputError, which names
-    `origin`, for damage, for any name that is not allowed and for a pickle that is costly beyond its size.
+    `data` is what `pickle_check.check` takes. Namespaces, omegaconf trees and enumerations come as the dicts, lists and
+    values that they hold. Raises InputError, which names `origin`, for damage, for any name that is not allowed and for
+    a pickle that is costly beyond its size.
     """
     try:
         checked = pickle_check.check(data, origin)
@@ -171,8 +185,8 @@ def loads(data: bytes, origin: str, open_storage: Callable[[str], tuple[int, Cal
 def plain(value: Any, meaning: Callable[[Any], Any]) -> Any:
     """The tree of dicts, lists, tuples and leaves that `value` stands for; `meaning` gives that of one value.
 
-    Shared containers stay shared, and one inside itself becomes None. Raises ValueError for a tree that is deeper
-    than 100 or that has over a million values when shared ones count each time.
+    Shared containers and records stay shared, and one inside itself becomes None. Raises ValueError for a tree that is
+    deeper than 100 or that has over a million values when shared ones count each time.
     """
     return _Plain(meaning).walk(value, 0)[0]
 
@@ -180,31 +194,46 @@ def plain(value: Any, meaning: Callable[[Any], Any]) -> Any:
 class _Plain:
     def __init__(self, meaning: Callable[[Any], Any]):
         self._meaning = meaning
-        self._done: dict[int, tuple[Any, int]] = {}  # by identity: the plain value, and how many it holds
+        # By identity, for all of `value`, which stays in memory: the plain value, and how many it holds
+        self._done: dict[int, tuple[Any, int]] = {}
+        self._kept: list[Any] = []  # what records have made, so that nothing else gets its identity
 
     def walk(self, value: Any, depth: int) -> tuple[Any, int]:
         """The plain value and the number of values in it."""
-        value = self._meaning(value)
-        if not isinstance(value, (dict, list, tuple, set)):
-            return value, 1
+        if not isinstance(value, (dict, list, tuple, set, Record)):
+            return self._meaning(value), 1
         if depth > _DEEPEST:
             raise ValueError(f"its containers are nested deeper than {_DEEPEST}")
         if id(value) not in self._done:
             self._done[id(value)] = None, 1  # what contains itself ends here
-            parts = [self.walk(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
-            size = 1 + sum(count for _, count in parts)
-            if size > _MOST_VALUES:
-                raise ValueError(f"more than {_MOST_VALUES} values")
-            self._done[id(value)] = self._rebuilt(value, [part for part, _ in parts]), size
+            self._done[id(value)] = self._walked(value, depth)
         return self._done[id(value)]
+
+    def _walked(self, value: Any, depth: int) -> tuple[Any, int]:
+        if isinstance(value, Record):
+            meant = self._meaning(value)
+            self._kept.append(meant)
+            return (meant, 1) if isinstance(meant, Record) else self.walk(meant, depth)
+        parts = [self.walk(part, depth + 1) for part in (value.values() if isinstance(value, dict) else value)]
+        size = 1 + sum(count for _, count in parts)
+        if size > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES} values")
+        return self._rebuilt(value, [part for part, _ in parts]), size
 
     def _rebuilt(self, value: Any, parts: list) -> Any:
         if isinstance(value, dict):
-            keys = (str(_expect(_KEYS, self._meaning(key))) if isinstance(key, Record) else key for key in value)
+            keys = (_key(self._meaning(key)) if isinstance(key, Record) else key for key in value)
             return dict(zip(keys, parts, strict=True))
         if isinstance(value, set):
-            return sorted(parts, key=repr)
+            return sorted(parts, key=lambda part: (_key(part), type(part).__name__))
         return tuple(parts) if isinstance(value, tuple) else parts
+
+
+def _key(value: Any) -> str:
+    """A plain value as text, of a length that may be copied."""
+    if isinstance(_expect(_KEYS, value), (str, bytes)) and len(value) > pickle_check.LONGEST_KEY:
+        raise ValueError(f"more than {pickle_check.LONGEST_KEY} characters as a key")
+    return str(value)
 
 
 def _meaning(value: Any) -> Any:
