@@ -164,7 +164,7 @@ def test_only_weights_and_json_of_the_hub_are_asked_for(monkeypatch, tmp_path):
     (tmp_path / "there" / "model.safetensors").rename(tmp_path / "there" / "weights.h5")
     with pytest.raises(errors.InputError, match="someone/cries on the Hub holds none of model"):
         v2v.from_pretrained("someone/cries")
-    assert [options["allow_patterns"][-1] for _, options in asked[1:]] == list(sources._WEIGHTS)
+    assert [options["allow_patterns"][-1] for _, options in asked[1:]] == list(sources.WEIGHTS)
 
 
 def test_a_model_that_the_hub_does_not_give_is_one_sentence(hub, monkeypatch):

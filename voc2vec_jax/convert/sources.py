@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import fnmatch
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from voc2vec_jax.runs import extras, files, logs
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 _BESIDE = ("*.json", funasr.CONFIG, funasr.TOKENS)
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the first of these that a repository has
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the first of these that a repository has
 
 
 def read(source: str | Path) -> reader.ModelWeights:
@@ -142,6 +144,13 @@ def _of_system(name: str) -> str:
     return system.source
 
 
+def wanted(names: Sequence[str]) -> list[str]:
+    """Which of a repository's files `_fetch` fetches: those beside the weights, and the first kind of weights."""
+    names = [name for name in names if "/" not in name]
+    weights = next((kind for kind in WEIGHTS if fnmatch.filter(names, kind)), "")
+    return [name for name in names if any(fnmatch.fnmatchcase(name, kind) for kind in (*_BESIDE, weights))]
+
+
 def _fetch(name: str) -> Path:
     """The folder of a model on the Hub: its JSON files and one kind of weights; HF_HUB_OFFLINE is honoured."""
     if not _HUB_NAME.fullmatch(name) or (Path(name).parent.is_dir() and Path(name).parent != Path(".")):
@@ -159,7 +168,7 @@ def _fetch(name: str) -> Path:
         ) from None
     repository, _, revision = name.partition("@")
     absent = None
-    for weights in _WEIGHTS:
+    for weights in WEIGHTS:
         try:
             folder = huggingface_hub.snapshot_download(
                 repository, revision=revision or None, allow_patterns=[*_BESIDE, weights], ignore_patterns=["*/*"]
@@ -172,7 +181,7 @@ def _fetch(name: str) -> Path:
             if any(Path(folder).glob(weights)):
                 return Path(folder)
     if absent is None:
-        raise errors.InputError(f"{name} on the Hub holds none of {', '.join(_WEIGHTS)}")
+        raise errors.InputError(f"{name} on the Hub holds none of {', '.join(WEIGHTS)}")
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     why = "HF_HUB_OFFLINE is set; unset it" if offline else "the Hub is out of reach; connect"
     raise errors.InputError(f"{name} is neither here nor in the cache of the Hub, and {why} or give a folder")

@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command("voc2vec_jax.programs.prepare", "make data sets ready for training"),
     "demo": Command("voc2vec_jax.programs.demo", "a page on this machine: record a sound, and a model answers"),
     "convert": Command("voc2vec_jax.programs.convert", "checkpoints from and to PyTorch's layouts"),
+    "verify": Command("voc2vec_jax.programs.verify", "published weights, compared with the reference implementations"),
     "export": Command("voc2vec_jax.programs.export", "an ONNX file of a model, checked by onnxruntime"),
     "publish": Command("voc2vec_jax.programs.publish", "a fine-tuned model on the Hub, with a card of its run"),
     "units": Command("voc2vec_jax.programs.units", "targets for HuBERT's pre-training"),
