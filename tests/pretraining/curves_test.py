@@ -61,7 +61,7 @@ def test_all_panels_of_a_real_run_are_drawn_labelled_and_end_at_the_last_step(tm
     assert "400 training steps" in sheet.get_suptitle() and "best validation loss" in sheet.get_suptitle()
     for title, panel in panels.items():
         assert panel.lines and panel.get_ylabel() and panel.get_xlabel() == "step", title
-        assert not panel.texts
+        assert not panel.texts and not panel.patches
     assert labels(panels["contrastive loss"]) == ["training", "chance, 6.66"]
     assert labels(panels["total loss"]) == ["training", "validation"]
     assert labels(panels["contrastive accuracy"]) == ["training", "validation", "chance, 0.010"]
@@ -103,6 +103,14 @@ def test_nulls_leave_a_gap_and_not_a_zero(tmp_path, monkeypatch):
     panels, _ = drawn(given, tmp_path, monkeypatch)
     line = panels["total loss"].lines[0]
     assert 7 not in line.get_xdata() and line.get_ydata().min() > 3
+
+
+def test_steps_without_rows_are_hatched(tmp_path, monkeypatch):
+    panels, sheet = drawn([row for row in rows(60, 60) if not 20 <= row["step"] < 35], tmp_path, monkeypatch)
+    assert "the rows of 15 steps are missing (hatched)" in sheet.get_suptitle()
+    for title, panel in panels.items():
+        (gap,) = (patch for patch in panel.patches if patch.get_hatch())
+        assert (gap.get_x(), gap.get_x() + gap.get_width()) == (19.5, 34.5), title
 
 
 def test_a_long_run_is_drawn_as_bands(tmp_path, monkeypatch):

@@ -82,6 +82,33 @@ def test_a_resume_from_nothing_starts_the_file_anew(tmp_path):
     assert steps(tmp_path / "metrics.jsonl") == [(1, None)]
 
 
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        ([], "has no rows of 9 of the 9 steps before this resume (steps 1 to 9)"),
+        ([1, 2, 3, 4], "has no rows of 5 of the 9 steps before this resume (steps 5 to 9)"),
+        ([1, 3, 4, 8, 9, 10], "has no rows of 4 of the 9 steps before this resume (steps 2, 5 to 7)"),
+        ([2, 4, 6, 8], "has no rows of 5 of the 9 steps before this resume (steps 1, 3, 5 and 2 more stretches)"),
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9, 10], ""),
+    ],
+)
+def test_a_resume_says_which_rows_were_lost(tmp_path, capsys, left, says):
+    path = tmp_path / "metrics.jsonl"
+    if left:
+        path.write_text("".join(json.dumps({"step": step}) + "\n" for step in left))
+    with logs.Metrics(tmp_path, resume_step=9) as metrics:
+        metrics.write(10, ROW)
+    said = capsys.readouterr().err
+    assert said == (
+        f"warning: {path} {says}: it was deleted or cut. The model is as it was; curves.png hatches these steps\n"
+    ) * bool(says)
+    kept = [step for step in left if step < 10]
+    history = metrics.recorder.history()
+    assert history.lost == 9 - len(kept)
+    covered = {step for first, last in history.gaps for step in range(first, last + 1)}
+    assert covered == set(range(1, 10)) - set(kept)
+
+
 def test_an_undamaged_file_is_not_rewritten(tmp_path):
     with logs.Metrics(tmp_path) as metrics:
         metrics.write(1, ROW)

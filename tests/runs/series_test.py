@@ -60,3 +60,11 @@ def test_a_history_does_not_change_while_rows_go_on_coming():
     history = recorder.history()
     recorder.add({"step": 2, "loss": 5.0})
     assert history.of("train", "loss").values.tolist() == [3.0] and history.rows == {"train": 1}
+
+
+def test_gaps_are_bounded_and_counted_to_the_last_step():
+    recorder = series.Recorder({"step": step} for step in range(2, 1001, 2))
+    recorder.add({"step": 1000, "split": "validation"})
+    history = recorder.history()
+    assert (history.lost, len(history.gaps)) == (500, series.MOST_GAPS)
+    assert (history.gaps[0], history.gaps[-1]) == ((1, 1), (2 * series.MOST_GAPS - 1, 999))

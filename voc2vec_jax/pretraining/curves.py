@@ -16,13 +16,15 @@ from voc2vec_jax.runs import files, series
 
 _TRAIN, _VALID, _SECOND = "#1f6fb4", "#d1495b", "#3a9d6e"
 _SMOOTHED_FROM = 30  # values
+_GAP = {"facecolor": "0.9", "edgecolor": "0.75", "hatch": "///", "linewidth": 0, "zorder": 0}
 _CHANCE = {"color": "0.45", "linewidth": 1.0, "linestyle": (0, (5, 3))}
 
 
 def curves(history: series.History, picture: str | pathlib.Path, view: display.View, *, title: str = "") -> None:
     """Draw the rows of a run as a PNG with the panels of the objective and the common ones.
 
-    Rows may lack fields or hold nulls; a panel without data says so. RunError when the PNG cannot be written.
+    Rows may lack fields or hold nulls; a panel without data says so. Steps without rows are hatched. RunError when the
+    PNG cannot be written.
     """
     # A figure of its own and not pyplot, which keeps every figure alive and is not made for threads.
     sheet = figure.Figure(figsize=(15, 8.4))
@@ -34,6 +36,8 @@ def curves(history: series.History, picture: str | pathlib.Path, view: display.V
     for draw, panel in zip(draws, panels):
         draw(panel, history)
         _finish(panel, max([1, *history.last_step.values()]))
+        for first, last in history.gaps:
+            panel.axvspan(first - 0.5, last + 0.5, **_GAP)
     for unused in list(panels):
         unused.remove()
     sheet.suptitle(title or _summary(history), fontsize=12)
@@ -84,6 +88,8 @@ def _summary(history: series.History) -> str:
     if not count:
         return "no training step yet"
     text = f"{count:,} training step{'s' * (count > 1)}, the last is {history.last_step['train']:,}"
+    if history.lost:
+        text += f"; the rows of {history.lost:,} steps are missing (hatched)"
     losses = history.of("validation", "loss")
     if len(losses.low):
         best = int(np.argmin(losses.low))

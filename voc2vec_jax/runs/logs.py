@@ -11,6 +11,8 @@ import tqdm
 from voc2vec_jax import errors
 from voc2vec_jax.runs import agreement, boards, files, rows, series
 
+_SHOWN_GAPS = 3  # stretches of missing steps that a warning names
+
 
 def speaks() -> bool:
     """Whether this process prints lines and writes metrics: process 0 does."""
@@ -32,8 +34,9 @@ def warn(text: str) -> None:
 class Metrics:
     """Writer of `metrics.jsonl`, with every (step, split) once even after kills.
 
-    It first drops rows after `resume_step`. Each row reaches the system at once; call `flush`, which makes all rows
-    durable, before each checkpoint. Only process 0 writes. RunError when the disk is full.
+    It first drops rows after `resume_step`, and warns of steps before it that have none. Each row reaches the system
+    at once; call `flush`, which makes all rows durable, before each checkpoint. Only process 0 writes. RunError when
+    the disk is full.
 
     `recorder` holds the thinned curves of all rows, those from before `resume_step` included.
     """
@@ -55,6 +58,20 @@ class Metrics:
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  (open until `close`)
         except OSError as error:
             raise errors.RunError(f"{self.path} cannot be written: {error.strerror}") from error
+        self._warn_of_gaps(resume_step)
+
+    def _warn_of_gaps(self, resume_step: int) -> None:
+        self.recorder.close_gap(resume_step)
+        found = self.recorder.history()
+        if not found.lost:
+            return
+        stretches = [f"{first}" if first == last else f"{first} to {last}" for first, last in found.gaps]
+        more = f" and {len(stretches) - _SHOWN_GAPS} more stretches" if len(stretches) > _SHOWN_GAPS else ""
+        warn(
+            f"{self.path} has no rows of {found.lost:,} of the {resume_step:,} steps before this resume (steps "
+            f"{', '.join(stretches[:_SHOWN_GAPS])}{more}): it was deleted or cut. The model is as it was; curves.png "
+            "hatches these steps"
+        )
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
         """Append one row. `row["split"]` tells rows of one step apart; training rows have none."""

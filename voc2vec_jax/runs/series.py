@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 CAPACITY = 4096
+MOST_GAPS = 64  # that are told apart; of more, the last one reaches over all that come after it
 
 
 class Points(NamedTuple):
@@ -73,11 +74,16 @@ class Series:
 
 
 class History(NamedTuple):
-    """What the rows of a run said, for its picture: the points of every (split, metric), how many rows and the last."""
+    """What the rows of a run said, for its picture: the points of every (split, metric), how many rows and the last.
+
+    `gaps` are the stretches of steps (first, last) without a row of training, of which `lost` counts all steps.
+    """
 
     points: Mapping[tuple[str, str], Points]
     rows: Mapping[str, int]
     last_step: Mapping[str, int]
+    gaps: tuple[tuple[int, int], ...] = ()
+    lost: int = 0
 
     def of(self, split: str, name: str) -> Points:
         """The points of a metric, none when it was not recorded."""
@@ -91,12 +97,16 @@ class Recorder:
         self._series: dict[tuple[str, str], Series] = {}
         self._rows: dict[str, int] = {}
         self._last: dict[str, int] = {}
+        self._gaps: list[tuple[int, int]] = []
+        self._lost = 0
         for row in rows:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take one row of metrics. What is not a finite number leaves no point."""
         step, split = row["step"], row.get("split", "train")
+        if split == "train":
+            self._note_gap(step - 1)
         self._rows[split] = self._rows.get(split, 0) + 1
         self._last[split] = step
         for name, value in row.items():
@@ -106,7 +116,22 @@ class Recorder:
                     series = self._series[split, name] = Series()
                 series.add(step, value)
 
+    def _note_gap(self, last: int) -> None:
+        """Every step of training has a row: those that have none up to `last` are missing."""
+        first = self._last.get("train", 0) + 1
+        if last < first:
+            return
+        self._lost += last - first + 1
+        if len(self._gaps) == MOST_GAPS:
+            first = self._gaps.pop()[0]
+        self._gaps.append((first, last))
+
+    def close_gap(self, step: int) -> None:
+        """Nothing more will come up to `step`, which a resume starts from."""
+        self._note_gap(step)
+        self._last["train"] = max(step, self._last.get("train", 0))
+
     def history(self) -> History:
         """A copy that may be drawn in another thread while rows go on coming."""
         points = {key: series.points() for key, series in self._series.items()}
-        return History(points, dict(self._rows), dict(self._last))
+        return History(points, dict(self._rows), dict(self._last), tuple(self._gaps), self._lost)
