@@ -2,11 +2,12 @@
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from voc2vec_jax import errors
-from voc2vec_jax.convert import conv_spec, fields
+from voc2vec_jax import errors, printable
+from voc2vec_jax.convert import conv_spec, fields, limits
 
 _ENCODER = (
     fields.Field("conv_bias", "conv_bias", "conv_bias", fields.FLAG),
@@ -112,30 +113,14 @@ def _hf_encoder(family: str) -> tuple[fields.Field, ...]:
     return tuple(dataclasses.replace(f, hf=renamed.get(f.ours, f.hf)) for f in (*_ENCODER, *_HF_STEM, *own))
 
 
-def _checked(family: str, encoder: Any, origin: str) -> Any:
-    divisors = [(encoder.heads, "attention heads")]
-    if family == "whisper":
-        divisors += [(2, "to hold sines and cosines of each position")]
-        if encoder.width < 4:
-            raise errors.InputError(f"{origin}: width {encoder.width} has no room for sines and cosines of two rates")
-    else:
-        divisors += [(encoder.positional_groups, "positional groups")]
-        lengths = {len(encoder.conv_channels), len(encoder.conv_kernels), len(encoder.conv_strides)}
-        if len(lengths) > 1:
-            raise errors.InputError(f"{origin}: its convolutions have {sorted(lengths)} channels, kernels and strides")
-    for parts, name in divisors:
-        if encoder.width % parts:
-            raise errors.InputError(f"{origin}: width {encoder.width} is not divisible by {parts} {name}")
-    return encoder
-
-
 def from_hf(family: str, values: Mapping[str, Any], origin: str) -> Any:
     """The family's Config from the contents of a transformers `config.json`. Raises InputError."""
     raw, base = fields.Raw(values, origin), _default(family)
     if family == "whisper":
         raw.demand("activation_function", "gelu")
         taken = fields.taken(_WHISPER_HF, "hf", raw, base.encoder)
-        return dataclasses.replace(base, encoder=_checked(family, dataclasses.replace(base.encoder, **taken), origin))
+        config = dataclasses.replace(base, encoder=dataclasses.replace(base.encoder, **taken))
+        return limits.check(family, config, origin)
     raw.demand("hidden_act", "gelu")
     raw.demand("feat_extract_activation", "gelu")
     raw.demand("add_adapter", False, None)
@@ -147,8 +132,9 @@ def from_hf(family: str, values: Mapping[str, Any], origin: str) -> Any:
     taken = fields.taken(_hf_encoder(family), "hf", raw, base.encoder)
     if family == "data2vec" and taken["positional_depth"] == 1:
         raise errors.InputError(f"{origin}: num_conv_pos_embeddings is 1, but a data2vec stack needs at least 2")
-    encoder = _checked(family, dataclasses.replace(base.encoder, conv_norm=norm, **taken), origin)
-    return dataclasses.replace(base, encoder=encoder, **fields.taken(_FIELDS[family], "hf", raw, base))
+    encoder = dataclasses.replace(base.encoder, conv_norm=norm, **taken)
+    config = dataclasses.replace(base, encoder=encoder, **fields.taken(_FIELDS[family], "hf", raw, base))
+    return limits.check(family, config, origin)
 
 
 def to_hf(family: str, config: Any) -> dict[str, Any]:
@@ -192,16 +178,16 @@ def from_fairseq(family: str, values: Mapping[str, Any], origin: str) -> Any:
     )
     extras = _EXTRAS.get(family, lambda raw, encoder: {})(raw, encoder)
     own = fields.taken(_FIELDS[family], "fairseq", raw, base) | extras
-    return dataclasses.replace(base, encoder=_checked(family, encoder, origin), **own)
+    return limits.check(family, dataclasses.replace(base, encoder=encoder, **own), origin)
 
 
 def _wav2vec2_extras(raw: fields.Raw, encoder: Any) -> dict[str, Any]:
-    target = raw.values.get("final_dim") or encoder.width
+    target = raw.take("final_dim", fields.COUNT, 0) or encoder.width
     names = ("gumbel_start", "gumbel_end", "gumbel_decay")
-    temperatures = raw.take("latent_temp", fields.NUMBERS, (2.0, 0.5, 0.999995))
+    temperatures = raw.take("latent_temp", fields.THREE_NUMBERS, (2.0, 0.5, 0.999995))
     return {
         "target_width": target,
-        "codebook_width": raw.values.get("latent_dim") or target,
+        "codebook_width": raw.take("latent_dim", fields.COUNT, 0) or target,
         **dict(zip(names, temperatures)),
     }
 
@@ -214,7 +200,7 @@ def _wavlm_extras(raw: fields.Raw, encoder: Any) -> dict[str, Any]:
 
 _EXTRAS = {
     "wav2vec2": _wav2vec2_extras,
-    "hubert": lambda raw, encoder: {"target_width": raw.values.get("final_dim") or encoder.width},
+    "hubert": lambda raw, encoder: {"target_width": raw.take("final_dim", fields.COUNT, 0) or encoder.width},
     "wavlm": _wavlm_extras,
     "emotion2vec": lambda raw, encoder: {"prenet_depth": raw.values["prenet_depth"]},
 }
@@ -243,7 +229,7 @@ def _flat_emotion2vec(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     kept = ("attention_dropout", "activation_dropout", "dropout_input", "layer_norm_first")
     flat |= {key: values[key] for key in kept if key in values}
     flat["norm_eps"] = values.get("norm_eps", 1e-6)
-    inner = int(width * raw.take("mlp_ratio", fields.NUMBER, 4.0))
+    inner = int(width * raw.take("mlp_ratio", fields.RATIO, 4.0))
     return flat | {"encoder_layers": prenet + depth, "prenet_depth": prenet, "encoder_ffn_embed_dim": inner}
 
 
@@ -304,9 +290,9 @@ def from_dict(family: str, values: Mapping[str, Any], origin: str) -> Any:
     encoder = values.get("encoder", {})
     plain = {key: value for key, value in values.items() if key != "encoder"}
     if not isinstance(encoder, Mapping):
-        raise errors.InputError(f"{origin}: encoder is {encoder!r} where an object is needed")
-    encoder = _checked(family, _replaced(base.encoder, encoder, origin), origin)
-    return _replaced(base, {**plain, "encoder": encoder}, origin)
+        raise errors.InputError(f"{origin}: encoder is {printable.value(encoder)} where an object is needed")
+    encoder = _replaced(base.encoder, encoder, origin)
+    return limits.check(family, _replaced(base, {**plain, "encoder": encoder}, origin), origin)
 
 
 def _replaced(base: Any, values: Mapping[str, Any], origin: str) -> Any:
@@ -315,22 +301,33 @@ def _replaced(base: Any, values: Mapping[str, Any], origin: str) -> Any:
     for key, value in values.items():
         value = tuple(value) if isinstance(value, list) else value
         if key not in known or type(value) not in (type(known[key]), *([int] if type(known[key]) is float else [])):
-            raise errors.InputError(f"{origin}: {key}={value!r} is not a field of {type(base).__qualname__}")
-        changes[key] = float(value) if type(known[key]) is float else value
+            raise errors.InputError(
+                f"{origin}: {printable.name(key)}={printable.value(value)} is not a field of {type(base).__qualname__}"
+            )
+        changes[key] = _as_float(value) if type(known[key]) is float else value
     return dataclasses.replace(base, **changes)
+
+
+def _as_float(value: int | float) -> float:
+    """The number as a float; infinite if it is larger than any."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def kind_of(raw: Mapping[str, Any], origin: str) -> str:
     """What a head's outputs say by transformers' config.json; InputError for a `problem_type` that there is not."""
     told = raw.get("problem_type")
     if told is not None and told not in KINDS.values():
-        raise errors.InputError(f"{origin}: problem_type {told!r} is none of {', '.join(KINDS.values())}")
+        told = printable.value(told)
+        raise errors.InputError(f"{origin}: problem_type {told} is none of {', '.join(KINDS.values())}")
     return next((kind for kind, theirs in KINDS.items() if theirs == told), "classes")
 
 
 def checked_kind(said: Mapping[str, Any], origin: str) -> str:
     """What a head's outputs say by our own config.json; InputError for a kind that there is not."""
     kind = said.get("kind", "classes")
-    if kind not in KINDS:
-        raise errors.InputError(f"{origin}: kind {kind!r} is none of {', '.join(KINDS)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise errors.InputError(f"{origin}: kind {printable.value(kind)} is none of {', '.join(KINDS)}")
     return kind

@@ -1,11 +1,15 @@
 """The fields of foreign configurations: how they are read and checked."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import conv_spec
+
+_LARGEST_RATIO = 1000  # of widths
+_LONGEST_TEXT = 200  # of three numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +25,10 @@ class Raw:
             return default
         try:
             return _CHECKS[kind](value)
-        except (TypeError, ValueError) as fault:
-            raise errors.InputError(f"{self.origin}: {key} is {value!r} where a {kind} is needed") from fault
+        except (TypeError, ValueError, OverflowError) as fault:
+            raise errors.InputError(
+                f"{self.origin}: {key} is {printable.value(value)} where a {kind} is needed"
+            ) from fault
 
     def demand(self, key: str, *allowed: Any, remedy: str = "") -> Any:
         """The value, by default the first of `allowed`. Raises InputError for one that is not in `allowed`."""
@@ -30,7 +36,8 @@ class Raw:
         if value not in allowed:
             choices = " or ".join(repr(choice) for choice in allowed)
             remedy = f": {remedy}" if remedy else ""
-            raise errors.InputError(f"{self.origin}: {key} is {value!r}, but only {choices} is supported{remedy}")
+            value = printable.value(value)
+            raise errors.InputError(f"{self.origin}: {key} is {value}, but only {choices} is supported{remedy}")
         return value
 
 
@@ -46,8 +53,17 @@ def _count(value: Any) -> int:
 
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
-        raise TypeError(value)
+        raise TypeError("no number")
+    if not math.isfinite(value):
+        raise ValueError("not finite")
     return float(value)
+
+
+def _ratio(value: Any) -> float:
+    ratio = _number(value)
+    if not 0 < ratio <= _LARGEST_RATIO:
+        raise ValueError("no ratio")
+    return ratio
 
 
 def _flag(value: Any) -> bool:
@@ -64,7 +80,9 @@ def _wholes(value: Any) -> tuple[int, ...]:
 
 def _numbers(value: Any) -> tuple[float, ...]:
     if isinstance(value, str):  # older checkpoints hold a tuple as text
-        return tuple(float(part) for part in value.strip("()[] ").split(","))
+        value = [float(part) for part in value[:_LONGEST_TEXT].strip("()[] ").split(",")]
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError("not three numbers")
     return tuple(_number(item) for item in value)
 
 
@@ -76,12 +94,13 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "positive whole number": _whole,
     "whole number": _count,
     "number": _number,
+    f"ratio of at most {_LARGEST_RATIO}": _ratio,
     "boolean": _flag,
     "list of positive whole numbers": _wholes,
-    "list of numbers": _numbers,
+    "list of three numbers": _numbers,
     "sum of lists of (channels, kernel, stride)": _stem,
 }
-WHOLE, COUNT, NUMBER, FLAG, WHOLES, NUMBERS, STEM = _CHECKS
+WHOLE, COUNT, NUMBER, RATIO, FLAG, WHOLES, THREE_NUMBERS, STEM = _CHECKS
 
 
 @dataclasses.dataclass(frozen=True)
