@@ -4,7 +4,6 @@ import functools
 import os
 import signal
 import socket
-import threading
 import time
 import traceback
 import warnings
@@ -16,7 +15,7 @@ from jax._src import clusters
 from jax.experimental import multihost_utils
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import agreement, cli, liveness, logs, program, signals
+from voc2vec_jax.runs import agreement, cli, joining, liveness, logs, program, signals
 
 FLAGS = {
     "distributed": cli.Flag(
@@ -56,30 +55,14 @@ def join(arguments: cli.Arguments) -> None:
     options = _options(arguments)
     if options is None:
         return
-    cluster = options.pop("cluster")
     if arguments.join_seconds < 1:
         raise errors.InputError(f"--join_seconds={arguments.join_seconds}: give 1 or more")
-    if options.get("process_id") == 0:
-        _check_port(options["coordinator_address"])
+    cluster = options.pop("cluster")
+    if cluster != "explicit":
+        options = _found(cluster, options["local_device_ids"], arguments.join_seconds)
     if jax.config.jax_cpu_collectives_implementation is None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    giving_up = threading.Timer(arguments.join_seconds, _give_up, (options, arguments.join_seconds))
-    giving_up.daemon = True
-    giving_up.start()
-    try:
-        jax.distributed.initialize(
-            **options,
-            initialization_timeout=arguments.join_seconds + _MARGIN_SECONDS,
-            heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_MARGIN_SECONDS,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise errors.InputError(
-            f"{cluster} does not say how to connect the processes ({_first_line(error)}): give --distributed=explicit "
-            "with --coordinator, --processes and --process, or --distributed=off"
-        ) from error
-    finally:
-        giving_up.cancel()
+    _connect(options, arguments.join_seconds)
     _monitor()
     agreement.check_same({"--processes": agreement.process_count(), "the version of JAX": jax.__version__})
     logs.say(
@@ -153,42 +136,47 @@ def _detected() -> str | None:
         ) from error
 
 
+def _found(cluster: str, devices: list[int] | None, seconds: int) -> dict[str, Any]:
+    """The options of `jax.distributed.initialize` as JAX finds them on a `cluster`. InputError if it cannot."""
+    given = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if devices is None:
+        devices = _local_devices(os.environ.get("JAX_LOCAL_DEVICE_IDS"))
+    try:
+        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(given, None, None, devices, None, seconds)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise errors.InputError(
+            f"{cluster} does not say how to connect the processes ({_first_line(error)}): give --distributed=explicit "
+            "with --coordinator, --processes and --process, or --distributed=off"
+        ) from error
+    return {**_checked(*found[:3]), "local_device_ids": found[3]}
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _give_up(options: dict[str, Any], seconds: int) -> None:
-    """End this process with a sentence. Runs in a thread, because the runtime would abort without a sentence."""
-    address = options.get("coordinator_address") or os.environ.get("JAX_COORDINATOR_ADDRESS") or "the coordinator"
-    process, processes = options.get("process_id"), options.get("num_processes")
-    if process == 0:
-        text = (
-            f"not all of {processes} processes came to {address} within {seconds} s: start the others with this address"
+def _connect(options: dict[str, Any], seconds: int) -> None:
+    """Meet the other processes, then let the runtimes connect. Does not return when a process is asked to leave."""
+    address, process, processes = (options[name] for name in ("coordinator_address", "process_id", "num_processes"))
+    bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
+    meeting = joining.Meeting(address, process, processes, seconds, bind)
+    try:
+        meeting.gather()
+        meeting.watch_over(
+            lambda: jax.distributed.initialize(
+                **options,
+                initialization_timeout=int(2 * joining.CONNECTING_SECONDS),
+                heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=_MARGIN_SECONDS,
+            )
         )
-    elif process is None or _answers(address):
-        text = f"not all processes came to {address} within {seconds} s: see that all of them were started"
-    else:
-        text = f"process {process} found no coordinator at {address} within {seconds} s: start process 0 there"
-    liveness.exit_now(errors.EXIT_FAULT, f"error: {text}")
-
-
-def _check_port(address: str) -> None:
-    """InputError if process 0 cannot open its port. Its runtime would end in a segmentation fault."""
-    try:
-        socket.create_server(("", int(address.rpartition(":")[2]))).close()
-    except (OSError, OverflowError) as error:
-        raise errors.InputError(
-            f"process 0 cannot open the port of {address} ({error}): give all processes another --coordinator"
-        ) from error
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except (OSError, ValueError):
-        return False
-    return True
+    except (Exception, KeyboardInterrupt) as error:
+        # At once, because the thread that connects waits in the runtime, which nothing but its own limit ends.
+        status, text = program.explain(error)
+        if isinstance(error, joining.Ended):
+            status, text = error.status, error.text
+        meeting.tell(status, text)
+        liveness.exit_now(status, text)
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------
