@@ -1,6 +1,6 @@
 """Writes a report of fine-tuning runs: one page, and its tables and pictures as files.
 
-    voc2vec report RUN... --output=report.html [--audio=FOLDER] [--embed_audio] [--formats=png,pdf]
+    voc2vec report RUN... --output=report.html [--audio=FOLDER] [--embed_audio] [--formats=png,pdf] [--others]
 
 RUN is a run folder of voc2vec_jax.finetune, or a folder of such folders. Beside report.html it writes the tables that
 have rows as Markdown and LaTeX (report_scores.md, ...), every picture in report_figures/, predictions and configuration
@@ -19,6 +19,7 @@ FLAGS = {
     "audio": cli.Flag("folder of the recordings, if they have moved since the runs read them", shown="FOLDER"),
     "embed_audio": cli.Flag("put the clips that are played into the page, to send it alone", default=False, kind=bool),
     "formats": cli.Flag("formats of the picture files: png, pdf, svg", default="png,pdf"),
+    "others": cli.Flag("columns with what others published on the paper's tasks", default=False, kind=bool),
 }
 WORDS = cli.Positional("RUN", "run folder of fine-tuning, or a folder of run folders")
 
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
         audio=arguments.audio,
         embed_audio=arguments.embed_audio,
         formats=formats,
+        others=arguments.others,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     for text in found.warnings:

@@ -33,19 +33,21 @@ def write(
     audio: str | os.PathLike | None = None,
     embed_audio: bool = False,
     formats: Sequence[str] = ("png", "pdf"),
+    others: bool = False,
     say: Callable[[str], object] = lambda text: None,
 ) -> Written:
     """Reads the runs under `words`; writes the page `output` (an .html file), and tables and pictures beside it.
 
     Beside report.html go the tables that have rows as report_<name>.md and .tex, report_figures/, report_runs/ with
     predictions, configuration and summary of each run, and report_audio/ with the clips that the page plays, unless
-    `embed_audio` puts these into the page. `audio` is a folder to search for recordings before the runs' own. `say` is
-    called with each data set before its pictures are drawn. InputError for anything that cannot be read or written.
+    `embed_audio` puts these into the page. `audio` is a folder to search for recordings before the runs' own. `others`
+    adds columns with what other publications give to tables III and IV. `say` is called with each data set before its
+    pictures are drawn. InputError for anything that cannot be read or written.
     """
     page = _checked(output, audio, formats)
     found = report_runs.find(words)
     runs, warnings, names = found.runs, _warnings(found), stems(found.runs)
-    tables = _tables(found)
+    tables = _tables(found, others)
     sections, kept = [], {}
     for members in report_tables.by_dataset(runs).values():
         say(f"{members[0].title}: {', '.join(run.name for run in members)}")
@@ -74,11 +76,11 @@ def _checked(output: str | os.PathLike, audio: str | os.PathLike | None, formats
     return page
 
 
-def _tables(found: report_runs.Found) -> list[report_text.Table]:
+def _tables(found: report_runs.Found, others: bool) -> list[report_text.Table]:
     """The tables that have something to say: those with rows, and the paired tests where a pair was refused."""
     systems, pairs = comparisons.systems(found.runs), comparisons.pairs(found.runs)
-    averages = report_tables.table_iii(found.runs, found.faults)
-    tables = [averages, *report_tables.scores(found.runs, found.faults), systems]
+    averages = report_tables.table_iii(found.runs, found.faults, others)
+    tables = [averages, *report_tables.scores(found.runs, found.faults, others), systems]
     return [table for table in tables if table.groups] + ([pairs] if pairs.groups or len(pairs.notes) > 1 else [])
 
 

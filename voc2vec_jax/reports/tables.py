@@ -6,6 +6,7 @@ from typing import NamedTuple
 from voc2vec_jax import errors
 from voc2vec_jax.convert import paper_systems
 from voc2vec_jax.finetuning import scoring
+from voc2vec_jax.reports import others as report_others
 from voc2vec_jax.reports import paper as report_paper
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.reports import text as report_text
@@ -114,12 +115,19 @@ def _best(rows: Sequence[report_paper.Row], kind: str) -> dict[str, float]:
     return {name: choose[name](row[name].mean for row in rows if name in row) for name in choose}
 
 
+def _beside(sources: Sequence[report_others.Source], dataset: str = "", system: str = "") -> Row:
+    """The cells of the columns of others."""
+    return [report_text.Cell(spread(found)) for found in report_others.numbers(sources, dataset, system)]
+
+
 def scores(
-    runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault] = ()
+    runs: Sequence[report_runs.ReportedRun],
+    faults: Sequence[report_runs.ReportedFault] = (),
+    others: bool = False,
 ) -> list[report_text.Table]:
     """The scores of every run: table IV for the paper's tasks, and a table for each kind of other data."""
     of_paper = [run for run in runs if _is_of_paper(run.dataset, run.kind)]
-    tables = [table_iv(of_paper, [fault for fault in faults if _is_of_paper(fault.dataset)])]
+    tables = [table_iv(of_paper, [fault for fault in faults if _is_of_paper(fault.dataset)], others)]
     others = [run for run in runs if run not in of_paper]
     for kind in scoring.KINDS:
         lost = [fault for fault in faults if kind == "classes" and not _is_of_paper(fault.dataset)]
@@ -132,13 +140,29 @@ def _is_of_paper(dataset: str, kind: str = "classes") -> bool:
 
 
 def table_iv(
-    runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault] = ()
+    runs: Sequence[report_runs.ReportedRun],
+    faults: Sequence[report_runs.ReportedFault] = (),
+    others: bool = False,
 ) -> report_text.Table:
     """A group for each of the paper's tasks, a row for each run; the best complete run of each protocol is bold.
 
-    A job that failed without a score has a row of dashes, and its reason is among the notes.
+    A job that failed without a score has a row of dashes, and its reason is among the notes. With `others`, columns at
+    the end have what other publications give for the data set.
     """
-    return _score_table("table4", "Table IV: every data set", runs, "classes", faults, beside_paper=True)
+    table = _score_table("table4", "Table IV: every data set", runs, "classes", faults, beside_paper=True)
+    return _with_others(table, {job.title: job.dataset for job in (*runs, *faults)}) if others else table
+
+
+def _with_others(table: report_text.Table, datasets: Mapping[str, str]) -> report_text.Table:
+    """Table IV with the columns of others; `datasets` has the name of each group's. A source without any is noted."""
+    sources = report_others.of_tasks(datasets.values())
+    groups = [
+        report_text.Group(group.heading, [[*row, *_beside(sources, datasets[group.heading])] for row in group.rows])
+        for group in table.groups
+    ]
+    told = [*sources, *(source for source in report_others.SOURCES if not source.tasks and not source.systems)]
+    columns = [*table.columns, *report_others.columns(sources)]
+    return table._replace(columns=columns, groups=groups, notes=[*table.notes, *report_others.notes(told)])
 
 
 def own_scores(
@@ -267,14 +291,20 @@ def _average(runs: list[report_runs.ReportedRun]) -> _Average:
 
 
 def table_iii(
-    runs: Sequence[report_runs.ReportedRun], faults: Sequence[report_runs.ReportedFault] = ()
+    runs: Sequence[report_runs.ReportedRun],
+    faults: Sequence[report_runs.ReportedFault] = (),
+    others: bool = False,
 ) -> report_text.Table:
-    """A row for each system and protocol: the average over the paper's six tasks, or over those present."""
+    """A row for each system and protocol: the average over the paper's six tasks, or over those present.
+
+    With `others`, columns at the end have what other publications give for the system.
+    """
     members: dict[tuple[str, str], list[report_runs.ReportedRun]] = {}
     for run in runs:
         if run.dataset in report_paper.TASKS and run.kind == "classes":
             members.setdefault((run.protocol, run.name), []).append(run)
     averages = {key: _average(found) for key, found in members.items()}
+    sources = report_others.of_systems(row.runs[0].system for row in averages.values()) if others else []
     rows = []
     for (protocol, name), row in averages.items():
         rivals = [other.ours for key, other in averages.items() if other.whole and key[0] == protocol]
@@ -290,11 +320,13 @@ def table_iii(
                     _best(rivals, "classes") if row.whole else {},
                     len(row.runs) == 1,
                 ),
+                *_beside(sources, system=row.runs[0].system),
             ]
         )
     columns = _columns(("system", "pre-training", "protocol", "tasks"), "classes", beside_paper=True)
+    columns += report_others.columns(sources)
     groups = [report_text.Group("", rows)] if rows else []
-    notes = _notes_iii(list(averages.values()), faults)
+    notes = [*_notes_iii(list(averages.values()), faults), *report_others.notes(sources)]
     alarm = alarms([run for row in averages.values() for run in row.runs])
     return report_text.Table("table3", "Table III: averages over tasks", columns, groups, notes, alarms=alarm)
 
