@@ -1,6 +1,6 @@
 """The only place that opens files for reading: a pipe is waited for without end, and a device may never end.
 
-Whatever is to be read by path is opened by `regular`, or goes through `check` where a library opens it itself.
+Whatever is to be read by path is opened by `regular`, or goes through `checked` where a library opens it itself.
 """
 
 import errno
@@ -13,6 +13,7 @@ from typing import IO, Any
 from voc2vec_jax import errors
 
 MOST_BYTES = 1 << 28  # of a file that is read whole, such as a description; a sparse file may claim any size
+_OF_SYSTEM_BYTES = 1 << 16  # files below /proc and /sys have no size
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -55,10 +56,15 @@ def kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "")
 
 
-def check(path: str | os.PathLike) -> None:
-    """NoFileError for a pipe, socket or device, and OSError for what is not there. A folder passes."""
-    if found := kind(os.stat(path).st_mode):
+def checked(path: str | os.PathLike) -> str:
+    """The path, for a library that opens it; NoFileError for a pipe, socket or device. A folder passes, and nothing."""
+    try:
+        found = kind(os.stat(path).st_mode)
+    except OSError:  # the library says what is wrong
+        found = ""
+    if found:
         raise NoFileError(os.fspath(path), found)
+    return os.fspath(path)
 
 
 def regular(path: str | os.PathLike, mode: str = "rb", **options: Any) -> IO[Any]:
@@ -71,7 +77,7 @@ def regular(path: str | os.PathLike, mode: str = "rb", **options: Any) -> IO[Any
 
 
 def _opener(path: str, flags: int) -> int:
-    check(path)  # before opening: a device may act on that, and a socket gives no clear error
+    checked(path)  # before opening: a device may act on that, and a socket gives no clear error
     handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if found := kind(os.fstat(handle).st_mode):
@@ -89,10 +95,7 @@ def read_bytes(path: str | os.PathLike, most: int = MOST_BYTES) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise LongFileError(os.fspath(path), size, most)
-        data = file.read(most + 1)
-    if len(data) > most:  # a file of the system, or one that grows
-        raise LongFileError(os.fspath(path), len(data), most)
-    return data
+        return file.read(max(size, _OF_SYSTEM_BYTES))  # of a file that grows, what was there
 
 
 def read_text(path: str | os.PathLike, encoding: str = "utf-8", errors: str = "strict", most: int = MOST_BYTES) -> str:

@@ -26,6 +26,7 @@ from voc2vec_jax.audio.reading import (
     summary,
 )
 from voc2vec_jax.audio.sndfile import MOST_FRAMES
+from voc2vec_jax.audio.wav import part
 
 __all__ = [
     "CHANNELS",
@@ -49,6 +50,7 @@ __all__ = [
     "load_stretch",
     "mix_down",
     "normalising",
+    "part",
     "seconds",
     "segments",
     "spelt",

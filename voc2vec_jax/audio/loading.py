@@ -4,18 +4,21 @@ import contextlib
 import io
 import math
 import os
-import stat
 from collections.abc import Iterator
 
 import numpy as np
 import soxr
 from jaxtyping import Float32
 
+from voc2vec_jax import opening
 from voc2vec_jax.audio import arrays, channels, decoders, reading
 
 STRETCH_MARGIN_SAMPLES = (
     4096  # read on both sides of a stretch, for the resampling filter and for decoders that warm up
 )
+# What is kept whole may last so long, or longer where its file has this many bytes a second; less have no codec of
+# speech and any file of silence, of which a few bytes may be hours.
+KEPT_SECONDS, LEAST_BYTES_PER_SECOND = 4_000, 1_000
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"),
     *(".w64", ".rf64", ".bwf", ".m4a", ".m4b", ".mp4", ".aac", ".3gp", ".3g2", ".mov", ".qta"),
@@ -36,7 +39,10 @@ def load(
     recording that is used; without it, that is a Python warning. `AudioError` for a recording that is unreadable,
     empty, not finite, or has nothing left after resampling.
     """
-    return np.concatenate([*stream(source, name, how, remark)])
+    whole = bytearray()  # grows in place, where a list of blocks would be there twice at the end
+    for block in stream(source, name, how, remark, kept=True):
+        whole += block.data
+    return np.frombuffer(whole, np.float32)
 
 
 def stream(
@@ -44,15 +50,23 @@ def stream(
     name: str | None = None,
     how: reading.Reading = reading.DEFAULT,
     remark: reading.Remark | None = None,
+    kept: bool = False,
 ) -> Iterator[Float32[np.ndarray, " _"]]:
-    """As `load`, block by block in the memory of one block; a fault may only show at the end."""
+    """As `load`, block by block in the memory of one block; a fault may only show at the end.
+
+    For a caller who keeps all of it, `kept`, a recording that lasts far longer than its bytes let expect is refused.
+    """
     reporter = reading.Reporter(name or _name_of(source), how, remark)
     choice = _choice(source, reporter)
     with _decoder(source, reporter) as decoder:
         samples, frames = 0, [0]
+        most = _most_kept(source) if kept else math.inf
         mono = _counted(channels.mixed(decoder.blocks(), reporter, choice), frames)
         for block in _resampled(mono, decoder.rate_hz):
             samples += len(block)
+            if samples > most:
+                lasts = f"more than {most / arrays.RATE_HZ / 60:,.0f} minutes of sound from {_size(source):,} bytes"
+                raise reporter.error(f"is {lasts}, which only silence or a crafted file is: cut it into parts")
             yield block
         if not samples:
             raise reporter.error(f"nothing is left of its {frames[0]} frames at {decoder.rate_hz} Hz after resampling")
@@ -122,6 +136,21 @@ def seconds(source: str | os.PathLike, exact: bool = True) -> float | None:
         return None
 
 
+def _most_kept(source: str | os.PathLike | io.IOBase) -> int:
+    """Samples at 16 kHz."""
+    return arrays.RATE_HZ * max(KEPT_SECONDS, _size(source) // LEAST_BYTES_PER_SECOND)
+
+
+def _size(source: str | os.PathLike | io.IOBase) -> int:
+    """Bytes of a path or an open file, whose place stays."""
+    if isinstance(source, str | os.PathLike):
+        return os.stat(source).st_size
+    here = source.tell()
+    size = source.seek(0, os.SEEK_END)
+    source.seek(here)
+    return size
+
+
 def _name_of(source: str | os.PathLike | io.IOBase) -> str:
     is_path = isinstance(source, str | os.PathLike)
     return os.fspath(source) if is_path else str(getattr(source, "name", "recording"))
@@ -147,10 +176,7 @@ def _opened(
         return contextlib.nullcontext(source)
     if "\0" in os.fspath(source):
         raise reporter.error("cannot be opened (its name holds a zero byte)")
-    if not (stat.S_ISREG(mode := os.stat(source).st_mode) or stat.S_ISDIR(mode)):
-        # A pipe would be waited for, and a device may never end
-        raise reporter.error("cannot be opened (it is a pipe, socket or device and no file)")
-    return open(source, "rb")
+    return opening.regular(source)
 
 
 def _counted(blocks: Iterator[Float32[np.ndarray, " _"]], count: list[int]) -> Iterator[Float32[np.ndarray, " _"]]:

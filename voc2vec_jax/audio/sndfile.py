@@ -14,6 +14,7 @@ from voc2vec_jax.audio import ffmpeg, files, flac, joining, ogg, reading, wav
 MOST_FRAMES = 1 << 36  # weeks; a header with more is damaged
 LONGEST_PAGE_FRAMES = 255 * 4096  # of Vorbis in Ogg; in the last page, libsndfile seeks to wrong places
 BLOCK_FRAMES = 1 << 18
+BLOCK_CHANNELS = 8  # more make blocks shorter: libsndfile reads up to 1,024
 
 
 class Decoder:
@@ -31,6 +32,7 @@ class Decoder:
             self.rate_hz, self.channels, self.frames = self._file.samplerate, self._file.channels, self._file.frames
             self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
         reporter.check_rate(self.rate_hz)
+        self._block_frames = BLOCK_FRAMES * BLOCK_CHANNELS // max(BLOCK_CHANNELS, self.channels)
         if self.frames > MOST_FRAMES:
             raise reporter.error("its header gives an impossible length")
 
@@ -45,7 +47,7 @@ class Decoder:
             if first:
                 self._file.seek(min(first, self.frames))
             while at < wanted:
-                block, fault = self._read(min(BLOCK_FRAMES, wanted - at))
+                block, fault = self._read(min(self._block_frames, wanted - at))
                 at += len(block)
                 if len(block):
                     yield block
@@ -107,7 +109,7 @@ class Chain:
         self._parts: list[Decoder | ffmpeg.Decoder] = []
         try:
             for link in links:
-                part = io.BufferedReader(wav.View(file, b"", link.start, link.stop))
+                part = wav.part(file, link.start, link.stop)
                 # After a missing page libsndfile gives samples from other places
                 self._parts.append((ffmpeg.Decoder if link.damaged else Decoder)(part, reporter))
         except reading.AudioError:

@@ -136,6 +136,11 @@ class View(io.RawIOBase):
         return len(data)
 
 
+def part(file: io.IOBase, first: int, stop: int) -> io.BufferedReader:
+    """The bytes of an open file from `first` to `stop` as a file of their own."""
+    return io.BufferedReader(View(file, b"", first, stop))
+
+
 def _layout(start: bytes) -> Layout | None:
     if start[8:12] == b"WAVE":
         return {b"RIFF": RIFF, b"RF64": RIFF, b"BW64": RIFF, b"RIFX": RIFX}.get(start[:4])

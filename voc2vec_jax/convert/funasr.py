@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 
 WEIGHTS, CONFIG, TOKENS = "model.pt", "config.yaml", "tokens.txt"
 PREFIX = "d2v_model."  # of the encoder beside a classifier
@@ -42,7 +42,7 @@ def model_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise errors.InputError(f"{folder} holds an emotion2vec without its {CONFIG}; put FunASR's own beside it")
     try:
-        with path.open("rb") as file:
+        with opening.regular(path) as file:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise errors.InputError(f"{path} has more than {_MOST_BYTES} bytes, so it is no configuration of a model")
@@ -65,7 +65,7 @@ def labels(folder: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     try:
-        return tuple(path.read_text("utf-8-sig").split("\n") if path.stat().st_size <= _MOST_BYTES else ())
+        return tuple(opening.read_text(path, "utf-8-sig").split("\n") if path.stat().st_size <= _MOST_BYTES else ())
     except (OSError, ValueError) as fault:
         raise errors.InputError(f"{path} is not readable text: {fault}") from fault
 

@@ -1,9 +1,8 @@
 """Which model of a run of fine-tuning is meant by a folder: RUN/final, RUN/fold_03, RUN, or a folder of runs."""
 
-import json
 import pathlib
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.runs import logs
 
 _DEEPEST = 3  # folders between a folder and the runs that are looked for in it: a data set, a system, a seed
@@ -51,6 +50,6 @@ def below(folder: pathlib.Path) -> str:
 def _score(model: pathlib.Path) -> float:
     """The validation score of a fold's model; lowest where none is written."""
     try:
-        return float(json.loads((model.parent / "fold.json").read_text())["best_score"])
+        return float(opening.read_json(model.parent / "fold.json")["best_score"])
     except (OSError, ValueError, KeyError, TypeError):
         return float("-inf")

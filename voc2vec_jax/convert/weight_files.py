@@ -1,7 +1,6 @@
 """Files of weights: which of a folder's are a model's, and the tensors in them, read on demand."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.convert import torch_files, torch_pickle
 
 TEACHER = "_ema"  # data2vec's key of a dict of tensors inside the dict of tensors
@@ -35,7 +34,7 @@ class _SafeTensor:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError."""
     try:
-        values = json.loads(path.read_text())
+        values = opening.read_json(path)
     except FileNotFoundError:
         raise errors.InputError(f"{path.parent} has no {path.name}; put the model's own beside its weights") from None
     except (OSError, ValueError, RecursionError) as fault:
@@ -67,7 +66,7 @@ def _is_pointer(path: Path) -> bool:
     """Whether Git LFS has left a text in place of the file."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with opening.regular(path) as file:
         return file.read(len(_POINTER)) == _POINTER
 
 
@@ -80,7 +79,7 @@ def opened(path: Path) -> tuple[dict[str, Any], bool]:
         of_lightning = isinstance(tree, dict) and "pytorch-lightning_version" in tree
         return only_tensors(nested(tree), path), of_lightning
     try:
-        handle = safetensors.safe_open(path, framework="np")
+        handle = safetensors.safe_open(opening.checked(path), framework="np")
         parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118, not a dict
     except (safetensors.SafetensorError, OSError) as fault:
         raise errors.InputError(f"{path} is not a complete safetensors file ({fault}); fetch it again") from fault

@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.datasets import progress as progresses
 
 ZENODO = "https://zenodo.org/api/records"
@@ -71,7 +71,7 @@ def fetch(remote: Remote, downloads_dir: pathlib.Path, progress: bool = True) ->
 def contents_digest(archive: pathlib.Path, root: str) -> str:
     """SHA-256 of names, sizes and CRCs of the wav files below a folder of a zip: it does not depend on the packer."""
     lines = []
-    with zipfile.ZipFile(archive) as members:
+    with zipfile.ZipFile(opening.checked(archive)) as members:
         for member in members.infolist():
             name = f"/{member.filename}"
             if f"/{root}/" in name and name.lower().endswith(".wav"):

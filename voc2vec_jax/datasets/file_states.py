@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from voc2vec_jax import opening
 from voc2vec_jax.datasets import listings
 from voc2vec_jax.runs import files
 
@@ -54,7 +55,7 @@ def save(folder: pathlib.Path, states: Int64[np.ndarray, "n 2"]) -> None:
 def load(folder: pathlib.Path, expected: str | None) -> Int64[np.ndarray, "n 2"] | None:
     """The states that `save` kept, if their digest is the expected one; else None, as in sets of earlier versions."""
     try:
-        found = np.load(folder / FILE, allow_pickle=False)
+        found = np.load(opening.checked(folder / FILE), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return found if digest(found) == expected else None

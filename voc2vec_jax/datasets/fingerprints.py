@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int64, UInt8, UInt32, UInt64
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.datasets import progress, worker_processes
 from voc2vec_jax.runs import files, logs
 
@@ -97,7 +97,7 @@ class Pair(NamedTuple):
 def load(path: str | os.PathLike) -> Fingerprints:
     """Reads what `Fingerprints.save` wrote; `errors.InputError` for any other file."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(opening.checked(path), allow_pickle=False) as arrays:
             return Fingerprints(**{name: arrays[name] for name in _FIELDS})
     except (OSError, ValueError, KeyError) as error:
         raise errors.InputError(f"{path} holds no fingerprints ({error}): make them again") from error

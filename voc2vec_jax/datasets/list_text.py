@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 
 # The marks of UTF-32 begin with those of UTF-16, so they come first.
 ENCODINGS = (
@@ -36,7 +36,7 @@ def opened(path: pathlib.Path) -> Iterator[IO[str]]:
     try:
         if not path.is_file():
             raise errors.InputError(f"{path} is no file but a pipe, device or folder: write the list to a file")
-        with path.open("rb") as binary:
+        with opening.regular(path) as binary:
             head = binary.read(HEAD_BYTES)
         encoding = next((encoding for mark, encoding in ENCODINGS if head.startswith(mark)), "utf-8")
         if encoding == "utf-8" and b"\0" in head:
@@ -44,7 +44,7 @@ def opened(path: pathlib.Path) -> Iterator[IO[str]]:
                 "an archive or workbook" if head.startswith(b"PK") else "no text, or UTF-16 without a byte order mark"
             )
             raise errors.InputError(f"{path} is {kind}: {SAVE_AS}")
-        with path.open(encoding=encoding) as file:
+        with opening.regular(path, "r", encoding=encoding) as file:
             yield file
     except UnicodeDecodeError as error:
         where = f" (line {_bad_line(path)})" if encoding.startswith("utf-8") else f" ({error.reason})"
@@ -57,7 +57,7 @@ def opened(path: pathlib.Path) -> Iterator[IO[str]]:
 
 def _bad_line(path: pathlib.Path) -> int:
     """The number of the first line that is not UTF-8."""
-    with path.open("rb") as file:
+    with opening.regular(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()

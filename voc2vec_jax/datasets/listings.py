@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,11 +36,17 @@ class Recording(NamedTuple):
 class Loader(Protocol):
     """Reads recordings. It is pickled to worker processes."""
 
+    def stream(
+        self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
+        """Mono audio at 16 kHz in blocks, to be kept whole; `audio.AudioError` for an unusable recording."""
+        ...
+
     def load(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
     ) -> Float32[np.ndarray, " s"]:
-        """Mono audio at 16 kHz, as `audio.load`; `audio.AudioError` for an unusable recording."""
-        ...
+        """The blocks of `stream` as one."""
+        return np.concatenate([*self.stream(locator, how, remark)])
 
     def file(self, locator: str) -> str | None:
         """The file on disk that holds a recording, such as an archive; None for a recording that is made."""

@@ -5,7 +5,7 @@ import math
 import operator
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float32
@@ -99,19 +99,20 @@ def time_text(seconds: float) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class StretchLoader:
+class StretchLoader(listings.Loader):
     """Reads stretches of files, or whole ones; a locator is start, end (in seconds, or two dashes) and path."""
 
     tree: trees.FolderTree
 
-    def load(
+    def stream(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
-    ) -> Float32[np.ndarray, " s"]:
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
         """The stretch at 16 kHz, of which alone is decoded, as `audio.load_stretch`."""
         start, end, path = locator.split(" ", 2)
         if start == "-":
-            return self.tree.load(path, how, remark)
-        return audio.load_stretch(self.tree.root / path, float(start), float(end), path, how, remark)
+            yield from self.tree.stream(path, how, remark)
+            return
+        yield audio.load_stretch(self.tree.root / path, float(start), float(end), path, how, remark)
 
     def file(self, locator: str) -> str:
         """The file that the stretch is of."""

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.datasets import file_states, listings, records, renewal, shard_jobs, shards, worker_processes
 from voc2vec_jax.datasets import progress as progresses
 from voc2vec_jax.runs import files
@@ -266,7 +266,8 @@ def expected_bytes(listing: listings.Listing, missing: Sequence[listings.Recordi
     source = decoded = 0
     for recording in sample:
         try:
-            decoded += len(listing.loader.load(recording.locator, listing.how, audio.Told())) * BYTES_PER_SAMPLE
+            blocks = listing.loader.stream(recording.locator, listing.how, audio.Told())
+            decoded += sum(map(len, blocks)) * BYTES_PER_SAMPLE
         except audio.AudioError:
             continue  # it is reported when its shard is made
         source += recording.source_bytes
@@ -278,7 +279,7 @@ def _open_partial(plan: PreparationPlan) -> None:
     """Creates the folder of finished shards; shards of another listing are deleted, or for a part refused."""
     partial = records.partial_folder(plan.data_dir, plan.name)
     marker = partial / LISTING_FILE
-    other = partial.exists() and (not marker.exists() or json.loads(marker.read_text())["listing"] != plan.digest)
+    other = partial.exists() and (not marker.exists() or opening.read_json(marker)["listing"] != plan.digest)
     if other and plan.part and marker.exists():
         raise errors.InputError(
             f"{partial} holds shards of other recordings: give every part the same --manual_dir, or delete the folder"

@@ -7,7 +7,6 @@ TensorFlow nor TFDS.
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import re
@@ -19,7 +18,7 @@ import numpy as np
 from array_record.python import array_record_module
 from jaxtyping import Int16, Int32, Int64
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.runs import logs
 
 VERSION = "1.0.0"
@@ -78,7 +77,7 @@ def _open(data_dir: str | os.PathLike, name: str) -> "PreparedSet":
 
 def open_folder(folder: pathlib.Path, name: str) -> "PreparedSet":
     """The complete set `name` in a folder, which need not be in its place."""
-    with np.load(folder / INDEX_FILE, allow_pickle=False) as index:
+    with np.load(opening.checked(folder / INDEX_FILE), allow_pickle=False) as index:
         arrays = {key: index[key] for key in (*_COLUMNS, "shard_records", "shard_bytes")}
         fingerprint = str(index["fingerprint"])
     _check_shards(folder, name, arrays["shard_bytes"])
@@ -93,7 +92,7 @@ def open_folder(folder: pathlib.Path, name: str) -> "PreparedSet":
 
 def fingerprint(folder: pathlib.Path) -> str:
     """The fingerprint of the set in a folder; FileNotFoundError without one."""
-    with np.load(folder / INDEX_FILE, allow_pickle=False) as index:
+    with np.load(opening.checked(folder / INDEX_FILE), allow_pickle=False) as index:
         return str(index["fingerprint"])
 
 
@@ -191,10 +190,10 @@ class PreparedSet:
     @functools.cached_property
     def report(self) -> dict[str, Any]:
         """What preparing found: files, hours, mean seconds, unreadable files and why, clipped samples."""
-        return json.loads((self.folder / REPORT_FILE).read_text("utf-8"))
+        return opening.read_json(self.folder / REPORT_FILE)
 
     def _names(self, key: str) -> np.ndarray:
-        with np.load(self.folder / INDEX_FILE, allow_pickle=False) as index:
+        with np.load(opening.checked(self.folder / INDEX_FILE), allow_pickle=False) as index:
             _check_same(self.folder, str(index["fingerprint"]), self.fingerprint)
             return unpack_names(index[key])
 
@@ -223,7 +222,7 @@ def _warn_of_misread_once(folder: pathlib.Path, number: int) -> None:
 def _warn_of_misread(opened: PreparedSet) -> None:
     if not (opened.folder / REPORT_FILE).is_file() or "decoders" in opened.report:
         return
-    with np.load(opened.folder / INDEX_FILE, allow_pickle=False) as index:
+    with np.load(opening.checked(opened.folder / INDEX_FILE), allow_pickle=False) as index:
         number = len(_MP3.findall(index["recordings"].tobytes()))
     if number:
         _warn_of_misread_once(opened.folder, number)

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.datasets import file_states, listings, records
 from voc2vec_jax.runs import logs
 
@@ -151,7 +151,8 @@ def _differs_by_decoders(made: pathlib.Path, folder: pathlib.Path) -> bool:
     new, old = records.open_folder(made, folder.parent.name), records.open_folder(folder, folder.parent.name)
     if "decoders" in old.report or len(new) != len(old) or (new.samples != old.samples).any():
         return False
-    with np.load(made / records.INDEX_FILE) as index, np.load(folder / records.INDEX_FILE) as before:
+    mine, theirs = (opening.checked(each / records.INDEX_FILE) for each in (made, folder))
+    with np.load(mine) as index, np.load(theirs) as before:
         if any(not np.array_equal(index[name], before[name]) for name in DESCRIBING):
             return False
     return all(

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 from voc2vec_jax import audio
-from voc2vec_jax.datasets import listings, records, shards
+from voc2vec_jax.datasets import listings, records, shards, whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +60,16 @@ def examples(
     for recording in recordings:
         path, told = stored_name(recording.path), audio.Told()
         try:
-            samples, over = audio.to_int16(loader.load(recording.locator, how, told))
+            samples = whole.filled(loader.stream(recording.locator, how, told))
         except audio.AudioError as error:
             odd.unreadable.append({"path": path, "reason": error.reason})
             continue
-        odd.remarks += [{"path": path, "kind": kind, "text": text} for kind, text in told.remarks]
-        if over:
-            odd.clipped[path] = over
-        cuts, offset = audio.segments(len(samples)), round(recording.start_seconds * audio.RATE_HZ)
-        for k, (start, stop) in enumerate(cuts):
-            name = f"{path}#{k}" if len(cuts) > 1 else path
-            yield records.Example(samples[start:stop], name, path, recording.group, recording.label, offset + start)
+        with samples:
+            odd.remarks += [{"path": path, "kind": kind, "text": text} for kind, text in told.remarks]
+            if samples.clipped:
+                odd.clipped[path] = samples.clipped
+            cuts, offset = audio.segments(len(samples)), round(recording.start_seconds * audio.RATE_HZ)
+            for k, (start, stop) in enumerate(cuts):
+                name = f"{path}#{k}" if len(cuts) > 1 else path
+                cut = samples.part(start, stop)
+                yield records.Example(cut, name, path, recording.group, recording.label, offset + start)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.datasets import records
 from voc2vec_jax.runs import files
 
@@ -81,7 +81,7 @@ def sidecar(path: pathlib.Path) -> pathlib.Path:
 def load(path: pathlib.Path) -> Shard | None:
     """A shard finished earlier; None when it is absent, damaged or not of the recorded size."""
     try:
-        saved = json.loads(sidecar(path).read_text("utf-8"))
+        saved = opening.read_json(sidecar(path))
         if path.stat().st_size != saved["bytes"]:
             return None
         return Shard(**{**saved, "rows": [_row(**row) for row in saved["rows"]]})

@@ -1,14 +1,18 @@
 """The files of a data set: a folder, an archive or several of them, read in place."""
 
+import contextlib
 import dataclasses
 import functools
 import gzip
 import io
+import lzma
 import os
 import pathlib
 import re
 import shutil
+import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,8 +20,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float32
 
-from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import folder_walk
+from voc2vec_jax import audio, errors, opening
+from voc2vec_jax.datasets import folder_walk, listings
 from voc2vec_jax.runs import files as run_files
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz")
@@ -25,11 +29,20 @@ ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
 # Audio that is not read: it is locked, or no decoder is at hand.
 UNSUPPORTED = (".m4p", ".aax", ".aa", ".silk", ".slk", ".ds2", ".dvf", ".msv", ".mid")
 
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+# An archive may expand to so many times its own bytes, or to this much; then it is made to fill a disk or a memory.
+MOST_TIMES, MOST_BYTES = 20, 1 << 28
+IN_MEMORY_BYTES = 1 << 25  # a longer member is unpacked to a temporary file
+BLOCK_BYTES = 1 << 20
+
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError, ValueError),
+    *(OverflowError, MemoryError),
+)
+_TAR_ERRORS = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, MemoryError)
 
 
 @dataclasses.dataclass(frozen=True)
-class FolderTree:
+class FolderTree(listings.Loader):
     """A folder of files, as `folder_walk.Walk` finds them."""
 
     root: pathlib.Path
@@ -42,16 +55,16 @@ class FolderTree:
     def head(self, name: str, count: int) -> bytes:
         """The first bytes of a file; b"" if it cannot be read."""
         try:
-            with (self.root / name).open("rb") as file:
+            with opening.regular(self.root / name) as file:
                 return file.read(count)
         except OSError:
             return b""
 
-    def load(
+    def stream(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
-    ) -> Float32[np.ndarray, " s"]:
-        """The recording at a path below the root (or an absolute one), as `audio.load`."""
-        return audio.load(self.root / locator, locator, how, remark)
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
+        """The recording at a path below the root (or an absolute one), as `audio.stream`."""
+        return audio.stream(self.root / locator, locator, how, remark, kept=True)
 
     def file(self, locator: str) -> str:
         """The path of a recording."""
@@ -60,13 +73,13 @@ class FolderTree:
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
         try:
-            return (self.root / name).read_bytes()
+            return opening.read_bytes(self.root / name)
         except OSError as error:
             raise errors.InputError(f"{self.root / name} cannot be read ({error.strerror})") from error
 
 
 @dataclasses.dataclass(frozen=True)
-class ZipTree:
+class ZipTree(listings.Loader):
     """A zip archive, read in place; `errors.InputError` if it is damaged or an entry leaves the folder."""
 
     root: pathlib.Path
@@ -85,15 +98,16 @@ class ZipTree:
         except _ZIP_ERRORS:
             return b""
 
-    def load(
+    def stream(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
-    ) -> Float32[np.ndarray, " s"]:
-        """The recording that is a member of the archive, as `audio.load`."""
-        try:
-            data = self._archive.read(self._members[locator])
-        except _ZIP_ERRORS as error:
-            raise audio.AudioError(locator, f"cannot be unpacked ({error})") from error
-        return audio.load(io.BytesIO(data), locator, how, remark)
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
+        """The recording that is a member of the archive, as `audio.stream`."""
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(self._unpacked(locator))
+            except _ZIP_ERRORS as error:
+                raise audio.AudioError(locator, f"cannot be unpacked ({error})") from error
+            yield from audio.stream(file, locator, how, remark, kept=True)
 
     def file(self, locator: str) -> str:
         """The archive, whichever the recording."""
@@ -103,31 +117,51 @@ class ZipTree:
     def read(self, name: str) -> bytes:
         """The bytes of a member."""
         try:
-            return self._archive.read(self._members[name])
+            with self._unpacked(name) as file:
+                return file.read()
         except _ZIP_ERRORS as error:
             raise errors.InputError(f"{name} of {self.root} cannot be unpacked ({error}): download it again") from error
+
+    def _unpacked(self, name: str) -> io.IOBase:
+        """A member as an open file, in memory if it is short; OSError for one that expands beyond measure."""
+        member = self._members[name]
+        if member.file_size > _most_bytes(member.compress_size):
+            raise OSError(f"{member.compress_size:,} bytes would expand to {member.file_size:,}")
+        if member.file_size <= IN_MEMORY_BYTES:
+            return io.BytesIO(self._archive.read(member))
+        file = tempfile.TemporaryFile()  # noqa: SIM115  (open for the caller)
+        try:
+            with self._archive.open(member) as packed:
+                shutil.copyfileobj(packed, file, BLOCK_BYTES)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     @functools.cached_property
     def _archive(self) -> zipfile.ZipFile:
         try:
-            return zipfile.ZipFile(self.root)
-        except (zipfile.BadZipFile, EOFError) as error:
-            raise _damaged(self.root, "zip", error) from error
+            return zipfile.ZipFile(opening.checked(self.root))
         except OSError as error:
-            raise errors.InputError(
-                f"{self.root} cannot be opened ({error.strerror}): check its permissions"
-            ) from error
+            raise _closed(self.root, error) from error
+        except _ZIP_ERRORS as error:
+            raise _damaged(self.root, "zip", error) from error
 
     @functools.cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
-        return {_checked(self.root, member.filename): member for member in self._archive.infolist()}
+        members = self._archive.infolist()
+        expanded, size = sum(member.file_size for member in members), self.root.stat().st_size
+        if expanded > _most_bytes(size):
+            raise _bomb(self.root, size, expanded)
+        return {_checked(self.root, member.filename): member for member in members}
 
     def __reduce__(self):
         return _restored, (ZipTree, self.root)
 
 
 @dataclasses.dataclass(frozen=True)
-class TarTree:
+class TarTree(listings.Loader):
     """A tar archive, read in place; a compressed one is first decompressed to a hidden tar beside it.
 
     Links and devices in it are ignored; `errors.InputError` if it is damaged or an entry leaves the folder.
@@ -138,7 +172,7 @@ class TarTree:
     def files(self) -> Iterator[tuple[str, int]]:
         """(name with forward slashes, bytes) of every member."""
         for name, member in self._members.items():
-            if member.isfile() and not any(folder_walk.is_hidden(part) for part in name.split("/")):
+            if _is_file(member) and not any(folder_walk.is_hidden(part) for part in name.split("/")):
                 yield name, member.size
 
     def no_files(self) -> dict[str, str]:
@@ -146,21 +180,24 @@ class TarTree:
         return {
             name: "a link in the archive" if member.issym() or member.islnk() else "no file"
             for name, member in self._members.items()
-            if not member.isfile() and not member.isdir()
+            if not _is_file(member) and not member.isdir()
         }
 
     def head(self, name: str, count: int) -> bytes:
         """The first bytes of a member."""
         member = self._members[name]
-        with self._plain.open("rb") as file:
+        with opening.regular(self._plain) as file:
             file.seek(member.offset_data)
-            return file.read(min(count, member.size))
+            return file.read(max(0, min(count, member.size, self._plain.stat().st_size - member.offset_data)))
 
-    def load(
+    def stream(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
-    ) -> Float32[np.ndarray, " s"]:
-        """The recording that is a member of the archive, as `audio.load`."""
-        return audio.load(io.BytesIO(self.read(locator)), locator, how, remark)
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
+        """The recording that is a member of the archive, as `audio.stream`; it is read in place."""
+        member = self._members[locator]
+        with opening.regular(self._plain) as file:
+            inside = audio.part(file, member.offset_data, member.offset_data + member.size)
+            yield from audio.stream(inside, locator, how, remark, kept=True)
 
     def file(self, locator: str) -> str:
         """The archive, whichever the recording."""
@@ -184,14 +221,12 @@ class TarTree:
     @functools.cached_property
     def _members(self) -> dict[str, tarfile.TarInfo]:
         try:
-            with tarfile.open(self._plain, "r:") as archive:
-                members = archive.getmembers()
-        except (tarfile.TarError, EOFError) as error:
-            raise _damaged(self.root, "tar", error) from error
+            with opening.regular(self._plain) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                members = list(_in_order(archive))
         except OSError as error:
-            raise errors.InputError(
-                f"{self.root} cannot be opened ({error.strerror}): check its permissions"
-            ) from error
+            raise _closed(self.root, error) from error
+        except _TAR_ERRORS as error:
+            raise _damaged(self.root, "tar", error) from error
         return {_checked(self.root, member.name).removeprefix("./"): member for member in members}
 
     def __reduce__(self):
@@ -199,7 +234,7 @@ class TarTree:
 
 
 @dataclasses.dataclass(frozen=True)
-class UnionTree:
+class UnionTree(listings.Loader):
     """Several trees as one, for a set in several archives; the first tree wins where names are equal."""
 
     parts: tuple["Tree", ...]
@@ -214,11 +249,11 @@ class UnionTree:
         for part in self.parts:
             yield from part.files()
 
-    def load(
+    def stream(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
-    ) -> Float32[np.ndarray, " s"]:
-        """The recording of that name, as `audio.load`."""
-        return self._owner[locator].load(locator, how, remark)
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
+        """The recording of that name, as `audio.stream`."""
+        return self._owner[locator].stream(locator, how, remark)
 
     def file(self, locator: str) -> str:
         """The file that holds the recording of that name."""
@@ -267,16 +302,51 @@ def _checked(root: pathlib.Path, entry: str) -> str:
     return name
 
 
+def _is_file(member: tarfile.TarInfo) -> bool:
+    """Whether a member lies in the archive as it is: a sparse one may claim any size."""
+    return member.isfile() and not member.issparse()
+
+
+def _in_order(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Every member; ReadError for one that does not lie behind the one before, as negative sizes make them."""
+    end = -1
+    while (member := archive.next()) is not None:
+        if member.offset <= end or member.offset_data <= member.offset or member.size < 0:
+            raise tarfile.ReadError("its members do not follow each other")
+        end = member.offset
+        yield member
+
+
+def _most_bytes(packed: int) -> int:
+    return max(MOST_BYTES, MOST_TIMES * packed)
+
+
 def _decompress(path: pathlib.Path, plain: pathlib.Path) -> None:
     try:
-        with gzip.open(path) as packed, run_files.atomic(plain) as file:
-            shutil.copyfileobj(packed, file, 1 << 20)
+        with opening.regular(path) as source, gzip.open(source) as packed, run_files.atomic(plain) as file:
+            written, size = 0, path.stat().st_size
+            while block := packed.read(BLOCK_BYTES):
+                written += len(block)
+                if written > _most_bytes(size):
+                    raise _bomb(path, size, written)
+                file.write(block)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _damaged(path, "gzip", error) from error
     except OSError as error:
         raise errors.InputError(
             f"{path} cannot be unpacked beside itself ({error.strerror}): unpack it elsewhere and give that folder"
         ) from error
+
+
+def _bomb(path: pathlib.Path, size: int, expanded: int) -> errors.InputError:
+    return errors.InputError(
+        f"{path} ({size:,} bytes) is refused: it expands to {expanded:,} bytes or more, which recordings do not; if "
+        "you trust it, unpack it and give the folder"
+    )
+
+
+def _closed(path: pathlib.Path, error: OSError) -> errors.InputError:
+    return errors.InputError(f"{path} cannot be opened ({error.strerror or error}): check it and its permissions")
 
 
 def _damaged(path: pathlib.Path, kind: str, error: Exception) -> errors.InputError:

@@ -9,7 +9,6 @@ RUN/checkpoints/ holds the folds in progress. Of n processes process i trains th
 what is in progress in RUN/processes/<i>_of_<n>/.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 import tqdm
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.finetuning import capacity, epoch_runner, fold_writer, kept_models, scoring, settings, slot_table
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.finetuning import results as fold_results
@@ -144,7 +143,7 @@ class Experiment:
         number = self.saver.latest_intact()
         if number is None:
             return None
-        metadata = json.loads((self.saver.folder / str(number) / "metadata.json").read_bytes())
+        metadata = opening.read_json(self.saver.folder / str(number) / "metadata.json")
         if metadata["task"] != self.setting.task.fingerprint:
             raise errors.InputError(
                 f"the clips of {self.setting.task.name} are not those that {self.setting.workdir} was begun with: "

@@ -23,7 +23,7 @@ from concurrent import futures
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.datasets import progress, worker_processes
 from voc2vec_jax.finetuning import tasks
 from voc2vec_jax.runs import extras, files, logs
@@ -192,7 +192,7 @@ def read_features(path: str | os.PathLike, task: tasks.Task) -> Float32[np.ndarr
     whose vectors are not finite, which are named, and for arrays of another form.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(opening.checked(path), allow_pickle=False) as arrays:
             ids, vectors = arrays["ids"], arrays["vectors"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise errors.InputError(f"{path} holds no features ({error}): save ids (text) and vectors in it") from error
@@ -269,7 +269,7 @@ def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable
 
 def _load(path: pathlib.Path) -> Float32[np.ndarray, "n *d"]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(opening.checked(path), allow_pickle=False) as arrays:
             return arrays["vectors"]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise errors.InputError(f"{path} is damaged ({error}): delete it, and it is computed again") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from voc2vec_jax import opening
 from voc2vec_jax.datasets import fingerprints, records
 from voc2vec_jax.finetuning import copies, folds, provenance, tasks
 from voc2vec_jax.runs import files, logs
@@ -40,7 +41,7 @@ def write(
 def is_written(workdir: str | os.PathLike, task: tasks.Task) -> bool:
     """Whether the folder holds the report of these clips; that of an earlier version does not tell which it is of."""
     path = pathlib.Path(workdir) / FILE
-    return path.is_file() and json.loads(path.read_bytes()).get("task", task.fingerprint) == task.fingerprint
+    return path.is_file() and opening.read_json(path).get("task", task.fingerprint) == task.fingerprint
 
 
 def report(

@@ -1,10 +1,10 @@
 """What a model has heard before: the data sets behind a source, through every run and model that it began from."""
 
-import json
 import pathlib
 import re
 from typing import Any, NamedTuple
 
+from voc2vec_jax import opening
 from voc2vec_jax.convert import paper_systems
 from voc2vec_jax.datasets import catalog
 from voc2vec_jax.finetuning import feature_sets
@@ -117,7 +117,7 @@ def _of_fine_tuning(run: pathlib.Path) -> _Step | None:
 def json_of(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file; {} for any other file, or none."""
     try:
-        found = json.loads(path.read_bytes())
+        found = opening.read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

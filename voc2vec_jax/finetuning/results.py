@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.finetuning import folds as fold_splits
 from voc2vec_jax.finetuning import leak_badges, scoring, tasks
 from voc2vec_jax.inference import answers
@@ -60,7 +60,7 @@ def read_fold(workdir: pathlib.Path, fold: int) -> dict[str, Any]:
     """The record of a finished fold; InputError when its file is damaged."""
     path = fold_folder(workdir, fold) / _FOLD
     try:
-        return json.loads(path.read_bytes())
+        return opening.read_json(path)
     except (OSError, ValueError) as fault:
         raise errors.InputError(f"{path} is damaged ({fault}): delete it and run again, the fold is redone") from fault
 
@@ -69,7 +69,7 @@ def read_summary(workdir: pathlib.Path) -> dict[str, Any]:
     """The summary of a run; InputError when it is absent or damaged."""
     path = workdir / _SUMMARY
     try:
-        return json.loads(path.read_bytes())
+        return opening.read_json(path)
     except (OSError, ValueError) as fault:
         raise errors.InputError(f"{path} cannot be read ({fault}): run the cross-validation again") from fault
 
@@ -142,7 +142,7 @@ def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
         return
     rows: dict[int, list[dict[str, Any]]] = {}
     for path in sorted((workdir / "processes").glob(f"*_of_{agreement.process_count():02d}/metrics.jsonl")):
-        for row in map(json.loads, path.read_text().splitlines()):
+        for row in map(json.loads, opening.read_text(path).splitlines()):
             rows.setdefault(row["fold"], []).append(row)
     # A fold may have been finished by another number of processes: its own record has the last word.
     rows |= {fold: read_fold(workdir, fold)["history"] for fold in status(workdir, folds).done}
@@ -185,7 +185,7 @@ def write_summary(workdir: pathlib.Path, task: tasks.Task, planned_folds: int, a
         "hours": float(task.samples.sum()) / audio.RATE_HZ / 3600,
         "audio_root": task.audio_root and str(task.audio_root),
         "group_copies": task.merged and dict(task.merged),
-        "leaks": json.loads(leaks.read_bytes()) if leaks.is_file() else None,
+        "leaks": opening.read_json(leaks) if leaks.is_file() else None,
         "warnings": _warnings(records, about["stopping"]),
     }
     # Before summary.json: the last file says that the others are there.
@@ -230,7 +230,7 @@ def pooled(
     """
     stored = []
     for path in (fold_folder(workdir, record["fold"]) for workdir, records in runs for record in records):
-        with np.load(path / "embeddings.npz", allow_pickle=False) as arrays:
+        with np.load(opening.checked(path / "embeddings.npz"), allow_pickle=False) as arrays:
             names = ("targets", "logits", "groups", "ids")
             stored.append([arrays[name] for name in names] if all(name in arrays for name in names) else None)
     if None in stored:
@@ -249,7 +249,7 @@ def _join_predictions(workdir: pathlib.Path, done: Sequence[int]) -> None:
     writer = files.csv_writer(text)
     for number, fold in enumerate(done):
         path = fold_folder(workdir, fold) / "predictions.csv"
-        rows = list(csv.reader(io.StringIO(path.read_bytes().decode())))
+        rows = list(csv.reader(io.StringIO(opening.read_bytes(path).decode())))
         writer.writerows(rows if number == 0 else rows[1:])
     files.write_atomic(workdir / "predictions.csv", text.getvalue().encode())
 

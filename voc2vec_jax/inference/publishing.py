@@ -1,13 +1,12 @@
 """Puts a model on the Hub: a folder that holds nothing of this machine, and its upload."""
 
-import json
 import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.convert import reader, writer
 from voc2vec_jax.runs import extras, files, logs
 
@@ -27,7 +26,7 @@ def write_folder(folder: Path, weights: reader.ModelWeights, card: Callable[[str
     try:
         found = _written(folder, weights)
         for path in folder.glob("*.json"):
-            writer.write_json(path, _without_paths(json.loads(path.read_bytes())))
+            writer.write_json(path, _without_paths(opening.read_json(path)))
         if card is not None:
             files.write_atomic(folder / "README.md", card(found).encode())
     except OSError as fault:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.runs import agreement, files, logs
@@ -72,7 +72,7 @@ class BadUpdates:
 
 def _read(path: pathlib.Path) -> list[tuple[str, int]]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with opening.regular(path, "r", encoding="utf-8", newline="") as file:
             return [(row["id"], int(row["step"])) for row in csv.DictReader(file, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise errors.InputError(f"{path} is no list of bad clips ({error}): remove it; the run makes it anew") from None

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.datasets import corpora
 from voc2vec_jax.pretraining import batch_plan
 from voc2vec_jax.runs import files
@@ -41,9 +41,9 @@ def kept(workdir: pathlib.Path) -> Kept:
     sets, validation = (), ()
     try:
         if split.is_file():
-            content = json.loads(split.read_bytes())
+            content = opening.read_json(split)
             sets, validation = tuple(content["sets"]), content["clips"]
-        excluded = tuple(listed.read_text("utf-8").splitlines()) if listed.is_file() else ()
+        excluded = tuple(opening.read_text(listed).splitlines()) if listed.is_file() else ()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.InputError(
             f"{split} or {listed} is damaged ({error}): restore it, or give another --workdir"
@@ -59,7 +59,7 @@ def keep(workdir: pathlib.Path, corpus: corpora.Corpus, valid: Int64[np.ndarray,
         texts[EXCLUDED] = "".join(f"{name}\n" for name in excluded)
     for name, text in texts.items():
         path = workdir / name
-        if not path.is_file() or path.read_text("utf-8") != text:
+        if not path.is_file() or opening.read_text(path) != text:
             files.write_atomic(path, text.encode())
 
 
@@ -67,7 +67,7 @@ def read_list(path: str | pathlib.Path) -> list[str]:
     """The clip ids of a list: one a line, or the column `id` of a CSV. InputError when there is no such list."""
     path = pathlib.Path(path)
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with opening.regular(path, "r", encoding="utf-8", newline="") as file:
             lines = file.read().splitlines()
     except OSError as error:
         hint = files.similar(path) if isinstance(error, FileNotFoundError) else ""

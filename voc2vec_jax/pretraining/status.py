@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.runs import cli, durations, manifest, rows
 
 FLAGS = {
@@ -90,7 +90,7 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise errors.InputError(f"--workdir={folder} is not there: give the folder of a run")
     try:
-        config = json.loads(path.read_bytes())
+        config = opening.read_json(path)
     except FileNotFoundError:
         raise errors.InputError(f"--workdir={folder} holds no run: give a folder with a config.json") from None
     except (OSError, ValueError) as error:
@@ -103,11 +103,11 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
 def _holder(lock: pathlib.Path) -> str | None:
     """The live process that holds a run folder, in its words."""
     try:
-        with open(lock, "rb") as file:
+        with opening.regular(lock) as file:
             # A shared lock is refused while a run holds its own, and is given back at once
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        return lock.read_text(errors="replace").strip() or "a process"
+        return opening.read_text(lock, errors="replace").strip() or "a process"
     except OSError:  # no lock, or a file system without locks
         return None
     return None
@@ -147,7 +147,7 @@ def _best(folder: pathlib.Path, newest: int) -> dict[str, Any] | None:
     found = {}
     for place in places:
         try:
-            content = json.loads(place.read_bytes())
+            content = opening.read_json(place)
             found[content["step"]] = content["best"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -156,7 +156,7 @@ def _best(folder: pathlib.Path, newest: int) -> dict[str, Any] | None:
 
 def _bad_updates(listed: pathlib.Path) -> dict[str, int | None]:
     try:
-        with open(listed, encoding="utf-8", newline="") as file:
+        with opening.regular(listed, "r", encoding="utf-8", newline="") as file:
             steps = {int(row["step"]) for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         steps = set()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.reports import comparisons, details, drawing, listening
 from voc2vec_jax.reports import figures as report_figures
 from voc2vec_jax.reports import page as report_page
@@ -146,7 +146,7 @@ def _run_files(run: report_runs.ReportedRun, folder: str) -> dict[str, bytes]:
     """Copies of what a reader asks for next, by their addresses; the configuration without folders of this machine."""
     sources = {"predictions.csv": run.details_folder, "summary.md": run.folder}
     found = {name: place / name for name, place in sources.items() if (place / name).is_file()}
-    files = {f"{folder}/{name}": path.read_bytes() for name, path in found.items()}
+    files = {f"{folder}/{name}": opening.read_bytes(path) for name, path in found.items()}
     if config := details.config(run):
         files[f"{folder}/config.json"] = (json.dumps(_without_folders(config), indent=1) + "\n").encode()
     return files

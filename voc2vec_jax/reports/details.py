@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.reports import runs as report_runs
 
 _PREDICTION = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
@@ -43,7 +43,7 @@ def predictions(run: report_runs.ReportedRun) -> list[ReportedPrediction] | None
     if not path.is_file():
         return None
     rows = []
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with opening.regular(path, "r", newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.DictReader(file, restval="")
         try:
             absent = [name for name in _PREDICTION if name not in (reader.fieldnames or ())]
@@ -71,7 +71,7 @@ def config(run: report_runs.ReportedRun) -> dict[str, Any]:
     """The run's config.json; empty where it has none that can be read."""
     path = run.details_folder / "config.json"
     try:
-        found = json.loads(path.read_bytes())
+        found = opening.read_json(path)
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -93,7 +93,7 @@ def curves(run: report_runs.ReportedRun) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl that have a fold and an epoch; a line cut short by a kill is skipped."""
     path = run.details_folder / "metrics.jsonl"
     rows = []
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
+    for line in opening.read_bytes(path).splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:
@@ -110,7 +110,7 @@ def embeddings(run: report_runs.ReportedRun) -> Embeddings | None:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with np.load(opening.checked(path), allow_pickle=False) as stored:
                 if run.kind != "classes":  # there is no class to colour by
                     return None
                 labels, vectors = stored["labels"].astype(np.int64), stored["vectors"].astype(np.float32)

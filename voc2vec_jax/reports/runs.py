@@ -1,7 +1,6 @@
 """Reads and checks finished and unfinished runs of fine-tuning for a report."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.convert import paper_systems
 from voc2vec_jax.finetuning import leak_badges, scoring
 from voc2vec_jax.ops import metrics
@@ -385,7 +384,7 @@ def _baselines(
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_bytes())
+        raw = opening.read_json(path)
     except OSError as error:
         refuse(path, f"it cannot be read ({error.strerror})")
     except (ValueError, RecursionError):

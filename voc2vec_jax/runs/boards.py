@@ -5,7 +5,6 @@ open, never those from before a resume.
 """
 
 import importlib
-import json
 import os
 import pathlib
 import secrets
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.runs import extras, files
 
 
@@ -69,10 +68,10 @@ class WeightsAndBiases:
         try:
             self._run = package.init(
                 dir=str(workdir),
-                id=kept.read_text().strip(),
+                id=opening.read_text(kept).strip(),
                 resume="allow",
                 name=None if known else os.environ.get("WANDB_NAME", workdir.absolute().name),
-                config=json.loads(described.read_bytes()) if described.is_file() else None,
+                config=opening.read_json(described) if described.is_file() else None,
                 allow_val_change=True,
                 settings=package.Settings(console="off"),
             )

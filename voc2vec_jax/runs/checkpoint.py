@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.runs import agreement, logs, manifest
 
 _OWN_ARRAYS = "arrays.npz"  # of a process with a run of its own
@@ -85,7 +85,7 @@ def read(folder: str | pathlib.Path, subtree: str | None = None) -> tuple[Any, d
         if subtree is not None and subtree not in tree:
             raise errors.InputError(f"{folder} holds no {subtree!r}, only {', '.join(tree)}")
         state = _read_arrays(checkpointer, folder, tree if subtree is None else {subtree: tree[subtree]})
-    return (state if subtree is None else state[subtree]), json.loads((folder / "metadata.json").read_bytes())
+    return (state if subtree is None else state[subtree]), opening.read_json(folder / "metadata.json")
 
 
 def _read_arrays(checkpointer: ocp.Checkpointer, folder: pathlib.Path, wanted: Any) -> Any:
@@ -308,7 +308,7 @@ class Checkpoints:
         saved = manifest.read(folder)["leaves"]
         _check_same_leaves(folder, saved, {name: _kind(leaf) for name, leaf in _leaves(abstract_state).items()})
         if self._alone:
-            with np.load(folder / "state" / _OWN_ARRAYS) as arrays:
+            with np.load(opening.checked(folder / "state" / _OWN_ARRAYS)) as arrays:
                 return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in saved])
         target = jax.tree.map(_abstract, abstract_state)
         try:
@@ -341,7 +341,7 @@ def _check_same_leaves(folder: pathlib.Path, saved: Mapping[str, str], wanted: M
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_bytes())
+    return opening.read_json(path)
 
 
 def _set_aside(folder: pathlib.Path, kind: str) -> pathlib.Path:

@@ -17,6 +17,7 @@ import re
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 
+from voc2vec_jax import opening
 from voc2vec_jax.runs import recipes
 
 _SOURCE = re.compile(r"; (paper|not in the paper|fairseq|ours|HuBERT|as voc2vec)\b.*")
@@ -27,10 +28,10 @@ def of_recipe(path: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
 
     `names` are modules of this package and packaged recipes; of another recipe the source of its value is left out.
     """
-    found = of_source(path.read_text(encoding="utf-8"))
+    found = of_source(opening.read_text(path))
     for name in names:
         other = recipes.named(name) or pathlib.Path(importlib.util.find_spec(name).origin)
-        for field, note in of_source(other.read_text(encoding="utf-8")).items():
+        for field, note in of_source(opening.read_text(other)).items():
             found.setdefault(field, _SOURCE.sub("", note))
     return found
 

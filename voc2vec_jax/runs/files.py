@@ -11,6 +11,8 @@ import secrets
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
+from voc2vec_jax import opening
+
 
 def sync_folder(folder: pathlib.Path) -> None:
     """Make the names inside `folder` durable."""
@@ -66,7 +68,7 @@ def write_atomic(path: pathlib.Path, data: bytes) -> None:
 
 def sha256(path: pathlib.Path, *, sync: bool = False) -> str:
     """SHA-256 of a file in hexadecimal. With `sync`, its bytes become durable too."""
-    with open(path, "rb") as file:
+    with opening.regular(path) as file:
         if sync:
             os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.runs import agreement, configuration, files, logs
 
 _PACKAGES = ("voc2vec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -214,7 +214,7 @@ def _write_config(
 
 def _load(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        return opening.read_json(path)
     except ValueError as error:
         raise errors.InputError(f"{path} is damaged ({error}): restore it or give another --workdir") from error
 

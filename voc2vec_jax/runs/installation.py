@@ -24,7 +24,7 @@ _START_SECONDS = 180  # that JAX may take to find its devices; a TPU that anothe
 # Run apart: a driver that does not fit may end the process, and a device that is taken may never answer.
 _ASK_JAX = """
 import json
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.runs import runtime
 try:
     runtime.start_jax()
@@ -60,7 +60,7 @@ class Needed:
 def requirements() -> dict[str, list[Requirement]]:
     """What this package needs, by extra; "" is what it always needs."""
     if _SOURCES.is_file():
-        project = tomllib.loads(_SOURCES.read_text(encoding="utf-8"))["project"]
+        project = tomllib.loads(opening.read_text(_SOURCES))["project"]
         found = {"": project["dependencies"], **project["optional-dependencies"]}
         wanted = {extra: map(Requirement, texts) for extra, texts in found.items()}
         return {extra: [each for each in of if _belongs(each, "")] for extra, of in wanted.items()}

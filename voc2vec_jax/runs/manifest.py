@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from voc2vec_jax import opening
 from voc2vec_jax.runs import files
 
 NAME = "manifest.json"
@@ -48,7 +49,7 @@ def write(folder: pathlib.Path, step: int, kinds: Mapping[str, str]) -> None:
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
     """The manifest; None when it cannot be read or does not match its own hash."""
     try:
-        text = (folder / NAME).read_bytes()
+        text = opening.read_bytes(folder / NAME)
         content = json.loads(text)
         content.pop("sha256")
     except (OSError, ValueError, KeyError, AttributeError, TypeError):

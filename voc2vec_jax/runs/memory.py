@@ -5,6 +5,8 @@ import pathlib
 
 import jax
 
+from voc2vec_jax import opening
+
 _OF_PROCESS = pathlib.Path("/proc/self/statm")
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -33,13 +35,13 @@ def bytes_used() -> int | None:
     if not _OF_PROCESS.is_file():
         return None
     # size resident shared ..., in pages
-    return int(_OF_PROCESS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(opening.read_text(_OF_PROCESS).split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _host_bytes() -> int:
     """The machine's memory, or the container's limit where that is less."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in map(pathlib.Path, _CGROUP_LIMITS):
-        text = path.read_text().strip() if path.is_file() else "max"
+        text = opening.read_text(path).strip() if path.is_file() else "max"
         limits += [int(text)] if text.isdecimal() else []
     return min(limits)

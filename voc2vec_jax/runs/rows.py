@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from voc2vec_jax import opening
 from voc2vec_jax.runs import files
 
 Row = dict[str, Any]
@@ -48,13 +49,13 @@ def _parsed(text: bytes) -> Row | None:
 
 def read(path: str | pathlib.Path) -> Iterator[Row]:
     """The rows of a metrics file, one after another. A line that a kill cut short is left out."""
-    with open(path, "rb") as file:
+    with opening.regular(path) as file:
         yield from filter(None, map(_parsed, file))
 
 
 def tail(path: str | pathlib.Path, most_bytes: int) -> list[Row]:
     """The rows of at most the last so many bytes of a metrics file."""
-    with open(path, "rb") as file:
+    with opening.regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         # One byte more shows whether a line begins just there.
         file.seek(max(0, size - most_bytes - 1))
@@ -72,7 +73,7 @@ def repair(path: pathlib.Path, last_step: int, seen: Callable[[Row], Any] = lamb
         return
     place = end = 0
     whole = True  # what is kept is all that lies before `end`
-    with open(path, "rb") as file:
+    with opening.regular(path) as file:
         for text, row in _sound(file, last_step):
             if row is not None:
                 whole = whole and end == place and text.endswith(b"\n")
@@ -103,7 +104,7 @@ def _sound(file: IO[bytes], last_step: int) -> Iterator[tuple[bytes, Row | None]
 
 
 def _rewrite(path: pathlib.Path, last_step: int) -> None:
-    with open(path, "rb") as old, files.atomic(path) as new:
+    with opening.regular(path) as old, files.atomic(path) as new:
         for text, row in _sound(old, last_step):
             if row is not None:
                 new.write(text.rstrip(b"\n") + b"\n")

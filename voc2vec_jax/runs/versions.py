@@ -5,6 +5,8 @@ import platform
 import tomllib
 from importlib import metadata
 
+from voc2vec_jax import opening
+
 
 def installed(package: str) -> str | None:
     """The version of a package; None if it is not installed."""
@@ -18,7 +20,7 @@ def own() -> str:
     """The version of this package: of the installed one, or of the sources that it runs from."""
     sources = pathlib.Path(__file__).parents[2] / "pyproject.toml"
     if sources.is_file():
-        return tomllib.loads(sources.read_text())["project"]["version"]
+        return tomllib.loads(opening.read_text(sources))["project"]["version"]
     return installed("voc2vec_jax") or "unknown"
 
 

@@ -9,7 +9,7 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.datasets import list_text
 from voc2vec_jax.datasets.annotations import text
 
@@ -56,7 +56,7 @@ def read(path: pathlib.Path) -> text.LabelFile:
 
 def _refuse_binary(path: pathlib.Path) -> None:
     try:
-        with path.open("rb") as file:
+        with opening.regular(path) as file:
             if file.read(len(BINARY)) == BINARY:
                 raise errors.InputError(f"{path} is a binary TextGrid: save it from Praat as a text file")
     except OSError as error:

@@ -10,7 +10,7 @@ import operator
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float32
@@ -67,17 +67,17 @@ def _root_of_part(path: pathlib.Path) -> pathlib.Path:
 
 
 @dataclasses.dataclass(frozen=True)
-class PartsLoader:
+class PartsLoader(listings.Loader):
     """Several loaders as one; a locator begins with the number of its loader and a space."""
 
     loaders: tuple[listings.Loader, ...]
 
-    def load(
+    def stream(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
-    ) -> Float32[np.ndarray, " s"]:
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
         """The recording of one of the loaders."""
         number, _, rest = locator.partition(" ")
-        return self.loaders[int(number)].load(rest, how, remark)
+        return self.loaders[int(number)].stream(rest, how, remark)
 
     def file(self, locator: str) -> str | None:
         """The file of the recording."""

@@ -6,6 +6,7 @@ rhythm, breathiness and vowel; speakers in pitch, size of the vocal tract and br
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Complex128, Float32, Float64
@@ -63,19 +64,19 @@ def list_recordings(
 
 
 @dataclasses.dataclass(frozen=True)
-class Vocalizer:
+class Vocalizer(listings.Loader):
     """Makes the clip with number `locator` of a seed: a pure function of both."""
 
     seed: int
 
-    def load(
+    def stream(
         self, locator: str, how: audio.Reading = audio.DEFAULT, remark: audio.Remark | None = None
-    ) -> Float32[np.ndarray, " s"]:
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
         """Mono audio at 16 kHz, peak at most 0.9."""
         del how, remark
         index = int(locator)
         label, speaker = LABELS[index % len(LABELS)], index // len(LABELS) % SPEAKERS
-        return vocalize(RECIPES[label], speaker_voice(self.seed, speaker), _generator(self.seed, "clip", index))
+        yield vocalize(RECIPES[label], speaker_voice(self.seed, speaker), _generator(self.seed, "clip", index))
 
     def file(self, locator: str) -> None:
         """None: no file is read."""

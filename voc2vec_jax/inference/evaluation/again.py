@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.datasets import file_states
 from voc2vec_jax.inference import prefetch
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
@@ -174,7 +174,7 @@ def _save(path: pathlib.Path, array: np.ndarray) -> None:
 
 def _load(path: pathlib.Path) -> np.ndarray | None:
     try:
-        return np.load(path, allow_pickle=False)
+        return np.load(opening.checked(path), allow_pickle=False)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as fault:

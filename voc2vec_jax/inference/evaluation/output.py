@@ -20,7 +20,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.runs import files
 
 MANIFEST = "evaluation.json"
@@ -118,7 +118,7 @@ class OutputFolder:
     def rows(self, kind: str, number: int) -> Iterator[list[str]]:
         """The errors or remarks of a part."""
         if self.rows_of(kind, number).exists():
-            with self.rows_of(kind, number).open(newline="", encoding="utf-8") as part:
+            with opening.regular(self.rows_of(kind, number), "r", newline="", encoding="utf-8") as part:
                 rows = csv.reader(part)
                 next(rows)
                 yield from rows
@@ -154,7 +154,7 @@ def _claim(path: pathlib.Path, description: Mapping[str, Any]) -> dict[str, Any]
                 os.replace(temporary, path)
         files.sync_folder(path.parent)
     try:
-        return json.loads(path.read_text())
+        return opening.read_json(path)
     except ValueError as fault:
         raise errors.InputError(f"{path} is damaged ({fault}): give another --output") from fault
 

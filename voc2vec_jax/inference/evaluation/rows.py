@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.inference import answers, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import window_rows
@@ -129,7 +129,7 @@ class PartWriter:
     def copy(self, path: pathlib.Path, without: Collection[int]) -> None:
         """The rows of a finished file but for some, as they are. RunError when it cannot be read."""
         try:
-            with pq.ParquetFile(path) as old:
+            with pq.ParquetFile(opening.checked(path)) as old:
                 for group in range(old.num_row_groups):
                     table = old.read_row_group(group)
                     kept = [row not in without for row in table["row"].to_pylist()]
@@ -179,7 +179,7 @@ class TimelineWriter:
     def copy(self, path: pathlib.Path, windows: pathlib.Path, without: Collection[int]) -> None:
         """The windows of finished files but for those of some items, as they are."""
         self._windows.copy(windows, without)
-        with path.open(newline="", encoding="utf-8") as file:
+        with opening.regular(path, "r", newline="", encoding="utf-8") as file:
             rows = csv.reader(file)
             next(rows)
             self._writer.writerows(row for row in rows if int(row[0]) not in without)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.datasets import list_text
 from voc2vec_jax.inference import answers
 from voc2vec_jax.inference.evaluation import output as evaluation_output
@@ -65,7 +65,7 @@ def finish(output: evaluation_output.OutputFolder) -> dict[str, Any] | None:
 
 def _metadata(output: evaluation_output.OutputFolder, number: int) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(output.part(number))
+        return pq.read_metadata(opening.checked(output.part(number)))
     except (pa.ArrowException, OSError) as fault:
         reason = str(fault).splitlines()[0]
         raise errors.RunError(f"{output.part(number)} is damaged ({reason}): delete it and run again") from fault
@@ -80,7 +80,7 @@ def _scores(output: evaluation_output.OutputFolder, unusable: int) -> dict[str, 
     at, known = {label: k for k, label in enumerate(classes)}, _Known(classes)
     confusion, foreign, unlabelled = np.zeros([len(classes)] * 2, np.int64), collections.Counter(), 0
     for number in range(output.parts):
-        columns = pq.read_table(output.part(number), columns=["label", "predicted"]).to_pydict()
+        columns = pq.read_table(opening.checked(output.part(number)), columns=["label", "predicted"]).to_pydict()
         for label, guess in zip(columns["label"], columns["predicted"]):
             unlabelled += label is None
             label = label and known.name(label)
@@ -110,7 +110,7 @@ def _target_scores(output: evaluation_output.OutputFolder, target: str, unusable
     true, values, foreign, unlabelled, known = [], [], collections.Counter(), 0, _Known(classes)
     column = answers.VALUE if target == "regression" else "probabilities"
     for number in range(output.parts):
-        columns = pq.read_table(output.part(number), columns=["label", column]).to_pydict()
+        columns = pq.read_table(opening.checked(output.part(number)), columns=["label", column]).to_pydict()
         for text, value in zip(columns["label"], columns[column]):
             if text is None:
                 unlabelled += 1

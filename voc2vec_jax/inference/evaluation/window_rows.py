@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 
 GROUP = 1 << 15  # windows in a row group
 
@@ -68,7 +68,7 @@ def read(path: pathlib.Path) -> Iterator[Windows]:
     """The windows of a file, those of one recording at a time. RunError for a file that is damaged."""
     held: list[Windows] = []
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(opening.checked(path)) as file:
             for group in range(file.num_row_groups):
                 for each in _split(file.read_row_group(group)):
                     if held and held[0].row != each.row:

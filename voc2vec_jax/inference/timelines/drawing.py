@@ -11,7 +11,6 @@ Pages, pictures and label files are those of the first recordings; the number is
 import collections
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -22,7 +21,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.datasets.annotations import audacity, raven, rttm, text, textgrid
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import output as evaluation_output
@@ -80,7 +79,7 @@ def opened(root: pathlib.Path) -> evaluation_output.OutputFolder:
     """The output folder of a complete evaluation of timelines; InputError for anything else."""
     path = root / evaluation_output.MANIFEST
     try:
-        description = json.loads(path.read_text())
+        description = opening.read_json(path)
     except (OSError, ValueError) as fault:
         raise errors.InputError(f"{root} is no output folder of evaluate ({path} cannot be read): give one") from fault
     if description.get("kind") != "timeline":
@@ -143,7 +142,7 @@ def draw(
 
 def _rows_of(output: evaluation_output.OutputFolder, part: int) -> dict[int, float]:
     """The seconds of the recordings of a part, by row."""
-    table = pq.read_table(output.part(part), columns=["row", "seconds"])
+    table = pq.read_table(opening.checked(output.part(part)), columns=["row", "seconds"])
     return dict(zip(table["row"].to_pylist(), table["seconds"].to_pylist()))
 
 

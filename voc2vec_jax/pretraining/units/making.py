@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int16, Int64, UInt16
 from sklearn import cluster
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.datasets import records, worker_processes
 from voc2vec_jax.pretraining.units import store as unit_store
 
@@ -223,7 +223,7 @@ def make_units(
 
 def _finish(folder, partial, paths, prepared, clustering) -> unit_store.Units:
     """Join the parts in one folder, which gets its name when it is complete."""
-    parts = [_unpacked(np.load(path, allow_pickle=False)) for path in paths]
+    parts = [_unpacked(np.load(opening.checked(path), allow_pickle=False)) for path in paths]
     # Records of 3, 0 and 2 frames:   ends 3 3 5   flat | a b c | | d e |   record i is flat[ends[i - 1] : ends[i]]
     ends = np.cumsum(np.concatenate([np.zeros(0, np.int64), *(lengths for lengths, _ in parts)]), dtype=np.int64)
     flat = np.concatenate([np.zeros(0, np.uint16), *(part for _, part in parts)])
@@ -256,7 +256,7 @@ def _unpacked(packed: Int64[np.ndarray, " n"]) -> tuple[Int64[np.ndarray, " r"],
 
 def _is_whole(path: pathlib.Path, count: int) -> bool:
     try:
-        packed = np.load(path, allow_pickle=False)
+        packed = np.load(opening.checked(path), allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return False
     # 1 number of records, `count` lengths, and as many units as the lengths say.

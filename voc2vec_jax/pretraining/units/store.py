@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, Int32, Int64, UInt16
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.datasets import records
 from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.runs import files
@@ -70,7 +70,7 @@ def load_clustering(folder: pathlib.Path) -> Clustering | None:
         return None
     said = _load_json(folder / META_FILE)
     try:
-        centroids = np.load(folder / CENTROIDS_FILE, allow_pickle=False)
+        centroids = np.load(opening.checked(folder / CENTROIDS_FILE), allow_pickle=False)
         found = Clustering(centroids, said["rate_hz"], said["features"], said["made_with"])
     except (OSError, ValueError, KeyError) as error:
         raise errors.InputError(
@@ -110,8 +110,9 @@ def load_units(folder: pathlib.Path) -> Units | None:
     said = _load_json(folder / META_FILE)
     try:
         # An empty file cannot be mapped.
-        flat = np.load(folder / UNITS_FILE, mmap_mode="r" if said["frames"] else None, allow_pickle=False)
-        ends = np.load(folder / ENDS_FILE, allow_pickle=False)
+        mapped = "r" if said["frames"] else None
+        flat = np.load(opening.checked(folder / UNITS_FILE), mmap_mode=mapped, allow_pickle=False)
+        ends = np.load(opening.checked(folder / ENDS_FILE), allow_pickle=False)
         fields = {key: said[key] for key in ("prepared", "clustering", "clusters", "rate_hz")}
     except (OSError, ValueError, KeyError) as error:
         raise errors.InputError(
@@ -287,6 +288,6 @@ def save_json(path: pathlib.Path, value: Mapping[str, Any]) -> None:
 
 def _load_json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return opening.read_json(path)
     except ValueError as error:
         raise errors.InputError(f"{path} is damaged ({error}): delete its folder and make it anew") from error
