@@ -10,8 +10,8 @@ import torch
 import transformers
 from transformers.models.wav2vec2 import modeling_wav2vec2
 
-from voc2vec_jax.convert import sources
-from voc2vec_jax.verification import published, published_numbers
+from voc2vec_jax.convert import paper_systems, sources
+from voc2vec_jax.verification import pins, published, published_numbers
 
 pytestmark = pytest.mark.slow
 TINY = parity.NARROW | parity.STEM | parity.POSITIONS
@@ -63,8 +63,16 @@ def copied(tree):
     return {name: copied(value) if hasattr(value, "items") else value for name, value in tree.items()}
 
 
-def verdicts(system, folder, where):
-    return [row.verdict for row in published.rows([system], folder, {system: str(where)})]
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch, tmp_path):
+    """Each system is the model in this folder, whatever its files are."""
+    for name, row in paper_systems.SYSTEMS.items():
+        monkeypatch.setitem(paper_systems.SYSTEMS, name, row._replace(source=str(tmp_path / "model")))
+    monkeypatch.setattr(pins, "PINS", {})
+
+
+def verdicts(system, folder):
+    return [row.verdict for row in published.rows([system], folder)]
 
 
 def test_objective_of_wav2vec2(monkeypatch, tmp_path):
@@ -101,12 +109,12 @@ def test_objective_of_wav2vec2(monkeypatch, tmp_path):
     assert cosines.shape == published_numbers.COSINES.shape
     numbers_of(monkeypatch, COSINES=cosines)
 
-    assert verdicts("wav2vec2-ls", tmp_path, tmp_path / "model") == ["equal"] * 3
+    assert verdicts("wav2vec2-ls", tmp_path) == ["equal"] * 3
     with monkeypatch.context() as patch:
         broken(patch, "encoder/norm/bias")
-        assert verdicts("wav2vec2-ls", tmp_path, tmp_path / "model") == ["differs", "equal", "differs"]
+        assert verdicts("wav2vec2-ls", tmp_path) == ["differs", "equal", "differs"]
     broken(monkeypatch, "quantizer/logits/bias")
-    assert verdicts("wav2vec2-ls", tmp_path, tmp_path / "model") == ["differs"] * 3
+    assert verdicts("wav2vec2-ls", tmp_path) == ["differs"] * 3
 
 
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # transformers' WavLM
@@ -119,9 +127,9 @@ def test_frames_of_wavlm(monkeypatch, tmp_path):
         states = model(given.input_values, attention_mask=given.attention_mask).last_hidden_state
     extracted(tmp_path / "model", clips, False)  # as published: the suite asks for the mask that the file denies
     numbers_of(monkeypatch, WAVLM_SLICE=states[:, -2:, -2:].numpy(), WAVLM_TOLERANCE=1e-5)
-    assert verdicts("wavlm-plus", tmp_path, tmp_path / "model") == ["equal"]
+    assert verdicts("wavlm-plus", tmp_path) == ["equal"]
     broken(monkeypatch, "encoder/norm/bias")
-    assert verdicts("wavlm-plus", tmp_path, tmp_path / "model") == ["differs"]
+    assert verdicts("wavlm-plus", tmp_path) == ["differs"]
 
 
 def test_features_and_units_of_hubert(monkeypatch, tmp_path):
@@ -142,12 +150,12 @@ def test_features_and_units_of_hubert(monkeypatch, tmp_path):
         CENTROIDS_SHAPE=centroids.shape,
         HUBERT_FEATURES=states[list(published_numbers.HUBERT_FRAMES), :8].round(4),
     )
-    assert verdicts("hubert-ls", tmp_path, tmp_path / "model") == ["equal", "not checked"]
+    assert verdicts("hubert-ls", tmp_path) == ["equal", "not checked"]
     np.save(tmp_path / published_numbers.CENTROIDS_FILE, centroids)
-    assert verdicts("hubert-ls", tmp_path, tmp_path / "model") == ["equal", "equal"]
+    assert verdicts("hubert-ls", tmp_path) == ["equal", "equal"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / published_numbers.HUBERT_FILE).unlink()
-    row = published.rows(["hubert-ls"], tmp_path, {"hubert-ls": str(tmp_path / "model")})[0]
+    row = published.rows(["hubert-ls"], tmp_path)[0]
     assert (row.verdict, row.why[:26]) == ("equal", "compared are 40 of 19,072 ")
     broken(monkeypatch, "encoder/norm/bias")
-    assert verdicts("hubert-ls", tmp_path, tmp_path / "model") == ["differs", "differs"]
+    assert verdicts("hubert-ls", tmp_path) == ["differs", "differs"]

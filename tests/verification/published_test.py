@@ -11,8 +11,14 @@ import pytest
 import soundfile
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import sources
-from voc2vec_jax.verification import published, published_checks, published_clips, published_draws, published_numbers
+from voc2vec_jax.verification import (
+    published,
+    published_checks,
+    published_clips,
+    published_draws,
+    published_numbers,
+    systems,
+)
 
 SPEECH, PLUMBING = published_numbers.SPEECH, published_numbers.PLUMBING
 
@@ -61,17 +67,20 @@ def test_every_frame_has_a_unit_and_every_place_a_number():
 
 
 def test_what_is_not_covered_says_so_and_is_not_read(monkeypatch):
-    monkeypatch.setattr(sources, "read", lambda where: pytest.fail(f"{where} is read"))
+    monkeypatch.setattr(systems, "opened", lambda *where: pytest.fail(f"{where} is read"))
     rows = published.rows(["voc2vec", "someone/model"], None)
     assert [(row.system, row.source, row.verdict, row.failed) for row in rows] == [
         ("voc2vec", "alkiskoudounas/voc2vec", "not checked", False),
         ("someone/model", "someone/model", "not checked", False),
     ]
-    assert rows[0].why == "no public test suite gives numbers for it; they do for wavlm-plus, wav2vec2-ls, hubert-ls."
+    assert (
+        rows[0].why
+        == "the test suites that are compared have no numbers of it, only of wavlm-plus, wav2vec2-ls, hubert-ls"
+    )
 
 
 def test_without_its_recordings_no_model_is_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "read", lambda where: pytest.fail(f"{where} is read"))
+    monkeypatch.setattr(systems, "opened", lambda *where: pytest.fail(f"{where} is read"))
     rows = published.rows(["wavlm-plus", "hubert-ls"], tmp_path)
     assert [row.verdict for row in rows] == ["not checked"] * 3
     assert "librispeech_asr_dummy cannot be fetched" in rows[0].why and "--recordings" in rows[0].why

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     lock = pins.of_lock(pathlib.Path(arguments.lock)) if arguments.lock else {}
     words = _words(arguments.words, lock, arguments.lock)
     if arguments.against == "published":
-        found = _published(words, arguments)
+        found = _published(words, arguments, lock)
     else:
         found = _compared(words, arguments, lock)
     path = output.write(pathlib.Path(arguments.output), found, arguments.against)
@@ -76,7 +76,7 @@ def _compared(words: Sequence[str], arguments: cli.Arguments, lock: dict[str, pi
     return found
 
 
-def _published(words: Sequence[str], arguments: cli.Arguments) -> list[rows.Row]:
+def _published(words: Sequence[str], arguments: cli.Arguments, lock: dict[str, pins.Pin]) -> list[rows.Row]:
     from voc2vec_jax.verification import published
 
-    return published.rows(words, pathlib.Path(arguments.recordings) if arguments.recordings else None)
+    return published.rows(words, pathlib.Path(arguments.recordings) if arguments.recordings else None, lock)

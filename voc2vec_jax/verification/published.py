@@ -4,77 +4,81 @@ Covered are wav2vec 2.0 LS and WavLM+ (transformers) and HuBERT LS (fairseq); `p
 """
 
 import dataclasses
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 
-from voc2vec_jax import errors
-from voc2vec_jax.convert import paper_systems, reader, sources
+from voc2vec_jax.convert import paper_systems, reader
+from voc2vec_jax.runs import logs
+from voc2vec_jax.verification import pins, systems
 from voc2vec_jax.verification import published_checks as checks
 from voc2vec_jax.verification import published_clips as clips
 from voc2vec_jax.verification import rows as verify_rows
 
+_NONE: Mapping[str, pins.Pin] = {}
 
-def rows(
-    systems: Sequence[str], recordings: Path | None, where: Mapping[str, str] | None = None
-) -> list[verify_rows.Row]:
+
+def rows(words: Sequence[str], recordings: Path | None, lock: Mapping[str, pins.Pin] = _NONE) -> list[verify_rows.Row]:
     """A row for each published result of each system, or one that says that there is none or what is missing.
 
-    `recordings` is searched for the clips before the web is. `where` has the folder or the Hub id with a revision to
-    read a system from, by default its name. InputError if `recordings` is no folder.
+    `recordings` is searched for the clips before the web is; `lock` is that of `systems.How`. InputError if a word
+    names no system, or `recordings` is no folder.
     """
+    asked = [(word, *paper_systems.resolve(word)) for word in dict.fromkeys(words)]
     found = clips.Recordings(recordings)
-    return [row for system in systems for row in _rows_of(system, found, (where or {}).get(system, system))]
+    return [row for word, system, source in asked for row in _of(system.name if system else word, source, found, lock)]
 
 
 def covered() -> dict[str, list[str]]:
     """What is compared of each system that a public test suite covers."""
-    return {system: [check.compared for check in found] for system, found in checks.CHECKS.items()}
+    return {name: [check.compared for check in of_system] for name, of_system in checks.CHECKS.items()}
 
 
-def _rows_of(system: str, found: clips.Recordings, where: str) -> Iterator[verify_rows.Row]:
-    source = paper_systems.SYSTEMS[system].source if system in paper_systems.SYSTEMS else system
-    revision = where.partition("@")[2]
-    if system not in checks.CHECKS:
-        why = f"no public test suite gives numbers for it; they do for {', '.join(checks.CHECKS)}"
-        yield _row(system, source, revision, None, "-", why)
+def _of(name: str, source: str, found: clips.Recordings, lock: Mapping[str, pins.Pin]) -> Iterator[verify_rows.Row]:
+    row = verify_rows.Row(name, source, "", None, "", None, None, verify_rows.NOT_CHECKED)
+    if name not in checks.CHECKS:
+        why = f"the test suites that are compared have no numbers of it, only of {', '.join(checks.CHECKS)}"
+        yield dataclasses.replace(row, why=why)
         return
+    logs.say(f"{name}: {source}")
     weights: reader.ModelWeights | None = None
-    for check in checks.CHECKS[system]:
+    for check in checks.CHECKS[name]:
         try:
             for clip in check.needs:
                 found.clip(clip)
             if weights is None:  # read once the recordings are there, as it may be fetched
-                weights = sources.read(where)
+                row, _, weights = systems.opened(name, source, lock)
+                if weights is None:
+                    yield row
+                    return
             with jax.default_matmul_precision("highest"):
                 result = check.compute(weights, found)
         except clips.Missing as missing:
-            yield _row(system, source, revision, weights, check.compared, str(missing))
-        except (errors.InputError, errors.RunError) as fault:
-            yield dataclasses.replace(_row(system, source, revision, weights, check.compared, str(fault)), failed=True)
+            yield _not_checked(row, check, str(missing))
+        except systems.FAULTS as fault:
+            if weights is None:
+                yield systems.unread(name, source, fault)
+                return
+            yield dataclasses.replace(_not_checked(row, check, str(fault)), failed=True)
         else:
-            yield _row(system, source, revision, weights, check.compared, result.why, result)
+            yield _judged(row, check, result)
+    gc.collect()
 
 
-def _row(
-    system: str,
-    source: str,
-    revision: str,
-    weights: reader.ModelWeights | None,
-    compared: str,
-    why: str,
-    result: checks.Found | None = None,
-) -> verify_rows.Row:
-    parameters = weights.parameters if weights else None
-    if result is None:
-        return verify_rows.Row(
-            system, source, revision, parameters, compared, None, None, verify_rows.NOT_CHECKED, f"{why}."
-        )
-    equal = result.excess <= 1
-    verdict = verify_rows.EQUAL if equal else verify_rows.DIFFERS
-    more = f"the difference is {result.excess:.3g} times what is allowed"
-    why = why if equal else f"{more}; {why}" if why else f"{more}."
-    return verify_rows.Row(
-        system, source, revision, parameters, compared, result.difference, result.largest, verdict, why
+def _not_checked(row: verify_rows.Row, check: checks.Check, why: str) -> verify_rows.Row:
+    return dataclasses.replace(row, compared=check.compared, verdict=verify_rows.NOT_CHECKED, why=why)
+
+
+def _judged(row: verify_rows.Row, check: checks.Check, found: checks.Found) -> verify_rows.Row:
+    equal = found.excess <= 1
+    apart = "" if equal else f"the difference is {found.excess:.3g} times what is allowed"
+    return dataclasses.replace(
+        row,
+        compared=check.compared,
+        difference=found.difference,
+        largest=found.largest,
+        verdict=verify_rows.EQUAL if equal else verify_rows.DIFFERS,
+        why="; ".join(filter(None, (apart, found.why))),
     )

@@ -22,7 +22,7 @@ from voc2vec_jax.verification import published_numbers as numbers
 class Found(NamedTuple):
     """What a comparison found: largest difference, largest value of the reference, how much of a difference is allowed.
 
-    `excess` is the largest of difference / allowed, so that at most 1 is equal. `why` is a sentence beside the verdict.
+    `excess` is the largest of difference / allowed, so that at most 1 is equal. `why` says more, without a full stop.
     """
 
     difference: float
@@ -96,7 +96,7 @@ def _features(weights: reader.ModelWeights, found: clips.Recordings) -> Found:
         if ours.shape != numbers.HUBERT_SHAPE:
             raise errors.RunError(f"ours has the shape {ours.shape} and the published {numbers.HUBERT_SHAPE}") from None
         few, kept = ours[list(numbers.HUBERT_FRAMES), :8], numbers.HUBERT_FEATURES
-        why = f"compared are {kept.size} of {ours.size:,} values: {missing}."
+        why = f"compared are {kept.size} of {ours.size:,} values: {missing}"
         return _against(few, kept, tolerance, why=why)
     return _against(ours, whole, tolerance * max(1.0, float(np.abs(whole).max())))
 
@@ -110,7 +110,7 @@ def _units(weights: reader.ModelWeights, found: clips.Recordings) -> Found:
     # |x - c|^2 without |x|^2, which is the same for all centroids
     nearest = ((centroids.astype(np.float64) ** 2).sum(1) - 2 * ours @ centroids.T).argmin(1)
     other = int((nearest != numbers.HUBERT_UNITS).sum())
-    why = f"{other} of {len(nearest)} frames have another unit." if other else ""
+    why = f"{other} of {len(nearest)} frames have another unit" if other else ""
     return Found(float(other), float(numbers.HUBERT_UNITS.max()), 2.0 * other, why)
 
 

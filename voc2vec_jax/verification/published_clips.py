@@ -106,7 +106,7 @@ def _table() -> dict[str, bytes]:
         path = huggingface_hub.hf_hub_download(
             numbers.TABLE, numbers.TABLE_FILE, repo_type="dataset", revision=numbers.TABLE_REVISION
         )
-    except (OSError, ValueError) as fault:
+    except Exception as fault:  # of requests, httpx or httpx2, by the version of huggingface_hub
         raise Missing(
             f"{numbers.TABLE} cannot be fetched ({type(fault).__name__}); give a folder with LibriSpeech's dev-clean "
             "as --recordings"

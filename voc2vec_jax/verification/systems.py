@@ -14,6 +14,7 @@ from voc2vec_jax.runs import extras, logs
 from voc2vec_jax.verification import emotion2vec_vectors, pins, recordings, rows, snapshots, states, stored
 
 AGAINST = ("auto", "transformers", "stored")
+FAULTS = (errors.InputError, errors.RunError, OSError, MemoryError)  # of one system, told in its row
 _COMPARE_FEATURES = 6373  # of ComParE 2016, functionals
 
 
@@ -39,18 +40,33 @@ def check(words: Sequence[str], how: How) -> list[rows.Row]:
         logs.say(f"{name}: {source}")
         try:
             found += _rows(name, source, how)
-        except (errors.InputError, errors.RunError, OSError, MemoryError) as fault:
-            failed = not isinstance(fault, snapshots.Absent)
-            text = str(fault) or type(fault).__name__
-            found.append(rows.Row(name, source, "", None, "", None, None, rows.NOT_CHECKED, text, failed=failed))
+        except FAULTS as fault:
+            found.append(unread(name, source, fault))
         gc.collect()  # two models of one system at a time, not of all
     return found
+
+
+def unread(name: str, source: str, fault: BaseException) -> rows.Row:
+    """The row of a system that one of FAULTS kept from being checked."""
+    failed, text = not isinstance(fault, snapshots.Absent), str(fault) or type(fault).__name__
+    return rows.Row(name, source, "", None, "", None, None, rows.NOT_CHECKED, text, failed=failed)
 
 
 def _rows(name: str, source: str, how: How) -> list[rows.Row]:
     if source == paper_systems.SYSTEMS["opensmile"].source:
         return [_opensmile(name, source)]
-    pin = how.lock.get(name) or pins.PINS.get(name) or pins.Pin()
+    row, snapshot, weights = opened(name, source, how.lock)
+    if weights is None:
+        return [row]
+    compared = [_compared(row, snapshot, weights, how)]
+    return [*compared, emotion2vec_vectors.row()] if weights.family == "emotion2vec" else compared
+
+
+def opened(
+    name: str, source: str, lock: Mapping[str, pins.Pin]
+) -> tuple[rows.Row, snapshots.Snapshot, reader.ModelWeights | None]:
+    """A system's files and weights, and a row without a verdict; without weights, the row says why. Raises FAULTS."""
+    pin = lock.get(name) or pins.PINS.get(name) or pins.Pin()
     path = Path(source).expanduser()
     snapshot = snapshots.local(path, pin) if path.exists() else snapshots.fetch(source, pin)
     for file in snapshot.files:
@@ -59,14 +75,12 @@ def _rows(name: str, source: str, how: How) -> list[rows.Row]:
     row = rows.Row(name, source, snapshot.revision, None, "its files", None, None, rows.DIFFERS, snapshot.fault)
     row = dataclasses.replace(row, files=snapshot.files, failed=True)
     if snapshot.fault:
-        return [row]
+        return row, snapshot, None
     try:
         weights = sources.read(snapshot.path)
     except errors.InputError as fault:
-        return [dataclasses.replace(row, compared="", verdict=rows.NOT_CHECKED, why=str(fault))]
-    row = dataclasses.replace(row, parameters=weights.parameters, failed=False)
-    compared = [_compared(row, snapshot, weights, how)]
-    return [*compared, emotion2vec_vectors.row()] if weights.family == "emotion2vec" else compared
+        return dataclasses.replace(row, compared="", verdict=rows.NOT_CHECKED, why=str(fault)), snapshot, None
+    return dataclasses.replace(row, parameters=weights.parameters, failed=False), snapshot, weights
 
 
 def _compared(row: rows.Row, snapshot: snapshots.Snapshot, weights: reader.ModelWeights, how: How) -> rows.Row:
