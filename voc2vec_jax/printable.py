@@ -7,7 +7,8 @@ same as once.
 
 import re
 import reprlib
-from typing import Any
+import sys
+from typing import Any, TextIO
 
 # C0 and C1 controls, line and paragraph separators, surrogates, annotations, tags, and the marks, embeddings, overrides
 # and isolates of the bidirectional algorithm (UAX 9). Joiners stay: names in Persian and emoji need them.
@@ -25,6 +26,11 @@ def line(text: str) -> str:
 def lines(text: str) -> str:
     """As `line`, for text of several lines: line feeds and tabs stay."""
     return _UNSAFE_IN_LINES.sub(_written_out, text)
+
+
+def show(text: str, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print `lines(text)`, on stdout unless there is a `file`."""
+    print(lines(text), file=sys.stdout if file is None else file, flush=flush)
 
 
 class _Repr(reprlib.Repr):

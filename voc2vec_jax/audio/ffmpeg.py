@@ -6,7 +6,7 @@ them. FFmpeg sees the bytes of one open file: no other file or address can be op
 
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ BLOCK_FRAMES = 1 << 16
 FAR_SECONDS = 600.0  # into a recording: stretches before are decoded from the beginning
 WARM_UP_SECONDS = 1.0  # decoded before a stretch: an MP3 frame uses bytes of up to nine frames before it
 BUFFER_BYTES = 1 << 16
+MOST_IDLE_PACKETS = 10_000  # at the beginning; of speech, minutes
 # Demuxers that read one file and nothing beside it, and that know their format by a header.
 _DEMUXERS = (
     "mp3,aac,loas,mov,matroska,asf,amr,ape,wv,tta,ac3,eac3,dts,mpegts,mpeg,avi,flv,rm,mpc,mpc8,wav,w64,ogg,flac,caf,"
@@ -131,16 +132,12 @@ class Decoder:
 
     def _decoded(self) -> Iterator[joining.Part]:
         """(Hz, samples) of each frame; at the end of the file, what was wrong is told."""
-        held = None
+        held, idle = None, 0
         for packet in self._watch.packets(self._av.error.FFmpegError):
-            try:
-                frames = self._codec.decode(packet if packet.size else None)
-            except self._av.error.FFmpegError:
-                self._watch.bad(packet)
-                continue
-            if self._codec is not self._stream.codec_context and frames:
-                frames[0].pts = max(0, frames[0].pts or 0)  # time before 0 is left out
-            self._watch.good(packet, frames)
+            frames = self._frames(packet)
+            idle += not frames
+            if held is None and idle > MOST_IDLE_PACKETS:
+                return
             for frame in frames:
                 if held is not None:
                     yield held
@@ -148,6 +145,18 @@ class Decoder:
         if held is not None:
             yield held[0], held[1][: len(held[1]) - self._watch.padding(held[0], len(held[1]))]
         self._watch.report(self.format, self._reporter)
+
+    def _frames(self, packet: Any) -> Sequence[Any]:
+        """What a packet decodes to; none for a bad one."""
+        try:
+            frames = self._codec.decode(packet if packet.size else None)
+        except self._av.error.FFmpegError:
+            self._watch.bad(packet)
+            return ()
+        if self._codec is not self._stream.codec_context and frames:
+            frames[0].pts = max(0, frames[0].pts or 0)  # time before 0 is left out
+        self._watch.good(packet, frames)
+        return frames
 
     def _sought(self, first: int) -> tuple[int, Iterable[joining.Part]]:
         """(place, parts from there) where the place is before frame `first`, and the decoder has warmed up there.

@@ -8,6 +8,8 @@ import zlib
 _HEADER_BYTES = 27
 _PAGE_BYTES = _HEADER_BYTES + 255 + 255 * 255  # of the longest
 _BEGIN, _END = 2, 4
+_WINDOW_BYTES = 16 * _PAGE_BYTES
+_MOST_TRIED = 10  # times the file, bytes of what begins like a page and is none: then the rest is not searched
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -29,16 +31,23 @@ def links(file: io.IOBase) -> list[Link]:
     """The links of an open Ogg file, by its pages. Reads the file once."""
     found: list[Link] = []
     at, in_headers, next_numbers, size = 0, False, {}, file.seek(0, os.SEEK_END)
-    while at < size:
-        file.seek(at)
-        page = file.read(_PAGE_BYTES)
-        length = _length(page)
-        if length > len(page) and at + len(page) >= size and found:
+    base, window, tried = 0, b"", 0
+    while at < size and tried <= _MOST_TRIED * size:
+        if at + _PAGE_BYTES > base + len(window) < size:
+            file.seek(at)
+            base, window = at, file.read(_WINDOW_BYTES)
+            if not window:
+                break
+        place = at - base
+        length = _length(window, place)
+        if length > len(window) - place and base + len(window) >= size and found:
             found[-1].early, found[-1].stop = "its last page is cut off", size
             break
-        if not length or not _is_whole(page[:length]):
-            place = page.find(b"OggS", 1)
-            at += place if place > 0 else max(1, len(page) - 3)
+        page = window[place : place + length]
+        if not length or not _is_whole(page):
+            tried += length
+            following = window.find(b"OggS", place + 1)
+            at = base + (following if following > 0 else max(place + 1, len(window) - 3))
             continue
         flags, serial, number = page[5], page[14:18], int.from_bytes(page[18:22], "little")
         if not found or (flags & _BEGIN and not in_headers):
@@ -55,11 +64,11 @@ def links(file: io.IOBase) -> list[Link]:
     return found
 
 
-def _length(page: bytes) -> int:
-    """How long the page that begins here is by its header; 0 if none begins."""
-    if page[:4] != b"OggS" or len(page) < _HEADER_BYTES:
+def _length(window: bytes, at: int) -> int:
+    """How long the page that begins at a place of these bytes is by its header; 0 if none begins."""
+    if window[at : at + 5] != b"OggS\0" or len(window) - at < _HEADER_BYTES:
         return 0
-    segments = page[_HEADER_BYTES : _HEADER_BYTES + page[26]]
+    segments = window[at + _HEADER_BYTES : at + _HEADER_BYTES + window[at + 26]]
     return _HEADER_BYTES + len(segments) + sum(segments)
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 
 CHANNELS = ("mean", "first", "loudest")
 ON_TRUNCATED = ("warn", "refuse")
@@ -139,7 +139,7 @@ class Reporter:
         if self.remark is not None:
             self.remark(kind, text)
         else:
-            warnings.warn(f"{self.name}: {text}", AudioWarning, stacklevel=2)
+            warnings.warn(printable.line(f"{self.name}: {text}"), AudioWarning, stacklevel=2)
 
     def has_told(self, kind: str) -> bool:
         """Whether something of this kind was told."""

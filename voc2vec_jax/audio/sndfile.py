@@ -28,7 +28,10 @@ class Decoder:
         self._reporter = reporter
         self._source = flac.corrected(wav.corrected(file, reporter), reporter)
         with translated(reporter):
-            self._file = soundfile.SoundFile(files.Calm(self._source))
+            self._calm = files.Calm(self._source)
+            with files.stoppable(self._calm):
+                self._file = soundfile.SoundFile(self._calm)
+            self._check_end()
             self.rate_hz, self.channels, self.frames = self._file.samplerate, self._file.channels, self._file.frames
             self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
         reporter.check_rate(self.rate_hz)
@@ -45,7 +48,8 @@ class Decoder:
         at = first
         with translated(self._reporter):
             if first:
-                self._file.seek(min(first, self.frames))
+                with files.stoppable(self._calm):
+                    self._file.seek(min(first, self.frames))
             while at < wanted:
                 block, fault = self._read(min(self._block_frames, wanted - at))
                 at += len(block)
@@ -74,12 +78,21 @@ class Decoder:
 
     def _read(self, frames: int) -> tuple[Float32[np.ndarray, "frames channels"], soundfile.LibsndfileError | None]:
         """The next frames, at most so many, and the error that ended them."""
-        before = self._file.tell() if self._file.seekable() else 0
         block = np.zeros((frames, self.channels), np.float32)
-        try:
-            return self._file.read(out=block), None
-        except soundfile.LibsndfileError as error:
-            return block[: max(0, self._file.tell() - before) if self._file.seekable() else 0], error
+        with files.stoppable(self._calm):
+            before = self._file.tell() if self._file.seekable() else 0
+            try:
+                block, fault = self._file.read(out=block), None
+            except soundfile.LibsndfileError as error:
+                block = block[: max(0, self._file.tell() - before) if self._file.seekable() else 0]
+                fault = error
+        self._check_end()
+        return block, fault
+
+    def _check_end(self) -> None:
+        """AudioError for a file that its decoder never comes to the end of."""
+        if self._calm.ended:
+            raise self._reporter.error("cannot be decoded (its parts have no end: it is damaged or crafted)")
 
     def _rest(
         self, at: int, stop: int | None, fault: soundfile.LibsndfileError

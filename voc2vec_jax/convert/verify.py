@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax import errors, models
+from voc2vec_jax import errors, models, printable
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.convert import reader, sources, writer
 from voc2vec_jax.ops import log_mel
@@ -128,7 +128,7 @@ def _theirs(weights: reader.ModelWeights, folder: Path, audio: np.ndarray) -> li
 def main(argv: list[str]) -> None:
     """Prints the report on SRC and DST."""
     source, target = (Path(word) for word in argv)
-    print(json.dumps(report(source, target)))
+    printable.show(json.dumps(report(source, target)))
 
 
 if __name__ == "__main__":

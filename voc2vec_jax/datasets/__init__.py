@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.datasets import catalog, downloads, listings, preparing, records
 
 CATALOG = catalog.CATALOG
@@ -65,6 +65,7 @@ def missing_table(names: Sequence[str], data_dir: str | os.PathLike) -> str:
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text as aligned columns; the first row is the header."""
+    rows = [list(map(printable.line, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

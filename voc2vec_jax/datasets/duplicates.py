@@ -1,6 +1,5 @@
 """Duplicate sounds in prepared sets: within a set, between two sets, and between pre-training and tasks."""
 
-import csv
 import os
 import pathlib
 from collections import Counter
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from voc2vec_jax.datasets import catalog, fingerprints, records
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import csv_files, files
 
 
 class Duplicate(NamedTuple):
@@ -68,6 +67,6 @@ def write(found: Sequence[Duplicate], path: pathlib.Path) -> None:
     """Writes all pairs as a csv file, first those between a pre-training set and a task."""
     ordered = sorted(found, key=lambda pair: (not crosses(pair.first_set, pair.second_set), pair))
     with files.atomic(path, "w", encoding="utf-8", newline="") as file:
-        out = csv.writer(file)
+        out = csv_files.Writer(file)
         out.writerow(Duplicate._fields)
         out.writerows([*pair[:5], f"{pair.similarity:.4f}"] for pair in ordered)

@@ -12,7 +12,7 @@ import numpy as np
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.datasets import listings, manifest_listings, trees
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import csv_files, files
 
 COLUMNS = ("path", "start", "end", "label")
 LEAST_SECONDS = 0.5  # of a clip without label
@@ -81,7 +81,7 @@ def _free(own: Sequence[Clip], root: pathlib.Path, path: str, rest: Rest) -> Ite
 def write(clips: Sequence[Clip], root: pathlib.Path, output: pathlib.Path) -> None:
     """A csv list of clips whose paths are relative to `root`; in it they are relative to the list. RunError."""
     text = io.StringIO()
-    writer = files.csv_writer(text)
+    writer = csv_files.Writer(text)
     writer.writerow(COLUMNS)
     for clip in clips:
         path = clip.path if os.path.isabs(clip.path) else os.path.relpath(root / clip.path, output.parent)

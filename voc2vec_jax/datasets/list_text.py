@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
 from voc2vec_jax import errors, opening
+from voc2vec_jax.runs import csv_files
 
 # The marks of UTF-32 begin with those of UTF-16, so they come first.
 ENCODINGS = (
@@ -87,7 +88,7 @@ def rows(
         for fields in reader:
             if last > first and any("\n" in field for field in _picked(fields, read)):
                 raise csv.Error
-            yield first, fields
+            yield first, list(map(csv_files.unquoted, fields))
             first = 0
     except csv.Error as error:
         raise errors.InputError(

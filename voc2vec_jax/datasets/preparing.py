@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from voc2vec_jax import audio, errors, opening
+from voc2vec_jax import audio, errors, opening, printable
 from voc2vec_jax.datasets import file_states, listings, records, renewal, shard_jobs, shards, worker_processes
 from voc2vec_jax.datasets import progress as progresses
 from voc2vec_jax.runs import files
@@ -285,7 +285,9 @@ def _open_partial(plan: PreparationPlan) -> None:
             f"{partial} holds shards of other recordings: give every part the same --manual_dir, or delete the folder"
         )
     if other and not plan.part:
-        print(f"{plan.name}: the recordings have changed since the unfinished run: starting over", file=sys.stderr)
+        printable.show(
+            f"{plan.name}: the recordings have changed since the unfinished run: starting over", file=sys.stderr
+        )
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
     if not plan.part:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import tqdm
 
+from voc2vec_jax import printable
+
 PROGRESS_SECONDS = 10.0
 
 
@@ -16,7 +18,7 @@ def shown(name: str, total: int, done: int, unit: str, progress: bool) -> Iterat
     if not progress:
         yield lambda count: None
     elif sys.stderr.isatty():
-        with tqdm.tqdm(total=total, initial=done, desc=name, unit=f" {unit}", unit_scale=True) as bar:
+        with tqdm.tqdm(total=total, initial=done, desc=printable.line(name), unit=f" {unit}", unit_scale=True) as bar:
             yield bar.update
     else:
         yield _line_printer(name, total, done, unit)
@@ -30,6 +32,6 @@ def _line_printer(name: str, total: int, done: int, unit: str) -> Callable[[int]
         done += count
         if done == total or time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
-            print(f"{name}: {done} of {total} {unit}", file=sys.stderr, flush=True)
+            printable.show(f"{name}: {done} of {total} {unit}", file=sys.stderr, flush=True)
 
     return advance

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
+from voc2vec_jax import printable
 from voc2vec_jax.datasets import catalog, listings, preparing, records, shard_jobs, shards
 
 
@@ -41,9 +42,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for example in shard_jobs.examples(listing.loader, listing.recordings, odd, listing.how):
             yield example.id, example._asdict()
         for bad in odd.unreadable:
-            logging.warning("%s: left out %s: %s", self.source.name, bad["path"], bad["reason"])
+            logging.warning("%s: left out %s: %s", self.source.name, *map(printable.line, (bad["path"], bad["reason"])))
         for remark in odd.remarks:
-            logging.warning("%s: %s %s", self.source.name, remark["path"], remark["text"])
+            logging.warning("%s: %s %s", self.source.name, *map(printable.line, (remark["path"], remark["text"])))
 
 
 def _builder(source: listings.Source) -> type[Builder]:

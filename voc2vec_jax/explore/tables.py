@@ -13,7 +13,7 @@ from voc2vec_jax.datasets import fingerprints
 from voc2vec_jax.explore import probe as explore_probe
 from voc2vec_jax.finetuning import tasks
 from voc2vec_jax.inference import vector_files
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import csv_files, files
 
 ABOUT = (
     pa.field("id", pa.string(), nullable=False),
@@ -66,7 +66,7 @@ def write_vectors(folder: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndar
 def write_copies(folder: pathlib.Path, task: tasks.Task, pairs: Sequence[fingerprints.Pair]) -> None:
     """copies.csv: a line for each pair of clips that hold the same sound."""
     text = io.StringIO()
-    writer = files.csv_writer(text)
+    writer = csv_files.Writer(text)
     writer.writerow(["first", "second", "kind", "similarity", "first_label", "second_label"])
     for pair in pairs:
         names = [_text(str(task.ids[row])) for row in (pair.first, pair.second)]

@@ -8,7 +8,7 @@ import sys
 import ml_collections
 import tqdm
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.finetuning import cross_validation, faults, jobs, seeds, tasks
 from voc2vec_jax.runs import agreement, logs, signals
 from voc2vec_jax.runs import folder as run_folder
@@ -67,7 +67,7 @@ def described(job: jobs.CrossValidationJob) -> str:
 def tell(text: str) -> None:
     """Print a line on stderr in process 0, without breaking a progress bar."""
     if logs.speaks():
-        tqdm.tqdm.write(text, file=sys.stderr)
+        tqdm.tqdm.write(printable.line(text), file=sys.stderr)
 
 
 def status(failed: list[tuple[jobs.CrossValidationJob, Exception]], planned: int) -> int:

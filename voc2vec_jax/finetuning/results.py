@@ -10,7 +10,6 @@
 n = clips, v = classes.
 """
 
-import csv
 import dataclasses
 import io
 import json
@@ -26,7 +25,7 @@ from voc2vec_jax.finetuning import folds as fold_splits
 from voc2vec_jax.finetuning import leak_badges, scoring, tasks
 from voc2vec_jax.inference import answers
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.runs import agreement, files
+from voc2vec_jax.runs import agreement, csv_files, files
 
 PREDICTION_COLUMNS = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
 _FOLD, _SUMMARY = "fold.json", "summary.json"
@@ -101,7 +100,7 @@ def write_predictions(
     shares = answers.probabilities(task.kind, logits.astype(np.float64))
     truth = np.eye(len(task.labels))[task.label] if task.kind == "classes" else task.targets
     text = io.StringIO()
-    writer = files.csv_writer(text)
+    writer = csv_files.Writer(text)
     writer.writerow([*PREDICTION_COLUMNS, *(f"p:{label}" for label in task.labels if not numbers)])
     for row, share in zip(rows, shares):
         writer.writerow(
@@ -246,10 +245,10 @@ def pooled(
 
 def _join_predictions(workdir: pathlib.Path, done: Sequence[int]) -> None:
     text = io.StringIO()
-    writer = files.csv_writer(text)
+    writer = csv_files.Writer(text)
     for number, fold in enumerate(done):
         path = fold_folder(workdir, fold) / "predictions.csv"
-        rows = list(csv.reader(io.StringIO(opening.read_bytes(path).decode())))
+        rows = list(csv_files.Reader(io.StringIO(opening.read_bytes(path).decode())))
         writer.writerows(rows if number == 0 else rows[1:])
     files.write_atomic(workdir / "predictions.csv", text.getvalue().encode())
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import csv_files, files
 
 SUFFIXES = (".csv", ".parquet", ".npz")
 
@@ -49,7 +49,7 @@ def write_parquet(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarra
 def write_csv(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "n d"]) -> None:
     """A csv file with a column for each number of a vector."""
     with files.atomic(path, "w", encoding="utf-8", newline="") as file:
-        writer = files.csv_writer(file)
+        writer = csv_files.Writer(file)
         writer.writerow([*rows.column_names, *(f"v{number}" for number in range(vectors.shape[1]))])
         for row, vector in zip(zip(*(each.to_pylist() for each in rows.columns)), vectors):
             shown = (f"{value:.6g}" if isinstance(value, float) else value for value in row)

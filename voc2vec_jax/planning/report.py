@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.planning import collectives, compiling, counts, devices, roofline
 from voc2vec_jax.runs import cli, files, runtime, sharding
 
@@ -106,10 +106,10 @@ def show(plan: Plan, request: Request) -> None:
     if request.hlo and plan.compiled.text is not None:
         files.write_atomic(pathlib.Path(request.hlo), plan.compiled.text.encode())
     if request.json:
-        print(json.dumps(as_dict(plan)))
+        printable.show(json.dumps(as_dict(plan)))
         return
     for line in lines(plan, request):
-        print(line)
+        printable.show(printable.line(line))
 
 
 def count(machine: devices.Machine | None, compiled: compiling.Compiled) -> counts.Counts | None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from voc2vec_jax import errors, opening
 from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining import data as pretraining_data
-from voc2vec_jax.runs import agreement, files, logs
+from voc2vec_jax.runs import agreement, csv_files, files, logs
 
 LISTED = "bad_clips.csv"
 SHOWN_CLIPS = 3
@@ -63,7 +63,7 @@ class BadUpdates:
     def _write(self) -> None:
         try:
             with files.atomic(self.path, "w", encoding="utf-8", newline="") as file:
-                writer = files.csv_writer(file)
+                writer = csv_files.Writer(file)
                 writer.writerow(("id", "step"))
                 writer.writerows(self._listed)
         except OSError as error:
@@ -73,6 +73,6 @@ class BadUpdates:
 def _read(path: pathlib.Path) -> list[tuple[str, int]]:
     try:
         with opening.regular(path, "r", encoding="utf-8", newline="") as file:
-            return [(row["id"], int(row["step"])) for row in csv.DictReader(file, strict=True)]
+            return [(row["id"], int(row["step"])) for row in csv_files.DictReader(file, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise errors.InputError(f"{path} is no list of bad clips ({error}): remove it; the run makes it anew") from None

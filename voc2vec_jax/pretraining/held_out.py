@@ -18,7 +18,7 @@ from jaxtyping import Int64
 from voc2vec_jax import errors, opening
 from voc2vec_jax.datasets import corpora
 from voc2vec_jax.pretraining import batch_plan
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import csv_files, files
 
 VALIDATION, EXCLUDED = "validation.json", "excluded.txt"
 
@@ -78,7 +78,7 @@ def read_list(path: str | pathlib.Path) -> list[str]:
     if "id" not in header:
         return [line for line in lines if line]
     try:
-        return [row["id"] for row in csv.DictReader(lines, strict=True)]
+        return [row["id"] for row in csv_files.DictReader(lines, strict=True)]
     except csv.Error as error:
         raise errors.InputError(f"exclude={path} is no CSV: {error}") from None
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from voc2vec_jax import errors, opening
-from voc2vec_jax.runs import cli, durations, manifest, rows
+from voc2vec_jax import errors, opening, printable
+from voc2vec_jax.runs import cli, csv_files, durations, manifest, rows
 
 FLAGS = {
     "workdir": cli.Flag("run folder", required=True),
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """Print where the run of a command line stands; what it says of a configuration is passed over."""
     arguments = cli.parse(_without_config(argv), flags=FLAGS, program="voc2vec train --status")
     found = read(arguments.workdir)
-    print(json.dumps(found) if arguments.json else text(found))
+    printable.show(json.dumps(found) if arguments.json else text(found))
     return errors.EXIT_DONE
 
 
@@ -157,7 +157,7 @@ def _best(folder: pathlib.Path, newest: int) -> dict[str, Any] | None:
 def _bad_updates(listed: pathlib.Path) -> dict[str, int | None]:
     try:
         with opening.regular(listed, "r", encoding="utf-8", newline="") as file:
-            steps = {int(row["step"]) for row in csv.DictReader(file)}
+            steps = {int(row["step"]) for row in csv_files.DictReader(file)}
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         steps = set()
     return {"count": len(steps), "last_step": max(steps, default=None)}

@@ -9,7 +9,7 @@ or a system of the paper. DST is a new folder, or a new .pt file for fairseq.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import reader, sources, verify, writer
 from voc2vec_jax.runs import cli
 
@@ -33,9 +33,9 @@ def main(argv: list[str]) -> int:
         dropped = WRITERS[layout](target, weights)
     except OSError as fault:
         raise errors.InputError(f"{target} cannot be written: {fault.strerror or fault}") from fault
-    print("\n".join(summary(weights, source, target, layout, dropped)))
+    printable.show("\n".join(map(printable.line, summary(weights, source, target, layout, dropped))))
     if arguments.verify:
-        print(verdict(verify.in_own_process(source, target), target))
+        printable.show(verdict(verify.in_own_process(source, target), target))
     return errors.EXIT_DONE
 
 

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import threading
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.demo import answering, neighbours, page
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.reports import model_card
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     answerer = answering.Answerer(model, clips, arguments.window_seconds, arguments.hop_seconds)
     build = functools.partial(page.build, answerer, page.heading(found, answerer), why)
     with page.served(build, arguments.host, arguments.port, browser=arguments.browser) as address:
-        print(f"the demo is at {address} (Ctrl-C ends it)", flush=True)
+        printable.show(f"the demo is at {address} (Ctrl-C ends it)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
     return errors.EXIT_DONE

@@ -6,7 +6,7 @@ voc2vec doctor
 import os
 import pathlib
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.runs import cli, extras, installation, recipes, runtime, versions
 
 # What an extra is for; one that is not named here is for those who work on this package
@@ -34,11 +34,11 @@ def main(argv: list[str]) -> int:
     cli.parse(argv, flags={}, program="voc2vec doctor", about=__doc__)
     remedies: list[str] = []
     for section in (_package, _jax, _extras):
-        print("\n".join(section(remedies)) + "\n", flush=True)
+        printable.show("\n".join(section(remedies)) + "\n", flush=True)
     if remedies:
-        print("To mend:\n" + "\n".join(f"  {remedy}" for remedy in remedies))
+        printable.show("To mend:\n" + "\n".join(f"  {remedy}" for remedy in remedies))
         return errors.EXIT_FAULT
-    print("Nothing is broken.")
+    printable.show("Nothing is broken.")
     return errors.EXIT_DONE
 
 

@@ -12,7 +12,7 @@ import pathlib
 
 import ml_collections
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.datasets import audio_flags
 from voc2vec_jax.explore import run as exploration
 from voc2vec_jax.explore import settings as explore_settings
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     settings = settings_of(arguments)
     cpu_tuning.one_device_a_core()
     runtime.set_up_jax(ml_collections.ConfigDict({"deterministic": False, "matmul_precision": "highest"}))
-    print(exploration.run(settings))
+    printable.show(exploration.run(settings))
     return errors.EXIT_DONE
 
 

@@ -10,7 +10,7 @@ and in the file itself (`doc_string`).
 
 from pathlib import Path
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.inference import exported, pretrained
 from voc2vec_jax.runs import cli
 
@@ -32,12 +32,17 @@ def main(argv: list[str]) -> int:
     model.save_pretrained(path, "onnx")
     beside = path.with_name(f"{path.name}.data")
     size = sum(each.stat().st_size for each in (path, beside) if each.exists())
-    print(f"{source} -> {path} ({size / 1e6:,.1f} MB{', most of it in ' + beside.name if beside.exists() else ''})")
-    print(f"family       {model.family}, {model.checkpoint.parameters:,} parameters")
-    print(f"labels       {', '.join(model.labels) or 'none: the model has no head, the file gives features'}")
-    print("input        audio [batch, samples] at 16 kHz within [-1, 1], not normalised; lengths [batch] in samples")
+    printable.show(
+        f"{source} -> {path} ({size / 1e6:,.1f} MB{', most of it in ' + beside.name if beside.exists() else ''})"
+    )
+    printable.show(f"family       {model.family}, {model.checkpoint.parameters:,} parameters")
+    labels = printable.line(", ".join(model.labels))
+    printable.show(f"labels       {labels or 'none: the model has no head, the file gives features'}")
+    printable.show(
+        "input        audio [batch, samples] at 16 kHz within [-1, 1], not normalised; lengths [batch] in samples"
+    )
     if arguments.verify:
-        print(verdict(model, path))
+        printable.show(verdict(model, path))
     return errors.EXIT_DONE
 
 

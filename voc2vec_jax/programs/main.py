@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.programs import COMMANDS
 from voc2vec_jax.runs import program, versions
 
@@ -34,9 +34,9 @@ def _without_command(argv: list[str]) -> int:
     """Help and version; InputError for a command that there is not."""
     word = argv[0] if argv else "--help"
     if word in ("--help", "-h", "help"):
-        print(text())
+        printable.show(text())
     elif word in ("--version", "-V", "version"):
-        print(versions.line())
+        printable.show(versions.line())
     elif word.startswith("-"):
         raise errors.InputError(
             f"a command comes first, as in voc2vec train {word}; the commands are {', '.join(COMMANDS)}"

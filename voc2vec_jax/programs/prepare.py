@@ -14,7 +14,7 @@ lists the sets and the folders that they need.
 import pathlib
 import re
 
-from voc2vec_jax import audio, datasets, errors
+from voc2vec_jax import audio, datasets, errors, printable
 from voc2vec_jax.datasets import audio_flags, catalog, duplicates, records, stats
 from voc2vec_jax.runs import cli
 
@@ -98,11 +98,11 @@ def _prepare_all(names: list[str], arguments: cli.Arguments) -> None:
         else:
             (prepared.append(made) if made else unfinished.append(name))
     if prepared:
-        print("\n".join([table(prepared), *remarks(prepared)]))
+        printable.show("\n".join([table(prepared), *map(printable.line, remarks(prepared))]))
     for name in unfinished:
-        print(f"{name}: part {arguments.shard} is made; the machine that makes the last part finishes the set")
+        printable.show(f"{name}: part {arguments.shard} is made; the machine that makes the last part finishes the set")
     if len(faults) > 1:
-        print("\n".join(f"{name}: {fault}" for name, fault in faults.items()))
+        printable.show("\n".join(printable.line(f"{name}: {fault}") for name, fault in faults.items()))
         raise errors.InputError(f"{len(faults)} of {len(names)} sets are not prepared: {', '.join(faults)}")
     for name, fault in faults.items():
         raise errors.InputError(f"{name}: {fault}")
@@ -129,8 +129,8 @@ def _prepare(name: str, arguments: cli.Arguments) -> records.PreparedSet | None:
 def show_stats(data_dir: str) -> None:
     """Prints tables I and II, then what is known of each difference."""
     for title, rows in stats.tables(data_dir):
-        print(f"{title}\n{datasets.format_table(rows)}\n")
-    print("\n".join(stats.differences(data_dir)))
+        printable.show(f"{title}\n{datasets.format_table(rows)}\n")
+    printable.show("\n".join(stats.differences(data_dir)))
 
 
 def show_duplicates(arguments: cli.Arguments, names: list[str]) -> None:
@@ -141,11 +141,11 @@ def show_duplicates(arguments: cli.Arguments, names: list[str]) -> None:
     output = pathlib.Path(arguments.output or pathlib.Path(arguments.data_dir, "duplicates.csv"))
     found = duplicates.find(arguments.data_dir, names, arguments.workers or None)
     duplicates.write(found, output)
-    print(datasets.format_table(duplicates.summary(found)))
+    printable.show(datasets.format_table(duplicates.summary(found)))
     for pair in found[:SHOWN_PAIRS]:
         where = f"{pair.first_set} {pair.first} = {pair.second_set} {pair.second}"
-        print(f"{pair.kind} {pair.similarity:.3f}: {where}")
-    print(f"{len(found)} pairs in {', '.join(names)}: {output}")
+        printable.show(f"{pair.kind} {pair.similarity:.3f}: {where}")
+    printable.show(f"{len(found)} pairs in {', '.join(names)}: {output}")
 
 
 def table(prepared: list[records.PreparedSet]) -> str:

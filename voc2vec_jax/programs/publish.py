@@ -6,7 +6,7 @@
 RUN is a run of fine-tuning that has kept one model, or one of its models. A licence is named as the Hub names it.
 """
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.reports import model_card
 from voc2vec_jax.runs import cli
 
@@ -26,5 +26,5 @@ def main(argv: list[str]) -> int:
     said = model_card.publish(source, repository, **how)
     if arguments.output:
         said = f"{arguments.output} holds what would be uploaded, in the layout {said}: read its README.md first"
-    print(said)
+    printable.show(said)
     return errors.EXIT_DONE

@@ -10,7 +10,7 @@ of each run in report_runs/, and the clips that the page plays in report_audio/.
 
 import sys
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.reports import build
 from voc2vec_jax.runs import cli
 
@@ -35,12 +35,12 @@ def main(argv: list[str]) -> int:
         embed_audio=arguments.embed_audio,
         formats=formats,
         others=arguments.others,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
+        say=lambda text: printable.show(text, file=sys.stderr, flush=True),
     )
     for text in found.warnings:
-        print(f"incomplete: {text}")
+        printable.show(f"incomplete: {text}")
     sets = len({run.dataset for run in found.runs})
     runs = f"{len(found.runs)} run{'s' * (len(found.runs) != 1)} on {sets} data set{'s' * (sets != 1)}"
     size = found.page.stat().st_size / 1e6
-    print(f"{found.page}: {runs}, {size:.1f} MB, {len(found.files) - 1} files beside it")
+    printable.show(f"{found.page}: {runs}, {size:.1f} MB, {len(found.files) - 1} files beside it")
     return errors.EXIT_DONE

@@ -10,7 +10,7 @@ use, and what they tell about labels where a set has some); report.json and repo
 
 import os
 
-from voc2vec_jax import datasets, errors
+from voc2vec_jax import datasets, errors, printable
 from voc2vec_jax.datasets import catalog, records
 from voc2vec_jax.pretraining.units import making as unit_making
 from voc2vec_jax.pretraining.units import report as unit_report
@@ -61,8 +61,8 @@ def main(argv: list[str]) -> int:
     folder = unit_store.clustering_folder(arguments.data_dir, name)
     unit_store.save_json(folder / "report.json", {"units": name, "sets": rows})
     unit_report.draw(folder / "report.png", name, pairs)
-    print(datasets.format_table(unit_report.table(rows)))
-    print(
+    printable.show(datasets.format_table(unit_report.table(rows)))
+    printable.show(
         f"{name}: {len(clustering.centroids)} clusters at {clustering.rate_hz:g} Hz; report.json and .png in {folder}"
     )
     return errors.EXIT_DONE

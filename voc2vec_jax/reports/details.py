@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.reports import runs as report_runs
+from voc2vec_jax.runs import csv_files
 
 _PREDICTION = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
 
@@ -44,7 +45,7 @@ def predictions(run: report_runs.ReportedRun) -> list[ReportedPrediction] | None
         return None
     rows = []
     with opening.regular(path, "r", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        reader = csv.DictReader(file, restval="")
+        reader = csv_files.DictReader(file, restval="")
         try:
             absent = [name for name in _PREDICTION if name not in (reader.fieldnames or ())]
             if absent:

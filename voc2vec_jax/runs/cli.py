@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import ml_collections
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.runs import configuration, flag_hints, help_text, versions
 from voc2vec_jax.runs.flags import COMMON, CONFIG, Flag, Line, Positional, Recipes
 
@@ -63,7 +63,7 @@ def parse(
         configuration.expand_home(config)
     values = {name: _value(name, flag, given, config) for name, flag in line.flags.items()}
     if values["help"] or values["version"]:
-        print(help_text.text(line, config, source) if values["help"] else versions.line())
+        printable.show(help_text.text(line, config, source) if values["help"] else versions.line())
         raise SystemExit(errors.EXIT_DONE)
     _require(values, words, line)
     return Arguments(values, tuple(map(configuration.at_home, words)), source, overrides)

@@ -1,7 +1,6 @@
 """Files that survive a kill or a power cut: atomic replacement, synced folders, content hashes; and similar names."""
 
 import contextlib
-import csv
 import difflib
 import hashlib
 import io
@@ -9,7 +8,7 @@ import os
 import pathlib
 import secrets
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from voc2vec_jax import opening
 
@@ -80,15 +79,3 @@ def similar(path: pathlib.Path, pattern: str = "*") -> str:
         return f" (nor a folder {path.parent})"
     near = difflib.get_close_matches(path.name, sorted(other.name for other in path.parent.glob(pattern)), n=1)
     return f" (did you mean {path.parent / near[0]}?)" if near else ""
-
-
-def csv_writer(file: io.TextIOBase) -> Any:
-    """A `csv.writer` whose lines end in a line feed. A field with a carriage return is still quoted."""
-    return csv.writer(_Lines(file))
-
-
-class _Lines(NamedTuple):
-    file: io.TextIOBase
-
-    def write(self, line: str) -> None:
-        self.file.write(line.removesuffix("\r\n") + "\n")

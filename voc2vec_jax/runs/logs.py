@@ -8,7 +8,7 @@ from typing import Any
 
 import tqdm
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.runs import agreement, boards, files, rows, series
 
 _SHOWN_GAPS = 3  # stretches of missing steps that a warning names
@@ -20,15 +20,15 @@ def speaks() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a message on stderr, in process 0 only, without breaking a progress bar."""
+    """Print a line on stderr, in process 0 only, without breaking a progress bar."""
     if speaks():
-        tqdm.tqdm.write(text, file=sys.stderr)
+        tqdm.tqdm.write(printable.line(text), file=sys.stderr)
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr, in process 0 only, because the others would print the same."""
     if speaks():
-        tqdm.tqdm.write(f"warning: {text}", file=sys.stderr)
+        tqdm.tqdm.write(printable.line(f"warning: {text}"), file=sys.stderr)
 
 
 class Metrics:

@@ -13,7 +13,6 @@ No file depends on which worker wrote it. The leftovers of a dead worker begin w
 """
 
 import contextlib
-import csv
 import json
 import os
 import pathlib
@@ -21,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from voc2vec_jax import audio, errors, opening
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import csv_files, files
 
 MANIFEST = "evaluation.json"
 COLUMNS = {"errors": ("row", "id", "path", "reason"), "remarks": ("row", "id", "path", "kind", "remark")}
@@ -103,7 +102,7 @@ class OutputFolder:
         """Writes errors.csv or remarks.csv from those of all parts; returns the number of rows in it."""
         count = 0
         with whole(self.root / f"{kind}.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-            writer = files.csv_writer(file)
+            writer = csv_files.Writer(file)
             writer.writerow(COLUMNS[kind])
             for row in self.all_rows(kind):
                 writer.writerow(row)
@@ -119,7 +118,7 @@ class OutputFolder:
         """The errors or remarks of a part."""
         if self.rows_of(kind, number).exists():
             with opening.regular(self.rows_of(kind, number), "r", newline="", encoding="utf-8") as part:
-                rows = csv.reader(part)
+                rows = csv_files.Reader(part)
                 next(rows)
                 yield from rows
 
@@ -177,4 +176,4 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Writes a csv file in UTF-8, quoting fields that hold separators, quotes or line breaks."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        files.csv_writer(file).writerows([columns, *rows])
+        csv_files.Writer(file).writerows([columns, *rows])

@@ -3,7 +3,6 @@
 n = rows, d = width, l = layers, t = frames, w = windows, v = classes.
 """
 
-import csv
 import json
 import pathlib
 from collections.abc import Collection, Mapping
@@ -18,7 +17,7 @@ from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.inference import answers, windowing
 from voc2vec_jax.inference.evaluation import inputs as evaluation_inputs
 from voc2vec_jax.inference.evaluation import window_rows
-from voc2vec_jax.runs import files
+from voc2vec_jax.runs import csv_files
 
 FLOAT16_END = 65_520.0  # from here on, the nearest float16 is infinite
 GROUP_BYTES = 32 << 20  # vectors in a row group
@@ -171,7 +170,7 @@ class TimelineWriter:
     def __init__(self, path: pathlib.Path, windows: pathlib.Path, columns: Columns, cut: windowing.Cut):
         """To the csv file `path` and the Parquet file `windows`. `cut` gives the windows of so many samples."""
         self._file = path.open("w", newline="", encoding="utf-8")
-        self._writer = files.csv_writer(self._file)
+        self._writer = csv_files.Writer(self._file)
         self._writer.writerow(TIMELINE_COLUMNS)
         self._columns, self._cut = columns, cut
         self._windows = window_rows.WindowWriter(windows, columns.description)
@@ -180,7 +179,7 @@ class TimelineWriter:
         """The windows of finished files but for those of some items, as they are."""
         self._windows.copy(windows, without)
         with opening.regular(path, "r", newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
+            rows = csv_files.Reader(file)
             next(rows)
             self._writer.writerows(row for row in rows if int(row[0]) not in without)
 

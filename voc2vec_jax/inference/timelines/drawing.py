@@ -28,7 +28,7 @@ from voc2vec_jax.inference.evaluation import output as evaluation_output
 from voc2vec_jax.inference.evaluation import recordings, rows, window_rows
 from voc2vec_jax.inference.timelines import events as timeline_events
 from voc2vec_jax.inference.timelines import listening, page, picture
-from voc2vec_jax.runs import files, logs
+from voc2vec_jax.runs import csv_files, files, logs
 
 EVENT_COLUMNS = ("row", "id", "path", "start", "end", "label", "probability", "mean_probability")
 CLIPS, CLIP_SECONDS = 24, 8.0  # sounds of events in a page that does not hold the whole
@@ -150,7 +150,7 @@ class _EventFiles:
     """events.csv and events.rttm, written recording by recording."""
 
     def __init__(self, table: IO[str], lines: IO[str]):
-        self._lines, self._writer = lines, files.csv_writer(table)
+        self._lines, self._writer = lines, csv_files.Writer(table)
         self._writer.writerow(EVENT_COLUMNS)
 
     @classmethod
