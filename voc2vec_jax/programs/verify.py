@@ -12,7 +12,7 @@ compared. A rerun fetches only what is missing. Status 0: something was checked 
 import pathlib
 from collections.abc import Sequence
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import paper_systems
 from voc2vec_jax.runs import cli, cpu_tuning
 from voc2vec_jax.verification import output, pins, rows, stored, systems
@@ -44,8 +44,8 @@ def main(argv: list[str]) -> int:
     else:
         found = _compared(words, arguments, lock)
     path = output.write(pathlib.Path(arguments.output), found, arguments.against)
-    print(output.table(found))
-    print(f"{path}: {output.summary(found)}")
+    printable.show(output.table(found))
+    printable.show(f"{path}: {output.summary(found)}")
     return output.status(found)
 
 
@@ -72,7 +72,7 @@ def _compared(words: Sequence[str], arguments: cli.Arguments, lock: dict[str, pi
     if arguments.store:
         before = stored.read(target) if target.exists() else {}
         stored.write(target, before | how.keep)
-        print(f"{target}: numbers of {', '.join(how.keep) or 'no system'}")
+        printable.show(f"{target}: numbers of {', '.join(how.keep) or 'no system'}")
     return found
 
 

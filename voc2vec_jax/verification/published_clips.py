@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.inference import urls
 from voc2vec_jax.runs import extras
 from voc2vec_jax.verification import published_numbers as numbers
@@ -69,7 +69,9 @@ class Recordings:
         if path is None and not address:
             raise Missing(f"{name} is not among the recordings")
         try:
-            found = np.load(path or io.BytesIO(_fetched(address, sha256)), allow_pickle=False)
+            found = np.load(
+                opening.checked(path) if path else io.BytesIO(_fetched(address, sha256)), allow_pickle=False
+            )
         except (OSError, ValueError, EOFError) as fault:
             raise Missing(f"{path or address} cannot be read as an array ({fault})") from fault
         if found.shape != shape or found.dtype.kind != "f":
@@ -111,7 +113,7 @@ def _table() -> dict[str, bytes]:
             f"{numbers.TABLE} cannot be fetched ({type(fault).__name__}); give a folder with LibriSpeech's dev-clean "
             "as --recordings"
         ) from fault
-    data = Path(path).read_bytes()
+    data = opening.read_bytes(path)
     if hashlib.sha256(data).hexdigest() != numbers.TABLE_SHA256:
         raise Missing(f"{path} is another file than that of the test suite (its hash differs)")
     rows = pyarrow.parquet.read_table(io.BytesIO(data), columns=["id", "audio"]).to_pylist()

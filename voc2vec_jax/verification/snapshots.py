@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.convert import sources
 from voc2vec_jax.runs import extras, files
 from voc2vec_jax.verification import downloads, pins, rows
@@ -91,7 +91,7 @@ def _cached(repository: str, revision: str, pin: pins.Pin, why: str) -> Snapshot
     root = downloads.repository(repository)
     ref = root / "refs" / revision
     if not _COMMIT.fullmatch(revision) and ref.is_file():
-        revision = ref.read_text().strip()
+        revision = opening.read_text(ref).strip()
     folder = root / "snapshots" / revision
     here = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if missing := _missing(repository, here, pin):

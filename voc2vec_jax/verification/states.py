@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Float32, Int16
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.convert import reader, weight_files
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.verification import recordings, rows
@@ -103,7 +103,7 @@ def _without_pickles(folder: Path) -> Iterator[Path]:
         safe = Path(scratch)
         for name in ("config.json", *_PREPROCESSORS):
             if (folder / name).is_file():
-                (safe / name).write_bytes((folder / name).read_bytes())
+                (safe / name).write_bytes(opening.read_bytes(folder / name))
         safetensors.numpy.save_file(tensors, safe / "model.safetensors", {"format": "pt"})
         yield safe
 
