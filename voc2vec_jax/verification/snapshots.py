@@ -150,7 +150,7 @@ def _as_tag(blob: str, file: Path, sha256: str) -> str:
     if not _COMMIT.fullmatch(blob):
         return ""
     digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
-    with file.open("rb") as opened:
+    with opening.regular(file) as opened:
         while data := opened.read(_BLOCK):
             digest.update(data)
     return digest.hexdigest()
