@@ -137,6 +137,17 @@ def test_an_array_of_another_kind_is_not_taken(tmp_path, array, says):
         published_clips.Recordings(tmp_path).array("a.npy", (4, 3))
 
 
+def test_arrays_that_claim_more_than_they_hold_are_not_taken(tmp_path):
+    np.savez(tmp_path / "a.npz", np.zeros((4, 3)))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(published_clips.Missing, match="a.npy is an archive of arrays"):
+        published_clips.Recordings(tmp_path).array("a.npy", (4, 3))
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 50,)})
+    with pytest.raises(published_clips.Missing, match="a.npy cannot be read as an array"):
+        published_clips.Recordings(tmp_path).array("a.npy", (4, 3))
+
+
 def test_what_is_not_a_number_differs():
     found = published_checks._against([1.0, float("nan")], [1.0, 1.0], 1e-3)
     assert found.excess > 1

@@ -69,14 +69,17 @@ class Recordings:
         if path is None and not address:
             raise Missing(f"{name} is not among the recordings")
         try:
-            found = np.load(
-                opening.checked(path) if path else io.BytesIO(_fetched(address, sha256)), allow_pickle=False
-            )
+            if path is None:
+                found = np.load(io.BytesIO(_fetched(address, sha256)), allow_pickle=False)
+            else:  # mapped, so that the shape is known before memory is taken for it
+                found = np.load(opening.checked(path), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as fault:
             raise Missing(f"{path or address} cannot be read as an array ({fault})") from fault
+        if not isinstance(found, np.ndarray):
+            raise Missing(f"{path or address} is an archive of arrays, and one array is needed")
         if found.shape != shape or found.dtype.kind != "f":
             raise Missing(f"{path or address} holds {found.dtype}{found.shape}, and floats of {shape} are needed")
-        return found
+        return np.array(found)
 
 
 def _fetched(address: str, sha256: str) -> bytes:
