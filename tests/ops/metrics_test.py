@@ -100,6 +100,22 @@ def test_undefined_tests_are_none_and_raise_no_warning():
     assert np.isnan(metrics.paired([], []).difference)
 
 
+def test_two_folds_are_enough_for_a_test():
+    """Differences .1 and .2: t = mean / (std sqrt(1/k + test/train)), and test/train is 1."""
+    found = metrics.paired([0.5, 0.7], [0.4, 0.5])
+    assert (found.t_plain, found.t_corrected) == pytest.approx((3, np.sqrt(3)))
+    assert found.p_plain == pytest.approx(2 * np.arctan(1 / 3) / np.pi)  # Student's t with one degree is Cauchy's
+
+
+def test_numbers_without_any_spread_say_nothing():
+    same = np.full((3, 2), 2.0)
+    assert {name: value.tolist() for name, value in metrics.of_numbers(same, same).items()} == {
+        "ccc": [0],
+        "pearson": [0],
+        "mae": [0],
+    }
+
+
 def test_sizes_and_folds_must_fit():
     with pytest.raises(ValueError, match="10 folds cannot be paired with 9"):
         metrics.paired(A, B[:9])

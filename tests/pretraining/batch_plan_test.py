@@ -200,6 +200,26 @@ def test_steps_of_one_length_are_those_of_version_0_1_0():
     assert total.hexdigest() == "a72813a1d6b9c793bbf352f2cccb0fc2f88f863d438078a9081f29adeee190e4"
 
 
+def test_any_seed_of_64_bits_is_one():
+    assert len({make(n=50, seed=seed)[0].step(0).rows.tobytes() for seed in (0, 129, 2**63, 2**64 - 1)}) == 4
+    for seed in (-1, 2**64):
+        with pytest.raises(errors.InputError, match=f"seed {seed} is outside 0 to 2"):
+            make(n=50, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("counts", "step_units", "filled"),
+    [
+        ([4, 1, 0], 8, [6, 2, 0]),
+        ([4, 1, 0], 5, [4, 1, 0]),
+        ([3, 3, 3], 10, [4, 3, 3]),
+        ([1, 0, 9], 16, [2, 0, 14]),
+    ],
+)
+def test_the_last_step_is_filled_in_proportion_by_largest_remainders(counts, step_units, filled):
+    assert batch_plan._filled(np.array(counts), step_units).tolist() == filled
+
+
 def test_seeds_and_epochs_differ():
     one, two = make(seed=1)[0], make(seed=2)[0]
     assert digest(one) != digest(two)

@@ -8,6 +8,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny_config
 
@@ -252,16 +253,44 @@ def test_a_validation_starts_no_reading_processes(tmp_path, monkeypatch):
 
 
 def draws_of_rows():
-    """A family whose sums tell which number each row draws, times the row's length."""
+    """A family whose sums tell which number each row draws, times the row's length; its loss is the parameter w."""
 
     def loss_fn(model, params, batch, keys, step, *, train, equal_masks):
         drawn = [jax.vmap(jax.random.uniform)(one) for one in (keys.rows, keys.groups)]
         sums = {name: (x * batch["lengths"].reshape(-1)).sum() for name, x in zip(("rows", "groups"), drawn)}
-        return jnp.float32(0), jnp.float32(1), sums
+        weight = (batch["lengths"] > 0).sum().astype(jnp.float32)
+        loss = weight * params.get("w", 0)
+        return loss, weight, {**sums, "loss": loss, "step": step.astype(jnp.float32) * weight}
 
     family = types.ModuleType("draws")
-    family.loss_fn = loss_fn
+    family.loss_fn, family.summary, family.schedules = loss_fn, lambda sums: sums, lambda model, step: {}
     return family
+
+
+def test_a_step_draws_by_seed_step_and_row_and_its_gradient_is_a_mean_over_all_groups():
+    layout = batch_layout.BatchLayout(4, 2, 8, (8,))
+    plain = optax.sgd(0.1)
+    options = {"seed": 3, "equal_masks": False, "ema_decay": 0.75}
+    update = training_step.make_update(draws_of_rows(), MODEL, plain, lambda step: 0.1, layout, ONE_DEVICE, **options)
+    update = jax.jit(update)
+
+    @jax.jit
+    def drawn(number):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), training_step.TRAIN), number)
+        noise = training_step.noise(key, jnp.arange(4), 2)
+        return {name: jax.vmap(jax.random.uniform)(getattr(noise, name)) for name in ("rows", "groups")}
+
+    state, lengths = training_step.start_state(plain, {"w": jnp.float32(1)}, ema=True), np.arange(8, dtype=np.int32)
+    batch = {"audio": np.zeros((4, 16), np.int16), "bucket": np.zeros(4, np.int32), "lengths": lengths.reshape(4, 2)}
+    for number in range(2):
+        before, (state, row) = state, update(state, on_devices(batch, ONE_DEVICE, 2))
+        for name, value in drawn(number).items():
+            assert float(row[name]) == pytest.approx(np.dot(value, lengths), rel=1e-5)
+        assert float(row["step"]) == 7 * number and float(row["grad_norm"]) == pytest.approx(1, rel=1e-6)
+        assert float(row["audio_seconds"]) == pytest.approx(28 / 16_000)
+        assert float(state["params"]["w"]) == pytest.approx(float(before["params"]["w"]) - 0.1, rel=1e-6)
+        wanted = 0.75 * float(before["ema"]["w"]) + 0.25 * float(state["params"]["w"])
+        assert float(training_step.averaged(state)["w"]) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_masks_of_validation_come_from_the_clips_number_and_not_from_its_place():

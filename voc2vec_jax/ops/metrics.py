@@ -152,7 +152,7 @@ def of_numbers(
     tiny = 1e-12 * (share @ x**2 + share @ y**2) + math.ulp(0.0)
     agreed, varied = var_x + var_y + (mean_x - mean_y) ** 2, (var_x > tiny) & (var_y > tiny)
     ccc = np.where(agreed > tiny, 2 * both / np.maximum(agreed, tiny), 0)
-    r = np.where(varied, both / np.sqrt(np.maximum(var_x, tiny) * np.maximum(var_y, tiny)), 0)
+    r = np.where(varied, both / np.sqrt(np.where(varied, var_x * var_y, 1)), 0)
     return {"ccc": ccc.mean(1), "pearson": r.mean(1), "mae": (share @ np.abs(x - y)).mean(1)}
 
 

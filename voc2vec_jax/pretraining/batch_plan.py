@@ -235,7 +235,7 @@ def _cut(layout, pools, arrange) -> tuple[list[Unit], Int64[np.ndarray, "m"]]:
 def _filled(counts: Int64[np.ndarray, "b"], step_units: int) -> Int64[np.ndarray, "b"]:
     """Units of each bucket with as many more, in proportion, as fill the last step."""
     missing = -int(counts.sum()) % step_units
-    # Largest remainders, in whole numbers: missing 3 of counts 4 1 0   ->   12 3 0 fifths   ->   2 0 0, and 1 more of 0
+    # Largest remainders, in whole numbers: missing 3 of counts 4 1 0   ->   12 3 0 fifths   ->   2 0 0, and 0 1 0 more
     share, rest = np.divmod(missing * counts, counts.sum())
     more = np.argsort(-rest, kind="stable")[: missing - int(share.sum())]
     share[more] += 1
