@@ -50,6 +50,15 @@ def test_arrays_are_written_without_pickles(tmp_path):
         assert found["ids"].tolist() == ["x", "y"] and (found["vectors"] == np.eye(2)).all()
 
 
+def test_predictions_of_all_folds_have_one_header(tmp_path):
+    for fold in (1, 3):
+        finish(tmp_path, fold)
+        lines = f'fold,id\n{fold},a{fold}\n{fold},"b,{fold}"\n'
+        (results.fold_folder(tmp_path, fold) / "predictions.csv").write_text(lines)
+    results._join_predictions(tmp_path, (1, 3))
+    assert (tmp_path / "predictions.csv").read_text() == 'fold,id\n1,a1\n1,"b,1"\n3,a3\n3,"b,3"\n'
+
+
 # --- all clips together
 
 

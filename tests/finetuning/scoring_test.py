@@ -137,3 +137,8 @@ def test_other_kinds_are_pooled_too(kind):
     for name, value in scoring.scores(kind, true, logits, "tested").items():
         assert found[name]["value"] == pytest.approx(value)
         assert found[name]["low"] < value < found[name]["high"]
+
+
+def test_a_score_has_brackets_where_it_has_an_interval():
+    assert scoring.with_interval({"value": 0.5123, "low": 0.48, "high": 0.5514}) == "0.512 [0.480, 0.551]"
+    assert scoring.with_interval({"value": 0.5123, "low": None, "high": None}) == "0.512"

@@ -1,6 +1,7 @@
 """An update whose loss or gradient is not finite changes nothing and names its loss groups, on any devices."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 import tiny_config
 
-from voc2vec_jax import audio
+from voc2vec_jax import audio, errors
 from voc2vec_jax.ops import optim
-from voc2vec_jax.pretraining import batch_layout
+from voc2vec_jax.pretraining import bad_updates, batch_layout, data
 from voc2vec_jax.pretraining import recipe as pretraining_recipe
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.runs import sharding
@@ -62,6 +63,48 @@ def updates(way, batches, **options):
 def assert_same(state, wanted):
     assert jax.tree.structure(state) == jax.tree.structure(wanted)
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(wanted)))
+
+
+class Clips:
+    """A plan of two groups of three rows, the last of them empty, over clips that are named by their rows."""
+
+    def __init__(self):
+        rows = np.array([[7, 5, 5], [2, batch_layout.EMPTY, 5]])
+        step = batch_layout.StepRows(rows, np.zeros(rows.shape), np.zeros(2, np.int64))
+        self.plan = types.SimpleNamespace(step=lambda k: step)
+        self.corpus = types.SimpleNamespace(ids=lambda row: f"x/{row}")
+
+
+def listed(tmp_path, start_step=0):
+    """As `BadUpdates`, of `Clips`."""
+    examples = object.__new__(data.Examples)
+    for name, value in vars(Clips()).items():
+        object.__setattr__(examples, name, value)
+    return bad_updates.BadUpdates(tmp_path, examples, start_step)
+
+
+@pytest.mark.parametrize("marked, rows", [([1, 0], [5, 7]), ([0, 2], [2, 5]), ([1, 1], [2, 5, 7]), ([0, 0], [2, 5, 7])])
+def test_the_clips_of_marked_groups_are_named_and_of_all_where_none_is(tmp_path, marked, rows):
+    assert listed(tmp_path).clips(4, np.array(marked, np.float32)) == [f"x/{row}" for row in rows]
+
+
+def test_the_list_of_clips_goes_on_from_the_step_of_a_resume(tmp_path, capsys):
+    bad = listed(tmp_path)
+    bad.add(3, {"loss": np.nan, "bad_in_row": 1.0}, ["x/1", "x/2", "x/3"])
+    bad.add(9, {"loss": 1.5, "bad_in_row": 2.0}, ["x/1", "x/2", "x/3", "x/4"])
+    told = capsys.readouterr().err
+    assert "step 3: the loss is not finite" in told and "(1 in a row)" in told and "3 clips: x/1, x/2, x/3\n" in told
+    assert "step 9: the gradient is not" in told and "(2 in a row)" in told and "4 clips: x/1, x/2, x/3, ...\n" in told
+    path = tmp_path / bad_updates.LISTED
+    before = path.read_text()
+    assert before.splitlines() == ["id,step", *(f"x/{k},3" for k in (1, 2, 3)), *(f"x/{k},9" for k in (1, 2, 3, 4))]
+    listed(tmp_path, 9)
+    assert path.read_text() == before
+    listed(tmp_path, 8)
+    assert path.read_text().splitlines() == ["id,step", "x/1,3", "x/2,3", "x/3,3"]
+    path.write_text("id,step\nx/1,three\n")
+    with pytest.raises(errors.InputError, match="is no list of bad clips .*: remove it"):
+        listed(tmp_path, 8)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "one")) for name in WAYS])

@@ -1,13 +1,15 @@
 """What the memory of a device decides: loss groups at once, recomputation, sharding."""
 
 import dataclasses
+import types
 
 import jax
 import pytest
 import tiny_config
 
 from voc2vec_jax.planning import compiling
-from voc2vec_jax.pretraining import capacity
+from voc2vec_jax.pretraining import batch_layout, capacity
+from voc2vec_jax.runs import sharding
 
 
 @pytest.fixture
@@ -76,6 +78,37 @@ def test_cpus_compile_nothing(config, monkeypatch):
     seen = memory(monkeypatch, NEEDS)
     assert str(capacity.settle(config, jax.devices())) == "1 loss group at once on a device, remat none, fsdp 1"
     assert seen == [] and (config.groups_per_device, config.remat, config.fsdp) == (1, "none", 1)
+
+
+def test_parameters_are_shared_by_as_few_devices_of_a_host_as_leave_room(config, monkeypatch):
+    """1,000 numbers of 4 bytes: a device alone holds them, two moments and the gradient, in a sixth of the room."""
+    family = types.SimpleNamespace(init_params=lambda model, key: jax.numpy.zeros(1000))
+    monkeypatch.setattr(capacity.pretraining_recipe, "build_model", lambda config: (family, None))
+    monkeypatch.setattr(capacity, "_splits", lambda config, family, model, devices, fsdp: True)
+
+    def found(share, devices=None):
+        return capacity.fitting_fsdp(config, devices or jax.devices(), 4000 * share / capacity.STATE_SHARE)
+
+    assert [found(share) for share in (4, 3.5, 3, 2.75, 2.375)] == [1, 2, 4, 4, 8]
+    assert found(2) == 1  # nothing fits
+    assert found(3, jax.devices()[:6]) == 3  # 3 / 3 + 2 copies, and 4 does not divide 6
+    config.ema_decay = 0.9
+    assert [found(share) for share in (5, 4, 3)] == [1, 2, 4]
+
+
+def test_a_steps_arrays_have_the_shapes_of_its_batches():
+    layout = batch_layout.BatchLayout(12, 3, 16_000, (8_000, 16_000), same_length_groups=1)
+    mesh = sharding.make_mesh(1, jax.devices()[:2])
+    model = capacity.pretraining_recipe.build_model(tiny_config.get_config())[1]
+    found = {name: (x.shape, x.dtype.name) for name, x in capacity.batch_of(model, layout, 3, mesh).items()}
+    rows = ((2, 3, 2, 6), "int32")
+    wanted = {"audio": ((2, 3, 2, 48_000), "int16"), "lengths": rows, "index": rows, "bucket": ((2, 3, 2), "int32")}
+    assert found == wanted
+    normalised = capacity.batch_of(model, layout, 3, mesh, 1e-5)
+    assert {name: x.dtype.name for name, x in normalised.items() if name not in wanted} == {
+        "mean": "float32",
+        "factor": "float32",
+    }
 
 
 @pytest.mark.slow

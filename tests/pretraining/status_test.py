@@ -16,6 +16,20 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = {"family": "wav2vec2", "total_steps": 2000, "sets": ["synthetic", "other"], "data_dir": "data"}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--workdir run --json",
+        "--config=small.py --config.ema_decay=0.9 --workdir run --json",
+        "--config small.py --workdir run --config.sets a,b --json --resume_with sets",
+        "--config.flag --workdir run --config.other --json",
+        "--resume_with=sets --workdir run --json --config.model.encoder.depth 3",
+    ],
+)
+def test_what_a_command_says_of_its_configuration_is_passed_over_and_nothing_else(line):
+    assert status._without_config(line.split()) == ["--workdir", "run", "--json"]
+
+
 def checkpoint(folder, name, metadata, whole=True):
     (folder / name).mkdir(parents=True)
     (folder / name / "metadata.json").write_text(json.dumps(metadata))

@@ -190,6 +190,9 @@ def test_noise_of_a_row_knows_neither_devices_nor_accumulation():
     assert np.array_equal(data(whole.groups)[[1, 3]], data(part.groups))
     assert len({tuple(k) for k in data(whole.rows).reshape(-1, 2)}) == 12
     assert len({tuple(k) for k in data(whole.groups).reshape(-1, 2)}) == 4
+    assert not {tuple(k) for k in data(whole.rows).reshape(-1, 2)} & {
+        tuple(k) for k in data(whole.groups).reshape(-1, 2)
+    }
 
 
 def test_rows_of_groups_of_different_lengths_share_no_noise():

@@ -46,6 +46,7 @@ def _without_config(argv: Sequence[str]) -> list[str]:
         elif value_follows and not token.startswith("--"):
             value_follows = False
         else:
+            value_follows = False  # the field is a flag
             kept.append(token)
     return kept
 
