@@ -57,11 +57,12 @@ class Hub:
         plain = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("HF_")}
         return plain | {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | more
 
-    def met(self, *names: str) -> Fault | None:
-        """The fault that a request meets."""
+    def met(self, head: bool, *names: str) -> Fault | None:
+        """The fault that a request meets; HEAD, which has no body, meets none of the body's."""
         for name in names:
             fault = self.faults.get(name)
-            if fault is not None and fault.times != 0:
+            of_body = fault is not None and (fault.cut is not None or fault.flip is not None)
+            if fault is not None and fault.times != 0 and not (head and of_body):
                 fault.times = None if fault.times is None else fault.times - 1
                 return fault
         return None
@@ -92,7 +93,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         listing = parts[:2] == ["api", "models"]
         name = "/".join(parts[2:4] if listing or parts[0] == "large" else parts[:2])
         folder, commit = self.hub.folders.get(name), self.hub.revision(name)
-        fault = self.hub.met(name, parts[-1])
+        fault = self.hub.met(self.command == "HEAD", name, parts[-1])
         if fault and fault.status:
             return self.refuse(fault.status)
         if folder is None:

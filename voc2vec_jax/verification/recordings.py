@@ -19,7 +19,7 @@ DIGESTS = {  # SHA-256 of the samples as little-endian int16
 }
 
 
-def read() -> dict[str, Int16[np.ndarray, " s"]]:
+def read() -> dict[str, Int16[np.ndarray, " _"]]:
     """The recordings by name, at 16 kHz. RunError if they are not those that reference numbers were made of."""
     made = {"laugh": _laugh(), "cry": _cry(), "cough": _cough()}
     for name, samples in made.items():
@@ -62,7 +62,7 @@ def _shaped(sound: Int64[np.ndarray, " s"], *envelope: int) -> Int64[np.ndarray,
     return sound * _line(len(sound), *envelope) >> 10
 
 
-def _finished(*parts: Int64[np.ndarray, " s"]) -> Int16[np.ndarray, " s"]:
+def _finished(*parts: Int64[np.ndarray, " _"]) -> Int16[np.ndarray, " s"]:
     return np.clip(np.concatenate(parts), -0x8000, 0x7FFF).astype(np.int16)
 
 

@@ -1,7 +1,6 @@
 """The files of a system: fetched from the Hub or found in its cache, with their sizes and hashes checked."""
 
 import dataclasses
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -9,11 +8,15 @@ from pathlib import Path
 
 from voc2vec_jax import errors, opening
 from voc2vec_jax.convert import sources
-from voc2vec_jax.runs import extras, files
+from voc2vec_jax.runs import extras, files, logs
 from voc2vec_jax.verification import downloads, pins, rows
 
-_BLOCK = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_REFUSALS = {
+    401: "no such model, or it wants a login: `hf auth login`",
+    403: "it is for those who accepted its terms: open its page, then `hf auth login`",
+    404: "no such model or file",
+}
 
 
 class Absent(errors.InputError):
@@ -54,36 +57,48 @@ def fetch(name: str, pin: pins.Pin) -> Snapshot:
     revision = pin.revision or asked or "main"
     if constants.HF_HUB_OFFLINE:
         return _cached(repository, revision, pin, "HF_HUB_OFFLINE is set")
+    listed = None
     try:
         listed = huggingface_hub.HfApi().model_info(repository, revision=revision)
         names = sources.wanted([sibling.rfilename for sibling in listed.siblings or ()])
         for file in names:
             downloads.fetch(repository, file, listed.sha)
         folder = huggingface_hub.snapshot_download(repository, revision=listed.sha, allow_patterns=names)
+        downloads.name_commit(repository, revision, listed.sha)
     except errors.RunError:
         raise
     except Exception as fault:  # of requests, httpx or httpx2, by the version of huggingface_hub
-        return _despite(fault, repository, revision, pin)
+        return _despite(fault, repository, listed.sha if listed else revision, pin, listed is not None)
     if lacking := sorted(pin.files.keys() - set(names)):
         raise errors.RunError(f"{repository} at {listed.sha[:12]} lacks {', '.join(lacking)}, which should be there")
     return _checked(Path(folder), listed.sha, Path(folder), names, pin.files)
 
 
-def _despite(fault: Exception, repository: str, revision: str, pin: pins.Pin) -> Snapshot:
-    """The cache's snapshot after a fault. Absent if the Hub did not answer, RunError if it refused."""
+def _despite(fault: Exception, repository: str, revision: str, pin: pins.Pin, answered: bool) -> Snapshot:
+    """The cache's snapshot of this commit after a fault, with a warning.
+
+    Without one, Absent if the Hub never answered, RunError if it refused or a download broke off.
+    """
     status = getattr(getattr(fault, "response", None), "status_code", None)
-    why = f"{type(fault).__name__}: {(str(fault).strip().splitlines() or [''])[0]}"[:120].rstrip(": ")
-    refused = {
-        401: "the Hub wants a login (or has no such model): `hf auth login`",
-        403: "the Hub gives it only to those who accepted its terms: open its page, then `hf auth login`",
-        404: "the Hub has no such model, revision or file",
-    }.get(status, f"the Hub is out of reach or gives it not ({why})")
+    text = f"{type(fault).__name__}: {(str(fault).strip().splitlines() or [''])[0]}"[:120].rstrip(": ")
+    if type(fault).__name__ == "RevisionNotFoundError":
+        why = f"the Hub has no revision {revision} of {repository}"
+    elif status in _REFUSALS:
+        why = f"the Hub answers {status} for {repository}: {_REFUSALS[status]}"
+    elif status:
+        why = f"the Hub answers {status} for {repository}: wait, and run again"
+    elif answered:
+        why = f"the download of {repository} broke off ({text}): run again, and it goes on"
+    else:
+        why = f"the Hub is out of reach ({text})"
     try:
-        return _cached(repository, revision, pin, refused)
-    except Absent as absent:
-        if status is None and not isinstance(fault, OSError | ValueError):
+        found = _cached(repository, revision, pin, why)
+    except Absent:
+        if status is None and not answered:
             raise
-        raise errors.RunError(str(absent)) from fault
+        raise errors.RunError(why) from fault
+    logs.warn(f"{why}; taken is what the cache has")
+    return found
 
 
 def _cached(repository: str, revision: str, pin: pins.Pin, why: str) -> Snapshot:
@@ -130,27 +145,11 @@ def _checked(
                     f"{name} has {size:,} bytes and SHA-256 {sha256[:12]}... where {known[name][0]:,} and "
                     f"{known[name][1][:12]}... are expected"
                 )
-        blob = os.path.basename(os.path.realpath(file)) if revision else ""
-        if own := _as_tag(blob, file, sha256):
+        blob = Path(os.path.realpath(file))
+        if revision and downloads.is_tag(blob.name):
             against.append("the Hub's hash")
-            if own != blob:
-                faults.append(f"{name} has the hash {own[:12]}... where the Hub names {blob[:12]}...")
+            own = sha256 if len(blob.name) == len(sha256) else downloads.hash_as(blob.name, file)
+            if own != blob.name:
+                faults.append(f"{name} is damaged, its hash is {own[:12]}...: delete {blob} and run again")
         found.append(rows.File(name, size, sha256, " and ".join(against)))
-    fault = ""
-    if faults:
-        remedy = f"; delete {folder} and what its links point to, and run again" if revision else ""
-        fault = f"{faults[0]}{remedy}"
-    return Snapshot(path, revision, tuple(found), fault)
-
-
-def _as_tag(blob: str, file: Path, sha256: str) -> str:
-    """The file's own hash of the kind that a blob is named by: SHA-256, or git's. "" for other names."""
-    if re.fullmatch(r"[0-9a-f]{64}", blob):
-        return sha256
-    if not _COMMIT.fullmatch(blob):
-        return ""
-    digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
-    with opening.regular(file) as opened:
-        while data := opened.read(_BLOCK):
-            digest.update(data)
-    return digest.hexdigest()
+    return Snapshot(path, revision, tuple(found), faults[0] if faults else "")

@@ -17,7 +17,8 @@ from voc2vec_jax.convert import reader, weight_files
 from voc2vec_jax.inference import pretrained
 from voc2vec_jax.verification import recordings, rows
 
-States = list[list[Float32[np.ndarray, "t d"]]]  # by recording: what enters the first block, and what leaves each
+# [t, d] by recording and state: the input of the first block, then the output of each
+States = list[list[Float32[np.ndarray, "_ _"]]]
 _PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -33,7 +34,7 @@ class Difference(NamedTuple):
         return rows.verdict(self.difference, self.largest)
 
 
-def ours(name: str, weights: reader.ModelWeights, clips: Mapping[str, Int16[np.ndarray, " s"]]) -> States:
+def ours(name: str, weights: reader.ModelWeights, clips: Mapping[str, Int16[np.ndarray, " _"]]) -> States:
     """Of all recordings in one padded batch, each as if alone; float32, products in full precision.
 
     The input is normalised as the checkpoint says.
@@ -48,7 +49,7 @@ def ours(name: str, weights: reader.ModelWeights, clips: Mapping[str, Int16[np.n
     return [[array[k, :frames] for array in arrays] for k, frames in enumerate(out.frame_lengths)]
 
 
-def theirs(folder: Path, weights: reader.ModelWeights, clips: Mapping[str, Int16[np.ndarray, " s"]]) -> States:
+def theirs(folder: Path, weights: reader.ModelWeights, clips: Mapping[str, Int16[np.ndarray, " _"]]) -> States:
     """Of each recording alone, by transformers' model and feature extractor on the CPU.
 
     Weights of torch.save are read here and given on as safetensors under their own names, so that transformers
@@ -64,7 +65,7 @@ def theirs(folder: Path, weights: reader.ModelWeights, clips: Mapping[str, Int16
 
 
 def _by_transformers(
-    folder: Path, weights: reader.ModelWeights, clips: Mapping[str, Int16[np.ndarray, " s"]]
+    folder: Path, weights: reader.ModelWeights, clips: Mapping[str, Int16[np.ndarray, " _"]]
 ) -> States:
     import torch
     import transformers

@@ -42,7 +42,7 @@ def check(words: Sequence[str], how: How) -> list[rows.Row]:
             found += _rows(name, source, how)
         except FAULTS as fault:
             found.append(unread(name, source, fault))
-        gc.collect()  # two models of one system at a time, not of all
+        gc.collect()  # one system's models at a time: a base one takes 2 GB
     return found
 
 
