@@ -13,7 +13,7 @@ from voc2vec_jax import errors
 from voc2vec_jax.convert import paper_systems, reader, sources, weight_files
 from voc2vec_jax.programs import verify
 from voc2vec_jax.runs import program
-from voc2vec_jax.verification import output, pins, recordings, rows, states, stored
+from voc2vec_jax.verification import output, pins, recordings, rows, states, stored, systems
 
 
 def run(capsys, *argv):
@@ -29,6 +29,12 @@ def some_states(seed=0, scale=1.0):
     return [[scale * rng.standard_normal((t, 8)).astype(np.float32) for _ in range(3)] for t in (5, 9, 4)]
 
 
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    """Garbage of models that were not made is not collected: that takes a second where torch is loaded."""
+    monkeypatch.setattr(systems.gc, "collect", lambda: 0)
+
+
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A folder that counts as a model of 95 parameters, whose states are `some_states` on both sides."""
@@ -41,7 +47,6 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(states, "ours", lambda *_: some_states())
     monkeypatch.setattr(states, "theirs", lambda *_: some_states())
     monkeypatch.setattr(states, "program", lambda: "transformers 1.0")
-    monkeypatch.setattr(systems.gc, "collect", lambda: 0)  # takes a second where torch is loaded
     return folder
 
 
