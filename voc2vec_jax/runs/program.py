@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import select
 import signal
 import sys
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import signals
+from voc2vec_jax.runs import signals, streams
 
 _stopped: list[str] = []  # why `run` was stopped, once it was
 
@@ -25,18 +24,19 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     """The exit status of `main(argv)`. Every fault becomes one `error:` line on stderr.
 
     0 is done, 1 a fault of the run, 2 a fault of the input, 75 a stop by SIGINT or SIGTERM. With `--debug` in `argv`
-    the traceback is printed too. SystemExit passes through. A reader of stdout that has what it wants, such as `head`,
-    ends the program with 1 and without a word.
+    the traceback is printed too. SystemExit passes through. Closed streams, such as those of `| head` and `2>&-`,
+    change nothing but what is printed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    streams.keep()
     before = _catch_sigterm()
     try:
         status = main(argv) or errors.EXIT_DONE
         sys.stdout.flush()  # here, where a fault of it is still told, and not when Python ends
+        if streams.lost() and status == errors.EXIT_DONE:
+            raise errors.RunError(f"not all that was printed could be written: {streams.lost()}")
         return status
     except (Exception, KeyboardInterrupt) as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            return errors.EXIT_FAULT
         status, text = explain(error)
         if isinstance(error, KeyboardInterrupt):
             _stopped.append(text)
@@ -61,20 +61,6 @@ def leave(status: int) -> NoReturn:
                 stream.flush()
         os._exit(status)
     sys.exit(status)
-
-
-def _nobody_reads() -> bool:
-    """Whether stdout is a pipe without a reader; if so, what Python still writes at its end goes nowhere."""
-    try:
-        number = sys.stdout.fileno()
-    except (AttributeError, OSError):  # no stdout, or one in memory
-        return False
-    pipe = select.poll()
-    pipe.register(number, 0)
-    if not any(event & select.POLLERR for _, event in pipe.poll(0)):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-    return True
 
 
 def wants_traceback(argv: Sequence[str]) -> bool:

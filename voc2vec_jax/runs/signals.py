@@ -1,5 +1,6 @@
 """Signals that ask a run to stop."""
 
+import contextlib
 import os
 import signal
 from typing import Any
@@ -41,4 +42,5 @@ class StopSignal:
         if self.requested is None:
             self.requested = name
             # not `print`, because the signal may have interrupted one
-            os.write(2, f"\n{name}: leaving after this step with a checkpoint\n".encode())
+            with contextlib.suppress(OSError):  # nobody reads any more
+                os.write(2, f"\n{name}: leaving after this step with a checkpoint\n".encode())
