@@ -1,15 +1,20 @@
 """A checkpoint is restored whole and to the bit, or named and passed over; nothing older goes before it is complete."""
 
+import asyncio
+import contextlib
 import errno
+import gc
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -393,6 +398,42 @@ def test_read_gives_arrays_without_a_model_and_refuses_damage(tmp_path):
     flip_two_bytes(folder / "metadata.json")
     with pytest.raises(errors.InputError, match="no intact checkpoint: .*metadata.json"):
         checkpoint.read(folder)
+
+
+DAMAGE = {"gone": None, "empty": b"", "text": b"hello", "fields": b"{}", "list": b"[]", "number": b"3"}
+
+
+@pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt", "metadata.json"])
+def test_damage_under_right_hashes_is_a_sentence(name, tmp_path):
+    """As after a copy that lost files, with a manifest that was made for what is left."""
+    whole = saved(tmp_path / "whole", 1) / "1"
+    kinds, found = manifest.read(whole)["leaves"], []
+    for kind, content in DAMAGE.items():
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / kind) / "checkpoints" / "1"
+        for path in folder.rglob(name):
+            path.unlink() if content is None else path.write_bytes(content)
+        (folder / "manifest.json").unlink()
+        manifest.write(folder, 1, kinds)
+        with contextlib.suppress(errors.InputError):
+            checkpoint.read(folder)
+            found.append(kind)
+        with contextlib.suppress(errors.InputError, errors.RunError):
+            restore(tmp_path / kind)
+    assert found == (["fields"] if name == "metadata.json" else [])
+
+
+def test_tracebacks_of_writes_that_nobody_waits_for_are_not_printed(tmp_path, capsys, caplog):
+    """TensorStore's threads and asyncio tell them, after the sentence of the save that failed."""
+    checkpoint.Checkpoints(tmp_path).close()
+    loop = asyncio.new_event_loop()
+    full = loop.create_future()
+    full.set_exception(OSError(errno.ENOSPC, "No space left on device"))
+    del full
+    gc.collect()
+    loop.close()
+    closed = RuntimeError("Event loop is closed")
+    sys.unraisablehook(types.SimpleNamespace(exc_value=closed, exc_type=RuntimeError, exc_traceback=None, object=None))
+    assert capsys.readouterr().err == "" and not caplog.records
 
 
 def test_typed_keys_are_refused_by_name(tmp_path):

@@ -11,12 +11,11 @@ only in the next save, in many lines. It would take our folders without a manife
 """
 
 import concurrent.futures
+import contextlib
 import itertools
 import json
-import logging
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -27,8 +26,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from voc2vec_jax import errors, opening
-from voc2vec_jax.runs import agreement, logs, manifest
+from voc2vec_jax.runs import agreement, logs, manifest, orbax_noise
 
+_UNREADABLE = "is as its manifest says, but its arrays cannot be read; take another checkpoint"
 _OWN_ARRAYS = "arrays.npz"  # of a process with a run of its own
 _OF_BEST = ("params", "ema")  # entries of the state that the best holds, of those that there are
 
@@ -80,12 +80,16 @@ def read(folder: str | pathlib.Path, subtree: str | None = None) -> tuple[Any, d
     found = manifest.fault(folder)
     if found:
         raise errors.InputError(f"{folder} is no intact checkpoint: {found}")
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.metadata(folder / "state").item_metadata.tree
-        if subtree is not None and subtree not in tree:
-            raise errors.InputError(f"{folder} holds no {subtree!r}, only {', '.join(tree)}")
-        state = _read_arrays(checkpointer, folder, tree if subtree is None else {subtree: tree[subtree]})
-    return (state if subtree is None else state[subtree]), opening.read_json(folder / "metadata.json")
+    metadata = _read_metadata(folder)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            tree = checkpointer.metadata(folder / "state").item_metadata.tree
+            if subtree is None or subtree in tree:
+                state = _read_arrays(checkpointer, folder, tree if subtree is None else {subtree: tree[subtree]})
+                return (state if subtree is None else state[subtree]), metadata
+    except Exception as error:  # Orbax raises of any kind for files that are damaged under right hashes
+        raise errors.InputError(f"{folder} {_UNREADABLE}: {orbax_noise.reason(error)}") from error
+    raise errors.InputError(f"{folder} holds no {subtree!r}, only {', '.join(tree)}")
 
 
 def _read_arrays(checkpointer: ocp.Checkpointer, folder: pathlib.Path, wanted: Any) -> Any:
@@ -114,7 +118,7 @@ class Checkpoints:
         self.best_folder = self.folder.with_name("best")
         self._keep = keep
         self._keep_every_steps = keep_every_steps
-        _silence_orbax()
+        orbax_noise.silence()
         self._alone = alone and agreement.process_count() > 1
         self._leads = self._alone or agreement.process_index() == 0
         self._agreed: Callable = (lambda decide: decide()) if self._alone else agreement.decided_by_first
@@ -158,7 +162,8 @@ class Checkpoints:
             self.wait()
         finally:
             self._finisher.shutdown()
-            self._orbax.close()
+            with contextlib.suppress(Exception):  # what `wait` has raised already, once more
+                self._orbax.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -241,7 +246,7 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
         done = steps(self.folder)
         newest = f"the newest complete one is of step {done[-1]}" if done else "there is none before it"
-        return errors.RunError(f"the checkpoint {folder} could not be written: {_reason(error)}; {newest}")
+        return errors.RunError(f"the checkpoint {folder} could not be written: {orbax_noise.reason(error)}; {newest}")
 
     def _prune(self, parent: pathlib.Path, step: int) -> None:
         """Remove what is superfluous now that `step` is complete."""
@@ -274,7 +279,7 @@ class Checkpoints:
         if step is None:
             return None
         folder = self.folder / str(step)
-        metadata = _read_json(folder / "metadata.json")
+        metadata = _read_metadata(folder)
         wanted = abstract_state(metadata) if callable(abstract_state) else abstract_state
         return step, self._load(folder, wanted), metadata
 
@@ -307,14 +312,14 @@ class Checkpoints:
     def _load(self, folder: pathlib.Path, abstract_state: Any) -> Any:
         saved = manifest.read(folder)["leaves"]
         _check_same_leaves(folder, saved, {name: _kind(leaf) for name, leaf in _leaves(abstract_state).items()})
-        if self._alone:
-            with np.load(opening.checked(folder / "state" / _OWN_ARRAYS)) as arrays:
-                return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in saved])
-        target = jax.tree.map(_abstract, abstract_state)
         try:
+            if self._alone:
+                with np.load(opening.checked(folder / "state" / _OWN_ARRAYS)) as arrays:
+                    return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in saved])
+            target = jax.tree.map(_abstract, abstract_state)
             return self._orbax.restore(folder / "state", args=ocp.args.StandardRestore(target))
-        except (OSError, ValueError) as error:
-            raise errors.RunError(f"{folder} is intact but cannot be restored: {_reason(error)}") from error
+        except Exception as error:  # as in `read`
+            raise errors.RunError(f"{folder} {_UNREADABLE}: {orbax_noise.reason(error)}") from error
 
 
 def _orbax() -> ocp.AsyncCheckpointer:
@@ -340,8 +345,15 @@ def _check_same_leaves(folder: pathlib.Path, saved: Mapping[str, str], wanted: M
             )
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    return opening.read_json(path)
+def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    path = folder / "metadata.json"
+    try:
+        metadata = opening.read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise errors.InputError(f"{path} cannot be read: {orbax_noise.reason(error)}") from error
+    if not isinstance(metadata, dict):
+        raise errors.InputError(f"{path} holds no fields")
+    return metadata
 
 
 def _set_aside(folder: pathlib.Path, kind: str) -> pathlib.Path:
@@ -358,24 +370,3 @@ def _set_aside(folder: pathlib.Path, kind: str) -> pathlib.Path:
     if folder.exists():
         os.replace(folder, kept)
     return kept
-
-
-def _reason(error: BaseException) -> str:
-    """The system's words for an OSError, or for the one that an Orbax or TensorStore message quotes."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    if code:
-        return os.strerror(int(code.group(1)))
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-
-
-def _silence_orbax() -> None:
-    """Suppress Orbax's traceback of an error that `check` reports in one sentence."""
-    logger = logging.getLogger("absl")
-    if _not_from_orbax not in logger.filters:
-        logger.addFilter(_not_from_orbax)
-
-
-def _not_from_orbax(record: logging.LogRecord) -> bool:
-    return f"{os.sep}orbax{os.sep}" not in record.pathname

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import hashlib
 import io
 import os
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from voc2vec_jax import opening
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for what is written
 
 
 def sync_folder(folder: pathlib.Path) -> None:
@@ -42,14 +45,19 @@ def temporary(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary name to write to; at the end its file replaces `path`, durably. After an error `path` is untouched.
 
-    A reader sees the old bytes or the new ones, never a mixture. Raises OSError.
+    A reader sees the old bytes or the new ones, never a mixture. Raises OSError; that of a full disk names `path`.
     """
-    with temporary(path) as beside:
-        yield beside
-        with open(beside, "rb+") as file:
-            sync_file(file)
-        os.replace(beside, path)
-    sync_folder(path.parent)
+    try:
+        with temporary(path) as beside:
+            yield beside
+            with open(beside, "rb+") as file:
+                sync_file(file)
+            os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in FULL:
+            error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager

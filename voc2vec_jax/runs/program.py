@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import signals, streams
+from voc2vec_jax.runs import files, signals, streams
 
 _stopped: list[str] = []  # why `run` was stopped, once it was
 
@@ -80,6 +80,9 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         name = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT"
         return errors.EXIT_STOPPED, f"stopped by {name}: run the same command again to go on"
+    if isinstance(error, OSError) and error.errno in files.FULL:
+        text = f"{error.filename or 'a file'} could not be written: {error.strerror}"
+        return errors.EXIT_FAULT, f"error: {text}: make room there and run the same command again"
     return errors.EXIT_FAULT, f"error: {_describe(error)}"
 
 
