@@ -81,8 +81,9 @@ def explain(error: BaseException) -> tuple[int, str]:
         name = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT"
         return errors.EXIT_STOPPED, f"stopped by {name}: run the same command again to go on"
     if isinstance(error, OSError) and error.errno in files.FULL:
-        text = f"{error.filename or 'a file'} could not be written: {error.strerror}"
-        return errors.EXIT_FAULT, f"error: {text}: make room there and run the same command again"
+        path, why = error.filename or "a file", error.strerror
+        text = f"error: {path} could not be written: {why}: make room there and run the same command again"
+        return errors.EXIT_FAULT, text
     return errors.EXIT_FAULT, f"error: {_describe(error)}"
 
 
