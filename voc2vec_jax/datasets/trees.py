@@ -9,7 +9,6 @@ import lzma
 import os
 import pathlib
 import re
-import shutil
 import struct
 import tarfile
 import tempfile
@@ -93,7 +92,7 @@ class ZipTree(listings.Loader):
     def head(self, name: str, count: int) -> bytes:
         """The first bytes of a member; b"" if it cannot be unpacked."""
         try:
-            with self._archive.open(self._members[name]) as file:
+            with self._archive.open(self._member(name)) as file:
                 return file.read(count)
         except _ZIP_ERRORS:
             return b""
@@ -122,17 +121,26 @@ class ZipTree(listings.Loader):
         except _ZIP_ERRORS as error:
             raise errors.InputError(f"{name} of {self.root} cannot be unpacked ({error}): download it again") from error
 
-    def _unpacked(self, name: str) -> io.IOBase:
-        """A member as an open file, in memory if it is short; OSError for one that expands beyond measure."""
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        """A member that can be unpacked; OSError for another, and for one that expands beyond measure."""
         member = self._members[name]
+        if member.flag_bits & 1:
+            raise OSError("it is encrypted")
         if member.file_size > _most_bytes(member.compress_size):
             raise OSError(f"{member.compress_size:,} bytes would expand to {member.file_size:,}")
-        if member.file_size <= IN_MEMORY_BYTES:
-            return io.BytesIO(self._archive.read(member))
-        file = tempfile.TemporaryFile()  # noqa: SIM115  (open for the caller)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # 600 bytes of bzip2 are 600 MB, and the library expands at once what it has read
+            raise OSError("it is neither stored nor deflated: unpack the archive and give the folder")
+        return member
+
+    def _unpacked(self, name: str) -> io.IOBase:
+        """A member as an open file, in memory if it is short."""
+        member = self._member(name)
+        file = io.BytesIO() if member.file_size <= IN_MEMORY_BYTES else tempfile.TemporaryFile()  # noqa: SIM115
         try:
             with self._archive.open(member) as packed:
-                shutil.copyfileobj(packed, file, BLOCK_BYTES)
+                while block := packed.read(BLOCK_BYTES):
+                    file.write(block)
             file.seek(0)
         except BaseException:
             file.close()
@@ -220,8 +228,9 @@ class TarTree(listings.Loader):
 
     @functools.cached_property
     def _members(self) -> dict[str, tarfile.TarInfo]:
+        plain = self._plain
         try:
-            with opening.regular(self._plain) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            with opening.regular(plain) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 members = list(_in_order(archive))
         except OSError as error:
             raise _closed(self.root, error) from error
