@@ -44,6 +44,29 @@ def test_damaged_files_are_named_with_a_remedy(tmp_path):
         results.status(tmp_path, 1)
 
 
+@pytest.mark.parametrize("left", [None, b"", b'{"fold": 0, "epoch": 1, "loss": 9}\n{"fold": 1, "ep', b"[1]\n\xff\n"])
+def test_metrics_that_were_lost_come_back_from_the_records(tmp_path, left):
+    for fold in range(2):
+        finish(tmp_path, fold)
+    path = tmp_path / "metrics.jsonl"
+    if left is not None:
+        path.write_bytes(left + b'{"fold": 2, "epoch": 1}\n')  # of a fold that is not done
+    results.gather_metrics(tmp_path, 3)
+    wanted = [{"fold": 0, "epoch": 1}, {"fold": 1, "epoch": 1}, {"fold": 2, "epoch": 1}]
+    kept = left is not None and not left.endswith(b'"ep')  # else that line is gone, or a part of the one before it
+    assert results.metrics_rows(path) == wanted[: 3 if kept else 2]
+
+
+def test_the_metrics_of_a_finished_run_are_written_again_only_where_they_are_gone(tmp_path):
+    finish(tmp_path, 0)
+    path = tmp_path / "metrics.jsonl"
+    results.restore_metrics(tmp_path, 1)
+    assert results.metrics_rows(path) == [{"fold": 0, "epoch": 1}]
+    path.write_text("as it is")
+    results.restore_metrics(tmp_path, 1)
+    assert path.read_text() == "as it is"
+
+
 def test_arrays_are_written_without_pickles(tmp_path):
     results.write_npz(tmp_path / "a.npz", ids=np.array(["x", "y"]), vectors=np.eye(2))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as found:

@@ -66,6 +66,7 @@ def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
     if complete and agreement.decided_by_first(lambda: not config.final or final.done(job.workdir)):
         logs.say(f"{job.workdir} is complete: {fold_results.summary_line(job.workdir)}")
         agreement.decided_by_first(lambda: kept_models.clear_checkpoints(job.workdir))  # that a kill or 0.1.0 left
+        agreement.decided_by_first(lambda: fold_results.restore_metrics(job.workdir, config.folds))
         _warn_of_changes(job)
         return True
     faults.clear(job.workdir)

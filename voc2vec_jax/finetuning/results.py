@@ -25,7 +25,7 @@ from voc2vec_jax.finetuning import folds as fold_splits
 from voc2vec_jax.finetuning import leak_badges, scoring, tasks
 from voc2vec_jax.inference import answers
 from voc2vec_jax.ops import metrics
-from voc2vec_jax.runs import agreement, csv_files, files
+from voc2vec_jax.runs import agreement, csv_files, files, logs
 
 PREDICTION_COLUMNS = ("fold", "id", "path", "start_seconds", "seconds", "label", "predicted", "probability")
 _FOLD, _SUMMARY = "fold.json", "summary.json"
@@ -135,17 +135,38 @@ def write_metrics(folder: pathlib.Path, rows: Mapping[int, Sequence[Mapping[str,
     files.write_atomic(folder / "metrics.jsonl", text.encode())
 
 
+def metrics_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl that have a fold and an epoch; a line that is cut short or damaged is left out."""
+    rows = []
+    for line in opening.read_bytes(path).splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and type(row.get("fold")) is int and type(row.get("epoch")) is int:
+            rows.append(row)
+    return rows
+
+
 def gather_metrics(workdir: pathlib.Path, folds: int) -> None:
-    """Join the metrics.jsonl of all processes in the run folder."""
-    if agreement.process_count() == 1:
-        return
+    """metrics.jsonl of the run, from those of all processes and the records of finished folds."""
+    alone = agreement.process_count() == 1
+    parts = "metrics.jsonl" if alone else f"processes/*_of_{agreement.process_count():02d}/metrics.jsonl"
     rows: dict[int, list[dict[str, Any]]] = {}
-    for path in sorted((workdir / "processes").glob(f"*_of_{agreement.process_count():02d}/metrics.jsonl")):
-        for row in map(json.loads, opening.read_text(path).splitlines()):
+    for path in sorted(workdir.glob(parts)):
+        for row in metrics_rows(path):
             rows.setdefault(row["fold"], []).append(row)
-    # A fold may have been finished by another number of processes: its own record has the last word.
+    # The record of a fold has the last word: another number of processes may have finished it, and this file may have
+    # been deleted or cut while the run was stopped.
     rows |= {fold: read_fold(workdir, fold)["history"] for fold in status(workdir, folds).done}
     write_metrics(workdir, rows)
+
+
+def restore_metrics(workdir: pathlib.Path, folds: int) -> None:
+    """The metrics.jsonl of a finished run, where it is gone."""
+    if not (workdir / "metrics.jsonl").exists():
+        gather_metrics(workdir, folds)
+        logs.say(f"{workdir / 'metrics.jsonl'} was gone: written again from the folds' records")
 
 
 # --- all folds together -----------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """What a report reads of a run folder beside its summary: predictions, learning curves and embeddings."""
 
 import csv
-import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from voc2vec_jax import audio, errors, opening
+from voc2vec_jax.finetuning import results as fold_results
 from voc2vec_jax.reports import runs as report_runs
 from voc2vec_jax.runs import csv_files
 
@@ -93,15 +93,7 @@ def reading(run: report_runs.ReportedRun) -> audio.Reading:
 def curves(run: report_runs.ReportedRun) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl that have a fold and an epoch; a line cut short by a kill is skipped."""
     path = run.details_folder / "metrics.jsonl"
-    rows = []
-    for line in opening.read_bytes(path).splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and type(row.get("fold")) is int and type(row.get("epoch")) is int:
-            rows.append(row)
-    return rows
+    return fold_results.metrics_rows(path) if path.is_file() else []
 
 
 def embeddings(run: report_runs.ReportedRun) -> Embeddings | None:
