@@ -10,7 +10,7 @@ import os
 import stat
 from typing import IO, Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 
 MOST_BYTES = 1 << 28  # of a file that is read whole, such as a description; a sparse file may claim any size
 _OF_SYSTEM_BYTES = 1 << 16  # files below /proc and /sys have no size
@@ -110,3 +110,16 @@ def read_json(path: str | os.PathLike, most: int = MOST_BYTES) -> Any:
         return json.loads(read_bytes(path, most))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def read_object(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, Any]:
+    """The object that a file of JSON holds. InputError for anything else, FileNotFoundError for no file."""
+    try:
+        found = read_json(path, most)
+    except (errors.InputError, FileNotFoundError):
+        raise
+    except (OSError, ValueError) as fault:
+        raise errors.InputError(f"{path} is not readable JSON: {printable.name(str(fault), 100)}") from fault
+    if not isinstance(found, dict):
+        raise errors.InputError(f"{path} holds a {type(found).__name__} where an object is needed")
+    return found

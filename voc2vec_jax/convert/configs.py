@@ -300,7 +300,9 @@ def _replaced(base: Any, values: Mapping[str, Any], origin: str) -> Any:
     changes = {}
     for key, value in values.items():
         value = tuple(value) if isinstance(value, list) else value
-        if key not in known or type(value) not in (type(known[key]), *([int] if type(known[key]) is float else [])):
+        kinds = (type(known.get(key)), *([int] if type(known.get(key)) is float else []))
+        whole = not isinstance(value, tuple) or all(type(item) is int for item in value)
+        if key not in known or type(value) not in kinds or not whole:
             raise errors.InputError(
                 f"{origin}: {printable.name(key)}={printable.value(value)} is not a field of {type(base).__qualname__}"
             )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import fields, weight_files
 from voc2vec_jax.ops import log_mel
 from voc2vec_jax.runs import logs
@@ -27,7 +27,7 @@ def read(folder: Path) -> tuple[dict[str, Any], str]:
         return alone, str(folder / ALONE)
     differ = [name for name in _TOLD if alone and alone.get(name) != nested.get(name)]
     if differ:
-        values = ", ".join(f"{name} {nested.get(name)} and {alone.get(name)}" for name in differ)
+        values = ", ".join(f"{n} {printable.value(nested.get(n))} and {printable.value(alone.get(n))}" for n in differ)
         logs.warn(f"{folder}: {NESTED} and {ALONE} disagree ({values}); taken is {NESTED}, as transformers 5 does")
     return nested, str(folder / NESTED)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import extractors, fields
 
 FINE_TUNED = "w2v_encoder.w2v_model."  # the prefix of the pre-trained part of a recogniser
@@ -43,7 +43,7 @@ def family(model: Mapping[str, Any]) -> tuple[str | None, str]:
     """The family that a model's configuration names, None for one that is not built here; and the name."""
     name = model.get("_name") or model.get("arch") or ("wavlm" if model.get("gru_rel_pos") else None)
     known = isinstance(name, str) and name in _FAMILIES
-    return _FAMILIES[name] if known else None, "a model without a name" if name is None else repr(name)
+    return _FAMILIES[name] if known else None, "a model without a name" if name is None else printable.value(name)
 
 
 def unknown(path: Path, name: str) -> errors.InputError:
@@ -71,4 +71,4 @@ def normalizes(task: Mapping[str, Any], path: Path) -> bool:
     """Whether a task normalises its audio, by default not. InputError for audio at another rate than ours."""
     raw = fields.Raw(task, str(path))
     extractors.check_rate(raw, "sample_rate")
-    return bool(task.get("normalize", False))
+    return raw.take("normalize", fields.FLAG, False)

@@ -66,6 +66,18 @@ def _ratio(value: Any) -> float:
     return ratio
 
 
+def _small(value: Any) -> float:
+    if not 0 < _number(value) < 1:
+        raise ValueError("not above 0 and below 1")
+    return float(value)
+
+
+def _object(value: Any) -> dict:
+    if not isinstance(value, dict):
+        raise TypeError("no object")
+    return value
+
+
 def _flag(value: Any) -> bool:
     if type(value) is not bool:
         raise TypeError(value)
@@ -95,12 +107,14 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "whole number": _count,
     "number": _number,
     f"ratio of at most {_LARGEST_RATIO}": _ratio,
+    "number above 0 and below 1": _small,
     "boolean": _flag,
+    "JSON object": _object,
     "list of positive whole numbers": _wholes,
     "list of three numbers": _numbers,
     "sum of lists of (channels, kernel, stride)": _stem,
 }
-WHOLE, COUNT, NUMBER, RATIO, FLAG, WHOLES, THREE_NUMBERS, STEM = _CHECKS
+WHOLE, COUNT, NUMBER, RATIO, SMALL, FLAG, OBJECT, WHOLES, THREE_NUMBERS, STEM = _CHECKS
 
 
 @dataclasses.dataclass(frozen=True)

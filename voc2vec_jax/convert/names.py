@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import entries, wrapping
 
 # What transformers puts before an encoder's names beside an output layer, Whisper's classifier excepted
@@ -236,10 +236,10 @@ def fill(
 ) -> tuple[dict[str, np.ndarray], list[str], set[str]]:
     """Our parameters (flat, float32) from stored tensors: (parameters, paths that the source lacks, names used).
 
-    `tensors` have `shape`, `dtype` and `read()`, and are read one at a time. Raises InputError if a tensor is
-    missing that every model of the family has, or has the wrong shape or kind of number.
+    `tensors` have `shape`, `dtype` and `read()`, and are read one at a time once all of them fit. Raises InputError if
+    a tensor is missing that every model of the family has, or has the wrong shape or kind of number.
     """
-    filled: dict[str, np.ndarray] = {}
+    found: list[tuple[entries.Entry, tuple[str, ...]]] = []
     missing: list[str] = []
     used: set[str] = set()
     absent: list[str] = []
@@ -251,29 +251,48 @@ def fill(
             missing.append(entry.ours)
             continue
         used.update(names)
-        if not absent:
-            filled[entry.ours] = _gather(entry, [tensors[name] for name in names], names, origin)
+        found.append((entry, names))
     if absent:
         held = "" if used else f"; those that it has are {wrapping.some(tensors)}"
         raise errors.InputError(f"{origin} lacks the tensors {wrapping.some(absent)} that its config calls for{held}")
-    return filled, missing, used
+    for entry, names in found:
+        for name in names:
+            _check_stored(entry, tensors[name], name, origin)
+    return {entry.ours: _gather(entry, [tensors[name] for name in names]) for entry, names in found}, missing, used
 
 
-def _gather(entry: entries.Entry, tensors: list[Any], names: tuple[str, ...], origin: str) -> np.ndarray:
-    for tensor, name in zip(tensors, names):
-        if tuple(tensor.shape) != entry.stored_shape:
-            raise errors.InputError(
-                f"{origin}: tensor {name} has shape {tuple(tensor.shape)} where its config calls for "
-                f"{entry.stored_shape}"
-            )
-        if tensor.dtype.kind not in "fV" or tensor.dtype.names:
-            raise errors.InputError(f"{origin}: tensor {name} holds {tensor.dtype} where floating point is needed")
+def _check_stored(entry: entries.Entry, tensor: Any, name: str, origin: str) -> None:
+    if tuple(tensor.shape) != entry.stored_shape:
+        shape = printable.value(tuple(tensor.shape))
+        raise errors.InputError(
+            f"{origin}: tensor {printable.name(name)} has shape {shape} where its config calls for {entry.stored_shape}"
+        )
+    if tensor.dtype.kind not in "fV" or tensor.dtype.names:
+        raise errors.InputError(f"{origin}: tensor {name} holds {tensor.dtype} where floating point is needed")
+
+
+def _gather(entry: entries.Entry, tensors: list[Any]) -> np.ndarray:
     array = np.empty(entry.full_shape, np.float32)
     for target, tensor in zip(array if entry.stacked else [array], tensors):
         stored = tensor.read()
         size = stored.shape[0] // entry.part[1]
         target[...] = entry.transform.to_ours(stored[entry.part[0] * size : (entry.part[0] + 1) * size])
     return array
+
+
+def check_finite(filled: Mapping[str, np.ndarray], origin: str) -> None:
+    """Raises InputError for the first parameter with NaN or infinity, and says how many there are."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum is finite only if all are, and needs no other memory
+        doubtful = [name for name, array in filled.items() if not np.isfinite(np.sum(array))]
+    counted = {name: int(np.size(filled[name]) - np.isfinite(filled[name]).sum()) for name in doubtful}
+    found = {name: count for name, count in counted.items() if count}
+    if found:
+        first, count = next(iter(found.items()))
+        more = f" and {errors.counted(len(found) - 1, 'other')} too" if len(found) > 1 else ""
+        raise errors.InputError(
+            f"{origin}: {first} holds NaN or infinity ({count:,} of {np.size(filled[first]):,} numbers){more}: take "
+            "another model or step, or look at it with voc2vec convert --allow_nonfinite"
+        )
 
 
 def spread(

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import (
     configs,
     entries,
     extractors,
     fairseq,
+    fields,
     funasr,
     head_labels,
     torch_files,
@@ -98,7 +99,7 @@ class ModelWeights:
             return 0.0
         name = "mask_feature_prob" if "model_type" in self.raw_config else "mask_channel_prob"
         share = self.raw_config.get(name)
-        return float(share) if isinstance(share, int | float) else 0.0
+        return float(share) if isinstance(share, int | float) and 0 <= share <= 1 else 0.0
 
     @property
     def parameters(self) -> int:
@@ -167,7 +168,7 @@ def _source(
     outside = dict.fromkeys(bare.outside, f"outside {bare.wrapper}, where the model lies")
     spelt = {entries.spell(name, layout): name for name in bare.tensors}
     if len(spelt) < len(bare.tensors):
-        twice = next(name for name in bare.tensors if spelt[entries.spell(name, layout)] != name)
+        twice = printable.name(next(name for name in bare.tensors if spelt[entries.spell(name, layout)] != name))
         raise errors.InputError(f"{origin} has the tensor {twice} under two spellings of its name; keep one")
     prefix = next((start for start in inner if any(name.startswith(start) for name in spelt)), "")
     tensors = {name: bare.tensors[own] for name, own in spelt.items()}
@@ -181,9 +182,9 @@ def _read_folder(folder: Path, files: list[Path] | None) -> ModelWeights:
     if raw.get("format") == OWN_FORMAT:
         return _read_own(folder, raw, files)
     kind = raw.get("model_type")
-    if kind not in HF_TYPES:
-        known = ", ".join(HF_TYPES)
-        raise errors.InputError(f"{folder / 'config.json'}: model_type is {kind!r}, but only {known} are supported")
+    if not isinstance(kind, str) or kind not in HF_TYPES:
+        known, kind = ", ".join(HF_TYPES), printable.value(kind)
+        raise errors.InputError(f"{folder / 'config.json'}: model_type is {kind}, but only {known} are supported")
     family = HF_TYPES[kind]
     config = configs.from_hf(family, raw, str(folder / _CONFIG))
     tensors, attribute = _opened(folder, files or weight_files.of_folder(folder))
@@ -212,7 +213,8 @@ def _opened(folder: Path, files: list[Path]) -> tuple[dict[str, Any], bool]:
         opened, of_lightning = weight_files.opened(file)
         attribute |= of_lightning
         if twice := opened.keys() & tensors.keys():
-            raise errors.InputError(f"{folder} has the tensor {min(twice)} in two of its shards; fetch it again")
+            name = printable.name(min(twice))
+            raise errors.InputError(f"{folder} has the tensor {name} in two of its shards; fetch it again")
         tensors |= opened
     return tensors, attribute
 
@@ -241,31 +243,41 @@ def _find_head(source: _Source, raw: Mapping[str, Any]) -> heads.Config | None:
 def _read_own(folder: Path, raw: dict[str, Any], files: list[Path] | None) -> ModelWeights:
     family, origin = raw.get("family"), str(folder / _CONFIG)
     if family not in convert_names.FAMILIES or not isinstance(raw.get("config"), dict):
-        raise errors.InputError(f"{origin}: family {family!r} is none of {', '.join(convert_names.FAMILIES)}")
+        family = printable.value(family)
+        raise errors.InputError(f"{origin}: family {family} is none of {', '.join(convert_names.FAMILIES)}")
+    said = fields.Raw(raw, origin)
     config = configs.from_dict(family, raw["config"], origin)
     tensors, _ = weight_files.opened((files or [folder / "model.safetensors"])[0])
     source = _Source(tensors, {name: name for name in tensors}, "own", "", str(folder), {}, "")
-    classifier = source.tensors.get("head.classifier.kernel")
-    head = None
-    if classifier is not None and len(classifier.shape) == 2:
-        names = [name.removeprefix("head.") for name in source.tensors]
-        head = heads.Config.of(*classifier.shape, names)
-    labels = tuple(str(label) for label in raw.get("labels") or ())
-    if head and len(labels) != head.classes:
-        raise errors.InputError(f"{origin} names {len(labels)} labels, but the classifier has {head.classes} outputs")
-    extractor = raw.get("preprocessor") or {}
+    head, labels = own_head(source.tensors, raw, origin)
+    extractor = said.take("preprocessor", fields.OBJECT, {})
     if family != "whisper":
         extractors.normalizes(extractor, f"preprocessor in {origin}")
     return dataclasses.replace(
         _filled(family, config, source, head),
-        normalize=raw.get("normalize"),
-        normalize_eps=raw.get("normalize_eps"),
+        normalize=said.take("normalize", fields.FLAG, None),
+        normalize_eps=said.take("normalize_eps", fields.SMALL, None),
         labels=labels,
         kind=configs.checked_kind(raw, origin),
         source_format="jax",
-        raw_config=raw.get("raw_config") or {},
+        raw_config=said.take("raw_config", fields.OBJECT, {}),
         preprocessor=extractor,
     )
+
+
+def own_head(
+    tensors: Mapping[str, Any], raw: Mapping[str, Any], origin: str
+) -> tuple[heads.Config | None, tuple[str, ...]]:
+    """The classification head among tensors in our own layout, if there is one, and the labels of its outputs."""
+    classifier = tensors.get("head.classifier.kernel")
+    head = None
+    if classifier is not None and len(classifier.shape) == 2:
+        names = [name.removeprefix("head.") for name in tensors]
+        head = heads.Config.of(*classifier.shape, names)
+    labels = head_labels.own(raw.get("labels"), origin)
+    if head and len(labels) != head.classes:
+        raise errors.InputError(f"{origin} names {len(labels)} labels, but the classifier has {head.classes} outputs")
+    return head, labels
 
 
 def _read_fairseq(tree: Mapping[str, Any], path: Path) -> ModelWeights:

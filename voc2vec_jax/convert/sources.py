@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax import errors
-from voc2vec_jax.convert import adapters, configs, funasr, paper_systems, reader, run_models, weight_files
+from voc2vec_jax import errors, opening, printable
+from voc2vec_jax.convert import adapters, configs, fields, funasr, paper_systems, reader, run_models, weight_files
 from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.runs import extras, files, logs
 
@@ -21,19 +21,30 @@ _BESIDE = ("*.json", funasr.CONFIG, funasr.TOKENS)
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.pt")  # we fetch the first of these that a repository has
 
 
-def read(source: str | Path) -> reader.ModelWeights:
+def read(source: str | Path, *, allow_nonfinite: bool = False) -> reader.ModelWeights:
     """Reads the model that `source` names: a folder or a file that `reader.read` takes, a run folder of pre-training
     (its best step, else its newest), a system of the paper (`voc2vec-ls`; a folder or file of that name wins), a name
     on the Hub (`owner/model`, `owner/model@revision`), adapters beside their source, or a run folder of fine-tuning
     that holds one model.
 
-    Raises InputError, in one sentence, if it names none.
+    Raises InputError, in one sentence, if it names none, and for parameters with NaN or infinity unless
+    `allow_nonfinite`.
     """
+    weights = _read(source, ())
+    if not allow_nonfinite:
+        convert_names.check_finite(convert_names.flatten(weights.params), str(source))
+    return weights
+
+
+def _read(source: str | Path, above: tuple[str, ...]) -> reader.ModelWeights:
+    """As `read`; `above` are the folders of adapters whose source this is."""
     if not os.fspath(source):
         raise errors.InputError(
             f"{source!r} names no model: give a folder, a file, a Hub id (owner/model) or a system (voc2vec-ls)"
         )
     path = Path(source)
+    if path.exists():
+        opening.checked(path)
     if not path.exists():
         path = _fetch(_of_system(str(source)))
     elif str(source) in paper_systems.SYSTEMS:
@@ -41,15 +52,21 @@ def read(source: str | Path) -> reader.ModelWeights:
         logs.say(f"{source} is taken as the {'folder' if path.is_dir() else 'file'} here; the system is {hub}")
     if path.is_file():
         return reader.read(path)
-    if not (path / "config.json").is_file():
-        return read(path / "model") if run_models.is_fold(path) else reader.read(_only_file(path))
-    raw = weight_files.read_json(path / "config.json")
+    if not (path / "config.json").exists():
+        return _read(path / "model", above) if run_models.is_fold(path) else reader.read(_only_file(path))
+    raw = weight_files.read_json(path / "config.json")  # refuses a pipe of that name
     if raw.get("format") == adapters.FORMAT:
-        return adapters.read(path, raw, read)
+        below = (*above, os.path.realpath(path))
+        if len(set(below)) < len(below) or len(below) > _MOST_ADAPTERS:
+            raise errors.InputError(f"adapters that name themselves as source, or {len(below)} one upon another")
+        return adapters.read(path, raw, lambda name: _read(name, below))
     if "format" not in raw and "folds" in raw and "datasets" in raw:
-        return read(run_models.of_folds(path))
+        return _read(run_models.of_folds(path), above)
     is_run = "format" not in raw and "model_type" not in raw and isinstance(raw.get("model"), dict)
     return _read_run(path, raw) if is_run else reader.read(path)
+
+
+_MOST_ADAPTERS = 8  # one upon another
 
 
 def warn_of_feature_masks(source: str, weights: reader.ModelWeights) -> None:
@@ -102,7 +119,13 @@ def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
 
     origin, family = str(folder / "config.json"), raw.get("family")
     if family not in convert_names.FAMILIES:
-        raise errors.InputError(f"{origin}: family {family!r} is none of {', '.join(convert_names.FAMILIES)}")
+        family = printable.value(family)
+        raise errors.InputError(f"{origin}: family {family} is none of {', '.join(convert_names.FAMILIES)}")
+    known = {"auto": None, **reader.NORMALIZE_EPS}
+    normalize = raw.get("normalize", "none")  # version 0.1.0 normalised nothing
+    if not isinstance(normalize, str) or normalize not in known:
+        choices = ", ".join(known)
+        raise errors.InputError(f"{origin}: normalize is {printable.value(normalize)}, which is none of {choices}")
     config = configs.from_dict(family, raw["model"], origin)
     steps = {name: checkpoint.steps(folder / name) for name in ("best", "checkpoints")}
     kind = "best" if steps["best"] else "checkpoints"
@@ -110,16 +133,19 @@ def _read_run(folder: Path, raw: dict[str, Any]) -> reader.ModelWeights:
         raise errors.InputError(f"{folder} is a run without a complete checkpoint; let it train until its first")
     chosen = folder / kind / str(steps[kind][-1])
     # The checkpoint's own configuration: a run may begin its average later
-    of_step = weight_files.read_json(chosen / "metadata.json").get("config") or {}
-    params, _ = checkpoint.read(chosen, "ema" if of_step.get("ema_decay") else "params")
-    if of_step.get("ema_decay"):
-        logs.say(f"{chosen}: taken are the moving averages of its parameters (ema_decay {of_step['ema_decay']:g})")
-    stored = {name.replace("/", "."): _Stored(array) for name, array in convert_names.flatten(params).items()}
+    saved = fields.Raw(weight_files.read_json(chosen / "metadata.json"), str(chosen / "metadata.json"))
+    decay = fields.Raw(saved.take("config", fields.OBJECT, {}), saved.origin).take("ema_decay", fields.NUMBER, 0.0)
+    params, _ = checkpoint.read(chosen, "ema" if decay else "params")
+    if decay:
+        logs.say(f"{chosen}: taken are the moving averages of its parameters (ema_decay {decay:g})")
+    flat = convert_names.flatten(params) if isinstance(params, dict) else {}
+    stored = {name.replace("/", "."): _Stored(array) for name, array in flat.items() if isinstance(array, np.ndarray)}
     entries = [entry.own() for entry in convert_names.table(family, config)]
     filled, missing, used = convert_names.fill(entries, stored, "own", "", str(chosen))
     if unknown := sorted(stored.keys() - used):
-        raise errors.InputError(f"{chosen}: the parameter {unknown[0]} has no place in a {family} model of {origin}")
-    eps = reader.NORMALIZE_EPS.get(raw.get("normalize", "none"))  # version 0.1.0 normalised nothing
+        unknown = printable.name(unknown[0])
+        raise errors.InputError(f"{chosen}: the parameter {unknown} has no place in a {family} model of {origin}")
+    eps = known[normalize]
     return reader.ModelWeights(
         family,
         config,

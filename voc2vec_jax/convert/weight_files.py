@@ -9,12 +9,13 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from voc2vec_jax import errors, opening
+from voc2vec_jax import errors, opening, printable
 from voc2vec_jax.convert import torch_files, torch_pickle
 
 TEACHER = "_ema"  # data2vec's key of a dict of tensors inside the dict of tensors
 # Where programs put a model's tensors in a file of torch.save, beside their optimizer's
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "model_weight")
+MOST_JSON_BYTES = 4_000_000  # of a configuration or an index; Whisper's preprocessor_config.json has 340,000
 _MOST_SHARING = 4  # how often a file's bytes may be used, on average
 _POINTER = b"version https://git-lfs"
 _DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
@@ -34,14 +35,9 @@ class _SafeTensor:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError."""
     try:
-        values = opening.read_json(path)
+        return opening.read_object(path, MOST_JSON_BYTES)
     except FileNotFoundError:
         raise errors.InputError(f"{path.parent} has no {path.name}; put the model's own beside its weights") from None
-    except (OSError, ValueError, RecursionError) as fault:
-        raise errors.InputError(f"{path} is not readable JSON: {fault}") from fault
-    if not isinstance(values, dict):
-        raise errors.InputError(f"{path} holds a {type(values).__name__} where an object is needed")
-    return values
 
 
 def of_folder(folder: Path) -> list[Path]:
@@ -54,8 +50,10 @@ def of_folder(folder: Path) -> list[Path]:
             shards = read_json(index).get("weight_map")
             names = {str(name) for name in shards.values()} if isinstance(shards, dict) else {"weight_map"}
             for name in sorted(names):
-                if Path(name).name != name or not (folder / name).is_file():
-                    raise errors.InputError(f"{index} names the shard {name!r}, which does not lie beside it")
+                if not 0 < len(name) < 256 or Path(name).name != name or not (folder / name).is_file():
+                    raise errors.InputError(
+                        f"{index} names the shard {printable.value(name)}, which does not lie beside it"
+                    )
             return [folder / name for name in sorted(names)]
     others = sorted(path for kind in ("ckpt", "pt", "pth", "bin", "safetensors") for path in folder.glob(f"*.{kind}"))
     remedy = f"; give the file itself, such as {others[0]}" if others else ""
@@ -81,8 +79,11 @@ def opened(path: Path) -> tuple[dict[str, Any], bool]:
     try:
         handle = safetensors.safe_open(opening.checked(path), framework="np")
         parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118, not a dict
+    except errors.InputError:
+        raise
     except (safetensors.SafetensorError, OSError) as fault:
-        raise errors.InputError(f"{path} is not a complete safetensors file ({fault}); fetch it again") from fault
+        reason = printable.name(str(fault), 120)
+        raise errors.InputError(f"{path} is not a complete safetensors file ({reason}); fetch it again") from fault
     return {
         name: _SafeTensor(tuple(part.get_shape()), np.dtype(_DTYPES.get(part.get_dtype(), object)), handle, name)
         for name, part in parts.items()
@@ -111,7 +112,8 @@ def only_tensors(tree: Any, path: Path) -> dict[str, torch_pickle.Tensor]:
         flat |= {f"{name}.{inner}": tensor for inner, tensor in value.items()} if is_teacher else {name: value}
     for name, tensor in flat.items():
         if not isinstance(name, str) or not isinstance(tensor, torch_pickle.Tensor):
-            raise errors.InputError(f"{path}: {name!r} is a {type(tensor).__name__} where a tensor is needed")
+            kind = type(tensor).__name__
+            raise errors.InputError(f"{path}: {printable.value(name)} is a {kind} where a tensor is needed")
     needed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in flat.values())
     if needed > _MOST_SHARING * path.stat().st_size:
         raise errors.InputError(f"{path}: its tensors share their storages so often that they need {needed} bytes")

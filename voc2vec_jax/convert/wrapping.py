@@ -1,16 +1,17 @@
 """What programs put before the names of a model's tensors: `module.`, `_orig_mod.`, an attribute's name."""
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import weight_files
 
 # torch.compile, FSDP and activation checkpointing put these anywhere in a name
 _TRANSPARENT = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _KNOWN = ("module", "model")  # DataParallel, and what most programs call their model
-_FIRST = 3  # tensors that a message names
+_FIRST, _LONGEST = 3, 60  # tensors that a message names, and characters of each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Bare:
 def some(names: Collection[str]) -> str:
     """The first few of some names, and how many more there are."""
     more = f" and {len(names) - _FIRST} more" if len(names) > _FIRST else ""
-    return f"{', '.join(list(names)[:_FIRST])}{more}"
+    first = itertools.islice(names, _FIRST)
+    return f"{', '.join(printable.name(name, _LONGEST) for name in first)}{more}"
 
 
 def attribute(name: str) -> str:
@@ -45,6 +47,7 @@ def bare(tensors: Mapping[str, Any], first: str, inner: Collection[str], any_att
     spelt: dict[str, str] = {}
     for name in tensors:
         if spelt.setdefault(_opaque(name), name) != name:
+            name = printable.name(name)
             raise errors.InputError(f"{origin} has the tensor {name} under two spellings of its name; keep one")
     ends = [name.removesuffix(first) for name in spelt if name == first or name.endswith(f".{first}")]
     wrappers = {_without(end, inner, spelt) for end in ends if weight_files.TEACHER not in end.split(".")}
@@ -52,15 +55,16 @@ def bare(tensors: Mapping[str, Any], first: str, inner: Collection[str], any_att
         inside = next((f"{part}." for part in _TRANSPARENT if any(part in name.split(".") for name in tensors)), "")
         return Bare({name: tensors[own] for name, own in spelt.items()}, spelt, inside, ())
     if len(wrappers) > 1:
-        found = " and ".join(repr(wrapper) for wrapper in sorted(wrappers))
+        found = " and ".join(printable.value(wrapper, _LONGEST) for wrapper in sorted(wrappers)[:2])
         raise errors.InputError(f"{origin} holds {len(wrappers)} models, under {found}; keep the tensors of one")
     wrapper = wrappers.pop()
     within = {name: own for name, own in spelt.items() if name.startswith(wrapper)}
     unknown = any(part not in _KNOWN for part in wrapper.rstrip(".").split("."))
     if unknown and not any_attribute:
+        prefix = printable.value(wrapper, _LONGEST)
         known = ", ".join(f"{part}." for part in (*_KNOWN, *_TRANSPARENT))
         raise errors.InputError(
-            f"{origin}: its model lies under the prefix {wrapper!r} ({some(within.values())}), which is none of "
+            f"{origin}: its model lies under the prefix {prefix} ({some(within.values())}), which is none of "
             f"{known}; write its tensors again without it"
         )
     return Bare(

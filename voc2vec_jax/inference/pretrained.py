@@ -45,7 +45,13 @@ UNREADABLE = ("raise", "skip")
 
 
 def from_pretrained(
-    src: str | Path, dtype: Any = "auto", padding: str = "exact", attention: str = "auto", context: str = "auto"
+    src: str | Path,
+    dtype: Any = "auto",
+    padding: str = "exact",
+    attention: str = "auto",
+    context: str = "auto",
+    *,
+    allow_nonfinite: bool = False,
 ) -> "Model":
     """The model that `src` names: a Hub id, a folder written by transformers or by this library, a file of weights of
     transformers, Lightning, fairseq, s3prl or FunASR, or a run folder.
@@ -54,7 +60,8 @@ def from_pretrained(
     or auto: float32 on CPUs and bfloat16 on accelerators. `padding` is "exact", or "legacy" to compute what
     transformers computes for the same padded batch (`Model.__call__`). `attention` is one of
     `attention.IMPLEMENTATIONS`. `context` is for Whisper, one of `whisper.CONTEXTS` or auto: as the model was trained.
-    Prints on stderr what was loaded and how the input is normalised. InputError for anything that cannot be read.
+    Weights with NaN or infinity are refused unless `allow_nonfinite`. Prints on stderr what was loaded and how the
+    input is normalised. InputError for anything that cannot be read.
     """
     forking.used()
     dtype = runtime.dtype_name(dtype)
@@ -67,9 +74,10 @@ def from_pretrained(
             raise errors.InputError(f"{name} {value!r} is none of {', '.join(allowed)}")
     dtype = runtime.computed_in(dtype, runtime.platform())
     attention_ops.check(attention, dtype, False)
-    model = Model(str(src), sources.read(src).in_context(context), dtype, padding, attention)
-    computed = model.config.encoder.dtype
-    logs.say(f"{src}: {model.family}, {model.checkpoint.parameters:,} parameters, {computed}; {model.input_text}")
+    model = Model(
+        str(src), sources.read(src, allow_nonfinite=allow_nonfinite).in_context(context), dtype, padding, attention
+    )
+    logs.say(f"{src}: {model.family}, {model.checkpoint.parameters:,} parameters, {model.dtype}; {model.input_text}")
     return model
 
 

@@ -37,7 +37,7 @@ def init(config: Config, key: Key[Array, ""], encoder: Mapping[str, Any]) -> dic
     """Adapters for an encoder's blocks: of each target `a` [l, i, r], drawn as peft does, and `b` [l, r, o], zeros."""
     adapters = {}
     for name in config.targets:
-        count, fan_in, fan_out = _kernel(encoder, name).shape
+        count, fan_in, fan_out = kernel(encoder, name).shape
         drawn = layers.torch_linear_init(fan_in)(
             jax.random.fold_in(key, list(TARGETS).index(name)), (count, fan_in, config.rank)
         )
@@ -55,7 +55,8 @@ def merged(config: Config, encoder: Mapping[str, Any], adapters: Mapping[str, An
     return {**encoder, "layers": blocks}
 
 
-def _kernel(encoder: Mapping[str, Any], name: str) -> Any:
+def kernel(encoder: Mapping[str, Any], name: str) -> Any:
+    """The kernels [l, i, o] of an encoder's blocks that a target adds to."""
     found = encoder["layers"]
     for part in TARGETS[name]:
         found = found[part]

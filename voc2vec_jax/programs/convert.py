@@ -1,6 +1,6 @@
 """Converts a checkpoint between PyTorch's layouts and ours.
 
-    voc2vec convert SRC DST [--to={jax,hf,fairseq}] [--verify=false]
+    voc2vec convert SRC DST [--to={jax,hf,fairseq}] [--verify=false] [--allow_nonfinite]
 
 SRC is a folder or file of weights of transformers, Lightning, fairseq, s3prl or FunASR, a run folder, a name on the Hub
 or a system of the paper. DST is a new folder, or a new .pt file for fairseq.
@@ -16,6 +16,7 @@ from voc2vec_jax.runs import cli
 WRITERS = {"jax": writer.write_jax, "hf": writer.write_hf, "fairseq": writer.write_fairseq}
 FLAGS = {
     "to": cli.Flag("layout of DST (default: fairseq if DST ends in .pt, else jax)", choices=tuple(WRITERS)),
+    "allow_nonfinite": cli.Flag("take weights with NaN or infinity, to look at them", default=False, kind=bool),
     "verify": cli.Flag("check in a separate process that SRC and DST compute the same", default=True, kind=bool),
 }
 WORDS = cli.Positional("SRC DST", "the model to convert; the folder or file to write", least=2, most=2)
@@ -27,14 +28,14 @@ def main(argv: list[str]) -> int:
     source, target = (Path(word) for word in arguments.words)
     layout = arguments.to or ("fairseq" if target.suffix == ".pt" else "jax")
     check_target(target)
-    weights = sources.read(source)
+    weights = sources.read(source, allow_nonfinite=arguments.allow_nonfinite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         dropped = WRITERS[layout](target, weights)
     except OSError as fault:
         raise errors.InputError(f"{target} cannot be written: {fault.strerror or fault}") from fault
     printable.show("\n".join(map(printable.line, summary(weights, source, target, layout, dropped))))
-    if arguments.verify:
+    if arguments.verify and not arguments.allow_nonfinite:  # NaN equals nothing
         printable.show(verdict(verify.in_own_process(source, target), target))
     return errors.EXIT_DONE
 

@@ -25,10 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from voc2vec_jax import errors, opening
-from voc2vec_jax.runs import agreement, logs, manifest, orbax_noise
+from voc2vec_jax import errors, opening, printable
+from voc2vec_jax.runs import agreement, logs, manifest, orbax_files, orbax_noise
 
 _UNREADABLE = "is as its manifest says, but its arrays cannot be read; take another checkpoint"
+_MOST_METADATA_BYTES = 64_000_000
 _OWN_ARRAYS = "arrays.npz"  # of a process with a run of its own
 _OF_BEST = ("params", "ema")  # entries of the state that the best holds, of those that there are
 
@@ -80,16 +81,21 @@ def read(folder: str | pathlib.Path, subtree: str | None = None) -> tuple[Any, d
     found = manifest.fault(folder)
     if found:
         raise errors.InputError(f"{folder} is no intact checkpoint: {found}")
-    metadata = _read_metadata(folder)
+    metadata = opening.read_object(folder / "metadata.json", _MOST_METADATA_BYTES)
     try:
+        orbax_files.check(folder / "state")
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            tree = checkpointer.metadata(folder / "state").item_metadata.tree
+            tree = orbax_files.tree(checkpointer.metadata(folder / "state"))
             if subtree is None or subtree in tree:
-                state = _read_arrays(checkpointer, folder, tree if subtree is None else {subtree: tree[subtree]})
+                wanted = tree if subtree is None else {subtree: tree[subtree]}
+                orbax_files.check_claims(folder / "state", wanted)
+                state = _read_arrays(checkpointer, folder, wanted)
                 return (state if subtree is None else state[subtree]), metadata
+    except errors.InputError:
+        raise
     except Exception as error:  # Orbax raises of any kind for files that are damaged under right hashes
         raise errors.InputError(f"{folder} {_UNREADABLE}: {orbax_noise.reason(error)}") from error
-    raise errors.InputError(f"{folder} holds no {subtree!r}, only {', '.join(tree)}")
+    raise errors.InputError(f"{folder} holds no {subtree!r}, only {printable.name(', '.join(tree))}")
 
 
 def _read_arrays(checkpointer: ocp.Checkpointer, folder: pathlib.Path, wanted: Any) -> Any:
@@ -279,7 +285,7 @@ class Checkpoints:
         if step is None:
             return None
         folder = self.folder / str(step)
-        metadata = _read_metadata(folder)
+        metadata = opening.read_object(folder / "metadata.json", _MOST_METADATA_BYTES)
         wanted = abstract_state(metadata) if callable(abstract_state) else abstract_state
         return step, self._load(folder, wanted), metadata
 
@@ -343,17 +349,6 @@ def _check_same_leaves(folder: pathlib.Path, saved: Mapping[str, str], wanted: M
                 f"{folder} is of another model: {name} is {saved.get(name, 'absent')} there and "
                 f"{wanted.get(name, 'absent')} here; give the configuration it was trained with"
             )
-
-
-def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / "metadata.json"
-    try:
-        metadata = opening.read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise errors.InputError(f"{path} cannot be read: {orbax_noise.reason(error)}") from error
-    if not isinstance(metadata, dict):
-        raise errors.InputError(f"{path} holds no fields")
-    return metadata
 
 
 def _set_aside(folder: pathlib.Path, kind: str) -> pathlib.Path:

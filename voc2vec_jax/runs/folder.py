@@ -19,10 +19,11 @@ from typing import Any
 
 import jax
 
-from voc2vec_jax import errors, opening
+from voc2vec_jax import errors, opening, printable
 from voc2vec_jax.runs import agreement, configuration, files, logs
 
 _PACKAGES = ("voc2vec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_MOST_BYTES = 8_000_000  # of config.json and env.json
 HISTORY = "history"  # in config.json: the changes of a run's configuration
 # What a run writes before its first step; a folder of nothing else holds no run.
 _BEFORE = {"config.json", "env.json", ".lock", "fault.json", "leaks.json", "left_out.txt"}
@@ -214,9 +215,15 @@ def _write_config(
 
 def _load(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return opening.read_json(path)
+        found = opening.read_json(path, _MOST_BYTES)
+        if not isinstance(found, dict) or not isinstance(found.get(HISTORY, []), list):
+            raise ValueError("it is no configuration")
+    except errors.InputError:
+        raise
     except ValueError as error:
-        raise errors.InputError(f"{path} is damaged ({error}): restore it or give another --workdir") from error
+        reason = printable.name(str(error), 100)
+        raise errors.InputError(f"{path} is damaged ({reason}): restore it or give another --workdir") from error
+    return found
 
 
 def _covered(name: str, may_differ: Sequence[str]) -> bool:
