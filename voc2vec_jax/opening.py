@@ -113,12 +113,14 @@ def read_json(path: str | os.PathLike, most: int = MOST_BYTES) -> Any:
 
 
 def read_object(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, Any]:
-    """The object that a file of JSON holds. InputError for anything else, FileNotFoundError for no file."""
+    """The object that a file of JSON holds. InputError for anything else, and for no file."""
     try:
         found = read_json(path, most)
-    except (errors.InputError, FileNotFoundError):
+    except errors.InputError:
         raise
-    except (OSError, ValueError) as fault:
+    except OSError as fault:
+        raise errors.InputError(f"{path} cannot be read: {fault.strerror}") from fault
+    except ValueError as fault:
         raise errors.InputError(f"{path} is not readable JSON: {printable.name(str(fault), 100)}") from fault
     if not isinstance(found, dict):
         raise errors.InputError(f"{path} holds a {type(found).__name__} where an object is needed")

@@ -34,10 +34,9 @@ class _SafeTensor:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError."""
-    try:
-        return opening.read_object(path, MOST_JSON_BYTES)
-    except FileNotFoundError:
-        raise errors.InputError(f"{path.parent} has no {path.name}; put the model's own beside its weights") from None
+    if not path.exists():
+        raise errors.InputError(f"{path.parent} has no {path.name}; put the model's own beside its weights")
+    return opening.read_object(path, MOST_JSON_BYTES)
 
 
 def of_folder(folder: Path) -> list[Path]:
