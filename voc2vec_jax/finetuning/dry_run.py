@@ -12,8 +12,8 @@ import ml_collections
 import numpy as np
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.convert import sources
-from voc2vec_jax.finetuning import capacity, cross_validation, jobs, settings
+from voc2vec_jax.convert import reader, sources
+from voc2vec_jax.finetuning import capacity, cross_validation, jobs, settings, tasks
 from voc2vec_jax.finetuning import engine as fold_engine
 from voc2vec_jax.models import flops
 from voc2vec_jax.planning import compiling, devices, report, roofline
@@ -37,15 +37,21 @@ def run(config: ml_collections.ConfigDict, workdir: str, request: report.Request
 
 def plan(job: jobs.CrossValidationJob, request: report.Request) -> report.Plan:
     """Compile an epoch of as many folds as fit, or as the configuration says."""
-    config, machine = job.config, request.machine
     if job.how != "finetune":
         raise errors.InputError(
             f"{job.title} trains a small network on fixed features, which takes no planning: plan the evaluation that "
             "makes the features, or set --config.how=finetune"
         )
-    config.dtype = runtime.computed_in(config.dtype, request.platform)
     source = sources.read(job.source)
-    task = cross_validation.open_task(job, source)
+    return plan_of(job, request, source, cross_validation.open_task(job, source))
+
+
+def plan_of(
+    job: jobs.CrossValidationJob, request: report.Request, source: reader.ModelWeights, task: tasks.Task
+) -> report.Plan:
+    """`plan` for weights and clips at hand; of the former only shapes matter, of the latter number and lengths."""
+    config, machine = job.config, request.machine
+    config.dtype = runtime.computed_in(config.dtype, request.platform)
     splits = cross_validation.split(config, task).splits
     setting = settings.build(job, task, splits, source, request.platform)
     learner, recipe = setting.trained.learner, setting.recipe

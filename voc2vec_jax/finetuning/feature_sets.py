@@ -245,15 +245,15 @@ def _cache_path(cache_dir: str | os.PathLike, task: tasks.Task, source: str, opt
 
 def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable) -> Float32[np.ndarray, "n *d"]:
     """`compute(rows, advance)` for all rows, or what `path` holds; finished blocks survive a kill."""
-    if path.is_file():
-        return _load(path)
+    if (whole := _load(path)) is not None:
+        return whole
     parts = {}
     with progress.shown(f"{source} of {task.name}", len(task), 0, "clips", True) as advance:
         for start in range(0, len(task), BLOCK_CLIPS):
             rows = np.arange(start, min(start + BLOCK_CLIPS, len(task)))
             part = path.with_suffix(f".{rows[0]}-{rows[-1]}.part.npz")
-            if part.is_file():
-                parts[part] = _load(part)
+            if (kept := _load(part)) is not None:
+                parts[part] = kept
                 advance(len(rows))
             else:
                 parts[part] = compute(rows, advance)
@@ -267,10 +267,13 @@ def _cached(path: pathlib.Path, task: tasks.Task, source: str, compute: Callable
     return found
 
 
-def _load(path: pathlib.Path) -> Float32[np.ndarray, "n *d"]:
+def _load(path: pathlib.Path) -> Float32[np.ndarray, "n *d"] | None:
+    """The vectors of a file, None where there is none; InputError where it is damaged."""
     try:
         with np.load(opening.checked(path), allow_pickle=False) as arrays:
             return arrays["vectors"]
+    except FileNotFoundError:  # no question before: another run with the same features removes the parts when it ends
+        return None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise errors.InputError(f"{path} is damaged ({error}): delete it, and it is computed again") from error
 
