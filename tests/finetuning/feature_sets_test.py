@@ -188,18 +188,17 @@ def test_opensmile_in_processes_gives_the_package_s_own_numbers(task, tmp_path, 
     assert capsys.readouterr().err.count("non-commercial research only") == 2
 
 
-def test_a_part_that_another_run_takes_away_is_computed_again(tmp_path, monkeypatch):
+def test_a_part_that_another_run_takes_away_is_computed_again(task, tmp_path, monkeypatch):
     """Both protocols of a task need the same features, and may run side by side."""
     path = tmp_path / "features.npz"
-    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
-    task = type("Task", (), {"name": "t", "ids": np.array(["a", "b", "c"]), "__len__": lambda self: 3})()
-    part = path.with_suffix(".0-2.part.npz")
+    vectors = np.arange(2 * len(task), dtype=np.float32).reshape(-1, 2)
+    part = path.with_suffix(f".0-{len(task) - 1}.part.npz")
     feature_sets._save(part, task.ids, vectors)
     load = np.load
 
-    def gone(file, **options):
+    def taken(file, **options):
         pathlib.Path(file).unlink(missing_ok=True)
         return load(file, **options)
 
-    monkeypatch.setattr(np, "load", gone)
+    monkeypatch.setattr(np, "load", taken)
     assert (feature_sets._cached(path, task, "x", lambda rows, advance: 2 * vectors[rows]) == 2 * vectors).all()

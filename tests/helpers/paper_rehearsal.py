@@ -23,12 +23,16 @@ SMALL = {"num_hidden_layers": 1, "conv_dim": [16] * 3, "conv_kernel": [10, 8, 8]
 HASH = "684b88d9cdf4f1f5cc1d6d2e5e6a7b8c"
 
 
-def write(folder: pathlib.Path, groups: int = 10, systems: tuple[str, ...] = tuple(paper_systems.SYSTEMS)) -> None:
-    """`downloads/` with a clip of every class by each of so many groups, and `hub/`, a cache of the Hub."""
-    downloads = folder / "downloads"
-    for number, path in enumerate(miniatures.task_paths(groups)):
-        miniatures.unpack(downloads, {path: voice(kind_of(path), number)})
-    miniatures.unpack(downloads, pretraining_sets(clips=8))
+def write(
+    folder: pathlib.Path, groups: int = 10, systems: tuple[str, ...] = tuple(paper_systems.SYSTEMS), only: str = ""
+) -> None:
+    """`downloads/` with a clip of every class by each of so many groups, and `hub/`, a cache of the Hub.
+
+    Of the recordings those whose path begins with `only`.
+    """
+    labelled = {path: voice(kind_of(path), number) for number, path in enumerate(miniatures.task_paths(groups))}
+    found = {**labelled, **pretraining_sets(clips=8)}
+    miniatures.unpack(folder / "downloads", {path: data for path, data in found.items() if path.startswith(only)})
     stand_ins(folder / "hub", systems)
 
 
