@@ -8,7 +8,7 @@ same as once.
 import re
 import reprlib
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 # C0 and C1 controls, line and paragraph separators, surrogates, annotations, tags, and the marks, embeddings, overrides
 # and isolates of the bidirectional algorithm (UAX 9). Joiners stay: names in Persian and emoji need them.
@@ -28,7 +28,7 @@ def lines(text: str) -> str:
     return _UNSAFE_IN_LINES.sub(_written_out, text)
 
 
-def show(text: str, file: TextIO | None = None, flush: bool = False) -> None:
+def show(text: str, file: Any = None, flush: bool = False) -> None:
     """Print `lines(text)`, on stdout unless there is a `file`."""
     print(lines(text), file=sys.stdout if file is None else file, flush=flush)
 
