@@ -54,12 +54,12 @@ def test_the_worst_state_decides_relative_to_its_own_size():
     small, large = some_states(), some_states(1, 100.0)
     mine = [[a.copy() for a in x] + [b.copy() for b in y] for x, y in zip(small, large)]
     other = [[*x, *y] for x, y in zip(small, large)]
-    mine[1][3][0, 0] += 5e-3  # a state with values up to 300
+    mine[1][3][0, 0] += 1.5e-2  # a state with values up to 300
     found = states.furthest(mine, other)
     assert found.verdict == rows.EQUAL and found.states == 18
-    mine[2][1][0, 0] += 2e-2  # more than 1e-4, with values up to 3
+    mine[2][1][0, 0] += 1e-2  # less, but more than 1e-4, with values up to 3
     found = states.furthest(mine, other)
-    assert found.verdict == rows.DIFFERS and found.difference == pytest.approx(2e-2, rel=1e-3) and found.largest < 10
+    assert found.verdict == rows.DIFFERS and found.difference == pytest.approx(1e-2, rel=1e-3) and found.largest < 10
     mine[0][0][0, 0] = np.nan
     assert np.isnan(states.furthest(mine, other).difference)
     assert states.furthest(mine, other).verdict == rows.DIFFERS

@@ -132,7 +132,7 @@ def furthest(mine: States, other: States) -> Difference:
 
 def worst(found: Sequence[tuple[float, float]]) -> Difference:
     """Of (difference, largest value) the pair that is furthest off; NaN is furthest of all."""
-    off = [np.inf if np.isnan(difference) else difference / max(1.0, largest) for difference, largest in found]
+    off = [difference / max(1.0, largest) for difference, largest in found]  # argmax takes the first NaN
     return Difference(*found[int(np.argmax(off))], len(found))
 
 
