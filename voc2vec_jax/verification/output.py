@@ -20,13 +20,15 @@ _HEADINGS = ("system", "revision", "parameters", "worst difference", "verdict", 
 def write(folder: Path, found: Sequence[rows.Row], against: str) -> Path:
     """Replaces verify.json in `folder`: versions, tolerance, recordings, and every row with its files.
 
+    Published numbers have a tolerance and recordings of their own, which their rows name.
+
     `--lock=` reads commits, sizes and hashes from it. InputError if it cannot be written.
     """
+    how = {"tolerance": verify.TOLERANCE, "recordings": recordings.DIGESTS}
     report: dict[str, Any] = {
         "format": FORMAT,
         "against": against,
-        "tolerance": verify.TOLERANCE,
-        "recordings": recordings.DIGESTS,
+        **(how if against != "published" else {}),
         "versions": {"voc2vec_jax": versions.own()} | {name: versions.installed(name) for name in _PACKAGES},
         "systems": [dataclasses.asdict(row) for row in found],
     }

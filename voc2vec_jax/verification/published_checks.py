@@ -201,15 +201,18 @@ def _loss(weights: reader.ModelWeights, found: clips.Recordings) -> Found:
 
 
 _IN = numbers.TRANSFORMERS
+_WAV2VEC2 = f"{numbers.LOSS_TOLERANCE:g}, of {_IN}/wav2vec2 on {' and '.join(clip.stem for clip in numbers.SPEECH)}"
+_WAVLM = f"{numbers.WAVLM_TOLERANCE:g}, of {_IN}/wavlm on {' and '.join(clip.stem for clip in numbers.SPEECH)}"
+_HUBERT = f"of {numbers.FAIRSEQ} on {numbers.PLUMBING.stem}"
 CHECKS: dict[str, tuple[Check, ...]] = {
-    "wavlm-plus": (Check(f"eight values of the last frames, {_IN}/wavlm", numbers.SPEECH, _last_frames),),
+    "wavlm-plus": (Check(f"eight values of the last frames, within {_WAVLM}", numbers.SPEECH, _last_frames),),
     "wav2vec2-ls": (
-        Check(f"cosines of 40 masked frames with their targets, {_IN}/wav2vec2", numbers.SPEECH, _cosines),
-        Check(f"diversity of a training step, {_IN}/wav2vec2", numbers.SPEECH, _diversity),
-        Check(f"loss of a training step, {_IN}/wav2vec2", numbers.SPEECH, _loss),
+        Check(f"cosines of 40 masked frames with their targets, within {_WAV2VEC2}", numbers.SPEECH, _cosines),
+        Check(f"diversity of a training step, within {_WAV2VEC2}", numbers.SPEECH, _diversity),
+        Check(f"loss of a training step, within {_WAV2VEC2}", numbers.SPEECH, _loss),
     ),
     "hubert-ls": (
-        Check(f"features of block 9, {numbers.FAIRSEQ}", (numbers.PLUMBING,), _features),
-        Check(f"units of 596 frames, {numbers.FAIRSEQ}", (numbers.PLUMBING,), _units),
+        Check(f"block 9, within {numbers.HUBERT_TOLERANCE:g}, {_HUBERT}", (numbers.PLUMBING,), _features),
+        Check(f"units of 596 frames, {_HUBERT}", (numbers.PLUMBING,), _units),
     ),
 }
