@@ -50,7 +50,7 @@ def _read(source: str | Path, above: tuple[str, ...]) -> reader.ModelWeights:
     elif str(source) in paper_systems.SYSTEMS:
         hub = paper_systems.SYSTEMS[str(source)].source
         logs.say(f"{source} is taken as the {'folder' if path.is_dir() else 'file'} here; the system is {hub}")
-    if path.is_file():
+    if os.path.isfile(opening.checked(path)):
         return reader.read(path)
     if not (path / "config.json").exists():
         return _read(path / "model", above) if run_models.is_fold(path) else reader.read(_only_file(path))

@@ -2,11 +2,12 @@
 
 import dataclasses
 import fnmatch
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, opening
 from voc2vec_jax.datasets import listings, scanning, trees
 
 ANY_AUDIO = rf"(?:[^/]+/)*[^/]+(?:{'|'.join(map(re.escape, audio.SUFFIXES))})"
@@ -181,7 +182,7 @@ def _matching(folder: pathlib.Path, patterns: Sequence[str]) -> list[pathlib.Pat
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".") and _fits(path.name, patterns)
+        if not path.name.startswith(".") and _fits(path.name, patterns) and os.path.isfile(opening.checked(path))
     ]
 
 

@@ -53,7 +53,7 @@ def write_csv(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "
         writer.writerow([*rows.column_names, *(f"v{number}" for number in range(vectors.shape[1]))])
         for row, vector in zip(zip(*(each.to_pylist() for each in rows.columns)), vectors):
             shown = (f"{value:.6g}" if isinstance(value, float) else value for value in row)
-            writer.writerow([*("" if value is None else value for value in shown), *(f"{x:.6g}" for x in vector)])
+            writer.writerow(("" if value is None else value for value in shown), (f"{x:.6g}" for x in vector))
 
 
 def write_npz(path: pathlib.Path, rows: pa.Table, vectors: Float32[np.ndarray, "n d"]) -> None:

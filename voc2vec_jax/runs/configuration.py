@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, opening
 from voc2vec_jax.runs import recipes
 
 
@@ -146,7 +146,7 @@ def load(source: str) -> ml_collections.ConfigDict:
     refuse an ARG with InputError, ValueError or KeyError. InputError for every fault, in one sentence.
     """
     path, argument = split_source(at_home(source))
-    if not path.is_file():
+    if not os.path.isfile(opening.checked(path)):
         raise errors.InputError(f"--config={source}: {recipes.absent(path)}")
     get_config = getattr(_execute(path), "get_config", None)
     if not callable(get_config):

@@ -35,9 +35,9 @@ class Writer:
     def __init__(self, file: io.TextIOBase):
         self._writer = csv.writer(_Lines(file))
 
-    def writerow(self, row: Iterable[Any]) -> None:
-        """One row; None is an empty cell."""
-        self._writer.writerow(map(quoted, row))
+    def writerow(self, row: Iterable[Any], numbers: Iterable[str] = ()) -> None:
+        """One row; None is an empty cell. `numbers` follow as they are."""
+        self._writer.writerow([*map(quoted, row), *numbers])
 
     def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
         """Several rows."""
