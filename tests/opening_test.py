@@ -84,7 +84,7 @@ def reads(path):
         opens = called == "open" or (isinstance(node.func, ast.Attribute) and node.func.attr == "open")
         modes = [each.value for arg in node.args for each in ast.walk(arg) if isinstance(each, ast.Constant)]
         given = ast.unparse(node.args[0]) if node.args else ""
-        if called.startswith("opening.") or given.startswith("opening."):
+        if called.startswith("opening.") or given.startswith(("opening.", "io.BytesIO(")):
             continue
         writes = any(isinstance(mode, str) and set(mode) & set("wax+") for mode in modes) or "mode" in map(
             ast.unparse, node.args
