@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import constants, file_download, utils
 
 from voc2vec_jax import errors
+from voc2vec_jax.convert import sources
 from voc2vec_jax.verification import downloads, pins, snapshots
 
 NAME, WEIGHTS = "someone/cries", "pytorch_model.bin"
@@ -72,6 +73,13 @@ def test_a_snapshot_is_fetched_once_and_its_files_are_hashed(server):
     count = len(bodies(server))
     assert snapshots.fetch(NAME, pins.Pin(first.revision)) == first
     assert len(bodies(server)) == count == 1
+
+
+def test_of_a_repository_its_json_and_one_kind_of_weights_are_wanted():
+    beside = ["README.md", "config.json", "onnx/config.json", "onnx/model.safetensors", "tf_model.h5"]
+    assert sources.wanted([*beside, WEIGHTS, "model.safetensors"]) == ["config.json", "model.safetensors"]
+    assert sources.wanted([*beside, WEIGHTS, f"{WEIGHTS}.index.json"])[1:] == [WEIGHTS, f"{WEIGHTS}.index.json"]
+    assert sources.wanted(["a.pt", "config.yaml", "example/a.pt"]) == ["a.pt", "config.yaml"]
 
 
 def test_a_download_that_broke_off_goes_on_where_it_ended(server, capsys):

@@ -106,6 +106,10 @@ def test_a_lock_repeats_the_bytes_and_refuses_others(tiny, tmp_path, capsys):
             "no",
         ),
         ('{"systems": [{"system": "a", "revision": "", "files": []}]}', "it locks nothing"),
+        (
+            '{"systems": [{"system": "a", "revision": "", "files": [{"name": "x", "size": 1, "sha256": "0"}]}]}',
+            "no commit or no SHA-256",
+        ),
     ],
 )
 def test_what_is_no_lock_is_one_sentence(text, reason, tmp_path, capsys):
