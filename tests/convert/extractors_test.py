@@ -11,7 +11,7 @@ import transformers
 
 import voc2vec_jax as v2v
 from voc2vec_jax import errors
-from voc2vec_jax.convert import head_labels, reader, torch_files, writer
+from voc2vec_jax.convert import extractors, head_labels, reader, torch_files, writer
 
 RATE = 16_000
 
@@ -88,6 +88,19 @@ def test_an_extractor_that_is_not_built_here_gives_one_sentence(folder, settings
     (folder / "preprocessor_config.json").unlink()
     (folder / "processor_config.json").write_text(json.dumps({"feature_extractor": extractor}))
     checkpoints.assert_refused(f"processor_config.json: .*{reason}", folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "masks"),
+    [
+        ({}, True),
+        ({"do_normalize": True}, False),
+        ({"return_attention_mask": True}, True),
+        ({"return_attention_mask": False}, False),
+    ],
+)
+def test_without_a_file_there_is_a_mask_and_in_a_file_none_goes_without_saying(settings, masks):
+    assert extractors.masks(settings) is masks
 
 
 def test_a_rate_is_refused_in_every_layout(tmp_path):

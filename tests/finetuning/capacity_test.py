@@ -22,6 +22,10 @@ def test_the_folds_that_fit_fit_and_one_more_would_not(axis):
             assert n >= 1 and (n == 1 or needed(n) <= capacity.SHARE * free) and needed(n + 1) > capacity.SHARE * free
 
 
+def test_folds_on_cpus_take_twice_their_state_of_a_share_of_the_memory():
+    assert [capacity.fitting_on_cpu(free, 10**8) for free in (0, 10**9, 15 * 10**8, 10**10)] == [1, 2, 3, 20]
+
+
 @pytest.mark.slow
 def test_a_step_is_measured_and_grows_with_its_audio():
     clips = tiny_learners.Clips(8)

@@ -1,7 +1,9 @@
 """The recipe is what configs/finetune.py states: values are pinned, gaps are named, nonsense is refused."""
 
 import json
+import math
 import pathlib
+import re
 
 import ml_collections
 import pytest
@@ -185,6 +187,37 @@ def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(field, value, sa
     config[field] = value
     with pytest.raises(errors.InputError, match=says):
         finetuning_recipe.check(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most"),
+    [
+        ("epochs", (0, 1), None),
+        ("folds", (1, 2), None),
+        ("warmup_steps", (-1, 0), None),
+        ("clip_norm", (-1e-9, 0.0), (1e9, math.inf)),
+        ("augment_speed", (-1e-9, 0.0), (0.5, 0.5001)),
+        ("augment_noise", (-1e-9, 0.0), (1.0, 1.0001)),
+        ("peak_lr", (0.0, 1e-9), (1e9, math.inf)),
+        ("max_seconds", (0.0, 1e-3), (1e9, math.inf)),
+        ("lora_alpha", (0.0, 1e-3), (1e9, math.inf)),
+        ("layer_decay", (0.0, 1e-3), (1.0, 1.0001)),
+        ("mask_share", None, (0.999, 1.0)),
+        ("validation_share", (0.0, 1e-3), (0.5, 0.5001)),
+        ("seed", (-1, 0), (2**32 - 1, 2**32)),
+        ("split_seed", (-1, 0), (2**32 - 1, 2**32)),
+    ],
+)
+def test_limits_are_themselves_allowed_or_not_as_their_sentences_say(field, least, most):
+    """The last value that is refused, the first that is taken; and of the largest the other way round."""
+    config = load()
+    config.model = "voc2vec"
+    for refused, taken in filter(None, (least, most and most[::-1])):
+        config[field] = taken
+        finetuning_recipe.check(config)
+        config[field] = refused
+        with pytest.raises(errors.InputError, match=f"{field} is {re.escape(str(refused))}: set it to a value"):
+            finetuning_recipe.check(config)
 
 
 def test_copies_are_grouped_if_strict_and_never_in_the_papers_folds():

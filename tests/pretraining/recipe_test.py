@@ -153,6 +153,32 @@ def test_a_value_that_makes_no_sense_is_one_sentence(text, message):
         pretraining_recipe.check(config)
 
 
+# field: the last value that is refused and the first that is taken; of the largest the other way round
+ENDS = {
+    "total_steps": ("0 1", None),
+    "weight_decay": ("-1e-9 0", "1e9 inf"),
+    "batch_seconds": ("0 80", "80000 inf"),
+    "ema_decay": ("-1e-9 0", "0.999 1"),
+    "model.encoder.dropout": ("-1e-9 0", "0.999 1"),
+    "model.encoder.layerdrop": ("-1e-9 0", "1 1.001"),
+    "peak_lr": ("0 1e-9", "1 1.001"),
+    "model.gumbel_decay": ("0 1e-3", "1 1.001"),
+    "seed": ("-1 0", "4294967295 4294967296"),
+}
+
+
+@pytest.mark.parametrize("field", ENDS)
+def test_limits_are_themselves_allowed_or_not_as_their_sentences_say(field):
+    config = recipes.full()
+    least, most = ENDS[field]
+    for refused, taken in [least.split(), *([most.split()[::-1]] if most else [])]:
+        configuration.override(config, field, taken)
+        pretraining_recipe.check(config)
+        configuration.override(config, field, refused)
+        with pytest.raises(errors.InputError, match=f"^{field} is .*: set it to a value"):
+            pretraining_recipe.check(config)
+
+
 BAD = {
     "crop_samples=3000": "crop_samples 3000 leaves clips too short to mask: set it to 4240",
     "model.encoder.heads=5": "heads 5 does not divide width 768",
