@@ -44,3 +44,13 @@ def test_conv_layers_are_parsed():
 def test_conv_layers_of_any_other_kind_are_refused(text):
     with pytest.raises(errors.InputError, match="is not a sum of lists"):
         conv_spec.parse(text)
+
+
+def test_a_text_has_at_most_2000_characters_and_64_layers():
+    one = "[(1, 2, 3)]"
+    assert conv_spec.parse(one + " " * (2000 - len(one))) == [(1, 2, 3)]
+    assert len(conv_spec.parse(f"{one} * 64")) == len(conv_spec.parse(f"{one} * 60 + {one} * 4")) == 64
+    assert conv_spec.parse("[(65536, 1, 1)]") == [(65536, 1, 1)]
+    for text in (one + " " * (2001 - len(one)), f"{one} * 60 + {one} * 5", "[(65537, 1, 1)]", "[(1, 0, 1)]"):
+        with pytest.raises(errors.InputError, match="is not a sum of lists"):
+            conv_spec.parse(text)
