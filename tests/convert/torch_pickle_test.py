@@ -6,6 +6,7 @@ import enum
 import io
 import os
 import pickle
+import struct
 import sys
 import types
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import torch_files, torch_pickle
+from voc2vec_jax.convert import pickle_check, torch_files, torch_pickle
 
 
 class WithState:
@@ -190,6 +191,19 @@ def test_modules_that_only_begin_like_those_of_training_code_are_refused(tmp_pat
     path = checkpoints.as_file(tmp_path / "a.pt", b"c%s\nOrderedDict\n." % module.encode())
     with pytest.raises(errors.InputError, match=rf"its pickle names {module}.OrderedDict, which is neither a tensor"):
         torch_files.load(path)
+
+
+@pytest.mark.parametrize("more", [(0, 0), (1, 0), (0, 1)])
+def test_a_name_of_a_class_is_short_in_both_of_its_parts(tmp_path, more):
+    """By STACK_GLOBAL, whose parts lie on the stack; by what it begins with, the name is allowed."""
+    module, name = ("x" * (pickle_check.LONGEST_NAME + extra) for extra in more)
+    parts = [b"X" + struct.pack("<I", len(one)) + one.encode() for one in ("fairseq." + module[8:], name)]
+    path = checkpoints.as_file(tmp_path / "a.pt", b"\x80\x04" + b"".join(parts) + b"\x93)R.")
+    if any(more):
+        with pytest.raises(errors.InputError, match="the name of a class with more than"):
+            torch_files.load(path)
+    else:
+        assert torch_files.load(path).name.endswith(f".{name}")
 
 
 def test_containers_that_contain_themselves_end(tmp_path):

@@ -200,6 +200,22 @@ def test_steps_of_one_length_are_those_of_version_0_1_0():
     assert total.hexdigest() == "a72813a1d6b9c793bbf352f2cccb0fc2f88f863d438078a9081f29adeee190e4"
 
 
+def test_a_group_is_a_buffer_of_its_longest_rows():
+    assert (MIXED.buffer_samples, MIXED.most_rows, MIXED.unit, MIXED.step_units) == (3 * 160, 12, 2, 4)
+    assert [MIXED.unit_rows_of(bucket) for bucket in range(3)] == [24, 12, 6]
+
+
+@pytest.mark.parametrize("host", [None, (0, 1), (0, 2), (7, 8)])
+def test_hosts_take_whole_groups(host):
+    batch_layout.check_hosts(MIXED, host)
+
+
+@pytest.mark.parametrize("host", [(0, 3), (2, 2), (-1, 2), (0, 16)])
+def test_groups_that_do_not_divide_over_the_hosts_are_refused(host):
+    with pytest.raises(errors.InputError, match=f"8 loss groups do not divide over {host[1]} hosts"):
+        batch_layout.check_hosts(MIXED, host)
+
+
 def test_any_seed_of_64_bits_is_one():
     assert len({make(n=50, seed=seed)[0].step(0).rows.tobytes() for seed in (0, 129, 2**63, 2**64 - 1)}) == 4
     for seed in (-1, 2**64):
