@@ -28,9 +28,9 @@ def lines(text: str) -> str:
     return _UNSAFE_IN_LINES.sub(_written_out, text)
 
 
-def show(text: str, file: Any = None, flush: bool = False) -> None:
-    """Print `lines(text)`, on stdout unless there is a `file`."""
-    print(lines(text), file=sys.stdout if file is None else file, flush=flush)
+def show(text: Any, file: Any = None, flush: bool = False) -> None:
+    """Print `lines(str(text))`, on stdout unless there is a `file`."""
+    print(lines(str(text)), file=sys.stdout if file is None else file, flush=flush)
 
 
 class _Repr(reprlib.Repr):

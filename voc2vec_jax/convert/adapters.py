@@ -72,8 +72,9 @@ def read(
     try:
         source = read_source(name)
     except errors.InputError as fault:
+        why = printable.name(str(fault).replace(name, "it"), 100)
         raise errors.InputError(
-            f"{folder} holds adapters for {name}, which cannot be read ({printable.name(str(fault), 100)}); bring it "
+            f"{folder} holds adapters for {name}, which cannot be read ({why}); bring it "
             "back, or write where it is as source in config.json"
         ) from fault
     if fingerprint(source) != wanted:

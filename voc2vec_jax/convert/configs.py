@@ -291,6 +291,8 @@ def from_dict(family: str, values: Mapping[str, Any], origin: str) -> Any:
     plain = {key: value for key, value in values.items() if key != "encoder"}
     if not isinstance(encoder, Mapping):
         raise errors.InputError(f"{origin}: encoder is {printable.value(encoder)} where an object is needed")
+    if encoder.get("attention") == "own":  # the name of "auto" in version 0.1.0
+        encoder = {**encoder, "attention": "auto"}
     encoder = _replaced(base.encoder, encoder, origin)
     return limits.check(family, _replaced(base, {**plain, "encoder": encoder}, origin), origin)
 

@@ -16,6 +16,7 @@ from importlib import metadata
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from voc2vec_jax import opening
 from voc2vec_jax.runs import versions
 
 NAME = "voc2vec_jax"
