@@ -5,6 +5,7 @@ import pytest
 import tiny_learners
 
 from voc2vec_jax.finetuning import folds, settings, slot_table
+from voc2vec_jax.runs import configuration
 
 
 def setting_of(clips, **recipe):
@@ -49,3 +50,16 @@ def test_a_short_warmup_is_of_the_folds_own_length():
 def test_a_best_epoch_that_ended_before_the_peak_is_told(best, inside):
     setting = setting_of([16], epochs=40, warmup_steps=12, short_warmup=True)
     assert setting.best_in_warmup(slot_table.FoldProgress(0, 20, best)) is inside
+
+
+@pytest.mark.parametrize(
+    ("asked", "sampling", "weighted"),
+    [(True, "all", True), (True, "balanced", False), (False, "all", False), (False, "balanced", False)],
+)
+def test_balanced_epochs_are_not_weighted_besides(asked, sampling, weighted, monkeypatch):
+    said = []
+    monkeypatch.setattr(settings.logs, "say", said.append)
+    config = configuration.load(f"{tiny_learners.CONFIG}:synthetic")
+    config.class_weights, config.sampling = asked, sampling
+    assert settings.weighs_classes(config) is weighted
+    assert len(said) == (asked and not weighted)

@@ -117,10 +117,7 @@ def build(
     """
     config = job.config
     axis = config.fold_axis
-    # Balanced epochs are even already: weights beside them would count rare classes twice.
-    weighted = config.class_weights and config.sampling == "all"
-    if weighted != config.class_weights:
-        logs.say("sampling=balanced draws every class equally often, so that no class weights are applied")
+    weighted = weighs_classes(config)
     if axis == "auto":
         axis = fold_axis(platform, convolves=source is not None)
     return CrossValidationSetting(
@@ -244,6 +241,15 @@ def model_setting(
         stratified=len(shapes) > 1,
         save_model=_model_saver(job, task, source, adapt),
     )
+
+
+def weighs_classes(config: ml_collections.ConfigDict) -> bool:
+    """Whether the loss counts rare classes more; says so where that was asked for and is not done."""
+    # Balanced epochs are even already: weights beside them would count rare classes twice.
+    weighted = config.class_weights and config.sampling == "all"
+    if weighted != config.class_weights:
+        logs.say("sampling=balanced draws every class equally often, so that no class weights are applied")
+    return weighted
 
 
 def labels(task: tasks.Task) -> np.ndarray:
