@@ -197,7 +197,7 @@ def test_adapters_without_their_source_or_beside_another_are_refused(adapted, so
             {"lora": {"rank": 2, "alpha": 16, "targets": ["key"]}},
             "holds other adapters than .*config.json describes: lora.key.a is absent",
         ),
-        ({"lora": None}, "is damaged"),
+        ({"lora": None}, "targets is None, but adapters are of query"),
     ):
         (place / "config.json").write_text(json.dumps({**said, **changed}))
         with pytest.raises(errors.InputError, match=says):
