@@ -150,6 +150,7 @@ def alone():
     return run_folds([0, 1, 2, 3, 4], 1, "map", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("slots", "axis", "devices"),
     [

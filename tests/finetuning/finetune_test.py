@@ -193,6 +193,7 @@ def test_sigkill_at_any_moment_changes_nothing(cache, model, data_dir, whole, tm
     assert (workdir / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_rerun_goes_on(cache, model, data_dir, whole, tmp_path):
     workdir = tmp_path / "stopped"
     process = start(cache, "synthetic", model, data_dir, workdir)
@@ -340,6 +341,7 @@ def clips(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_of_class_folders_works_in_place_of_a_set(clips, model, tmp_path):
     more = (f"--config.data={clips}", "--config.protocol=paper", "--config.epochs=2")
     assert run("folder", model, tmp_path / "data", tmp_path / "run", *more) == 0

@@ -45,6 +45,7 @@ def report(folder, output):
     return program.run(report_program.main, [str(folder), f"--output={output}", "--formats=svg"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "names"),
     [

@@ -45,6 +45,7 @@ def test_everything_is_taken_over(capsys):
     assert "freshly initialised" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
     whole = reader.read(SOURCE)
     raw = {"model_type": "wav2vec2", "mask_feature_prob": 0.2}

@@ -183,6 +183,7 @@ def shared_memory():
     return {path.name for path in pathlib.Path("/dev/shm").glob("psm_*")}
 
 
+@pytest.mark.slow
 def test_processes_read_the_same_and_leave_nothing_behind(corpus, drawn):
     before = children(), shared_memory()
     in_threads = collect(pretraining_reader.read_batches(corpus, drawn, 2, 25))

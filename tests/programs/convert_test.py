@@ -49,6 +49,7 @@ def test_a_checkpoint_travels_through_every_layout_and_is_verified(tmp_path, cap
     checkpoints.assert_same(got.params, want.params)
 
 
+@pytest.mark.slow
 def test_runs_are_converted_as_they_are_loaded(tmp_path, capsys):
     """A cross-validation is the model that it kept."""
     tiny_models.write(tmp_path / "run" / "fold_00" / "model", labels=("cry", "laugh"))

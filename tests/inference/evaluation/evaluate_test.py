@@ -248,6 +248,7 @@ def test_a_prepared_set(tuned, tmp_path):
     np.testing.assert_allclose(mine[short], found.probabilities[short], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_timeline_is_what_predict_gives_each_window(tuned, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(recordings, "LONG_SAMPLES", 16_000)
     assert run(tuned, folder, tmp_path, "--timeline", "--window_seconds=0.5", "--hop_seconds=0.3") == 0
