@@ -108,11 +108,14 @@ def _module(name):
 
 
 def _packages():
-    return sorted(path.parent.name for path in (ROOT / LIBRARY).glob("*/__init__.py"))
+    """The packages, and the library itself for the modules that lie in none."""
+    return [LIBRARY, *sorted(path.parent.name for path in (ROOT / LIBRARY).glob("*/__init__.py"))]
 
 
 def _api_text(package):
-    modules = [_module(name) for name in _names((ROOT / LIBRARY / package).rglob("*.py"))]
+    paths = (ROOT / LIBRARY).glob("[!_]*.py") if package == LIBRARY else (ROOT / LIBRARY / package).rglob("*.py")
+    shown = (ROOT / "docs" / "api" / "index.md").read_text()  # and no name has two places
+    modules = [module for module in map(_module, _names(paths)) if f"::: {module}\n" not in shown]
     entries = "\n\n".join(f"::: {module}" for module in sorted(modules))
     return f"{UNSEARCHED}# {package}\n\n{entries}\n"
 
