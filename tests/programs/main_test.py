@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from voc2vec_jax import programs
+from voc2vec_jax import errors, programs
 from voc2vec_jax.programs import main
 from voc2vec_jax.runs import versions
 
@@ -81,3 +81,16 @@ def test_a_reader_that_has_what_it_wants_is_told_nothing(lines):
         ["bash", "-c", f'"{sys.executable}" -c "{code}" | head -n 1'], capture_output=True, text=True, check=True
     )
     assert (found.stdout, found.stderr) == (f"{'x' * 99}\n", "")
+
+
+@pytest.mark.parametrize("command", ("train", "embed", "doctor"))
+def test_an_interpreter_without_what_is_needed_is_named(command):
+    without = "import sys; sys.modules['jax'] = sys.modules['ml_collections'] = sys.modules['pyarrow'] = None"
+    code = f"{without}\nimport importlib.util as u; found = u.find_spec\n"
+    code += "u.find_spec = lambda name, *rest: None if name == 'jax' else found(name, *rest)\n"
+    code += f"from voc2vec_jax.programs import main; sys.argv[1:] = ['{command}']; main.command()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == errors.EXIT_INPUT and not done.stdout
+    assert re.fullmatch(
+        rf"error: {re.escape(sys.executable)} has no module \w+; install the package with all .*\n", done.stderr
+    )

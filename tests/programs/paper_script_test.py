@@ -239,6 +239,12 @@ def row(printed, name):
     return next(line.split() for line in printed.out.splitlines() if line.startswith(name))
 
 
+def test_a_plan_names_the_interpreter_that_lacks_the_package(place):
+    status, said, commands = paper(place, "plan", STATUS_OF="import 1")
+    assert status == errors.EXIT_INPUT and len(commands) == 1
+    assert f"{place / 'python'} has no voc2vec_jax: install it, or name the interpreter" in said
+
+
 def test_hours_and_gigabytes_by_hand(plan, capsys):
     """VIVAE of table II: 1,085 clips of 0.9 s, padded to 7 s by the paper's protocol; an A6000 in float32."""
     status, printed = estimate(plan, capsys, "--systems=opensmile,voc2vec", "--protocols=paper", "--device=a6000:2")

@@ -100,6 +100,8 @@ locate() {
 }
 
 plan() {
+  "$PYTHON" -c "import jax, voc2vec_jax" 2>/dev/null ||
+    { say "$PYTHON has no voc2vec_jax: install it, or name the interpreter that has it, as in PYTHON=.venv/bin/python"; return "$INPUT"; }
   run "$PYTHON" "$HERE/paper_plan.py" --config=finetune:"${TASKS// /,}" --config.data_dir="$DATA" \
     --systems="${SYSTEMS// /,}" --protocols="${PROTOCOLS// /,}" --batch="$BATCH" "$@"
 }

@@ -1,6 +1,7 @@
 """The program `voc2vec`: `voc2vec COMMAND [FLAGS]`."""
 
 import difflib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return main([argv[1], "--help"])
     if command is None:
         return program.run(_without_command, argv)
-    if not command.many_processes:
+    if not command.many_processes or importlib.util.find_spec("jax") is None:  # `load` then says what is missing
         return program.run(lambda rest: command.load().main(rest), argv[1:])
     from voc2vec_jax.runs import distributed  # here: it imports JAX, which a list of commands does not wait for
 

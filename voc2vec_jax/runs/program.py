@@ -84,6 +84,11 @@ def explain(error: BaseException) -> tuple[int, str]:
         path, why = error.filename or "a file", error.strerror
         text = f"error: {path} could not be written: {why}: make room there and run the same command again"
         return errors.EXIT_FAULT, text
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(__package__.split(".")[0]):
+        text = (
+            "install the package with all that it needs (pip install . in a clone), or use the interpreter that has it"
+        )
+        return errors.EXIT_INPUT, f"error: {sys.executable} has no module {error.name}; {text}"
     return errors.EXIT_FAULT, f"error: {_describe(error)}"
 
 
