@@ -119,7 +119,7 @@ def _table() -> dict[str, bytes]:
     data = opening.read_bytes(path)
     if hashlib.sha256(data).hexdigest() != numbers.TABLE_SHA256:
         raise Missing(f"{path} is another file than that of the test suite (its hash differs)")
-    # Without threads of its own: those of the reader of data sets may outlive the interpreter, which then aborts
+    # The reader of one file, without threads that could outlive the interpreter
     table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read(columns=["id", "audio"], use_threads=False)
     rows = table.to_pylist()
     return {row["id"]: row["audio"]["bytes"] for row in rows}
