@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
     if request is not None:
         return dry_run.run(model, items, settings, request)
     output = evaluation_output.OutputFolder(arguments.output, worker.describe(model, items, settings))
+    program.can_resume()
     if is_timeline:
         drawing.check(rules, wanted, model.labels)
     own = shard.of(range(output.parts))

@@ -270,7 +270,7 @@ def fail_with(error):
         (errors.RunError("the disk is full"), 1, "error: the disk is full\n"),
         (KeyError("x"), 1, "error: KeyError at cli_test.py:"),
         (ValueError("first\nsecond"), 1, "error: ValueError at cli_test.py:"),
-        (KeyboardInterrupt(), 75, "stopped by SIGINT: run the same command again to go on\n"),
+        (KeyboardInterrupt(), 75, "stopped by SIGINT: run the same command again\n"),
         (signals.Interrupted(), 1, "error: interrupted twice"),
     ],
 )

@@ -16,7 +16,7 @@ from voc2vec_jax import errors, printable
 from voc2vec_jax.datasets import audio_flags
 from voc2vec_jax.explore import run as exploration
 from voc2vec_jax.explore import settings as explore_settings
-from voc2vec_jax.runs import cli, cpu_tuning, runtime
+from voc2vec_jax.runs import cli, cpu_tuning, program, runtime
 
 FLAGS = {
     "model": cli.Flag(
@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
     settings = settings_of(arguments)
     cpu_tuning.one_device_a_core()
     runtime.set_up_jax(ml_collections.ConfigDict({"deterministic": False, "matmul_precision": "highest"}))
+    program.can_resume()
     printable.show(exploration.run(settings))
     return errors.EXIT_DONE
 

@@ -16,7 +16,7 @@ import re
 
 from voc2vec_jax import audio, datasets, errors, printable
 from voc2vec_jax.datasets import audio_flags, catalog, duplicates, records, stats
-from voc2vec_jax.runs import cli
+from voc2vec_jax.runs import cli, program
 
 FLAGS = {
     "manual_dir": cli.Flag("folder of archives or unpacked folders; or one archive, folder, manifest or label file"),
@@ -51,6 +51,7 @@ def main(argv: list[str]) -> int:
     elif command == "duplicates":
         show_duplicates(arguments, names)
     else:
+        program.can_resume()
         _prepare_all(names, arguments)
     return errors.EXIT_DONE
 

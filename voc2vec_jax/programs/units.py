@@ -15,7 +15,7 @@ from voc2vec_jax.datasets import catalog, records
 from voc2vec_jax.pretraining.units import making as unit_making
 from voc2vec_jax.pretraining.units import report as unit_report
 from voc2vec_jax.pretraining.units import store as unit_store
-from voc2vec_jax.runs import cli, logs
+from voc2vec_jax.runs import cli, logs, program
 
 FLAGS = {
     "data_dir": cli.Flag("folder of the prepared sets", required=True, shown="FOLDER"),
@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
         raise errors.InputError("--seed, --workers and --batch_seconds are 0 or more, --seed under 2**32")
     workers = arguments.workers or len(os.sched_getaffinity(0))
     features = _features(arguments)
+    program.can_resume()
     clustering = unit_making.make_clustering(
         name,
         arguments.data_dir,

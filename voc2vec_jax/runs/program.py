@@ -1,6 +1,7 @@
 """Run a main, and turn every fault into an exit status and one sentence."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import signal
@@ -13,7 +14,9 @@ from typing import Any, NoReturn
 from voc2vec_jax import errors
 from voc2vec_jax.runs import files, signals, streams
 
+RESEND_SECONDS = 0.05
 _stopped: list[str] = []  # why `run` was stopped, once it was
+_resumable: list[bool] = []  # filled once the same command would go on with what is done
 
 
 class _Terminated(KeyboardInterrupt):
@@ -29,7 +32,9 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     streams.keep()
-    before = _catch_sigterm()
+    _resumable.clear()
+    before, hook = _catch_sigterm(), sys.unraisablehook
+    sys.unraisablehook = functools.partial(_resend, hook)
     try:
         status = main(argv) or errors.EXIT_DONE
         sys.stdout.flush()  # here, where a fault of it is still told, and not when Python ends
@@ -45,21 +50,33 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         print(text, file=sys.stderr)
         return status
     finally:
+        sys.unraisablehook = hook
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def can_resume() -> None:
+    """Say, if stopped from here on, that the same command goes on with what is done."""
+    _resumable.append(True)
 
 
 def leave(status: int) -> NoReturn:
     """End the process with what `run` returned; at once after a stop from the keyboard.
 
     For then XLA may still compile in a thread of its own, and the usual end of JAX, which takes the devices away from
-    it, is a segmentation fault.
+    it, is a segmentation fault. A signal during the usual end, which takes a while, does not change the status.
     """
-    if _stopped:
+
+    def at_once(*signal_and_frame: object) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, OSError, ValueError):  # a closed pipe, or none
+            with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):  # a closed pipe, or none
                 stream.flush()
         os._exit(status)
+
+    if _stopped:
+        at_once()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, at_once)
     sys.exit(status)
 
 
@@ -79,7 +96,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return errors.EXIT_FAULT, f"error: {text}"
     if isinstance(error, KeyboardInterrupt):
         name = "SIGTERM" if isinstance(error, _Terminated) else "SIGINT"
-        return errors.EXIT_STOPPED, f"stopped by {name}: run the same command again to go on"
+        again = "run the same command again" + (" to go on" if _resumable else "")
+        return errors.EXIT_STOPPED, f"stopped by {name}: {again}"
     if isinstance(error, OSError) and error.errno in files.FULL:
         path, why = error.filename or "a file", error.strerror
         text = f"error: {path} could not be written: {why}: make room there and run the same command again"
@@ -101,6 +119,20 @@ def _catch_sigterm() -> Any:
         raise _Terminated
 
     return signal.signal(signal.SIGTERM, terminate)
+
+
+def _resend(otherwise: Callable[[Any], Any], ignored: Any) -> None:
+    """An unraisable hook: a stop that came where Python ignores exceptions comes again a little later.
+
+    Such places are callbacks of the garbage collector, of which JAX has one, and `__del__`.
+    """
+    if not issubclass(ignored.exc_type, KeyboardInterrupt):
+        otherwise(ignored)
+        return
+    number = signal.SIGTERM if issubclass(ignored.exc_type, _Terminated) else signal.SIGINT
+    timer = threading.Timer(RESEND_SECONDS, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
 def _describe(error: BaseException) -> str:

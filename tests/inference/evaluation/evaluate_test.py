@@ -414,7 +414,7 @@ def test_sigterm_leaves_nothing_half_written(program, plain, folder, tmp_path):
     _, err = process.communicate(timeout=60)
     assert "shard 1/1 (SLURM array)" in err
     if process.returncode != 0:  # it may have ended just before
-        assert process.returncode == 75 and "stopped by SIGTERM: run the same command again" in err
+        assert process.returncode == 75 and "stopped by SIGTERM: run the same command again to go on" in err
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
     assert run(plain, folder, tmp_path, "--part_files=2") == 0
     assert contents(tmp_path).keys() == contents(whole).keys()
