@@ -184,6 +184,31 @@ def test_the_page_needs_nothing_but_itself_and_what_lies_beside_it(tmp_path, dra
     assert all(found.get("alt") for tag, found in page.tags if tag == "img")
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_of_many_pictures_the_page_shows_the_files_unless_it_is_to_be_sent_alone(
+    alone, tmp_path, draws_nothing, monkeypatch
+):
+    fake_runs.write(tmp_path / "run")
+    monkeypatch.setattr(build, "_INSIDE", 4 * 2 * len(b"picture") - 1)  # of four pictures in two themes
+    found = build.write([tmp_path / "run"], tmp_path / "out" / "r.html", formats=["pdf"], embed_audio=alone)
+    page = html_pages.Page(found.page.read_text())
+    seen = [attributes for tag, attributes in page.tags if tag == "img"]
+    (policy,) = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in found.files if path.suffix == ".png"}
+    assert len(seen) == 8
+    if alone:
+        assert all(each["src"].startswith("data:image/png;base64,") for each in seen) and not files
+        assert "img-src data:;" in policy and "send that folder along" not in page.shown()
+        return
+    assert {each["src"] for each in seen} == files and len(files) == 8
+    assert all(each["loading"] == "lazy" for each in seen)
+    assert all(("_dark.png" in each["src"]) == (each["class"] == "dark") for each in seen)
+    assert "img-src data: 'self' file:;" in policy and "pictures lie in r_figures/: send that folder" in page.shown()
+    monkeypatch.setattr(build, "_INSIDE", 4 * 2 * len(b"picture"))
+    text = build.write([tmp_path / "run"], tmp_path / "out" / "r.html", formats=["pdf"]).page.read_text()
+    assert text.count("data:image/png;base64,") == 8 and "_dark.png" not in text
+
+
 def test_an_incomplete_run_is_marked_at_the_top_and_in_every_table_and_picture(tmp_path, monkeypatch):
     fake_runs.write(tmp_path / "vivae" / "half", system="half", folds=2)
     fake_runs.write(tmp_path / "vivae" / "whole", system="whole")

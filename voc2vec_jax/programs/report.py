@@ -4,8 +4,8 @@
 
 RUN is a run folder of voc2vec_jax.finetune, or a folder of such folders. Beside report.html it writes the tables that
 have rows as Markdown and LaTeX (report_scores.md, ...), every picture in report_figures/, predictions and configuration
-of each run in report_runs/, and the clips that the page plays in report_audio/. Send these along, or give
---embed_audio and send report.html alone.
+of each run in report_runs/, and the clips that the page plays in report_audio/. Above 20 MB of pictures the page shows
+those of report_figures/. Send these along, or give --embed_audio and send report.html alone.
 """
 
 import sys
@@ -17,7 +17,7 @@ from voc2vec_jax.runs import cli
 FLAGS = {
     "output": cli.Flag("the page to write; tables and pictures go beside it", required=True, shown="report.html"),
     "audio": cli.Flag("folder of the recordings, if they have moved since the runs read them", shown="FOLDER"),
-    "embed_audio": cli.Flag("put the clips that are played into the page, to send it alone", default=False, kind=bool),
+    "embed_audio": cli.Flag("put all clips and pictures into the page, to send it alone", default=False, kind=bool),
     "formats": cli.Flag("formats of the picture files: png, pdf, svg", default="png,pdf"),
     "others": cli.Flag("columns with what others published on the paper's tasks", default=False, kind=bool),
 }

@@ -16,6 +16,8 @@ from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
 from voc2vec_jax.runs import files as run_files
 
+_INSIDE = 20_000_000  # bytes of pictures that a page holds; browsers stall at the hundred megabytes of a whole grid
+
 
 class Written(NamedTuple):
     """The files of a report, and what it is of."""
@@ -40,9 +42,10 @@ def write(
 
     Beside report.html go the tables that have rows as report_<name>.md and .tex, report_figures/, report_runs/ with
     predictions, configuration and summary of each run, and report_audio/ with the clips that the page plays, unless
-    `embed_audio` puts these into the page. `audio` is a folder to search for recordings before the runs' own. `others`
-    adds columns with what other publications give to tables III and IV. `say` is called with each data set before its
-    pictures are drawn. InputError for anything that cannot be read or written.
+    `embed_audio` puts these into the page. Pictures are in the page too, unless they are too many for a browser and
+    `embed_audio` does not ask for a page that can be sent alone. `audio` is a folder to search for recordings before
+    the runs' own. `others` adds columns with what other publications give to tables III and IV. `say` is called with
+    each data set before its pictures are drawn. InputError for anything that cannot be read or written.
     """
     page = _checked(output, audio, formats)
     found = report_runs.find(words)
@@ -56,10 +59,11 @@ def write(
         pictures = draw(members, formats, _places(runs), names)
         sections.append(report_page.Section(members, pictures, {run: tuple(each) for run, each in own.items()}))
     clips = listening.Clips(f"{page.stem}_audio", audio, embedded=embed_audio)
-    links = report_page.Links(f"{page.stem}_", f"{page.stem}_figures/", formats)
+    inside = embed_audio or _picture_bytes(sections) <= _INSIDE
+    links = report_page.Links(f"{page.stem}_", f"{page.stem}_figures/", formats, inside)
     text = report_page.page(tables, sections, warnings, clips, links)
     heard = {page.parent / clips.folder / name: data for name, data in clips.files.items()}
-    texts, pictures = _table_files(page, tables, warnings), _picture_files(page, sections, formats)
+    texts, pictures = _table_files(page, tables, warnings), _picture_files(page, sections, formats, inside)
     _write_all(data := {page: text.encode("utf-8", "replace"), **texts, **pictures, **kept, **heard})
     return Written(page, tuple(data), tuple(runs), tuple(warnings))
 
@@ -173,13 +177,20 @@ def _table_files(
     return {path: text.encode("utf-8", "replace") for path, text in texts.items()}
 
 
+def _picture_bytes(sections: Sequence[report_page.Section]) -> int:
+    """What the page's pictures would add to it."""
+    pictures = [picture for section in sections for picture in section.pictures]
+    return sum(len(each.images[theme.key]) for each in pictures for theme in drawing.THEMES)
+
+
 def _picture_files(
-    page: pathlib.Path, sections: Sequence[report_page.Section], formats: Sequence[str]
+    page: pathlib.Path, sections: Sequence[report_page.Section], formats: Sequence[str], inside: bool
 ) -> dict[pathlib.Path, bytes]:
-    """Every picture in every format."""
+    """Every picture in every format, and those that the page shows and does not hold."""
     folder = page.with_name(f"{page.stem}_figures")
     pictures = [picture for section in sections for picture in section.pictures]
-    return {folder / f"{each.name}.{kind}": each.images[kind] for each in pictures for kind in formats}
+    keys = {kind: f".{kind}" for kind in formats} | ({} if inside else report_page.SHOWN)
+    return {folder / f"{each.name}{ending}": each.images[key] for each in pictures for key, ending in keys.items()}
 
 
 def _write_all(data: dict[pathlib.Path, bytes]) -> None:

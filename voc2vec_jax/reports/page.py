@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that needs no network, with its script, style and pictures inside."""
+"""The report's page: one HTML file that needs no network, with script, style and, unless they are many, pictures."""
 
 import base64
 import functools
@@ -17,6 +17,7 @@ from voc2vec_jax.reports import text as report_text
 from voc2vec_jax.runs import pages
 
 WIDE_TABLE = 12  # columns, above which a table is printed on a page of its own, across
+SHOWN = {"png": ".png", "dark": "_dark.png"}  # the pictures of both themes, and how the names of their files end
 _PIXELS = 84  # an inch of a wide picture, which then has letters of ten pixels and more
 
 
@@ -26,7 +27,7 @@ def templates() -> jinja2.Environment:
     environment = pages.environment("voc2vec_jax.reports", finalize=_finalize)
     environment.filters["base64"] = _base64
     environment.filters["spans"] = report_text.spans
-    environment.globals |= {"wide_table": WIDE_TABLE, "pixels": _PIXELS}
+    environment.globals |= {"wide_table": WIDE_TABLE, "pixels": _PIXELS, "shown": SHOWN}
     return environment
 
 
@@ -48,11 +49,15 @@ class Section(NamedTuple):
 
 
 class Links(NamedTuple):
-    """Where the page finds tables and pictures: what stands before their names, and the endings that there are."""
+    """Where the page finds tables and pictures: what stands before their names, and the endings that there are.
+
+    Without `inside` the page shows the pictures' files.
+    """
 
     tables: str
     pictures: str
     formats: Sequence[str]
+    inside: bool = True
 
 
 def page(
@@ -67,8 +72,9 @@ def page(
     style, script = (environment.loader.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     heard_from = "data:" if clips.embedded else "'self' file:"
+    seen_from = "data:" if not links or links.inside else "data: 'self' file:"
     policy = (
-        f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; img-src data:; "
+        f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; img-src {seen_from}; "
         f"media-src {heard_from}; base-uri 'none'; form-action 'none'"
     )
     return environment.get_template("report.html.j2").render(
