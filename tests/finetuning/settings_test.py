@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny_learners
 
-from voc2vec_jax.finetuning import folds, settings, slot_table
+from voc2vec_jax.finetuning import folds, settings, slot_table, tasks
 from voc2vec_jax.runs import configuration
 
 
@@ -63,3 +63,27 @@ def test_balanced_epochs_are_not_weighted_besides(asked, sampling, weighted, mon
     config.class_weights, config.sampling = asked, sampling
     assert settings.weighs_classes(config) is weighted
     assert len(said) == (asked and not weighted)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "protocol", "shapes", "stratified"),
+    [
+        ([4000] * 8, "strict", ((4, 4000),), False),
+        (
+            [1000, 1000, 1000, 2000, 2000, 3000, 4000, 4000],
+            "strict",
+            ((1, 4000), (1, 3000), (1, 2000), (1, 1000)),
+            True,
+        ),
+        ([1000] * 4 + [4000] * 4, "strict", ((2, 4000), (2, 1000)), True),
+        ([1000] * 4 + [4000] * 4, "paper", ((4, 16_000),), False),
+    ],
+)
+def test_batches_cut_into_several_shapes_hold_a_clip_of_each_stratum(lengths, protocol, shapes, stratified):
+    """Otherwise a long clip could come to lie in the row of a short one."""
+    config = configuration.load(f"{tiny_learners.CONFIG}:synthetic")
+    config.protocol, config.batch_clips, config.max_seconds = protocol, 4, 1.0
+    task = object.__new__(tasks.Task)
+    object.__setattr__(task, "samples", np.array(lengths, np.int32))
+    split = folds.FoldSplit(*[np.arange(8)] * 3)
+    assert settings.batch_shapes(config, task, [split], 1000) == (shapes, stratified)

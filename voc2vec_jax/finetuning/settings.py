@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.convert import adapters, reader, sources, writer
@@ -111,10 +111,7 @@ def build(
     source: reader.ModelWeights | None,
     platform: str,
 ) -> CrossValidationSetting:
-    """The setting of a job on a platform.
-
-    `source` holds the weights to fine-tune, None where features are learned from.
-    """
+    """The setting of a job on a platform; `source` holds the weights to fine-tune, None with features."""
     config = job.config
     axis = config.fold_axis
     weighted = weighs_classes(config)
@@ -203,11 +200,7 @@ def model_setting(
     sources.warn_of_feature_masks(job.source, source)
     source = in_context(config, source)
     encoder = encoder_config(config, source)
-    if as_paper:  # the official script pads every clip to the same length and shuffles without regard to it
-        shapes = ((config.batch_clips, round(config.max_seconds * audio.RATE_HZ)),)
-    else:
-        sets = (task.samples[rows] for rows in computed_sets(config, task, splits))
-        shapes = batches.sub_batches(sets, config.batch_clips, encoder.hop_samples)
+    shapes, stratified = batch_shapes(config, task, splits, encoder.hop_samples)
     makes_mask = bool(source.preprocessor.get("return_attention_mask", False)) if source.preprocessor else False
     adapt = adaptation.of_config(config, source)
     learner = learners.Finetuner(
@@ -238,18 +231,27 @@ def model_setting(
         },
         fold_arrays=[target_scaling(task, split.train) for split in splits],
         initial=None if config.fresh else adaptation.without({"encoder": source.params["encoder"]}, adapt.frozen),
-        stratified=len(shapes) > 1,
+        stratified=stratified,
         save_model=_model_saver(job, task, source, adapt),
     )
+
+
+def batch_shapes(
+    config: ml_collections.ConfigDict, task: tasks.Task, splits: Sequence[folds.FoldSplit], hop_samples: int
+) -> tuple[tuple[tuple[int, int], ...], bool]:
+    """Shapes (rows, samples) into which a batch is cut, and whether its rows must be of the strata that these fit."""
+    if config.protocol == "paper":  # the official script pads every clip to the same length and shuffles regardless
+        return ((config.batch_clips, round(config.max_seconds * audio.RATE_HZ)),), False
+    shapes = batches.sub_batches(computed_sets(config, task, splits), config.batch_clips, hop_samples)
+    return shapes, len(shapes) > 1
 
 
 def weighs_classes(config: ml_collections.ConfigDict) -> bool:
     """Whether the loss counts rare classes more; says so where that was asked for and is not done."""
     # Balanced epochs are even already: weights beside them would count rare classes twice.
-    weighted = config.class_weights and config.sampling == "all"
-    if weighted != config.class_weights:
+    if config.class_weights and config.sampling != "all":
         logs.say("sampling=balanced draws every class equally often, so that no class weights are applied")
-    return weighted
+    return config.class_weights and config.sampling == "all"
 
 
 def labels(task: tasks.Task) -> np.ndarray:
@@ -259,14 +261,14 @@ def labels(task: tasks.Task) -> np.ndarray:
 
 def computed_sets(
     config: ml_collections.ConfigDict, task: tasks.Task, splits: Sequence[folds.FoldSplit]
-) -> Iterator[Int64[np.ndarray, "_"]]:
-    """Every set of clips that is cut into batches: train, validation and test share one compiled program."""
+) -> Iterator[Int32[np.ndarray, "_"]]:
+    """Samples of every set that is cut into batches: train, validation and test share one compiled program."""
     for number, split in enumerate(splits):
-        yield from split
+        yield from (task.samples[rows] for rows in split)
         if config.sampling != "all":
             # A draw may hold a long clip twice: it then needs more rows of that length than its training set has.
             for epoch in range(config.epochs):
-                yield training_rows(task, split, config.sampling, (config.seed, number, epoch))
+                yield task.samples[training_rows(task, split, config.sampling, (config.seed, number, epoch))]
 
 
 def waveform(config: ml_collections.ConfigDict, normalizes: bool) -> augmentation_ops.Waveform:
