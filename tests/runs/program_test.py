@@ -89,3 +89,13 @@ def test_only_what_is_resumed_is_said_to_go_on(capsys):
     for resumed, end in ((True, "again to go on\n"), (False, "again\n")):
         assert program.run(lambda argv, resumed=resumed: stop(resumed), []) == errors.EXIT_STOPPED
         assert capsys.readouterr().err == f"stopped by SIGINT: run the same command {end}"
+
+
+@pytest.mark.parametrize("fault", [ValueError("\x1b]0;x\x07\u202e"), OSError(28, "full", "a\x1b]0;x\x07b")])
+def test_what_is_not_foreseen_is_shown_as_text(fault, capsys):
+    def main(argv):
+        raise fault
+
+    assert program.run(main, []) == errors.EXIT_FAULT
+    said = capsys.readouterr().err.rstrip("\n")
+    assert said.isprintable() and "\\x1b]0;x\\x07" in said

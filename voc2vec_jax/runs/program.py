@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.runs import files, signals, streams
 
 RESEND_SECONDS = 0.05
@@ -87,6 +87,11 @@ def wants_traceback(argv: Sequence[str]) -> bool:
 
 def explain(error: BaseException) -> tuple[int, str]:
     """The exit status and the line to print for what a main raised."""
+    status, text = _explained(error)
+    return status, printable.line(text)
+
+
+def _explained(error: BaseException) -> tuple[int, str]:
     if isinstance(error, errors.InputError):
         return errors.EXIT_INPUT, f"error: {error}"
     if isinstance(error, errors.RunError):
