@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import sys
 
 import jax.numpy as jnp
 import pytest
 import tensorstore
 
 from voc2vec_jax import errors
-from voc2vec_jax.runs import checkpoint, manifest
+from voc2vec_jax.runs import checkpoint, manifest, orbax_noise
 from voc2vec_jax.runs import folder as run_folder
 
 
@@ -42,6 +44,13 @@ def rewrite(folder, **changes):
 def test_a_manifest_cannot_point_outside_of_its_folder(folder, name):
     rewrite(folder, files=rewrite(folder) | {name: "0" * 64})
     assert f"lists '{name}', which is no place in its folder" in manifest.fault(folder)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "a" * 300, "\x1b]0;x\x07" * 10_000])
+def test_what_can_be_no_name_is_no_place_in_a_folder(folder, name):
+    rewrite(folder, files=rewrite(folder) | {name: "0" * 64})
+    said = manifest.fault(folder)
+    assert "which is no place in its folder" in said and len(said) - len(str(folder)) < 200
 
 
 def test_what_the_manifest_does_not_list_is_refused(folder):
@@ -113,15 +122,20 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_files_of_orbax_that_are_gone_or_damaged_under_right_hashes_are_one_sentence(folder, name):
+def test_files_of_orbax_that_are_gone_or_damaged_under_right_hashes_are_one_sentence(folder, name, monkeypatch, caplog):
     damage, in_a_resume = DAMAGE[name]
     damage(folder)
     rewrite(folder)
     assert manifest.fault(folder) is None
     sentence = "is as its manifest says, but its arrays cannot be read; take another checkpoint"
+    monkeypatch.setattr(logging.getLogger("absl"), "filters", [])
+    monkeypatch.setattr(orbax_noise, "_before", print)
+    monkeypatch.setattr(sys, "unraisablehook", print)
     with pytest.raises(errors.InputError, match=sentence) as caught:
         checkpoint.read(folder)
     assert "\n" not in str(caught.value)
+    # Whatever its threads say when they end, and when they do, the sentence is all that is printed.
+    assert not caplog.records and sys.unraisablehook is orbax_noise._hook
     wanted = {"params": {"a": jnp.ones((3, 4))}, "opt": jnp.zeros(3)}
     with checkpoint.Checkpoints(folder.parents[1]) as checkpoints:
         if in_a_resume:

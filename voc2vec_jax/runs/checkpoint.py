@@ -77,6 +77,7 @@ def read(folder: str | pathlib.Path, subtree: str | None = None) -> tuple[Any, d
 
     `subtree`, such as "params", reads only that entry. InputError when the folder is not intact or lacks the entry.
     """
+    orbax_noise.silence()
     folder = pathlib.Path(folder).absolute()
     found = manifest.fault(folder)
     if found:
@@ -346,7 +347,8 @@ def _check_same_leaves(folder: pathlib.Path, saved: Mapping[str, str], wanted: M
     for name in [*wanted, *saved]:
         if saved.get(name) != wanted.get(name):
             raise errors.InputError(
-                f"{folder} is of another model: {name} is {saved.get(name, 'absent')} there and "
+                f"{folder} is of another model: {printable.name(name)} is "
+                f"{printable.name(saved.get(name, 'absent'))} there and "
                 f"{wanted.get(name, 'absent')} here; give the configuration it was trained with"
             )
 

@@ -18,6 +18,7 @@ from voc2vec_jax.runs import files
 
 NAME = "manifest.json"
 _THREADS = 2
+_LONGEST_NAME = 200  # bytes, below the folder; Orbax's have 60
 _MOST_BYTES = 8_000_000  # of a manifest; a large model's of 64 processes has 200,000
 # Files that file systems and managers put into folders, which nothing reads
 _LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\.nfs[0-9a-f]+|Thumbs\.db|desktop\.ini").fullmatch
@@ -80,14 +81,24 @@ def fault(folder: str | pathlib.Path) -> str | None:
         return f"{folder / NAME} is damaged or unreadable"
     listed = manifest["files"]
     for name in listed:
-        parts = pathlib.PurePosixPath(name).parts
-        if not parts or ".." in parts or name.startswith("/") or "/".join(parts) != name:
+        if not _is_place(name):
             return f"{folder / NAME} lists {printable.value(name)}, which is no place in its folder"
     if found := _unlisted(folder, listed):
         return found
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         faults = pool.map(lambda item: _file_fault(folder / item[0], item[1]), listed.items())
         return next((found for found in faults if found), None)
+
+
+def _is_place(name: str) -> bool:
+    """Whether this can be the name of a file below a folder."""
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:  # half of a character
+        return False
+    parts = pathlib.PurePosixPath(name).parts
+    inside = parts and ".." not in parts and not name.startswith("/") and "/".join(parts) == name
+    return bool(inside) and b"\0" not in encoded and len(encoded) <= _LONGEST_NAME
 
 
 def _unlisted(folder: pathlib.Path, listed: Mapping[str, str]) -> str | None:
