@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 
 import checkpoints
 import numpy as np
@@ -64,6 +65,24 @@ def test_a_shard_that_does_not_lie_in_the_folder_is_refused(tmp_path, shard):
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
     assert "which does not lie beside it" in refusal(tmp_path)
+
+
+def test_names_of_any_length_inside_of_a_file_are_shown_shortly(tmp_path):
+    escape = "\x1b]0;x\x07" * 9_000
+    with zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{escape}/data.pkl", bytes(99))
+    assert "\\x1b]0;x\\x07" in refusal(tmp_path / "a.pt")
+
+
+def test_a_name_in_a_header_stands_for_one_tensor(tmp_path):
+    """What the library reads of two is not what another program reads."""
+    path = ours(tmp_path) / "model.safetensors"
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    name, said = list(json.loads(whole[8 : 8 + size]).items())[-1]
+    header = whole[8 : 8 + size].rstrip()[:-1] + f",{json.dumps(name)}:{json.dumps(said)}}}".encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + whole[8 + size :])
+    assert f"names {name} twice" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

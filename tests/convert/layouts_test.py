@@ -252,6 +252,14 @@ def test_emotion2vec_plus_without_labels_is_an_encoder(tmp_path):
         (("config.yaml", "a: &a [x, x]\nmodel: [*a, *a]"), "a reference, which no such file needs"),
         (("config.yaml", "a: !!python/object/apply:os.getcwd []"), "is not readable YAML: could not determine"),
         (("config.yaml", "a: [" * 5000), "is not readable YAML"),
+        *[
+            (("config.yaml", f"model: {value}"), "is not readable YAML")
+            for value in ("!!int ''", "!!bool x", "!!timestamp x", f"{'1:' * 30_000}1.5")
+        ],
+        (
+            ("config.yaml", f"model: Emotion2vec\nmodel_conf: {{normalize: {'x' * 90_000}}}"),
+            r"normalize is 'x{20,60}\.\.\.x{20,40}' where true or false is needed",
+        ),
         (("config.yaml", "a" * 200_000), "has more than 100000 bytes"),
     ],
 )

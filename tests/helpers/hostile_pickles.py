@@ -102,6 +102,7 @@ def refused():
         + b"q\x010("
         + b"h\x00h\x01\x93" * 14_000
         + b"l.",
+        "a name of escapes": b"\x80\x04" + text(b"\x1b" * 250) + text(b"\x1b" * 250) + b"\x93.",
         "a flood of sets": b"(" + b"\x8f" * 900_000 + b"l.",
         "a flood of records": ENUMERATION + b"q\x00)q\x010(" + b"h\x00h\x01R" * 300_000 + b"l.",
         "a shape of tuples": tensor(shape=PAIRS) + b".",

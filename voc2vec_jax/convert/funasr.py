@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from voc2vec_jax import errors, opening
+from voc2vec_jax import errors, opening, printable
 
 WEIGHTS, CONFIG, TOKENS = "model.pt", "config.yaml", "tokens.txt"
 PREFIX = "d2v_model."  # of the encoder beside a classifier
 CLASSIFIER = ("proj.weight", "proj.bias")
 _MOST_BYTES = 100_000  # the published ones have 4,000
+# What the library raises for damage, and for values that are none of the types that they are tagged with
+_YAML_FAULTS = (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 _UNUSED = "unuse"  # how the names of outputs begin that FunASR leaves out
 
 
@@ -47,15 +49,20 @@ def model_config(folder: Path) -> dict[str, Any]:
         if len(text) > _MOST_BYTES:
             raise errors.InputError(f"{path} has more than {_MOST_BYTES} bytes, so it is no configuration of a model")
         values = yaml.load(text.decode("utf-8-sig"), _Loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as fault:
-        raise errors.InputError(f"{path} is not readable YAML: {' '.join(str(fault).split())[:200]}") from fault
+    except errors.InputError:
+        raise
+    except (OSError, *_YAML_FAULTS) as fault:
+        why = printable.name(" ".join(str(fault).split()), 150)
+        raise errors.InputError(f"{path} is not readable YAML: {why}") from fault
     model = values.get("model_conf") if isinstance(values, dict) and values.get("model") == "Emotion2vec" else None
     if not isinstance(model, dict):
         raise errors.InputError(
             f"{path} describes no model of the kind Emotion2vec, the only one of FunASR's read here"
         )
     if not isinstance(model.get("normalize"), bool):
-        raise errors.InputError(f"{path}: normalize is {model.get('normalize')!r} where true or false is needed")
+        raise errors.InputError(
+            f"{path}: normalize is {printable.value(model.get('normalize'))} where true or false is needed"
+        )
     return {"_name": "data2vec_multi", **model}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax import errors, opening
+from voc2vec_jax import errors, opening, printable
 from voc2vec_jax.convert import torch_legacy, torch_pickle
 from voc2vec_jax.runs import files
 
@@ -67,7 +67,7 @@ class _Archive:
         data = memoryview(self._map)[start : start + info.file_size]
         if zlib.crc32(data) != info.CRC:
             raise errors.InputError(
-                f"{self.path}: member {info.filename} does not match its checksum, so the file is damaged; "
+                f"{self.path}: member {_shown(info)} does not match its checksum, so the file is damaged; "
                 "fetch it again"
             )
         return data
@@ -75,13 +75,17 @@ class _Archive:
     def _start(self, info: zipfile.ZipInfo) -> int:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise errors.InputError(
-                f"{self.path}: member {info.filename} is compressed or encrypted; write the file again with torch.save"
+                f"{self.path}: member {_shown(info)} is compressed or encrypted; write the file again with torch.save"
             )
         header = self._map[info.header_offset : info.header_offset + 30]
         start = info.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
         if header[:4] != b"PK\3\4" or start + info.file_size > len(self._map):
-            raise errors.InputError(f"{self.path}: member {info.filename} lies outside the file, which is truncated")
+            raise errors.InputError(f"{self.path}: member {_shown(info)} lies outside the file, which is truncated")
         return start
+
+
+def _shown(member: zipfile.ZipInfo) -> str:
+    return printable.name(member.filename)
 
 
 def load(path: str | Path) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import pickle_check
 
 _STORAGES = {
@@ -145,8 +145,8 @@ class _Unpickler(pickle.Unpickler):
                 )
             if full not in _ALLOWED and not module.startswith(_ALLOWED_MODULES):
                 raise errors.InputError(
-                    f"{self._origin}: its pickle names {full[:100]}, which is neither a tensor nor a plain container, "
-                    "so the file is refused"
+                    f"{self._origin}: its pickle names {printable.name(full)}, which is neither a tensor nor a plain "
+                    "container, so the file is refused"
                 )
             if len(self._found) == _MOST_NAMES:
                 raise ValueError(f"more than {_MOST_NAMES} names of classes")

@@ -1,6 +1,7 @@
 """Files of weights: which of a folder's are a model's, and the tensors in them, read on demand."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,26 @@ def opened(path: Path) -> tuple[dict[str, Any], bool]:
     except (safetensors.SafetensorError, OSError) as fault:
         reason = printable.name(str(fault), 120)
         raise errors.InputError(f"{path} is not a complete safetensors file ({reason}); fetch it again") from fault
+    _check_names(path)
     return {
         name: _SafeTensor(tuple(part.get_shape()), np.dtype(_DTYPES.get(part.get_dtype(), object)), handle, name)
         for name, part in parts.items()
     }, False
+
+
+def _check_names(path: Path) -> None:
+    """InputError for a header that names a tensor twice, of which the library takes one and other programs another."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+            raise errors.InputError(f"{path}: its header names {printable.name(twice)} twice: take another copy")
+        return found
+
+    with opening.regular(path) as file:
+        json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=once)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
