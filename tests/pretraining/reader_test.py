@@ -290,6 +290,8 @@ def test_a_reading_process_ignores_signals_and_its_death_is_one_sentence(corpus,
     before = children()
     expected = collect(pretraining_reader.read_batches(corpus, drawn, 0, 9))
     with pretraining_reader.read_batches(corpus, drawn, 0, 10**6, workers=1, prefetch=1) as batches:
+        time.sleep(0.3)  # it imports what it needs
+        send(children() - before, signal.SIGINT, signal.SIGTERM)
         got = [next(batches)]
         send(children() - before, signal.SIGINT, signal.SIGTERM)
         got += [next(batches) for _ in range(8)]

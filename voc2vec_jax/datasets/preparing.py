@@ -10,7 +10,6 @@ import functools
 import gc
 import itertools
 import json
-import multiprocessing
 import pathlib
 import re
 import shutil
@@ -311,9 +310,7 @@ def _run(jobs: Sequence[shard_jobs.ShardJob], workers: int, advance: Callable[[i
         for job in jobs:
             advance(shard_jobs.make_shard(job))
         return
-    workers = min(workers, len(jobs))
-    context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(workers, context, worker_processes.start) as pool:
+    with worker_processes.Pool(min(workers, len(jobs))) as pool:
         try:
             for future in futures.as_completed([pool.submit(shard_jobs.make_shard, job) for job in jobs]):
                 advance(future.result())

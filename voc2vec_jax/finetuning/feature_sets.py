@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import importlib
 import io
-import multiprocessing
 import os
 import pathlib
 import re
@@ -92,19 +91,12 @@ def _opensmile():
 def _opensmile_workers(task: tasks.Task, feature_set: str, workers: int) -> Iterator[Callable]:
     """Yields a function that computes the features of some rows in worker processes."""
     # Started with the first call: a run whose blocks are all in the cache starts none.
-    made: list[futures.ProcessPoolExecutor] = []
+    made: list[worker_processes.Pool] = []
 
     def compute(rows: Int64[np.ndarray, "n"], advance: Callable[[int], object]) -> Float32[np.ndarray, "n d"]:
         if not made:
-            made.append(
-                futures.ProcessPoolExecutor(
-                    min(workers, -(-len(task) // BATCH_CLIPS)),
-                    # A fork would copy the locks of JAX's threads, held or not.
-                    multiprocessing.get_context("spawn"),
-                    _start_worker,
-                    (task, feature_set),
-                )
-            )
+            processes = min(workers, -(-len(task) // BATCH_CLIPS))
+            made.append(worker_processes.Pool(processes, _start_worker, (task, feature_set)))
         batches = [rows[at : at + BATCH_CLIPS] for at in range(0, len(rows), BATCH_CLIPS)]
         jobs = [made[0].submit(_functionals, batch) for batch in batches]
         try:
@@ -130,7 +122,6 @@ _worker: tuple = ()
 
 def _start_worker(task: tasks.Task, feature_set: str) -> None:
     global _worker
-    worker_processes.start()
     _worker = task, _smile(feature_set)
 
 

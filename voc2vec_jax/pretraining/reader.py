@@ -7,7 +7,6 @@ import functools
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import threading
 import weakref
@@ -18,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from voc2vec_jax import audio, errors
-from voc2vec_jax.datasets import corpora
+from voc2vec_jax.datasets import corpora, worker_processes
 from voc2vec_jax.pretraining import batch_layout
 from voc2vec_jax.pretraining.units import store as unit_store
 
@@ -31,9 +30,10 @@ class Batches:
     def __init__(self, dataset: grain.IterDataset):
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads absl flags and fails when a program has not parsed any
-        iterator = iter(dataset)
-        iterator.get_state()  # makes Grain create its workers; the next line then starts all of them at once
-        iterator.start_prefetch()
+        with worker_processes.unheard():
+            iterator = iter(dataset)
+            iterator.get_state()  # makes Grain create its workers; the next line then starts all of them at once
+            iterator.start_prefetch()
         # In a list, so that closing drops the iterator: Grain complains of one that lives until the interpreter ends.
         self._held = [iterator]
         self._close = weakref.finalize(self, _close_all, self._held)
@@ -131,13 +131,11 @@ def _batch(corpus, plan, batching, host, targets, eps, k) -> dict[str, np.ndarra
 
 
 def _become_reader(*_) -> None:
-    """Set up a reading process: no accelerator, no signal handling, and it ends when its parent ends."""
+    """Set up a reading process: no accelerator, and it ends when its parent ends."""
     # The variable counts for an import of JAX still to come; if JAX is there already, only its configuration does.
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", "cpu")
-    for number in (signal.SIGINT, signal.SIGTERM):  # terminals and schedulers send them to every process
-        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

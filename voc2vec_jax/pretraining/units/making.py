@@ -5,7 +5,6 @@ This module imports no JAX, because worker processes compute MFCCs with it. Laye
 
 import dataclasses
 import functools
-import multiprocessing
 import os
 import pathlib
 import shutil
@@ -281,8 +280,7 @@ def _over(work: Callable, lots: Sequence[tuple], features: Features, workers: in
     if workers <= 1:
         yield from (work(features, *lot) for lot in lots)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of JAX's threads
-    with futures.ProcessPoolExecutor(workers, context, worker_processes.start) as pool:
+    with worker_processes.Pool(workers) as pool:
         try:
             yield from pool.map(work, [features] * len(lots), *zip(*lots))
         except futures.process.BrokenProcessPool as error:
