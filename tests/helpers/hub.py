@@ -40,13 +40,18 @@ class Fault:
 
 
 class Hub:
-    """`folders`: owner/name to its folder; `faults`: by file or repository; `asked`: (method, path, range or "")."""
+    """`folders`: owner/name to its folder; `faults`: by file or repository; `asked`: (method, path, range or "").
+
+    `tokens`: what the latest GET of a file was authorised by; `elsewhere`: by what address large files are served.
+    """
 
     def __init__(self, folders: Mapping[str, pathlib.Path]):
         self.folders, self.url, self.port = dict(folders), "", 0
         self.faults: dict[str, Fault] = {}
         self.asked: list[tuple[str, str, str]] = []
         self.revisions: dict[str, str] = {}
+        self.tokens: dict[str, str] = {}
+        self.elsewhere = ""
 
     def revision(self, name: str) -> str:
         """The only commit of a repository."""
@@ -90,6 +95,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path)
         self.hub.asked.append((self.command, path, self.headers.get("Range", "")))
         parts = path.strip("/").split("/")
+        if self.command == "GET":
+            self.hub.tokens[parts[-1]] = self.headers.get("Authorization", "")
         listing = parts[:2] == ["api", "models"]
         name = "/".join(parts[2:4] if listing or parts[0] == "large" else parts[:2])
         folder, commit = self.hub.folders.get(name), self.hub.revision(name)
@@ -129,7 +136,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit, "ETag": f'"{tag(file)}"', "Accept-Ranges": "bytes"}
         if hops:
             size = str(file.stat().st_size)
-            there = f"{self.hub.url}/large/{hops - 1}/{name}/{file.name}"
+            there = f"{self.hub.elsewhere or self.hub.url}/large/{hops - 1}/{name}/{file.name}"
             large = {"X-Linked-Size": size, "X-Linked-Etag": f'"{tag(file)}"'} if file.suffix in LARGE else {}
             return self.answer(302, b"", headers | {"Location": there} | large)
         data, status = file.read_bytes(), 200

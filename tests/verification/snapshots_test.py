@@ -1,8 +1,11 @@
 """A snapshot is fetched, resumed, hashed and found offline; every fault of servers and networks is one sentence."""
 
+import errno
+import fcntl
 import os
 import pathlib
 import sys
+import threading
 
 import hub
 import pytest
@@ -142,6 +145,63 @@ def test_what_the_hub_does_not_have_is_named(server):
     refused(errors.RunError, "lacks model.safetensors, which should be there", pins.Pin("", known))
 
 
+@pytest.mark.parametrize("commit", ["main", "../../elsewhere"])
+def test_a_server_without_commits_is_no_hub(commit, server):
+    server.revisions[NAME] = commit
+    refused(errors.RunError, "names no commit of someone/cries, so it is no Hub: mend HF_ENDPOINT, or unset it")
+
+
+def test_a_cache_that_takes_no_file_is_named_with_what_mends_it(server, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_download, "http_get", full)
+        reason = (
+            r"cries cannot be kept in the Hub's cache \(No space left on device\): make room there, or name"
+        )
+        refused(errors.RunError, reason)
+    online = snapshots.fetch(NAME, NEWEST)
+    monkeypatch.setattr(downloads, "name_commit", full)  # as where a cache may only be read
+    assert snapshots.fetch(NAME, NEWEST) == online and "; taken is what the cache has" in capsys.readouterr().err
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
+    refused(errors.RunError, "cannot be kept in the Hub's cache .Not a directory: .*file/models--someone--cries")
+
+
+def test_a_whole_part_is_hashed_and_not_asked_for_again(server):
+    """As a kill leaves it before it gets its name."""
+    weights = server.folders[NAME] / WEIGHTS
+    beside = downloads.repository(NAME) / "blobs" / f"{hub.tag(weights)}.part"
+    beside.parent.mkdir(parents=True)
+    beside.write_bytes(weights.read_bytes())
+    assert not snapshots.fetch(NAME, NEWEST).fault and not bodies(server)
+
+
+def test_what_another_process_fetches_is_waited_for(server):
+    weights = server.folders[NAME] / WEIGHTS
+    blob = downloads.repository(NAME) / "blobs" / hub.tag(weights)
+    blob.parent.mkdir(parents=True)
+    with (blob.parent / f"{blob.name}.part").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=downloads.fetch, args=(NAME, WEIGHTS, server.revision(NAME)))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive() and not bodies(server)
+        blob.write_bytes(weights.read_bytes())
+    waiting.join(30)
+    assert not waiting.is_alive() and not bodies(server)
+
+
+def test_the_token_is_for_the_hub_alone(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert not snapshots.fetch(NAME, NEWEST).fault and server.tokens["pytorch_model.bin"] == "Bearer hf_secret"
+    (server.folders[NAME] / WEIGHTS).write_bytes(os.urandom(BYTES))
+    server.revisions[NAME] = "1" * 40
+    server.elsewhere = f"http://localhost:{server.port}"  # another name, as that of a store of large files
+    assert not snapshots.fetch(NAME, NEWEST).fault and server.tokens["pytorch_model.bin"] == ""
+
+
 def test_redirects_are_followed(server):
     server.faults |= {WEIGHTS: hub.Fault(redirects=3), "config.json": hub.Fault(redirects=2)}
     assert not snapshots.fetch(NAME, NEWEST).fault
@@ -172,8 +232,9 @@ def test_offline_each_missing_file_is_named_and_the_cache_is_taken(server, monke
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     at("http://127.0.0.1:9", monkeypatch)
     assert snapshots.fetch(NAME, NEWEST) == online
-    assert "the Hub is out of reach (ConnectError" in capsys.readouterr().err
-    refused(snapshots.Absent, "no weights .*; the Hub is out of reach", name="someone/else")
+    assert "the Hub is out of reach at http://127.0.0.1:9 (ConnectError" in capsys.readouterr().err
+    reason = "no weights .*; the Hub is out of reach at http://127.0.0.1:9 .*: connect, or name a mirror by HF_ENDPOINT"
+    refused(snapshots.Absent, reason, name="someone/else")
 
 
 def test_a_damaged_cache_and_other_bytes_than_pinned_are_told(server):

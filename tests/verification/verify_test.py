@@ -67,6 +67,26 @@ def test_the_worst_state_decides_relative_to_its_own_size():
         states.furthest(mine, small)
 
 
+def test_nan_is_furthest_off_and_states_of_small_values_are_taken_absolutely():
+    assert np.isnan(states.worst([(np.inf, 1.0), (np.nan, 1.0), (np.inf, 1.0)]).difference)
+    assert states.worst([(5e-5, 0.01), (2e-4, 1.0)])[:2] == (2e-4, 1.0)  # 5e-5 is within the tolerance
+
+
+@pytest.mark.parametrize("largest, allowed", [(0.01, 1e-4), (1.0, 1e-4), (30.0, 3e-3)])
+def test_the_tolerance_is_absolute_and_relative_to_large_values(largest, allowed):
+    assert rows.verdict(allowed, largest) == rows.EQUAL
+    assert rows.verdict(1.001 * allowed, largest) == rows.DIFFERS
+    assert rows.verdict(float("nan"), largest) == rows.verdict(float("inf"), largest) == rows.DIFFERS
+
+
+def test_stored_numbers_see_what_lies_between_their_values():
+    mine, far = some_states(), some_states()
+    far[1][2][4, 3] = -50.0  # none of the sixteen values, of which that state has 72
+    assert stored.compare(far, stored.of(mine, "", "")).verdict == rows.DIFFERS
+    with pytest.raises(errors.RunError, match=r"\[3, 3, 2\] states of the recordings here, and \[3, 3, 3\] are stored"):
+        stored.compare([*mine[:2], mine[2][:2]], stored.of(mine, "", ""))
+
+
 def test_a_model_that_computes_the_same_is_equal_and_written_down(tiny, tmp_path, capsys):
     status, out, err = run(capsys, tiny, f"--output={tmp_path / 'out'}")
     assert status == 0
@@ -102,8 +122,8 @@ def test_a_lock_repeats_the_bytes_and_refuses_others(tiny, tmp_path, capsys):
         ("{}", "is no verify.json: it has no list of systems"),
         ('{"systems": [{"system": "a"}]}', "a row lacks 'files'"),
         (
-            '{"systems": [{"system": "a", "revision": "main", "files": [{"name": "x", "size": 1, "sha256": "0"}]}]}',
-            "no",
+            '{"systems": [{"system": "a", "revision": "main", "files": [{"name": "x", "size": 1, "sha256": "HASH"}]}]}',
+            "a has no commit or no SHA-256",
         ),
         ('{"systems": [{"system": "a", "revision": "", "files": []}]}', "it locks nothing"),
         (
@@ -113,7 +133,7 @@ def test_a_lock_repeats_the_bytes_and_refuses_others(tiny, tmp_path, capsys):
     ],
 )
 def test_what_is_no_lock_is_one_sentence(text, reason, tmp_path, capsys):
-    (tmp_path / "lock.json").write_text(text)
+    (tmp_path / "lock.json").write_text(text.replace("HASH", "0" * 64))
     status, _, err = run(capsys, f"--lock={tmp_path / 'lock.json'}")
     assert status == 2 and reason in err and len(err.splitlines()) == 1
 
@@ -183,12 +203,19 @@ def test_pins_are_of_systems_and_whole():
         (["voc2vce"], "did you mean voc2vec"),
         (["--recordings=here"], "--recordings is for --against=published"),
         (["--store=absent/x.json"], "there is no folder absent"),
+        (["--store=x.json", "--against=stored"], "--store keeps transformers' numbers: leave it or --against=stored"),
+        (["--store=x.json", "--against=published"], "leave it or --against=published"),
+        (["--numbers=x.json", "--against=published"], "--numbers is what is compared with: leave it or"),
+        (["--store=file"], "holds no reference numbers"),
+        (["--output=file"], "--output=file: file is a file; give a folder"),
+        (["--output=file/below"], "--output=file/below: file is a file; give a folder"),
         (["--numbers=absent.json"], "has no absent.json"),
         (["--against=fairseq"], "fairseq"),
     ],
 )
 def test_slips_give_one_sentence_and_status_2(words, reason, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("{}")
     status, _, err = run(capsys, *words)
     assert status == 2 and reason in err and len(err.splitlines()) == 1
 

@@ -1,11 +1,11 @@
 """What an exploration is asked for."""
 
 import dataclasses
-import os
 import pathlib
 
 from voc2vec_jax import audio, errors
 from voc2vec_jax.explore import mapping
+from voc2vec_jax.runs import files
 
 MAPS = tuple(mapping.TITLES)
 CACHE = "cache"  # below the output: prepared clips, fingerprints and features
@@ -43,8 +43,4 @@ class ExploreSettings:
         if self.clips.is_file() and self.clips.suffix.lower() in audio.SUFFIXES:
             raise errors.InputError(f"{self.clips} is one recording, and many are explored: give a folder of them")
         for flag, folder in (("output", self.output), ("data_dir", self.data_dir)):
-            if there := next((place for place in (folder, *folder.parents) if place.exists()), None):
-                if not there.is_dir():
-                    raise errors.InputError(f"--{flag}={folder}: {there} is a file; give a folder, it is made")
-                if not os.access(there, os.W_OK):
-                    raise errors.InputError(f"--{flag}={folder} cannot be written: give a folder that can")
+            files.check_folder(f"--{flag}={folder}", folder)

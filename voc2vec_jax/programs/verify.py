@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import paper_systems
-from voc2vec_jax.runs import cli, cpu_tuning
+from voc2vec_jax.runs import cli, cpu_tuning, files
 from voc2vec_jax.verification import output, pins, rows, stored, systems
 
 FLAGS = {
@@ -37,6 +37,11 @@ def main(argv: list[str]) -> int:
     """Check, write, print."""
     cpu_tuning.keep_memory()
     arguments = cli.parse(argv, flags=FLAGS, program="voc2vec verify", positional=WORDS, about=__doc__)
+    files.check_folder(f"--output={arguments.output}", pathlib.Path(arguments.output))
+    if arguments.store and arguments.against in ("stored", "published"):
+        raise errors.InputError(f"--store keeps transformers' numbers: leave it or --against={arguments.against}")
+    if arguments.numbers and arguments.against in ("transformers", "published"):
+        raise errors.InputError(f"--numbers is what is compared with: leave it or --against={arguments.against}")
     lock = pins.of_lock(pathlib.Path(arguments.lock)) if arguments.lock else {}
     words = _words(arguments.words, lock, arguments.lock)
     if arguments.against == "published":
@@ -68,9 +73,10 @@ def _compared(words: Sequence[str], arguments: cli.Arguments, lock: dict[str, pi
         target = pathlib.Path(arguments.store)
         if not target.parent.is_dir():
             raise errors.InputError(f"--store={target}: there is no folder {target.parent}; make it")
+        files.check_folder(f"--store={target}", target.parent)
+        before = stored.read(target) if target.exists() else {}
     found = systems.check(words, how)
     if arguments.store:
-        before = stored.read(target) if target.exists() else {}
         stored.write(target, before | how.keep)
         printable.show(f"{target}: numbers of {', '.join(how.keep) or 'no system'}")
     return found

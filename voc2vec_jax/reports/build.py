@@ -72,6 +72,7 @@ def _checked(output: str | os.PathLike, audio: str | os.PathLike | None, formats
     page = pathlib.Path(output).expanduser()
     if page.suffix.lower() not in (".html", ".htm") or page.is_dir():
         raise errors.InputError(f"{page} is not the name of an .html file; give one, such as report.html")
+    run_files.check_folder(str(page), page.parent)
     if audio is not None and not pathlib.Path(audio).is_dir():
         raise errors.InputError(f"--audio={audio} is not a folder; give the one that holds the recordings")
     for kind in formats:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterator
 from typing import IO, Any
 
-from voc2vec_jax import opening
+from voc2vec_jax import errors, opening
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room for what is written
 
@@ -71,6 +71,15 @@ def write_atomic(path: pathlib.Path, data: bytes) -> None:
     """Replace the content of `path` by `data`, as `atomic_path` does."""
     with atomic(path) as file:
         file.write(data)
+
+
+def check_folder(shown: str, folder: pathlib.Path) -> None:
+    """InputError where `folder` can neither be made nor written in, before hours are spent on what goes there."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise errors.InputError(f"{shown}: {there} is a file; give a folder, it is made")
+    if there is not None and not os.access(there, os.W_OK):
+        raise errors.InputError(f"{shown} cannot be written: give a folder that can")
 
 
 def sha256(path: pathlib.Path, *, sync: bool = False) -> str:

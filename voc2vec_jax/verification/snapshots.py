@@ -56,10 +56,14 @@ def fetch(name: str, pin: pins.Pin) -> Snapshot:
     repository, _, asked = name.partition("@")
     revision = pin.revision or asked or "main"
     if constants.HF_HUB_OFFLINE:
-        return _cached(repository, revision, pin, "HF_HUB_OFFLINE is set")
+        return _cached(repository, revision, pin, "HF_HUB_OFFLINE is set: unset it to fetch them")
     listed = None
     try:
         listed = huggingface_hub.HfApi().model_info(repository, revision=revision)
+        if not _COMMIT.fullmatch(str(listed.sha)):
+            raise errors.RunError(
+                f"{constants.ENDPOINT} names no commit of {repository}, so it is no Hub: mend HF_ENDPOINT, or unset it"
+            )
         names = sources.wanted([sibling.rfilename for sibling in listed.siblings or ()])
         for file in names:
             downloads.fetch(repository, file, listed.sha)
@@ -77,11 +81,17 @@ def fetch(name: str, pin: pins.Pin) -> Snapshot:
 def _despite(fault: Exception, repository: str, revision: str, pin: pins.Pin, answered: bool) -> Snapshot:
     """The cache's snapshot of this commit after a fault, with a warning.
 
-    Without one, Absent if the Hub never answered, RunError if it refused or a download broke off.
+    Without one, Absent if the Hub never answered, RunError if it refused, or a download broke off or had no room.
     """
+    from huggingface_hub import constants
+
     status = getattr(getattr(fault, "response", None), "status_code", None)
+    here = isinstance(fault, OSError) and (fault.filename is not None or fault.errno in files.FULL)
     text = f"{type(fault).__name__}: {(str(fault).strip().splitlines() or [''])[0]}"[:120].rstrip(": ")
-    if type(fault).__name__ == "RevisionNotFoundError":
+    if here:
+        text = f"{fault.strerror}: {fault.filename}" if fault.filename else fault.strerror
+        why = f"{repository} cannot be kept in the Hub's cache ({text}): make room there, or name another by HF_HOME"
+    elif type(fault).__name__ == "RevisionNotFoundError":
         why = f"the Hub has no revision {revision} of {repository}"
     elif status in _REFUSALS:
         why = f"the Hub answers {status} for {repository}: {_REFUSALS[status]}"
@@ -90,11 +100,11 @@ def _despite(fault: Exception, repository: str, revision: str, pin: pins.Pin, an
     elif answered:
         why = f"the download of {repository} broke off ({text}): run again, and it goes on"
     else:
-        why = f"the Hub is out of reach ({text})"
+        why = f"the Hub is out of reach at {constants.ENDPOINT} ({text}): connect, or name a mirror by HF_ENDPOINT"
     try:
         found = _cached(repository, revision, pin, why)
     except Absent:
-        if status is None and not answered:
+        if status is None and not answered and not here:
             raise
         raise errors.RunError(why) from fault
     logs.warn(f"{why}; taken is what the cache has")
