@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import reader, torch_files, writer
+from voc2vec_jax.convert import reader, torch_files, weight_files, writer
 
 
 def rewritten(folder, change):
@@ -35,6 +35,7 @@ FAULTS = {
     "wav2vec2.encoder.layers.2.attention.q_proj.weight have no place": lambda t: t.update(
         {QUERY.replace("1", "2"): np.zeros((32, 32), np.float32)}
     ),
+    rf"tensor {QUERY} holds uint8": lambda t: t.update({QUERY: np.zeros((32, 32), np.uint8)}),
     rf"tensor {QUERY} holds int64": lambda t: t.update({QUERY: np.zeros((32, 32), np.int64)}),
     "mask_time_emb_vector under two spellings|masked_spec_embed under two spellings": lambda t: t.update(
         {"wav2vec2.mask_time_emb_vector": np.zeros(32, np.float32)}
@@ -254,3 +255,9 @@ def test_what_a_layout_cannot_express_is_not_written(tmp_path, write, family, ch
     with pytest.raises(errors.InputError, match=reason):
         getattr(writer, f"write_{write}")(tmp_path / "a", checkpoints.random_checkpoint(family, config))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_floating_point_that_numpy_has_not_is_no_other(tmp_path):
+    header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert weight_files.opened(tmp_path / "w.safetensors")[0]["w"].dtype == object

@@ -9,7 +9,7 @@ import pytest
 
 from voc2vec_jax import errors
 from voc2vec_jax import models as families
-from voc2vec_jax.convert import configs, head_labels, limits, weight_files
+from voc2vec_jax.convert import configs, fields, head_labels, limits, weight_files
 from voc2vec_jax.convert import names as convert_names
 
 ORIGIN = "folder/config.json"
@@ -109,6 +109,13 @@ def test_a_ratio_of_widths_is_bounded(ratio):
     audio = dict.fromkeys(("use_alibi_encoder", "learned_alibi_scale", "learned_alibi_scale_per_head"), True)
     with pytest.raises(errors.InputError, match="mlp_ratio is .* where a ratio of at most 1000"):
         configs.from_fairseq("emotion2vec", {"mlp_ratio": ratio, "modalities": {"audio": audio}}, ORIGIN)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, 1.0, -0.5, NAN, True])
+def test_a_number_above_0_and_below_1_is_neither(value):
+    with pytest.raises(errors.InputError, match="small is .* where a number above 0 and below 1 is needed"):
+        fields.Raw({"small": value}, ORIGIN).take("small", fields.SMALL, 0.5)
+    assert fields.Raw({"small": 1e-12}, ORIGIN).take("small", fields.SMALL, 0.5) == 1e-12
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)

@@ -19,7 +19,8 @@ _NESTED = ("state_dict", "model_state_dict", "model", "module", "model_weight")
 MOST_JSON_BYTES = 4_000_000  # of a configuration or an index; Whisper's preprocessor_config.json has 340,000
 _MOST_SHARING = 4  # how often a file's bytes may be used, on average
 _POINTER = b"version https://git-lfs"
-_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "I64": "i8", "I32": "i4", "BOOL": "?"}
+_DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "BOOL": "?"}
+_DTYPES |= {f"{kind.upper()}{8 * size}": f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
 
 
 @dataclasses.dataclass(frozen=True)
