@@ -82,5 +82,4 @@ def _opaque(name: str) -> str:
 def _without(end: str, inner: Collection[str], names: Collection[str]) -> str:
     """What lies before the layout's own prefix, which is not one where a head lies behind it."""
     own = next((prefix for prefix in inner if f".{end}".endswith(f".{prefix}")), "")
-    is_wrapper = f"{end}classifier.weight" in names or f"{end}projector.weight" in names
-    return end if is_wrapper else end.removesuffix(own)
+    return end if f"{end}classifier.weight" in names else end.removesuffix(own)
