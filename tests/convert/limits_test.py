@@ -21,6 +21,7 @@ OWN = [
     ({"width": 10**15}, "width is 1000000000000000 "),
     ({"width": MANY}, r"width=\(1, 1, 1, 1, ...\) is not a field"),
     ({"heads": 0}, "heads is 0 "),
+    ({"width": 768, "heads": 768}, "heads is 768 where a number from 1 to 64"),
     ({"norm_eps": NAN}, "norm_eps is nan where a number above 0 and below 1"),
     ({"norm_eps": INF}, "norm_eps is inf "),
     ({"norm_eps": 10**400}, "norm_eps is inf "),

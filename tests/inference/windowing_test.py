@@ -156,3 +156,12 @@ def test_windows_that_make_no_sense_are_refused(window, overlap):
         layout(window, overlap)
     with pytest.raises(errors.InputError, match="batch_seconds is 0"):
         layout(batch_seconds=0.0)
+
+
+def test_a_frame_for_each_sample_is_refused_before_attention_takes_gigabytes():
+    encoder = encoders.EncoderConfig(conv_channels=(8,), conv_kernels=(1,), conv_strides=(1,), width=16, heads=16)
+    windowing.WindowLayout(encoder, 30.0, 1.0, 8.0, lengths=[1_000])
+    for lengths, said in (([1_000, 8_000], "over 0.5 s would take 4,096,000,000 bytes"), ([], "over 30.0 s would")):
+        with pytest.raises(errors.InputError, match=f"has 16,000 frames a second, and 50 are usual: attention {said}"):
+            windowing.WindowLayout(encoder, 30.0, 1.0, 8.0, lengths=lengths)
+    windowing.WindowLayout(ENCODER, 600.0, 1.0, 8.0)  # as long as a user wants

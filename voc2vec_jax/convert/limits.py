@@ -14,6 +14,7 @@ from voc2vec_jax.models import encoder as encoders
 from voc2vec_jax.ops import attention, dropout
 
 MOST_BLOCKS = 1000  # the deepest published one has 48
+MOST_HEADS = 64  # each has scores of its own, of all pairs of frames; the widest published one has 20
 LONGEST_FRAME = 1 << 20  # samples that one frame sees, and that lie between two: a minute
 _CHOICES = {
     "conv_norm": ("group", "layer"),
@@ -30,6 +31,7 @@ _SHARE: _Rule = ("a number from 0 to 1", lambda x: 0 <= x <= 1)
 _DROPPED: _Rule = ("a number from 0 to below 1", lambda x: 0 <= x < 1)
 _ABOVE: _Rule = ("a number above 0", lambda x: 0 < x < math.inf)
 _RULES: dict[str, _Rule] = {  # others: whole numbers are sizes, and broken ones finite
+    "heads": (f"a number from 1 to {MOST_HEADS}", lambda x: 1 <= x <= MOST_HEADS),
     "depth": (f"a number from 1 to {MOST_BLOCKS}", lambda x: 1 <= x <= MOST_BLOCKS),
     **dict.fromkeys(("min_masks", "prenet_depth"), ("0 or more", lambda x: 0 <= x <= conv_spec.LARGEST)),
     "norm_eps": ("a number above 0 and below 1", lambda x: 0 < x < 1),

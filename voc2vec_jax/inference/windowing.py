@@ -10,6 +10,9 @@ from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import buckets
 from voc2vec_jax.models import block_config
 
+# Beyond both, a window is refused: published models have 50, and 30 s of them take 180 MB
+MOST_FRAMES_A_SECOND, MOST_SCORE_BYTES = 200, 1 << 27
+
 
 class Window(NamedTuple):
     """Samples `start` to `stop` of a recording; of their frames, `first` to `last` are kept."""
@@ -79,6 +82,7 @@ class WindowLayout:
         self.window_samples = encoder.samples_for(self.window_frames)
         longest = encoder.samples_for(self.window_frames + 1) - 1
         windows = [w.stop - w.start for samples in lengths if self.frames(samples) > 0 for w in self.windows(samples)]
+        _check_scores(encoder, max(windows, default=longest))
         shape_samples = shape_seconds * audio.RATE_HZ
         ratio = buckets.growth(windows, copies, shape_samples) if recurring else None
         if encoder.pads:
@@ -123,6 +127,21 @@ class WindowLayout:
             Window(at[k], at[k] + self.window_samples, cuts[k] - starts[k], cuts[k + 1] - starts[k])
             for k in range(count)
         ]
+
+
+def _check_scores(encoder: block_config.BlockConfig, samples: int) -> None:
+    """InputError for a model of so many frames a second that a window of `samples` takes far more than its weights.
+
+    A stranger's model of some kilobytes may have a frame for each sample, and attention a score for each two frames.
+    """
+    frames, rate = int(encoder.frames(samples)), audio.RATE_HZ // encoder.hop_samples
+    seconds = samples / audio.RATE_HZ
+    needed = 4 * encoder.heads * frames**2
+    if rate > MOST_FRAMES_A_SECOND and needed > MOST_SCORE_BYTES:
+        raise errors.InputError(
+            f"this model has {rate:,} frames a second, and 50 are usual: attention over {seconds:.1f} s "
+            f"would take {needed:,} bytes; take another model, or shorter windows (window_seconds)"
+        )
 
 
 def _power_of_two_below(x: float) -> int:
