@@ -143,3 +143,6 @@ def test_adapters_that_are_their_own_source_end(low):
         assert "adapters that name themselves as source" in refusal(low)
     said(low, source="x" * 1_000_000)
     assert "it must name the adapters' source" in refusal(low)
+    for source in ("x" * 4_000, "\x1b]0;x\x07" * 500):  # longer than a name can be
+        said(low, source=source)
+        assert "which cannot be read (" in refusal(low)

@@ -18,7 +18,7 @@ from voc2vec_jax.convert import names as convert_names
 from voc2vec_jax.models import lora
 
 FORMAT = "voc2vec_jax_adapters"
-_LONGEST = 4096  # characters of a source's name
+_LONGEST, _LONGEST_SHOWN = 4096, 160  # characters of a source's name
 _TARGETS = ", ".join(lora.TARGETS)
 
 
@@ -69,17 +69,18 @@ def read(
     """
     origin = str(folder / "config.json")
     name, wanted, config, context = _described(said, origin)
+    shown = printable.name(name, _LONGEST_SHOWN)
     try:
         source = read_source(name)
     except errors.InputError as fault:
         why = printable.name(str(fault).replace(name, "it"), 100)
         raise errors.InputError(
-            f"{folder} holds adapters for {name}, which cannot be read ({why}); bring it "
+            f"{folder} holds adapters for {shown}, which cannot be read ({why}); bring it "
             "back, or write where it is as source in config.json"
         ) from fault
     if fingerprint(source) != wanted:
         raise errors.InputError(
-            f"{folder} holds adapters for another model than the one at {name}: bring back the source that they were "
+            f"{folder} holds adapters for another model than the one at {shown}: bring back the source that they were "
             f"trained beside, or write where it is as source in {origin}"
         )
     stored, _ = weight_files.opened(folder / "model.safetensors")

@@ -43,9 +43,13 @@ def _read(source: str | Path, above: tuple[str, ...]) -> reader.ModelWeights:
             f"{source!r} names no model: give a folder, a file, a Hub id (owner/model) or a system (voc2vec-ls)"
         )
     path = Path(source)
-    if path.exists():
+    try:
+        is_here = path.exists()
+    except OSError as fault:
+        raise errors.InputError(f"{printable.name(str(source))} cannot be read: {fault.strerror}") from fault
+    if is_here:
         opening.checked(path)
-    if not path.exists():
+    if not is_here:
         path = _fetch(_of_system(str(source)))
     elif str(source) in paper_systems.SYSTEMS:
         hub = paper_systems.SYSTEMS[str(source)].source
