@@ -157,9 +157,7 @@ def test_a_cache_that_takes_no_file_is_named_with_what_mends_it(server, tmp_path
 
     with monkeypatch.context() as patched:
         patched.setattr(file_download, "http_get", full)
-        reason = (
-            r"cries cannot be kept in the Hub's cache \(No space left on device\): make room there, or name"
-        )
+        reason = r"cries cannot be kept in the Hub's cache \(No space left on device\): make room there, or name"
         refused(errors.RunError, reason)
     online = snapshots.fetch(NAME, NEWEST)
     monkeypatch.setattr(downloads, "name_commit", full)  # as where a cache may only be read

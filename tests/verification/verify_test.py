@@ -76,6 +76,7 @@ def test_nan_is_furthest_off_and_states_of_small_values_are_taken_absolutely():
 def test_the_tolerance_is_absolute_and_relative_to_large_values(largest, allowed):
     assert rows.verdict(allowed, largest) == rows.EQUAL
     assert rows.verdict(1.001 * allowed, largest) == rows.DIFFERS
+    assert rows.verdict(float("inf"), float("inf")) == rows.DIFFERS  # that of infinity where a finite value was
     assert rows.verdict(float("nan"), largest) == rows.verdict(float("inf"), largest) == rows.DIFFERS
 
 
@@ -111,8 +112,14 @@ def test_a_lock_repeats_the_bytes_and_refuses_others(tiny, tmp_path, capsys):
     (tiny / "model.safetensors").write_bytes(b"WEIGHTS")
     status, out, _ = run(capsys, f"--lock={lock}", f"--output={tmp_path / 'again'}")
     assert status == 1 and "model.safetensors has 7 bytes and SHA-256" in out and "1 differs" in out
+    (tiny / "model.safetensors").rename(tiny / "pytorch_model.bin")  # in whose place nothing is known
+    status, out, _ = run(capsys, f"--lock={lock}", f"--output={tmp_path / 'again'}")
+    assert status == 1 and f"{tiny} lacks model.safetensors, which should be there" in out
     status, _, err = run(capsys, "voc2vec", f"--lock={lock}")
     assert status == 2 and "has no voc2vec, only" in err
+
+
+SIZED = '{"systems": [{"system": "a", "revision": "", "files": [{"name": "x", "sha256": "HASH", "size": SIZE}]}]}'
 
 
 @pytest.mark.parametrize(
@@ -126,6 +133,12 @@ def test_a_lock_repeats_the_bytes_and_refuses_others(tiny, tmp_path, capsys):
             "a has no commit or no SHA-256",
         ),
         ('{"systems": [{"system": "a", "revision": "", "files": []}]}', "it locks nothing"),
+        ('{"systems": [1]}', "1 is no row of a system; write it again"),
+        ('{"systems": [{"system": "a", "revision": "", "files": null}]}', "is no row of a system; write it again"),
+        *(
+            (SIZED.replace("SIZE", size), f"{shown} is no size of a file of a; write it again")
+            for size, shown in (("Infinity", "inf"), ("-1", "-1"), ('"7"', "'7'"), ("true", "True"), ("null", "None"))
+        ),
         (
             '{"systems": [{"system": "a", "revision": "", "files": [{"name": "x", "size": 1, "sha256": "0"}]}]}',
             "no commit or no SHA-256",
@@ -209,7 +222,8 @@ def test_pins_are_of_systems_and_whole():
         (["--store=file"], "holds no reference numbers"),
         (["--output=file"], "--output=file: file is a file; give a folder"),
         (["--output=file/below"], "--output=file/below: file is a file; give a folder"),
-        (["--numbers=absent.json"], "has no absent.json"),
+        (["--numbers=absent.json"], "there is no absent.json; voc2vec verify --store=FILE writes one"),
+        (["--lock=absent.json"], "there is no absent.json; voc2vec verify writes one, without --lock"),
         (["--against=fairseq"], "fairseq"),
     ],
 )
@@ -218,6 +232,13 @@ def test_slips_give_one_sentence_and_status_2(words, reason, tmp_path, capsys, m
     (tmp_path / "file").write_text("{}")
     status, _, err = run(capsys, *words)
     assert status == 2 and reason in err and len(err.splitlines()) == 1
+
+
+def test_a_strangers_text_makes_no_line_of_its_own_in_the_table():
+    row = rows.Row(
+        "a", "a", "", None, "stored numbers of x\nb  equal", None, None, rows.DIFFERS, "why\n\x1b[31mc: equal"
+    )
+    assert len(output.table([row]).splitlines()) == 4 and "\x1b" not in output.table([row])
 
 
 def test_the_status_and_the_summary():

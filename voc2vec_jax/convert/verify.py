@@ -5,6 +5,7 @@ python -m voc2vec_jax.convert.verify SRC DST        prints one JSON line
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,11 @@ SAMPLES = 16000
 TOLERANCE = 1e-4  # of hidden states: absolute, or relative to the largest value when that is above 1
 
 _PACKAGES = ("torch", "transformers")
+
+
+def within(difference: float, largest: float, tolerance: float = TOLERANCE) -> bool:
+    """Whether a difference is finite and at most `tolerance`, times `largest` where that is above 1."""
+    return math.isfinite(difference) and difference <= tolerance * max(1.0, largest)
 
 
 def absent() -> list[str]:

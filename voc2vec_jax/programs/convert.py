@@ -85,7 +85,7 @@ def verdict(report: Mapping[str, object], target: Path) -> str:
     line = f"verified     {report['same']} parameters read back equal to the bit"
     if "unverified" in report:
         return f"{line}; outputs not compared: {report['unverified']}"
-    if not report["difference"] <= verify.TOLERANCE * max(1.0, report["largest"]):
+    if not verify.within(report["difference"], report["largest"]):
         raise errors.RunError(
             f"{target} does not compute what transformers computes: hidden states differ by "
             f"{report['difference']:.1e}; do not use it"

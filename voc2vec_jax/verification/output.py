@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import verify
 from voc2vec_jax.runs import files, versions
 from voc2vec_jax.verification import recordings, rows
@@ -43,10 +43,10 @@ def write(folder: Path, found: Sequence[rows.Row], against: str) -> Path:
 
 def table(found: Sequence[rows.Row]) -> str:
     """A line for each row, then a sentence for each whose verdict is another than "equal"."""
-    cells = [_HEADINGS, *(_cells(row) for row in found)]
+    cells = [_HEADINGS, *(tuple(map(printable.line, _cells(row))) for row in found)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
-    reasons = [f"{row.system}: {row.why}" for row in found if row.why]
+    reasons = [printable.line(f"{row.system}: {row.why}") for row in found if row.why]
     return "\n".join([*lines, *([""] if reasons else []), *reasons])
 
 

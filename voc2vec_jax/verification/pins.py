@@ -12,8 +12,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from voc2vec_jax import errors
+from voc2vec_jax import errors, printable
 from voc2vec_jax.convert import weight_files
+from voc2vec_jax.runs import files as run_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ PINS = {
         },
     ),
 }
+_MOST_BYTES = 1 << 63  # of a file, where a file system ends
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,6 +60,10 @@ def of_lock(path: Path) -> dict[str, Pin]:
 
     InputError for anything else.
     """
+    if not path.exists():
+        raise errors.InputError(
+            f"there is no {path}{run_files.similar(path)}; voc2vec verify writes one, without --lock"
+        )
     raw = weight_files.read_json(path)
     systems = raw.get("systems")
     if not isinstance(systems, list):
@@ -65,10 +71,19 @@ def of_lock(path: Path) -> dict[str, Pin]:
     found = {}
     for row in systems:
         try:
-            files = {str(f["name"]): (int(f["size"]), str(f["sha256"])) for f in row["files"]}
+            files = {str(f["name"]): (f["size"], str(f["sha256"])) for f in row["files"]}
             name, revision = str(row["system"]), str(row["revision"])
-        except (KeyError, TypeError, ValueError) as fault:
+        except KeyError as fault:
             raise errors.InputError(f"{path} is no verify.json: a row lacks {fault}; write it again") from fault
+        except TypeError as fault:
+            shown = printable.value(row)
+            raise errors.InputError(
+                f"{path} is no verify.json: {shown} is no row of a system; write it again"
+            ) from fault
+        if wrong := [size for size, _ in files.values() if type(size) is not int or not 0 <= size < _MOST_BYTES]:
+            raise errors.InputError(
+                f"{path}: {printable.value(wrong[0])} is no size of a file of {name}; write it again"
+            )
         hashes = all(_SHA256.fullmatch(sha256) for _, sha256 in files.values())
         if not hashes or (revision and not _COMMIT.fullmatch(revision)):
             raise errors.InputError(f"{path}: {name} has no commit or no SHA-256; write it again with voc2vec verify")

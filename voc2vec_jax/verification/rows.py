@@ -46,5 +46,5 @@ class Row:
 
 
 def verdict(difference: float, largest: float, tolerance: float = verify.TOLERANCE) -> str:
-    """ "equal" within `tolerance`, which is absolute, or relative to `largest` where that is above 1. NaN differs."""
-    return EQUAL if difference <= tolerance * max(1.0, largest) else DIFFERS
+    """ "equal" within `tolerance`, as `verify.within` has it. NaN and infinity differ."""
+    return EQUAL if verify.within(difference, largest, tolerance) else DIFFERS

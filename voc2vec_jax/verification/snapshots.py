@@ -37,8 +37,9 @@ class Snapshot:
 
 
 def local(path: Path, pin: pins.Pin) -> Snapshot:
-    """A folder or file of the user's own."""
+    """A folder or file of the user's own. RunError if it lacks a file of the pin."""
     names = sources.wanted(sorted(p.name for p in path.iterdir())) if path.is_dir() else [path.name]
+    _check_all(names, pin, str(path))
     return _checked(path, "", path if path.is_dir() else path.parent, names, pin.files)
 
 
@@ -73,9 +74,14 @@ def fetch(name: str, pin: pins.Pin) -> Snapshot:
         raise
     except Exception as fault:  # of requests, httpx or httpx2, by the version of huggingface_hub
         return _despite(fault, repository, listed.sha if listed else revision, pin, listed is not None)
-    if lacking := sorted(pin.files.keys() - set(names)):
-        raise errors.RunError(f"{repository} at {listed.sha[:12]} lacks {', '.join(lacking)}, which should be there")
+    _check_all(names, pin, f"{repository} at {listed.sha[:12]}")
     return _checked(Path(folder), listed.sha, Path(folder), names, pin.files)
+
+
+def _check_all(names: list[str], pin: pins.Pin, shown: str) -> None:
+    """RunError if a file is missing that is known to be there: what lies in its place would go unchecked."""
+    if lacking := sorted(pin.files.keys() - set(names)):
+        raise errors.RunError(f"{shown} lacks {', '.join(lacking)}, which should be there")
 
 
 def _despite(fault: Exception, repository: str, revision: str, pin: pins.Pin, answered: bool) -> Snapshot:

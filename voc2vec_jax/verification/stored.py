@@ -33,6 +33,8 @@ class Numbers:
 
 def read(path: Path) -> dict[str, Numbers]:
     """The numbers by system. InputError for another file, or numbers of other recordings."""
+    if not path.exists():
+        raise errors.InputError(f"there is no {path}{files.similar(path)}; voc2vec verify --store=FILE writes one")
     raw = weight_files.read_json(path)
     if raw.get("format") != FORMAT or raw.get("recordings") != recordings.DIGESTS:
         raise errors.InputError(
