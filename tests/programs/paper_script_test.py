@@ -190,6 +190,26 @@ def test_slips_of_the_command_line_are_refused(words, place):
     assert status == errors.EXIT_INPUT and not commands
 
 
+@pytest.mark.parametrize(
+    ("words", "given", "reason"),
+    [
+        (["verify", "voc2vec"], {}, "verify takes no word voc2vec: set SYSTEMS, TASKS or PROTOCOLS before it"),
+        (["finetune", "1/2", "vivae"], {}, "finetune takes no word vivae"),
+        (["jobs"], {"SYSTEMS": " "}, "SYSTEMS is blank: name one, or unset it"),
+        (["finetune"], {"PROTOCOLS": "strict papre"}, "PROTOCOLS has papre, which is neither strict nor paper"),
+        (["finetune"], {"TASKS": "vivea"}, "data has none of vivea: paper.sh prepare makes them"),
+    ],
+)
+def test_what_would_run_everything_or_nothing_is_refused(words, given, reason, place):
+    status, said, commands = paper(place, *words, **given)
+    assert status == errors.EXIT_INPUT and not commands
+    assert said.startswith("paper: ") and said.count("\n") == 1 and reason in said
+
+
+def test_parts_may_have_zeros_before_them(place):
+    assert folders(paper(place, "finetune", "08/012")[2]) == ["runs/paper/strict/vivae/opensmile"]
+
+
 # --- SLURM ------------------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +294,7 @@ def test_the_strict_protocol_trains_on_nine_tenths_of_nine_tenths(plan):
         (["--systems="], "name at least one system"),
         (["--systems=voc3vec"], "did you mean voc2vec"),
         (["--device=h1000"], "did you mean h100"),
+        (["--config=finetune:vivea"], "nowhere has no set vivea, and the paper has none: prepare it, or leave it out"),
     ],
 )
 def test_an_estimate_of_what_is_not_there_is_refused(words, reason, plan, capsys):

@@ -5,7 +5,7 @@
 #   bash tools/cluster/paper.sh prepare     the data sets that are in DOWNLOADS or have a public link
 #   bash tools/cluster/paper.sh verify      the published weights: fetched, read and compared
 #   bash tools/cluster/paper.sh finetune    every job: a system on a task by a protocol, ten folds
-#   bash tools/cluster/paper.sh report      RUNS/report.html and RUNS/figure1.html, of what is there
+#   bash tools/cluster/paper.sh report      RUNS/report.html and RUNS/figure1_PROTOCOL.html, of what is there
 #   bash tools/cluster/paper.sh all         prepare, verify, finetune, report
 #   bash tools/cluster/paper.sh jobs        a line for each job
 #   bash tools/cluster/paper.sh pretrain    the paper's three models, or those that are named behind the word
@@ -68,6 +68,7 @@ worse() {
 }
 
 prepared() { compgen -G "$DATA/$1/*/dataset_info.json" >/dev/null; }
+any_prepared() { local task; for task in $TASKS; do prepared "$task" && return; done; return 1; }
 
 # PROTOCOL TASK SYSTEM of each job, a line each. The largest task first, and the systems of each row begin one further on,
 # so that every i-th job of n makes about as much work as every other part.
@@ -115,7 +116,7 @@ prepare() {
   [ "$status" -eq 0 ] || [ "$status" -eq "$INPUT" ] || return "$status"
   for wanted in $TASKS; do prepared "$wanted" || missing+=("$wanted"); done
   [ ${#missing[@]} -eq 0 ] || say "these tasks are not prepared and will be left out: ${missing[*]}"
-  [ ${#missing[@]} -lt "$(wc -w <<<"$TASKS")" ] || { say "no task is prepared"; return "$INPUT"; }
+  any_prepared || { say "no task is prepared"; return "$INPUT"; }
 }
 
 verify() {
@@ -127,8 +128,9 @@ verify() {
 # All jobs, or with i/n the i-th, (i+n)-th ... of them; a job's fault does not stop the others.
 finetune() {
   local part=1 parts=1 number=0 status=0 own protocol task system
-  if [[ ${1:-} =~ ^([0-9]+)/([0-9]+)$ ]]; then part=${BASH_REMATCH[1]} parts=${BASH_REMATCH[2]}; shift; fi
+  if [[ ${1:-} =~ ^([0-9]+)/([0-9]+)$ ]]; then part=$((10#${BASH_REMATCH[1]})) parts=$((10#${BASH_REMATCH[2]})); shift; fi
   if [ "$part" -lt 1 ] || [ "$part" -gt "$parts" ]; then say "$part/$parts is not i/n with i from 1 to n"; return "$INPUT"; fi
+  any_prepared || { say "$DATA has none of $TASKS: paper.sh prepare makes them"; return "$INPUT"; }
   while read -r protocol task system <&3; do
     number=$((number + 1))
     [ $(((number - part) % parts)) -eq 0 ] || continue
@@ -197,7 +199,27 @@ all() {
   return "$status"
 }
 
+# Refuses names behind words that take flags alone: `verify voc2vec` would verify all systems.
+only_flags() {
+  local word
+  case $WORD in
+    finetune | all) [[ ! ${1:-} =~ ^[0-9]+/[0-9]+$ ]] || shift ;;
+    prepare | verify | report | jobs) ;;
+    *) return 0 ;;
+  esac
+  for word in "$@"; do
+    [[ $word == -* ]] || { say "$WORD takes no word $word: set SYSTEMS, TASKS or PROTOCOLS before it"; return "$INPUT"; }
+  done
+}
+
 WORD=${1:-}
+for name in PROTOCOLS TASKS SYSTEMS; do
+  [[ ${!name} =~ [^[:space:]] ]] || { say "$name is blank: name one, or unset it for the paper's"; exit "$INPUT"; }
+done
+for name in $PROTOCOLS; do
+  case $name in strict | paper) ;; *) say "PROTOCOLS has $name, which is neither strict nor paper"; exit "$INPUT" ;; esac
+done
+only_flags "${@:2}" || exit
 case $WORD in
   plan | prepare | verify | finetune | report | pretrain | all) shift; "$WORD" "$@" ;;
   jobs) show_jobs ;;

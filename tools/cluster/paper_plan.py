@@ -79,6 +79,8 @@ def task_size(name: str, data_dir: str, max_seconds: float) -> TaskSize:
         lengths = np.bincount(found.recording, found.samples) / audio.RATE_HZ
         heard = float(np.minimum(lengths, max_seconds).sum())
         return TaskSize(name, len(lengths), heard, len(found.groups), True)
+    if name not in catalog.CATALOG:
+        raise errors.InputError(f"{data_dir} has no set {name}, and the paper has none: prepare it, or leave it out")
     source = catalog.CATALOG[name]
     return TaskSize(
         name, source.paper_samples, source.paper_samples * min(source.paper_mean_seconds, max_seconds), 0, False
