@@ -167,6 +167,8 @@ def test_numbers_are_stored_and_stand_in_for_transformers(tiny, tmp_path, capsys
     assert status == 1 and "the stored numbers are of other weights" in text and "1 not checked" in text
     status, text, _ = run(capsys, tiny, out)
     assert "torch and transformers are not installed" in text and "no numbers of it are stored" in text
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else name)
+    assert "torch is not installed: pip install torch transformers" in run(capsys, tiny, out)[1]
     numbers.write_text(numbers.read_text().replace(recordings.DIGESTS["cry"], "0" * 64))
     status, _, err = run(capsys, tiny, out, f"--numbers={numbers}")
     assert status == 2 and "holds no reference numbers of these recordings" in err
@@ -214,6 +216,7 @@ def test_pins_are_of_systems_and_whole():
     "words, reason",
     [
         (["voc2vce"], "did you mean voc2vec"),
+        ([""], "'' is neither a system, a file or folder, nor a Hub id"),
         (["--recordings=here"], "--recordings is for --against=published"),
         (["--store=absent/x.json"], "there is no folder absent"),
         (["--store=x.json", "--against=stored"], "--store keeps transformers' numbers: leave it or --against=stored"),

@@ -72,7 +72,8 @@ def resolve(name_or_path: str | os.PathLike) -> tuple[PaperSystem | None, str]:
     for system in SYSTEMS.values():
         if text == system.source and system.family != "opensmile":
             return system, text
-    if pathlib.Path(text).expanduser().exists() or re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", text):
+    here = text and pathlib.Path(text).expanduser().exists()  # nothing is no name of this folder
+    if here or re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?", text):
         return None, text
     near = difflib.get_close_matches(text, SYSTEMS, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"the systems are {', '.join(SYSTEMS)}"

@@ -110,7 +110,8 @@ def _reference(weights: reader.ModelWeights, key: str, numbers: stored.Numbers |
         elif weights.family == "whisper" or weights.source_format != "hf":
             reasons.append(f"voc2vec convert compares {weights.family} ({weights.source_format}) with transformers")
         elif missing := verify.absent():
-            reasons.append(f"{' and '.join(missing)} are not installed: pip install torch transformers")
+            found = f"{' and '.join(missing)} {'are' if missing[1:] else 'is'} not installed"
+            reasons.append(f"{found}: pip install torch transformers")
         else:
             return "transformers", ""
     if against != "transformers":
