@@ -1,6 +1,9 @@
 """The program `voc2vec`: its commands are found, explain themselves, and say their version."""
 
+import os
+import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -9,6 +12,8 @@ import pytest
 from voc2vec_jax import errors, programs
 from voc2vec_jax.programs import main
 from voc2vec_jax.runs import versions
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def run(capsys, *argv):
@@ -26,6 +31,17 @@ def test_without_a_command_all_are_listed(capsys):
         assert status == 0 and not err
         listed = re.findall(r"^  (\S+)  ", out, re.MULTILINE)
         assert listed == list(programs.COMMANDS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["train", "finetune", "embed"])
+def test_a_stop_while_jax_is_imported_is_one_line(name, number, tmp_path):
+    (tmp_path / "jax.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    given = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "voc2vec_jax", name, "clips", "--config=quickstart", "--workdir=run"]
+    ended = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, check=False)
+    said = f"stopped by {number.name}: run the same command again\n"
+    assert (ended.returncode, ended.stderr) == (errors.EXIT_STOPPED, said)
 
 
 def test_the_version_is_that_of_the_sources(capsys):

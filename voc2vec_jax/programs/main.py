@@ -1,13 +1,14 @@
 """The program `voc2vec`: `voc2vec COMMAND [FLAGS]`."""
 
 import difflib
+import functools
 import importlib.util
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from voc2vec_jax import errors, printable
-from voc2vec_jax.programs import COMMANDS
+from voc2vec_jax.programs import COMMANDS, Command
 from voc2vec_jax.runs import program, versions
 
 
@@ -19,16 +20,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return main([argv[1], "--help"])
     if command is None:
         return program.run(_without_command, argv)
-    if not command.many_processes or importlib.util.find_spec("jax") is None:  # `load` then says what is missing
-        return program.run(lambda rest: command.load().main(rest), argv[1:])
-    from voc2vec_jax.runs import distributed  # here: it imports JAX, which a list of commands does not wait for
-
-    return distributed.run(lambda rest: command.load().main(rest), argv[1:])
+    alone = not command.many_processes or importlib.util.find_spec("jax") is None  # `load` then says what is missing
+    return program.run(functools.partial(_alone if alone else _with_others, command), argv[1:])
 
 
 def command() -> NoReturn:
     """The program of this process, to its end."""
     program.leave(main())
+
+
+def _alone(command: Command, argv: list[str]) -> int | None:
+    return command.load().main(argv)
+
+
+def _with_others(command: Command, argv: list[str]) -> int:
+    # Here, because a list of commands does not wait for JAX, and a stop during its import is a stop as any.
+    from voc2vec_jax.runs import distributed
+
+    return distributed.guarded(functools.partial(_alone, command), argv)
 
 
 def _without_command(argv: list[str]) -> int:

@@ -228,10 +228,11 @@ def share_stop(stop: signals.StopSignal) -> signals.StopSignal:
 
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """As `program.run`; several processes end together and with the same status."""
-    return program.run(functools.partial(_guarded, main), argv)
+    return program.run(functools.partial(guarded, main), argv)
 
 
-def _guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
+def guarded(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    """What `run` gives `program.run`."""
     try:
         status = main(argv) or errors.EXIT_DONE
     except (Exception, KeyboardInterrupt) as error:
