@@ -24,6 +24,7 @@ PEAK_BYTES = 6e6
 def limits(monkeypatch):
     """Those of the library, made small."""
     monkeypatch.setattr(trees, "MOST_BYTES", 1 << 22)
+    monkeypatch.setattr(trees, "MOST_MEMBERS", 1_000)
     monkeypatch.setattr(trees, "IN_MEMORY_BYTES", 1 << 20)
 
 
@@ -113,6 +114,21 @@ REFUSED = {
     ),
     "claims.tar": (lambda p: a_tar(p, header("n.wav", 0, s124=b"77777777777\0"), WAV), "unexpected end of data"),
     "names.tar": (lambda p: a_tar(p, *[header("n", 4, b"L") + b"name" + bytes(508)] * 1_000), "maximum recursion"),
+    "many.tgz": (
+        lambda p: p.write_bytes(gzip.compress(b"".join(header(f"{k}.wav", 0) for k in range(1_001)))),
+        "it expands to 1,001 files or more",
+    ),
+    "long.zip": (
+        lambda p: a_zip(p, {"\x1b" * 60_000: b""}),
+        r"'\\x1b.*' has a name that is longer than that of any",
+    ),
+    "deep.zip": (lambda p: a_zip(p, {"a/" * 30_000 + "a.wav": b""}), "has a name that is longer"),
+    "out.zip": (lambda p: a_zip(p, {"../" + "\x1b" * 60_000: b""}), r"'\.\./\\x1b.*' leads out of the folder"),
+    "long.tar": (
+        lambda p: a_tar(p, header("n", 999, b"L") + b"x" * 999 + bytes(25), header("m", 0)),
+        "has a name that is longer",
+    ),
+    "header.tar": (lambda p: a_tar(p, header("n", 10**6, b"x"), bytes(10**6)), "a header of 1000448 bytes"),
     "no.tgz": (lambda p: p.write_bytes(b"\x1f\x8b\x08" + bytes(99)), "is not a complete gzip archive"),
     "pipe.zip": (os.mkfifo, "it is a pipe and no file"),
     "pipe.tgz": (os.mkfifo, "it is a pipe and no file"),

@@ -69,6 +69,17 @@ def test_files_keep_their_order_and_have_no_class(place, tmp_path, capsys):
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), expected(place, "laugh/c.wav", "cry/a.wav"))
 
 
+def test_a_name_that_is_no_utf_8_is_written_out(place, tmp_path, capsys):
+    name = os.fsdecode(b"\xff\xfe.wav")
+    os.link(place / "clips" / "laugh" / "c.wav", tmp_path / name)
+    for suffix in ("csv", "parquet"):
+        table = tmp_path / f"v.{suffix}"
+        status, said = run(capsys, tmp_path / name, f"--model={place / 'model'}", f"--output={table}")
+        assert status == 0, said
+    assert (tmp_path / "v.csv").read_text().splitlines()[1].startswith(f"{tmp_path}/\\xff\\xfe.wav,")
+    assert pq.read_table(table)["file"].to_pylist() == [f"{tmp_path}/\\xff\\xfe.wav"]
+
+
 def test_nothing_is_replaced_and_nothing_is_written_of_nothing(place, tmp_path, capsys):
     there = tmp_path / "v.csv"
     there.write_text("mine")

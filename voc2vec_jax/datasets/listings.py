@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from voc2vec_jax import audio, errors
+from voc2vec_jax import audio, errors, printable
 from voc2vec_jax.datasets import downloads
 
 PROCEDURE = "mean, soxr HQ 16 kHz, int16, segments <= 10 s, 1"
@@ -109,9 +109,14 @@ def missing(source: Source, manual_dir: pathlib.Path | None, why: str = "") -> M
     )
 
 
+def shown(path: str) -> str:
+    """A path as it is printed: its begin and its end if it is longer than people make them."""
+    return printable.name(path, 160)
+
+
 def some(names: Sequence[str]) -> str:
     """The first three names."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def digest(listing: Listing, sizes: bool = True) -> str:

@@ -301,7 +301,7 @@ def _clear_temporaries(folder: pathlib.Path) -> None:
 
 
 def _why_nothing(name: str, listing: listings.Listing, unreadable: Sequence[dict[str, str]]) -> str:
-    first = f"{unreadable[0]['path']}: {unreadable[0]['reason']}" if unreadable else "none is listed"
+    first = f"{listings.shown(unreadable[0]['path'])}: {unreadable[0]['reason']}" if unreadable else "none is listed"
     return f"none of the {len(listing.recordings)} recordings of {name} can be used, the first is {first}"
 
 

@@ -15,11 +15,12 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float32
 
-from voc2vec_jax import audio, errors, opening
+from voc2vec_jax import audio, errors, opening, printable
 from voc2vec_jax.datasets import folder_walk, listings
 from voc2vec_jax.runs import files as run_files
 
@@ -30,6 +31,10 @@ UNSUPPORTED = (".m4p", ".aax", ".aa", ".silk", ".slk", ".ds2", ".dvf", ".msv", "
 
 # An archive may expand to so many times its own bytes, or to this much; then it is made to fill a disk or a memory.
 MOST_TIMES, MOST_BYTES = 20, 1 << 28
+# It may hold so many members, or one for so many of its bytes; names and empty files compress to nothing.
+MOST_MEMBERS, LEAST_MEMBER_BYTES = 20_000, 256
+LONGEST_PATH, LONGEST_NAME = 4096, 255  # characters, as file systems have them
+LONGEST_HEADER = 1 << 18  # bytes, of a tar; for the names of one file and what systems add to it
 IN_MEMORY_BYTES = 1 << 25  # a longer member is unpacked to a temporary file
 BLOCK_BYTES = 1 << 20
 
@@ -161,7 +166,7 @@ class ZipTree(listings.Loader):
         members = self._archive.infolist()
         expanded, size = sum(member.file_size for member in members), self.root.stat().st_size
         if expanded > _most_bytes(size):
-            raise _bomb(self.root, size, expanded)
+            raise _bomb(self.root, size, f"{expanded:,} bytes")
         return {_checked(self.root, member.filename): member for member in members}
 
     def __reduce__(self):
@@ -230,13 +235,27 @@ class TarTree(listings.Loader):
     def _members(self) -> dict[str, tarfile.TarInfo]:
         plain = self._plain
         try:
-            with opening.regular(plain) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-                members = list(_in_order(archive))
+            with opening.regular(plain) as file, tarfile.open(fileobj=_Headers(file), mode="r:") as archive:
+                members = {_checked(self.root, member.name): member for member in self._in_order(archive)}
         except OSError as error:
             raise _closed(self.root, error) from error
         except _TAR_ERRORS as error:
-            raise _damaged(self.root, "tar", error) from error
-        return {_checked(self.root, member.name).removeprefix("./"): member for member in members}
+            if plain != self.root:
+                plain.unlink(missing_ok=True)
+            raise error if isinstance(error, errors.InputError) else _damaged(self.root, "tar", error) from error
+        return {name.removeprefix("./"): member for name, member in members.items()}
+
+    def _in_order(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        """Every member; ReadError for one that does not lie behind the one before, as negative sizes make them."""
+        end, count, size = -1, 0, self.root.stat().st_size
+        while (member := archive.next()) is not None:
+            count += 1
+            if count > max(MOST_MEMBERS, size // LEAST_MEMBER_BYTES):
+                raise _bomb(self.root, size, f"{count:,} files")
+            if member.offset <= end or member.offset_data <= member.offset or member.size < 0:
+                raise tarfile.ReadError("its members do not follow each other")
+            end, member.pax_headers = member.offset, {}  # each has a copy of what stands before them all
+            yield member
 
     def __reduce__(self):
         return _restored, (TarTree, self.root)
@@ -306,24 +325,31 @@ def is_audio(name: str) -> bool:
 def _checked(root: pathlib.Path, entry: str) -> str:
     """An archive's entry with forward slashes; `errors.InputError` if it leaves the folder."""
     name = entry.replace("\\", "/")
-    if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
-        raise errors.InputError(f"{root} is refused: its entry {entry!r} leads out of the folder")
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
+        raise errors.InputError(f"{root} is refused: its entry {printable.value(entry)} leads out of the folder")
+    if len(name) > LONGEST_PATH or max(map(len, parts)) > LONGEST_NAME:
+        raise errors.InputError(
+            f"{root} is refused: its entry {printable.value(entry)} has a name that is longer than that of any file"
+        )
     return name
+
+
+class _Headers:
+    """An open tar of which headers alone are read, none of them long: one may claim any number of fields."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, count: int) -> bytes:
+        if count > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {count} bytes")
+        return self._file.read(count)
 
 
 def _is_file(member: tarfile.TarInfo) -> bool:
     """Whether a member lies in the archive as it is: a sparse one may claim any size."""
     return member.isfile() and not member.issparse()
-
-
-def _in_order(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Every member; ReadError for one that does not lie behind the one before, as negative sizes make them."""
-    end = -1
-    while (member := archive.next()) is not None:
-        if member.offset <= end or member.offset_data <= member.offset or member.size < 0:
-            raise tarfile.ReadError("its members do not follow each other")
-        end = member.offset
-        yield member
 
 
 def _most_bytes(packed: int) -> int:
@@ -337,7 +363,7 @@ def _decompress(path: pathlib.Path, plain: pathlib.Path) -> None:
             while block := packed.read(BLOCK_BYTES):
                 written += len(block)
                 if written > _most_bytes(size):
-                    raise _bomb(path, size, written)
+                    raise _bomb(path, size, f"{written:,} bytes")
                 file.write(block)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _damaged(path, "gzip", error) from error
@@ -347,9 +373,9 @@ def _decompress(path: pathlib.Path, plain: pathlib.Path) -> None:
         ) from error
 
 
-def _bomb(path: pathlib.Path, size: int, expanded: int) -> errors.InputError:
+def _bomb(path: pathlib.Path, size: int, expanded: str) -> errors.InputError:
     return errors.InputError(
-        f"{path} ({size:,} bytes) is refused: it expands to {expanded:,} bytes or more, which recordings do not; if "
+        f"{path} ({size:,} bytes) is refused: it expands to {expanded} or more, which recordings do not; if "
         "you trust it, unpack it and give the folder"
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from voc2vec_jax import errors
-from voc2vec_jax.datasets import audio_flags
+from voc2vec_jax.datasets import audio_flags, shard_jobs
 from voc2vec_jax.inference import batching, pretrained, vector_files
 from voc2vec_jax.inference.evaluation import inputs
 from voc2vec_jax.runs import cli, cpu_tuning, files, logs
@@ -49,7 +49,8 @@ def main(argv: list[str]) -> int:
     used = np.flatnonzero(np.isfinite(vectors).all(1))
     if not len(used):
         raise errors.InputError("none of the recordings can be used, so there is no table: see the warnings above")
-    columns = {"file": [found[k][0] for k in used], "label": [found[k][1] for k in used]}
+    names, labels = ([found[k][at] and shard_jobs.stored_name(found[k][at]) for k in used] for at in (0, 1))
+    columns = {"file": names, "label": labels}
     if not any(columns["label"]):
         del columns["label"]
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})

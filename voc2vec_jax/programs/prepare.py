@@ -15,7 +15,7 @@ import pathlib
 import re
 
 from voc2vec_jax import audio, datasets, errors, printable
-from voc2vec_jax.datasets import audio_flags, catalog, duplicates, records, stats
+from voc2vec_jax.datasets import audio_flags, catalog, duplicates, listings, records, stats
 from voc2vec_jax.runs import cli, program
 
 FLAGS = {
@@ -182,9 +182,10 @@ def remarks(prepared: list[records.PreparedSet]) -> list[str]:
                 f"{each.name}: clipped, {errors.counted(report['clipped_samples'], 'sample')} of "
                 f"{errors.counted(len(report['clipped_files']), 'file')}"
             )
-        odd = ((said["path"], said["kind"], said["text"]) for said in report.get("remarks", ()))
+        odd = ((listings.shown(said["path"]), said["kind"], said["text"]) for said in report.get("remarks", ()))
         lines += [f"{each.name}: {text}" for text in audio.summary(odd)]
-        lines += [f"{each.name}: left out {bad['path']}: {bad['reason']}" for bad in unreadable[:SHOWN_UNREADABLE]]
+        for bad in unreadable[:SHOWN_UNREADABLE]:
+            lines.append(f"{each.name}: left out {listings.shown(bad['path'])}: {bad['reason']}")
         if len(unreadable) > SHOWN_UNREADABLE:
             rest = len(unreadable) - SHOWN_UNREADABLE
             lines.append(f"{each.name}: left out {rest} more, listed in {each.folder / records.REPORT_FILE}")
