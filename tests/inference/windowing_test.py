@@ -1,6 +1,7 @@
 """Recordings to batches and back: every frame once, few shapes, and nothing depends on how items are grouped."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -127,6 +128,19 @@ def test_normalisation_is_over_the_whole_clip_with_its_own_eps():
         expected = (wide - wide.mean()) / math.sqrt(wide.var() + eps)
         np.testing.assert_allclose(loading.normalised(clip, eps), expected, atol=1e-3)
     assert not loading.normalised(np.ones(400, np.float32), 1e-7).any()
+
+
+def test_normalisation_of_a_long_clip_takes_little_more_than_the_clip(monkeypatch):
+    clip = np.random.default_rng(0).normal(3, 2, 5_000_001).astype(np.float32)
+    monkeypatch.setattr(loading, "_BLOCK_SAMPLES", 1 << 18)
+    tracemalloc.start()
+    try:
+        found = loading.normalised(clip, 1e-7)
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * clip.nbytes
+    finally:
+        tracemalloc.stop()
+    want = (clip - np.float32(clip.mean(dtype=np.float64))) / np.float32(clip.std(dtype=np.float64))
+    np.testing.assert_allclose(found, want, rtol=1e-6)
 
 
 def test_an_item_that_cannot_be_used_is_named(tmp_path):

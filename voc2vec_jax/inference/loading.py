@@ -16,6 +16,7 @@ from voc2vec_jax import audio, errors
 from voc2vec_jax.inference import open_files, prefetch, urls
 
 THREADS = min(4, os.cpu_count() or 1)
+_BLOCK_SAMPLES = 1 << 22  # whose squares lie in memory at once, in float64
 
 
 def is_audio_type(dtype: Any) -> bool:
@@ -33,7 +34,10 @@ def normalised(clip: Float32[np.ndarray, " s"], eps: float) -> Float32[np.ndarra
     """The clip with zero mean and unit variance; `eps` is added to the variance."""
     mean = clip.mean(dtype=np.float64)
     centred = clip - np.float32(mean)
-    return centred / np.float32(math.sqrt(np.square(centred, dtype=np.float64).mean() + eps))
+    parts = np.split(centred, range(_BLOCK_SAMPLES, len(centred), _BLOCK_SAMPLES))
+    power = sum(np.square(part, dtype=np.float64).sum() for part in parts) / len(centred)
+    centred /= np.float32(math.sqrt(power + eps))
+    return centred
 
 
 def load(
