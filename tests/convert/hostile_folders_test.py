@@ -74,6 +74,12 @@ def test_names_of_any_length_inside_of_a_file_are_shown_shortly(tmp_path):
     assert "\\x1b]0;x\\x07" in refusal(tmp_path / "a.pt")
 
 
+def test_a_header_of_very_many_tensors_is_refused_before_they_are_listed(tmp_path):
+    tensors = {f"t{k}": np.zeros(0, np.float32) for k in range(50_001)}
+    safetensors.numpy.save_file(tensors, ours(tmp_path) / "model.safetensors")
+    assert "holds 50,001 tensors, more than any model" in refusal(tmp_path)
+
+
 def test_a_name_in_a_header_stands_for_one_tensor(tmp_path):
     """What the library reads of two is not what another program reads."""
     path = ours(tmp_path) / "model.safetensors"

@@ -17,6 +17,7 @@ TEACHER = "_ema"  # data2vec's key of a dict of tensors inside the dict of tenso
 # Where programs put a model's tensors in a file of torch.save, beside their optimizer's
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "model_weight")
 MOST_JSON_BYTES = 4_000_000  # of a configuration or an index; Whisper's preprocessor_config.json has 340,000
+MOST_TENSORS = 50_000  # of a file of safetensors; the largest published model has 800
 _MOST_SHARING = 4  # how often a file's bytes may be used, on average
 _POINTER = b"version https://git-lfs"
 _DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": "f2", "F32": "f4", "F64": "f8", "BOOL": "?"}
@@ -79,7 +80,10 @@ def opened(path: Path) -> tuple[dict[str, Any], bool]:
         return only_tensors(nested(tree), path), of_lightning
     try:
         handle = safetensors.safe_open(opening.checked(path), framework="np")
-        parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118, not a dict
+        names = handle.keys()
+        if len(names) > MOST_TENSORS:
+            raise errors.InputError(f"{path} holds {len(names):,} tensors, more than any model: check what it is")
+        parts = {name: handle.get_slice(name) for name in names}
     except errors.InputError:
         raise
     except (safetensors.SafetensorError, OSError) as fault:
