@@ -13,7 +13,7 @@ import safetensors.numpy
 import tiny_models
 
 from voc2vec_jax import errors
-from voc2vec_jax.convert import reader, verify, writer
+from voc2vec_jax.convert import reader, torch_files, verify, writer
 from voc2vec_jax.models import heads
 from voc2vec_jax.programs import convert
 from voc2vec_jax.runs import program
@@ -161,3 +161,18 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, target):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_long_names_of_strangers_are_shown_shortly(tmp_path, capsys):
+    tiny_models.write(tmp_path / "a", labels=tuple(k * 1000 for k in "abc"))
+    status, out, err = run(capsys, tmp_path / "a", tmp_path / "b", "--verify=false")
+    assert status == 0 and "labels       aaa" in out and max(map(len, (out + err).splitlines())) < 330
+    writer.write_hf(tmp_path / "hf", reader.read(CHECKPOINT))
+    arrays = safetensors.numpy.load_file(tmp_path / "hf" / "model.safetensors")
+    state = {f"{'x' * 4_000}.{name}": array for name, array in arrays.items()}
+    state |= {f"{'y' * 4_000}{k}": np.zeros(1, np.float32) for k in range(4)}
+    (tmp_path / "hf" / "model.safetensors").unlink()
+    torch_files.save(tmp_path / "hf" / "last.ckpt", {"pytorch-lightning_version": "2", "state_dict": state})
+    status, out, err = run(capsys, tmp_path / "hf" / "last.ckpt", tmp_path / "c", "--verify=false")
+    assert status == 0 and "lies under xxx" in err and "unused       4 (yyy" in out, err
+    assert max(map(len, (out + err).splitlines())) < 500

@@ -161,11 +161,12 @@ def _source(
     first = convert_names.first_conv(family, config, layout)
     inner = (f"{convert_names.HF_PREFIXES[family]}.",) if layout == "hf" else (fairseq.FINE_TUNED, funasr.PREFIX)
     bare = wrapping.bare(tensors, first, inner, any_attribute, origin)
+    wrapper = printable.name(bare.wrapper)
     if bare.outside:
         logs.warn(
-            f"{origin}: its model lies under {bare.wrapper}, so the tensors {wrapping.some(bare.outside)} are left out"
+            f"{origin}: its model lies under {wrapper}, so the tensors {wrapping.some(bare.outside)} are left out"
         )
-    outside = dict.fromkeys(bare.outside, f"outside {bare.wrapper}, where the model lies")
+    outside = dict.fromkeys(bare.outside, f"outside {wrapper}, where the model lies")
     spelt = {entries.spell(name, layout): name for name in bare.tensors}
     if len(spelt) < len(bare.tensors):
         twice = printable.name(next(name for name in bare.tensors if spelt[entries.spell(name, layout)] != name))

@@ -57,7 +57,7 @@ def summary(
         f"family       {weights.family}",
         f"parameters   {weights.parameters:,} from {weights.mapped} tensors",
         f"normalised   {normalize}",
-        *([f"labels       {', '.join(weights.labels)}"] if weights.labels else []),
+        *([f"labels       {printable.name(', '.join(weights.labels), 300)}"] if weights.labels else []),
         *listed("unused", grouped(weights.unused)),
         *listed("missing", [f"{name}: initialised anew where needed" for name in weights.missing]),
         *listed("left out", grouped(dropped)),
@@ -74,7 +74,10 @@ def grouped(reasons: Mapping[str, str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         groups.setdefault(reason, []).append(name)
-    shown = {reason: ", ".join(names[:3]) + ", ..." * (len(names) > 3) for reason, names in groups.items()}
+    shown = {
+        reason: ", ".join(map(printable.name, names[:3])) + ", ..." * (len(names) > 3)
+        for reason, names in groups.items()
+    }
     return [f"{len(groups[reason])} ({names}): {reason}" for reason, names in shown.items()]
 
 
