@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from voc2vec_jax import errors
+from voc2vec_jax.runs import agreement
 from voc2vec_jax.runs import folder as run_folder
 
 CONFIG = {"seed": 0, "sets": ("a", "b"), "optimizer": {"lr": 5e-4, "clip": None}, "extra": {}}
@@ -180,3 +181,17 @@ def test_a_first_attempt_that_fails_otherwise_leaves_its_folder(tmp_path):
         with run_folder.first_attempt(tmp_path / "run"), run_folder.claim(tmp_path / "run", {"lr": 0.1}):
             raise errors.RunError("the disk is full")
     assert (tmp_path / "run" / "config.json").is_file()
+
+
+def test_a_process_that_does_not_see_the_folder_of_process_0_says_so(tmp_path, monkeypatch):
+    """As process 1 of two, with a folder on a disk of its own."""
+    monkeypatch.setattr(agreement, "process_count", lambda: 2)
+    monkeypatch.setattr(agreement, "process_index", lambda: 1)
+    monkeypatch.setattr(agreement, "first_before_others", lambda make: make())
+    said = iter([{}, ".shared-1", {}, ".shared-1"])
+    monkeypatch.setattr(agreement, "decided_by_first", lambda decide: next(said))
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(errors.InputError, match=f"process 1 on .* does not see in --workdir={tmp_path} what"):
+            run_folder.claim_for_all(stack, tmp_path, {})
+        (tmp_path / ".shared-1").touch()
+        assert run_folder.claim_for_all(stack, tmp_path, {}) == {}

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import secrets
 import shlex
 import socket
 import subprocess
@@ -122,12 +123,40 @@ def keep_earlier(
             config.dtype = stored["dtype"]
 
 
-def claim_for_all(stack: contextlib.ExitStack, *arguments: Any, **options: Any) -> dict[str, Any]:
+def claim_for_all(
+    stack: contextlib.ExitStack, workdir: str | pathlib.Path, *arguments: Any, **options: Any
+) -> dict[str, Any]:
     """`claim` by process 0 for all processes, until `stack` unwinds; returns what it found `changed`.
 
-    Its InputError is raised in every process.
+    Its InputError is raised in every process, and so is that of a process whose `workdir` is another folder.
     """
-    return agreement.decided_by_first(lambda: dict(stack.enter_context(claim(*arguments, **options)).changed))
+    changed = agreement.decided_by_first(
+        lambda: dict(stack.enter_context(claim(workdir, *arguments, **options)).changed)
+    )
+    if agreement.process_count() > 1:
+        _check_shared(pathlib.Path(workdir))
+    return changed
+
+
+def _check_shared(workdir: pathlib.Path) -> None:
+    """InputError in every process if one does not see what process 0 writes to its folder: no checkpoint would end."""
+    # A name that nobody has looked for: network file systems remember for a while that a file was not there.
+    name = agreement.decided_by_first(lambda: f".shared-{secrets.token_hex(8)}")
+
+    def look() -> None:
+        if not (workdir / name).exists():
+            raise errors.InputError(
+                f"process {agreement.process_index()} on {socket.gethostname()} does not see in --workdir={workdir} "
+                "what process 0 writes to its own: give all the same folder, on a file system that all of them share"
+            )
+
+    mark = workdir / name
+    try:
+        agreement.first_before_others(mark.touch if agreement.process_index() == 0 else look)
+    finally:
+        if agreement.process_index() == 0:
+            for mark in workdir.glob(".shared-*"):  # those of killed runs too
+                mark.unlink(missing_ok=True)
 
 
 def stored(workdir: str | pathlib.Path) -> dict[str, Any]:
