@@ -19,8 +19,11 @@ def free_port():
         return found.getsockname()[1]
 
 
-def start(cache, hosts, devices, module, *arguments):
-    """`python -m module` in each of `hosts` processes of so many devices; one host runs without `jax.distributed`."""
+def start(cache, hosts, devices, module, *arguments, places=None):
+    """`python -m module` in each of `hosts` processes of so many devices; one host runs without `jax.distributed`.
+
+    `places` are the working folders of the processes, by default this checkout.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -29,8 +32,8 @@ def start(cache, hosts, devices, module, *arguments):
     return [
         subprocess.Popen(
             [sys.executable, "-m", module, *arguments, *([*shared, f"--process={i}"] if hosts > 1 else [])],
-            cwd=ROOT,
-            env=environment,
+            cwd=places[i] if places else ROOT,
+            env=environment | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -215,6 +215,19 @@ def test_flipped_bytes_are_passed_over_by_all_and_a_refusal_is_said_once(whole, 
 
 
 @pytest.mark.slow
+def test_processes_with_other_data_do_not_train_together(cache, data_dir, tmp_path):
+    """One finds another set at the same relative path."""
+    places = [tmp_path / "0", tmp_path / "1"]
+    for place, clips in zip(places, (60, 24)):
+        datasets.prepare("synthetic", data_dir=place / "data", clips=clips, progress=False)
+    given = (f"--config={hosts.ROOT / CONFIG}", f"--workdir={tmp_path / 'run'}", "--config.data_dir=data")
+    statuses, said = hosts.finish(hosts.start(cache, 2, 1, "voc2vec_jax.train", *given, places=places))
+    assert statuses == [2, 2], said
+    assert "error: the fingerprint of what --config.data_dir holds (corpus) is " in said[0]
+    assert said[0].rstrip().endswith(" in process 0: start all alike")
+
+
+@pytest.mark.slow
 def test_processes_that_do_not_find_each_other_say_so(launch, tmp_path):
     """Each alone in its run, and one that was started otherwise than process 0."""
     alone = launch(2, 1, tmp_path / "run", "--join_seconds=4"), launch(2, 1, tmp_path / "run", "--join_seconds=4")

@@ -72,3 +72,16 @@ def test_of_two_faults_all_raise_the_first_processs(join):
 
 def test_alone_nothing_is_told():
     assert agreement.together(lambda: 3) == 3
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_value_that_differs_is_a_fault_of_all(own, join):
+    first, text = {"seed": 3, "depth": 12}, "seed is 4 in process 1 and 3 in process 0: start all alike"
+    told = {"fault": "InputError", "text": text} if own else {}
+    service = join(own, {"fault": "InputError", "text": text})
+    if own:
+        answers = iter([{"value": first}, {}, told])  # what process 0 has, how its comparison ended, and how this one
+        service.blocking_key_value_get = lambda key, wait_ms: json.dumps(next(answers))
+    with pytest.raises(errors.InputError, match=f"^{text}$"):
+        agreement.check_same({**first, "seed": 4} if own else first)
+    assert list(service.told.values())[-1] == told

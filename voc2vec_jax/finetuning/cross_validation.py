@@ -78,6 +78,7 @@ def _validate(job: jobs.CrossValidationJob, stop: signals.StopSignal) -> bool:
         source = agreement.first_before_others(lambda: sources.read(job.source))
     # Process 0 goes first: it downloads weights and prepares the set, and the others find them on disk.
     task = agreement.first_before_others(lambda: open_task(job, source))
+    agreement.check_same({f"the fingerprint of the clips of {job.dataset}": task.fingerprint})
     dealt = split(config, task)
     describe(job, task, dealt.splits)
     platform = runtime.platform()

@@ -23,6 +23,7 @@ from voc2vec_jax.runs import checkpoint, configuration, logs
 OF_PLAN = ("sets", "set_weights", "seed", "crop_samples", "bucket_samples", "batch_seconds", "group_rows")
 OF_PLAN += ("same_length_groups",)
 SHOWN_DIGITS = 12  # of a fingerprint in the history of a run
+DATA = ("corpus", "units", "excluded", "held_out", "validation")  # of `identity`
 # What the clips of a run are, and the field that says so: (in the checkpoint's metadata, field, in words)
 OF_CLIPS = (
     ("corpus", "sets", "the prepared sets in {data_dir}"),

@@ -90,15 +90,22 @@ def first_before_others(make: Callable[[], T]) -> T:
 
 
 def check_same(values: Mapping[str, Any]) -> None:
-    """InputError in a process whose `values` differ from those of process 0; it names the first difference."""
+    """InputError in every process if the `values` of one differ from those of process 0; it names the first difference.
+
+    `values` are JSON values by what they are, in words.
+    """
     if process_count() == 1:
         return
     own = json.loads(json.dumps(values))
     first = decided_by_first(lambda: own)
-    for name in [*first, *own]:
-        if own.get(name) != first.get(name):
-            here = f"{own.get(name)} in process {process_index()}"
-            raise errors.InputError(f"{name} is {here} and {first.get(name)} in process 0: start all alike")
+
+    def compare() -> None:
+        for name in [*first, *own]:
+            if own.get(name) != first.get(name):
+                here = f"{own.get(name)} in process {process_index()}"
+                raise errors.InputError(f"{name} is {here} and {first.get(name)} in process 0: start all alike")
+
+    together(compare)
 
 
 def wait_for_all() -> None:
