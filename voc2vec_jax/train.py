@@ -85,12 +85,6 @@ def train(config: ml_collections.ConfigDict, workdir: str, resume_with: Sequence
             lambda: unit_store.targets_for_run(config, model, examples.corpus, folder, copy=copy)
         )
         identity = training_start.identity(config, examples, targets)
-        agreement.check_same(
-            {
-                f"the fingerprint of what --config.data_dir holds ({name})": identity[name]
-                for name in training_start.DATA
-            }
-        )
         history = agreement.decided_by_first(lambda: run_folder.history(workdir))
         start = training_start.restore_or_start(
             config, folder, functions, identity, examples.plan, targets, saver, resume_with, history

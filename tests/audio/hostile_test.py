@@ -112,6 +112,17 @@ def test_what_is_kept_lasts_no_longer_than_its_bytes_let_expect(monkeypatch):
     assert len(audio.load(noise, "b.flac")) == 20 * 16_000
 
 
+def test_what_is_kept_fits_into_memory(monkeypatch):
+    noise = io.BytesIO(written(np.random.default_rng(0).uniform(-1, 1, 20 * 16_000), kind="FLAC"))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr("voc2vec_jax.audio.loading.KEPT_BYTES", memory // (21 * 16_000))
+    assert len(audio.load(noise, "b.flac")) == 20 * 16_000
+    monkeypatch.setattr("voc2vec_jax.audio.loading.KEPT_BYTES", memory // (19 * 16_000))
+    with pytest.raises(audio.AudioError, match="b.flac: is more than 0 minutes of sound and needs more memory than"):
+        audio.load(noise, "b.flac")
+    assert sum(map(len, audio.stream(noise, "b.flac"))) == 20 * 16_000
+
+
 def test_speech_without_a_sample_is_given_up():
     began = time.process_time()
     with pytest.raises(audio.AudioError, match="nothing of it can be decoded"):

@@ -19,6 +19,7 @@ STRETCH_MARGIN_SAMPLES = (
 # What is kept whole may last so long, or longer where its file has this many bytes a second; less have no codec of
 # speech and any file of silence, of which a few bytes may be hours.
 KEPT_SECONDS, LEAST_BYTES_PER_SECOND = 4_000, 1_000
+KEPT_BYTES = 9  # of memory for a sample: float32, a copy that is normalised, and a part of both
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"),
     *(".w64", ".rf64", ".bwf", ".m4a", ".m4b", ".mp4", ".aac", ".3gp", ".3g2", ".mov", ".qta"),
@@ -60,13 +61,13 @@ def stream(
     choice = _choice(source, reporter)
     with _decoder(source, reporter) as decoder:
         samples, frames = 0, [0]
-        most = _most_kept(source) if kept else math.inf
+        most, why = _most_kept(source) if kept else (math.inf, "")
         mono = _counted(channels.mixed(decoder.blocks(), reporter, choice), frames)
         for block in _resampled(mono, decoder.rate_hz):
             samples += len(block)
             if samples > most:
-                lasts = f"more than {most / arrays.RATE_HZ / 60:,.0f} minutes of sound from {_size(source):,} bytes"
-                raise reporter.error(f"is {lasts}, which only silence or a crafted file is: cut it into parts")
+                lasts = f"more than {most / arrays.RATE_HZ / 60:,.0f} minutes of sound"
+                raise reporter.error(f"is {lasts} {why}")
             yield block
         if not samples:
             raise reporter.error(f"nothing is left of its {frames[0]} frames at {decoder.rate_hz} Hz after resampling")
@@ -136,9 +137,14 @@ def seconds(source: str | os.PathLike, exact: bool = True) -> float | None:
         return None
 
 
-def _most_kept(source: str | os.PathLike | io.IOBase) -> int:
-    """Samples at 16 kHz."""
-    return arrays.RATE_HZ * max(KEPT_SECONDS, _size(source) // LEAST_BYTES_PER_SECOND)
+def _most_kept(source: str | os.PathLike | io.IOBase) -> tuple[int, str]:
+    """Samples at 16 kHz that are kept whole, and why no more."""
+    size = _size(source)
+    told = arrays.RATE_HZ * max(KEPT_SECONDS, size // LEAST_BYTES_PER_SECOND)
+    held = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // KEPT_BYTES
+    if held < told:
+        return held, "and needs more memory than this machine has: cut it into parts"
+    return told, f"from {size:,} bytes, which only silence or a crafted file is: cut it into parts"
 
 
 def _size(source: str | os.PathLike | io.IOBase) -> int:

@@ -17,7 +17,7 @@ from voc2vec_jax.pretraining import batch_plan, held_out, initial_weights
 from voc2vec_jax.pretraining import data as pretraining_data
 from voc2vec_jax.pretraining import step as training_step
 from voc2vec_jax.pretraining.units import store as unit_store
-from voc2vec_jax.runs import checkpoint, configuration, logs
+from voc2vec_jax.runs import agreement, checkpoint, configuration, logs
 
 # Fields on which the batch plan depends: with another value of one, the same step holds other clips.
 OF_PLAN = ("sets", "set_weights", "seed", "crop_samples", "bucket_samples", "batch_seconds", "group_rows")
@@ -81,8 +81,10 @@ def restore_or_start(
     """The newest intact checkpoint of `workdir`; else `config.init_from`; else fresh parameters.
 
     `own` is the run's `identity`, `history` the changes of its configuration so far and `resume_with` the fields that
-    change here. InputError when the checkpoint was trained on other clips or other units, and no change says so.
+    change here. InputError when the checkpoint was trained on other clips or other units, and no change says so, and
+    when processes found other data than process 0.
     """
+    agreement.check_same({f"the fingerprint of what --config.data_dir holds ({name})": own[name] for name in DATA})
     # The checkpoint comes before `init_from`: a run that was stopped must not begin again at its source's weights.
     # `functions.state` holds shapes and shardings only, so that no fresh state takes memory beside the restored one.
     restored = saver.restore(functools.partial(_shapes_of, config, functions))
