@@ -19,7 +19,7 @@ STRETCH_MARGIN_SAMPLES = (
 # What is kept whole may last so long, or longer where its file has this many bytes a second; less have no codec of
 # speech and any file of silence, of which a few bytes may be hours.
 KEPT_SECONDS, LEAST_BYTES_PER_SECOND = 4_000, 1_000
-KEPT_BYTES = 9  # of memory for a sample: float32, a copy that is normalised, and a part of both
+KEPT_BYTES = 12  # of memory for a sample: float32, a copy that is normalised, and as much for all else
 SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf"),
     *(".w64", ".rf64", ".bwf", ".m4a", ".m4b", ".mp4", ".aac", ".3gp", ".3g2", ".mov", ".qta"),
