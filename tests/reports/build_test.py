@@ -133,7 +133,7 @@ def test_bad_arguments_are_status_2(tmp_path, capsys, draws_nothing):
         (folder,): "--output is missing",
         (tmp_path / "none", f"--output={tmp_path}/r.html"): "none is not a folder",
         (folder, f"--output={tmp_path}/r.pdf"): "r.pdf is not the name of an .html file",
-        (folder, f"--output={folder}/summary.json/r.html"): "cannot be written",
+        (folder, f"--output={folder}/summary.json/r.html"): "summary.json is a file; give a folder",
         (folder, f"--output={tmp_path}/r.html", "--formats=png,gif"): "the format 'gif' is none of png, pdf, svg",
         (folder, f"--output={tmp_path}/r.html", "--audio=/none"): "--audio=/none is not a folder",
     }.items():
