@@ -126,7 +126,7 @@ def nested(tree: Any) -> Any:
 def only_tensors(tree: Any, path: Path) -> dict[str, torch_pickle.Tensor]:
     """The tensors of a dict by their names, those of a teacher as `_ema.NAME`. InputError for any other value."""
     if not isinstance(tree, dict) or not tree:
-        raise errors.InputError(f"{path} holds no named tensors")
+        raise errors.InputError(f"{path} holds no named tensors, so no weights of a model: give the file of weights")
     flat = {}
     for name, value in tree.items():
         is_teacher = isinstance(value, dict) and str(name).split(".")[-1] == TEACHER
