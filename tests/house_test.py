@@ -5,6 +5,7 @@
 
 import ast
 import collections
+import functools
 import pathlib
 import statistics
 import tokenize
@@ -63,6 +64,7 @@ def imports(path, names):
             yield from (alias.name for alias in node.names if alias.name in names)
 
 
+@functools.cache
 def arrows():
     """(from, to) of every import between two rooms, with the pairs of modules."""
     names = modules()

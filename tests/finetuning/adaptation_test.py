@@ -98,7 +98,7 @@ def test_a_folds_state_holds_what_is_trained_and_nothing_else():
     [
         pytest.param(STEM, id="stem", marks=pytest.mark.slow),
         pytest.param(ENCODER, id="encoder"),
-        pytest.param(LORA, id="lora"),
+        pytest.param(LORA, id="lora", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_trained_moves_and_the_first_outputs_are_the_sources(fields):

@@ -36,7 +36,11 @@ def model(folder):
 
 
 CASES = [
-    *((family, "") for family in models.FAMILIES if family != "whisper"),
+    *(
+        pytest.param(family, "", marks=[pytest.mark.slow] * (family != "wav2vec2"))
+        for family in models.FAMILIES
+        if family != "whisper"
+    ),
     ("whisper", "cut"),
     ("whisper", "padded"),
 ]

@@ -55,6 +55,7 @@ def test_parameter_count_of_base():
     assert hubert.Config().min_samples == 4240
 
 
+@pytest.mark.slow
 def test_frames_without_a_unit_and_empty_rows_count_nothing():
     batch, keys = batch_of([SAMPLES, 12_000]), keys_of(2)
     loss, weight, sums = loss_of(CONFIG, params_of(CONFIG), batch, keys)

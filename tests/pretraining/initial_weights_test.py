@@ -69,9 +69,9 @@ def test_without_heads_they_start_fresh_and_it_is_said(tmp_path, capsys):
     "raw, normalize, name",
     [
         ({"model_type": "wav2vec2"}, True, "clip"),
-        ({"model_type": "wav2vec2"}, None, "clip"),
-        ({}, True, "clip_fairseq"),
-        ({}, False, "none"),
+        pytest.param({"model_type": "wav2vec2"}, None, "clip", marks=pytest.mark.slow),
+        pytest.param({}, True, "clip_fairseq", marks=pytest.mark.slow),
+        pytest.param({}, False, "none", marks=pytest.mark.slow),
     ],
 )
 def test_a_new_run_normalises_as_its_source_and_another_choice_is_said(raw, normalize, name, tmp_path, capsys):

@@ -56,7 +56,8 @@ def cuts(state):
     return [4 * math.prod(x.shape) for x in jax.tree.leaves(state["params"]) if not x.sharding.is_fully_replicated]
 
 
-@pytest.mark.parametrize("devices, micros", [pytest.param(8, 4, marks=pytest.mark.slow), (2, 1)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices, micros", [(8, 4), (2, 1)])
 def test_replicas_sum_gradient_and_metrics_in_one_reduction(devices, micros):
     (found,) = collectives.every(compiled_text(devices, 1, micros))
     assert found.kind == "all-reduce" and not found.in_loop

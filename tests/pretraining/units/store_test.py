@@ -338,6 +338,7 @@ def model_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_units_of_a_layer_are_those_of_its_embeddings(data_dir, model_folder):
     features = unit_layers.Layer(str(model_folder), 1, batch_seconds=2.0)
     assert features.rate_hz == 50.0
