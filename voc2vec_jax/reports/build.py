@@ -16,7 +16,7 @@ from voc2vec_jax.reports import tables as report_tables
 from voc2vec_jax.reports import text as report_text
 from voc2vec_jax.runs import files as run_files
 
-_INSIDE = 20_000_000  # bytes of pictures that a page holds; browsers stall at the hundred megabytes of a whole grid
+_INSIDE = 20_000_000  # bytes of pictures that a page holds; those of a whole grid are a hundred million
 
 
 class Written(NamedTuple):
